@@ -1,0 +1,1 @@
+//! Load, placement, sessions, generation, cancel and recovery.

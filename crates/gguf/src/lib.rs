@@ -1,0 +1,1 @@
+//! Parse, validate and write GGUF headers from bytes; no I/O.

@@ -1,0 +1,1 @@
+//! Probe CPU, memory, disks and GPUs; measure bandwidths.

@@ -1,0 +1,1 @@
+//! Hugging Face: search, files, remote headers, resumable verified downloads.

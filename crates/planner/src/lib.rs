@@ -1,0 +1,1 @@
+//! From header, hardware and wishes to a plan with reasons; pure.

@@ -1,0 +1,1 @@
+//! Tiny GGUF models made in memory; for tests.

@@ -1,0 +1,1 @@
+//! Map GGUF files and lend typed tensor views.
