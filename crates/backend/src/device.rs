@@ -1,0 +1,58 @@
+use crate::{BackendError, Op};
+use std::sync::Arc;
+
+/// A buffer in one device's memory. Ids are unique per device and are not reused while the buffer lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BufferId(pub u32);
+
+/// Bytes in host memory (usually a range of the mapped model file) that stay valid as long as this handle lives.
+pub type HostBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// Whether a device computes from host memory or has memory of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// Weights are used where they lie; adopting them takes no bytes.
+    Host,
+    /// Weights are copied into the device's own memory.
+    Accelerator,
+}
+
+/// What a device's own buffers take, in bytes. Adopted host bytes are not counted on a [`DeviceKind::Host`] device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Bytes that live buffers take now.
+    pub used: u64,
+    /// The most that may be used, if there is a limit.
+    pub limit: Option<u64>,
+}
+
+/// One place that holds layers and computes them.
+///
+/// Operations run in the order given. After an error the contents of the operation's outputs are undefined, everything
+/// else is as before; the engine may run the step again, here or elsewhere.
+pub trait Device: Send {
+    /// A short name for people and errors, such as "CPU" or "NVIDIA GeForce RTX 4070".
+    fn name(&self) -> &str;
+
+    fn kind(&self) -> DeviceKind;
+
+    fn memory(&self) -> MemoryUse;
+
+    /// Takes weights: keeps the handle (host) or copies the bytes (accelerator). They are read-only from then on.
+    fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError>;
+
+    /// A zeroed buffer of exactly `bytes` bytes, counted in [`Device::memory`] as exactly that many.
+    fn allocate(&mut self, bytes: u64) -> Result<BufferId, BackendError>;
+
+    /// Gives a buffer back. Freeing an unknown id does nothing.
+    fn free(&mut self, buffer: BufferId);
+
+    /// Copies host bytes into a buffer, starting at byte `offset`.
+    fn write(&mut self, buffer: BufferId, offset: u64, bytes: &[u8]) -> Result<(), BackendError>;
+
+    /// Copies bytes of a buffer to the host, after all operations before it have ended.
+    fn read(&mut self, buffer: BufferId, offset: u64, bytes: &mut [u8]) -> Result<(), BackendError>;
+
+    /// Runs one operation (or enqueues it: a later [`Device::read`] waits).
+    fn run(&mut self, op: &Op<'_>) -> Result<(), BackendError>;
+}
