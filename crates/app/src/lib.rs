@@ -1,1 +1,3 @@
-//! Use cases, wire types, error codes, settings, chats and the model folder; knows no Tauri.
+//! Use cases, wire types, error codes, settings, chats and the model folder. Knows no Tauri and no terminal.
+
+pub mod wire;

@@ -1,0 +1,147 @@
+use super::{RecoveryNotice, Sampling, WireError};
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// A line of the chat list. Command `chats {query}`.
+#[derive(Clone, Debug, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct ChatSummary {
+    pub id: String,
+    pub title: String,
+    pub pinned: bool,
+    pub updated: u64,
+    /// In the bin since then; deleted for good 30 days later.
+    pub deleted: Option<u64>,
+    /// Where the search words were found.
+    pub snippet: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum Role {
+    System,
+    User,
+    Assistant,
+}
+
+/// How an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum FinishReason {
+    /// The model ended it.
+    End,
+    /// Stopped by the user.
+    Stopped,
+    /// `max_tokens` reached.
+    Length,
+    /// The context is full.
+    ContextFull,
+    Error,
+    /// The program ended in the middle of it.
+    Interrupted,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct AnswerStats {
+    pub prompt_tokens: u32,
+    /// Of those, taken from the turn before.
+    pub reused_tokens: u32,
+    pub answer_tokens: u32,
+    pub first_token_ms: f64,
+    pub tokens_per_second: f64,
+    pub prompt_tokens_per_second: f64,
+    pub context_used: u32,
+    pub context: u32,
+}
+
+#[derive(Clone, Debug, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct Message {
+    pub id: String,
+    /// The message before it; branches share a parent.
+    pub parent: Option<String>,
+    pub role: Role,
+    pub text: String,
+    pub thinking: Option<String>,
+    pub model: Option<String>,
+    pub created: u64,
+    pub finish: Option<FinishReason>,
+    pub stats: Option<AnswerStats>,
+}
+
+/// Command `chat {id}`: every branch; `path` is the one shown, first message first.
+#[derive(Clone, Debug, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct Chat {
+    pub id: String,
+    pub title: String,
+    pub pinned: bool,
+    pub system_prompt: String,
+    pub messages: Vec<Message>,
+    pub path: Vec<String>,
+    /// An answer is being written now.
+    pub running: bool,
+}
+
+/// Command `chat_send` (with a Tauri channel of [`AnswerEvent`]).
+#[derive(Clone, Debug, Deserialize, TS)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Turn {
+    /// A new message after the last one of the path (or after `parent`, which makes a branch: an edit).
+    Send { text: String, parent: Option<String> },
+    /// Another answer to the same message.
+    Regenerate { message: String },
+    /// Go on where an answer was cut.
+    Continue { message: String },
+}
+
+#[derive(Clone, Debug, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct SendArgs {
+    pub chat: String,
+    pub turn: Turn,
+    /// null: the settings' own.
+    pub sampling: Option<Sampling>,
+}
+
+/// What an answer's channel carries. Text pieces are merged to one every 25-50 ms.
+#[derive(Clone, Debug, Serialize, TS)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum AnswerEvent {
+    /// First: the ids under which the user's message (if any) and the answer are kept.
+    Started {
+        user: Option<Message>,
+        answer: Message,
+        path: Vec<String>,
+    },
+    Prompt {
+        done: u32,
+        total: u32,
+    },
+    Thinking {
+        text: String,
+    },
+    Text {
+        text: String,
+    },
+    Stats {
+        stats: AnswerStats,
+    },
+    /// Old turns were left out because the context is full.
+    Dropped {
+        turns: u32,
+        tokens: u32,
+    },
+    /// Layers had to move; the answer goes on.
+    Recovery {
+        notice: RecoveryNotice,
+    },
+    /// Last.
+    Finished {
+        message: Message,
+        reason: FinishReason,
+        title: String,
+        error: Option<WireError>,
+    },
+}

@@ -1,0 +1,59 @@
+use serde::Serialize;
+use ts_rs::TS;
+
+/// Why a command failed. The window has a sentence for each code, with what to do next, in each language.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum ErrorCode {
+    /// The file is not there any more.
+    FileMissing,
+    /// Not GGUF, or a GGUF that breaks its own rules.
+    FileInvalid,
+    /// Shorter than its header says.
+    FileTruncated,
+    /// Another program or a permission keeps it from us.
+    FileAccess,
+    /// An architecture, tokenizer or type that this version does not run.
+    ModelUnsupported,
+    /// Not enough RAM even with everything on disk that can be.
+    RamFull,
+    VramFull,
+    DiskFull,
+    /// The prompt alone is longer than the context.
+    ContextFull,
+    NoModelLoaded,
+    /// Something is running that excludes this.
+    Busy,
+    Cancelled,
+    /// No network, or the Hub does not answer.
+    Offline,
+    NeedsToken,
+    NeedsTerms,
+    NotFound,
+    RateLimited,
+    ChecksumMismatch,
+    /// The Hub answered what nobody expects.
+    HubAnswer,
+    /// An argument out of its range: a bug in the window, or an old window.
+    BadArgument,
+    /// The data base of chats cannot be read or written.
+    Storage,
+    /// A bug of ours; the text says where.
+    Internal,
+}
+
+/// An error as the window gets it.
+#[derive(Clone, Debug, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct WireError {
+    pub code: ErrorCode,
+    /// English, for logs and for codes that the window does not know.
+    pub message: String,
+    /// Bytes (or tokens, for `contextFull`) that were needed and that were there.
+    pub needed: Option<u64>,
+    pub available: Option<u64>,
+    /// The name the sentence is about: a file, a repository, an architecture.
+    pub subject: Option<String>,
+    /// Seconds to wait, for `rateLimited`.
+    pub retry_after: Option<u64>,
+}

@@ -1,0 +1,72 @@
+use serde::Serialize;
+use ts_rs::TS;
+
+/// Why no GPU can be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, TS)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum GpuReason {
+    NoDriver,
+    DriverTooOld {
+        found: String,
+        needed: String,
+    },
+    NoDevice,
+    BadState {
+        detail: String,
+    },
+    /// There is a card, but this build of Headroom has no GPU code.
+    NotBuilt,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct Gpu {
+    pub name: String,
+    pub vram_total: u64,
+    pub vram_free: u64,
+    pub driver: Option<String>,
+    /// "8.9"
+    pub compute_capability: Option<String>,
+    /// The test device, not a real card.
+    pub is_test_device: bool,
+}
+
+/// Command `hardware`; measured again by `hardware_measure`.
+#[derive(Clone, Debug, PartialEq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct HardwareReport {
+    pub cpu_name: String,
+    pub physical_cores: u32,
+    pub logical_cores: u32,
+    /// The instruction sets that the kernels use here ("AVX2", ...).
+    pub cpu_features: Vec<String>,
+    pub ram_total: u64,
+    pub ram_available: u64,
+    /// GPUs that can take layers.
+    pub gpus: Vec<Gpu>,
+    /// Why `gpus` is empty.
+    pub gpu_reason: Option<GpuReason>,
+    pub models_disk_free: Option<u64>,
+    /// Bytes per second; null until measured.
+    pub ram_bandwidth: Option<f64>,
+    pub disk_bandwidth: Option<f64>,
+    pub measuring: bool,
+}
+
+/// Live figures for the bars. Command `monitor_start` / `monitor_stop`.
+#[derive(Clone, Debug, PartialEq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct MonitorSample {
+    pub at: u64,
+    pub ram_total: u64,
+    pub ram_available: u64,
+    /// This process: private (anonymous) and resident bytes.
+    pub own_private: Option<u64>,
+    pub own_resident: Option<u64>,
+    pub vram_total: Option<u64>,
+    pub vram_free: Option<u64>,
+    /// Bytes our own buffers take on the accelerator.
+    pub own_vram: Option<u64>,
+    /// 0..1
+    pub cpu_load: Option<f32>,
+}

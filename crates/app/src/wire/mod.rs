@@ -1,0 +1,59 @@
+//! What crosses the border to a window: plain data, camelCase in JSON, mirrored in `ui/src/ipc/bindings.ts`.
+//!
+//! Numbers of bytes and tokens are JSON numbers (exact up to 2^53). Times are Unix milliseconds. A field that is not
+//! known is null, never invented. Texts for people are made by the window from codes and numbers, not here.
+
+mod chat;
+mod error;
+mod hardware;
+mod hub;
+mod models;
+mod plan;
+mod settings;
+
+pub use chat::*;
+pub use error::*;
+pub use hardware::*;
+pub use hub::*;
+pub use models::*;
+pub use plan::*;
+pub use settings::*;
+
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// Everything the window needs to draw its first frame. Command `startup`.
+#[derive(Clone, Debug, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct Startup {
+    pub version: String,
+    pub settings: Settings,
+    /// The language of the system, used where the settings say "auto".
+    pub system_language: Language,
+    pub model: ModelState,
+    pub downloads: Vec<Download>,
+    /// A chat whose answer was cut by a crash, if any: offer to go on.
+    pub interrupted_chat: Option<String>,
+}
+
+/// Pushed to the window at any time (Tauri event `headroom`), besides the channel of a running answer.
+#[derive(Clone, Debug, Serialize, TS)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum AppEvent {
+    /// The loaded model, its placement or its progress changed.
+    Model { state: ModelState },
+    /// Layers moved without the user's wish, and why.
+    Recovery { notice: RecoveryNotice },
+    /// A download changed; at most ten a second for each.
+    Download { download: Download },
+    /// The library on disk changed: list again.
+    Library,
+    /// Live memory figures, about once a second while somebody looks.
+    Monitor { sample: MonitorSample },
+    /// Hardware was measured again.
+    Hardware { hardware: HardwareReport },
+}
+
+/// A command without an answer answers this.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, TS)]
+pub struct Nothing {}

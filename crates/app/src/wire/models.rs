@@ -1,0 +1,95 @@
+use super::{Gpu, GpuReason, LoadSettings, Plan, WireError};
+use serde::Serialize;
+use ts_rs::TS;
+
+/// Where an installed model's file comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum ModelSource {
+    /// Our models folder: may be deleted here.
+    Library,
+    /// One of the user's extra folders.
+    Folder,
+    /// The Hugging Face cache of other programs.
+    HfCache,
+    /// Came with the program (the demo model).
+    Bundled,
+}
+
+/// An installed model. Command `library`.
+#[derive(Clone, Debug, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct InstalledModel {
+    /// Stable as long as the file stays where it is.
+    pub id: String,
+    pub name: String,
+    pub path: String,
+    pub source: ModelSource,
+    /// "owner/name" if it was downloaded.
+    pub repo: Option<String>,
+    pub quant: Option<String>,
+    pub architecture: Option<String>,
+    pub parameters: Option<u64>,
+    pub bytes: u64,
+    pub context_max: Option<u32>,
+    pub layers: Option<u32>,
+    pub last_used: Option<u64>,
+    /// Why it cannot be loaded, if so.
+    pub problem: Option<WireError>,
+}
+
+/// The loaded model. Command `model_state`, event `model`.
+#[derive(Clone, Debug, Serialize, TS)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum ModelState {
+    None,
+    Loading {
+        model_id: String,
+        name: String,
+        /// 0..1
+        progress: f32,
+    },
+    Ready {
+        loaded: LoadedModel,
+    },
+    Failed {
+        model_id: String,
+        name: String,
+        error: WireError,
+    },
+}
+
+#[derive(Clone, Debug, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadedModel {
+    pub model_id: String,
+    pub name: String,
+    /// As asked for.
+    pub settings: LoadSettings,
+    /// As planned for the placement that holds now.
+    pub plan: Plan,
+    /// Layers on the accelerator now; differs from the plan while layers move.
+    pub gpu_layers: u32,
+    /// Bytes our buffers really take now.
+    pub ram_used: u64,
+    pub vram_used: u64,
+    /// The device that takes layers, or why there is none.
+    pub gpu: Option<Gpu>,
+    pub gpu_reason: Option<GpuReason>,
+    /// The model's chat template is missing: a plain one is used.
+    pub template_missing: bool,
+    pub supports_thinking: bool,
+}
+
+/// Layers were moved to keep going.
+#[derive(Clone, Debug, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryNotice {
+    /// "vramFull", "deviceLost"
+    pub cause: String,
+    pub layers_moved: u32,
+    pub gpu_layers: u32,
+    pub layers: u32,
+    /// An answer was running and went on.
+    pub during_answer: bool,
+}

@@ -1,0 +1,102 @@
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum KvType {
+    F32,
+    F16,
+    Q8_0,
+}
+
+/// "Auto" is a state, not a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum GpuLayers {
+    Auto,
+    Fixed { layers: u32 },
+}
+
+/// How to load a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LoadSettings {
+    pub gpu_layers: GpuLayers,
+    /// Tokens; null: the planner's choice.
+    pub context: Option<u32>,
+    pub kv_type_k: KvType,
+    pub kv_type_v: KvType,
+}
+
+impl Default for LoadSettings {
+    fn default() -> Self {
+        LoadSettings { gpu_layers: GpuLayers::Auto, context: None, kv_type_k: KvType::F16, kv_type_v: KvType::F16 }
+    }
+}
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum Fits {
+    Gpu,
+    Split,
+    Ram,
+    Disk,
+    No,
+}
+
+/// Bytes of one memory by purpose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct MemoryParts {
+    pub weights: u64,
+    pub kv: u64,
+    pub compute: u64,
+    pub other: u64,
+    pub total: u64,
+}
+
+/// One reason for the plan's choices, for the window to put into words.
+#[derive(Clone, Debug, PartialEq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct Reason {
+    /// "noGpu", "vramHoldsLayers", "kvDominates", "ramShort", "contextReduced", ...
+    pub code: String,
+    /// English.
+    pub text: String,
+    pub needed: Option<u64>,
+    pub available: Option<u64>,
+}
+
+/// Speed as a range, tokens per second. Null until the hardware was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct Forecast {
+    pub tg_low: f64,
+    pub tg_high: f64,
+    pub pp_low: f64,
+    pub pp_high: f64,
+}
+
+/// Commands `plan` (installed model) and part of `hub_model`. Takes below 16 ms.
+#[derive(Clone, Debug, PartialEq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// Layers on the accelerator, of `layers` (the output layer is the last one).
+    pub gpu_layers: u32,
+    pub layers: u32,
+    /// What the planner would choose.
+    pub recommended_gpu_layers: u32,
+    /// More than this does not fit.
+    pub max_gpu_layers: u32,
+    pub context: u32,
+    /// The most tokens the model was trained for.
+    pub context_max: u32,
+    pub fits: Fits,
+    pub ram: MemoryParts,
+    pub vram: MemoryParts,
+    pub ram_available: u64,
+    pub vram_available: u64,
+    pub forecast: Option<Forecast>,
+    pub reasons: Vec<Reason>,
+}
