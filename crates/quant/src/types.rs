@@ -83,7 +83,7 @@ const TABLE: &[(GgmlType, u32, &str, usize, usize)] = &[
 ];
 
 impl GgmlType {
-    fn row(self) -> &'static (GgmlType, u32, &'static str, usize, usize) {
+    const fn row(self) -> &'static (GgmlType, u32, &'static str, usize, usize) {
         // The table is in declaration order (a test holds it so).
         &TABLE[self as usize]
     }
@@ -94,12 +94,12 @@ impl GgmlType {
     }
 
     /// The id in a GGUF tensor record.
-    pub fn id(self) -> u32 {
+    pub const fn id(self) -> u32 {
         self.row().1
     }
 
     /// The name as llama.cpp spells it ("Q4_K", "F16", ...).
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         self.row().2
     }
 
@@ -109,12 +109,12 @@ impl GgmlType {
     }
 
     /// Elements per block.
-    pub fn block_size(self) -> usize {
+    pub const fn block_size(self) -> usize {
         self.row().3
     }
 
     /// Bytes per block.
-    pub fn type_size(self) -> usize {
+    pub const fn type_size(self) -> usize {
         self.row().4
     }
 
