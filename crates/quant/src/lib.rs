@@ -1,6 +1,14 @@
 //! Block layouts, sizes and scalar reference arithmetic of every ggml type. This crate does no I/O and knows no files.
+//!
+//! Formats are those of llama.cpp's ggml; all numbers are little-endian. The scalar code here defines what the SIMD and
+//! GPU kernels must compute.
 
 pub mod blocks;
+mod dequantize;
+mod error;
 mod types;
+pub mod unpack;
 
+pub use dequantize::dequantize_row;
+pub use error::QuantError;
 pub use types::GgmlType;
