@@ -1,1 +1,7 @@
-//! Load, placement, sessions, generation, cancel and recovery.
+//! Load, placement, sessions, the generation loop, cancel and recovery.
+
+mod api;
+mod error;
+
+pub use api::*;
+pub use error::EngineError;

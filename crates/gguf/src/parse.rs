@@ -83,7 +83,12 @@ impl Gguf {
 
     /// The tensor with this name.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
-        self.index.get(name).map(|&position| &self.tensors[position as usize])
+        self.tensor_index(name).map(|position| &self.tensors[position])
+    }
+
+    /// The position in `tensors` of the tensor with this name.
+    pub fn tensor_index(&self, name: &str) -> Option<usize> {
+        self.index.get(name).map(|&position| position as usize)
     }
 
     /// `general.architecture`, the family of the model ("llama", "qwen3", ...).

@@ -1,1 +1,16 @@
-//! Architecture descriptions from GGUF headers and the byte layout that follows from them; pure.
+//! Architecture descriptions from GGUF headers, and the byte layout that follows from them.
+//!
+//! Everything here is pure: a header in, a description out. The planner counts bytes with it before a download, the
+//! engine allocates from the same count and runs its one decoder over the same description.
+
+mod describe;
+mod error;
+mod families;
+mod layout;
+mod parts;
+
+pub use describe::describe;
+pub use error::ModelError;
+pub use families::supported_architectures;
+pub use layout::{BufferPlan, Layout, LayoutParams, Parts, Placement, Slot, Totals};
+pub use parts::*;

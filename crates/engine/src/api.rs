@@ -1,0 +1,140 @@
+//! What callers of the engine see: options, requests, events.
+
+use backend::Device;
+use quant::GgmlType;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A wish to stop, shared by whoever may have it. Checked between the operations of a step, so it works within one.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    pub fn new() -> Cancel {
+        Cancel::default()
+    }
+
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// The devices a model may use: the host, which can always take every layer, and at most one accelerator for now.
+pub struct Devices {
+    pub host: Box<dyn Device>,
+    pub accelerator: Option<Box<dyn Device>>,
+}
+
+/// How a model is loaded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoadOptions {
+    /// Tokens that a sequence may have.
+    pub context: u32,
+    /// Layers on the accelerator; the model's last layers first, the output layer counted as the last of all.
+    pub gpu_layers: u32,
+    pub kv_type_k: GgmlType,
+    pub kv_type_v: GgmlType,
+    /// Tokens computed at once when a prompt is read.
+    pub ubatch: u32,
+    /// Map the file (else read it into memory).
+    pub mmap: bool,
+    /// Lock the mapping in RAM.
+    pub mlock: bool,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        LoadOptions {
+            context: 4096,
+            gpu_layers: 0,
+            kv_type_k: GgmlType::F16,
+            kv_type_v: GgmlType::F16,
+            ubatch: 512,
+            mmap: true,
+            mlock: false,
+        }
+    }
+}
+
+/// A prompt to be continued.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The whole sequence so far; what it shares with the sequence computed before is not computed again.
+    pub prompt: Vec<u32>,
+    pub sampling: sampler::Params,
+    /// Tokens to make at most; `None`: until the model ends or the context is full.
+    pub max_tokens: Option<u32>,
+    /// Go on after an end-of-generation token.
+    pub ignore_eog: bool,
+}
+
+/// What happens while a request runs, in order. A sequence of `Token`s is bytes of the answer, UTF-8 as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The prompt is being read.
+    Prompt { done: u32, total: u32, reused: u32 },
+    /// One more token of the answer and the whole characters it completes (may be empty).
+    Token { id: u32, text: String },
+    /// Layers moved to keep going.
+    Recovered(Recovery),
+}
+
+/// Why layers were taken off the accelerator without being asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecoveryCause {
+    /// An allocation or an operation found no room.
+    OutOfMemory,
+    /// The accelerator is gone.
+    DeviceLost,
+}
+
+/// Layers moved to the host so that work goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    pub cause: RecoveryCause,
+    pub layers_moved: u32,
+    /// Layers on the accelerator now.
+    pub gpu_layers: u32,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The model ended its turn.
+    EndOfGeneration,
+    /// `max_tokens` were made.
+    Length,
+    /// Prompt and answer fill the context: raise it, or leave out old turns and ask again.
+    ContextFull,
+    Cancelled,
+}
+
+/// A finished request.
+#[derive(Clone, Debug)]
+pub struct Completion {
+    pub ids: Vec<u32>,
+    pub finish: Finish,
+    pub prompt_tokens: u32,
+    pub reused_tokens: u32,
+    /// Seconds for the prompt (up to the first token) and for the tokens after it.
+    pub prompt_seconds: f64,
+    pub generation_seconds: f64,
+    /// Tokens of the context in use now.
+    pub context_used: u32,
+}
+
+/// Where the layers are and what our own buffers take there, in bytes; planned equals used unless layers are moving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    pub gpu_layers: u32,
+    /// All layers, the output layer counted.
+    pub layers: u32,
+    pub host_planned: u64,
+    pub host_used: u64,
+    pub accelerator_planned: u64,
+    pub accelerator_used: u64,
+}

@@ -1,0 +1,23 @@
+use backend::BackendError;
+
+/// Why the engine could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("{0}")]
+    File(String),
+    #[error("{0}")]
+    Unsupported(String),
+    /// The prompt alone does not fit: raise the context or shorten the prompt.
+    #[error("the prompt has {needed} tokens, the context holds {context}: raise the context or shorten the prompt")]
+    ContextFull { needed: u32, context: u32 },
+    /// A device failed in a way that moving layers does not mend.
+    #[error(transparent)]
+    Device(#[from] BackendError),
+    #[error("cancelled")]
+    Cancelled,
+    #[error("invalid argument: {0}")]
+    Invalid(String),
+    /// The engine's thread is gone: a bug; load the model again.
+    #[error("the engine stopped unexpectedly: {0}")]
+    Stopped(String),
+}

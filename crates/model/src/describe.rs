@@ -1,0 +1,256 @@
+//! Reads metadata and tensors of a header with checks, for the family files.
+
+use crate::{Linear, Model, ModelError, Norm, Tensor, families};
+use backend::{NormKind, RopePairs, RopeSpec};
+use gguf::Gguf;
+use std::cell::RefCell;
+
+/// Describes the model in a parsed header (all splits merged).
+///
+/// # Errors
+/// An unknown architecture, missing or impossible metadata, missing tensors or tensors of the wrong shape.
+pub fn describe(gguf: &Gguf) -> Result<Model, ModelError> {
+    let architecture =
+        gguf.metadata.str("general.architecture").ok_or(ModelError::MissingKey("general.architecture".into()))?;
+    let family = families::find(architecture).ok_or_else(|| ModelError::UnknownArchitecture {
+        found: architecture.chars().take(64).collect(),
+        supported: supported_list(),
+    })?;
+    let header = Header { gguf, architecture, used: RefCell::new(vec![false; gguf.tensors.len()]) };
+    let mut model = family(&header)?;
+    let used = header.used.into_inner();
+    model.unused_tensors =
+        gguf.tensors.iter().zip(used).filter(|(_, used)| !used).map(|(tensor, _)| tensor.name.clone()).collect();
+    Ok(model)
+}
+
+fn supported_list() -> String {
+    families::supported_architectures().collect::<Vec<_>>().join(", ")
+}
+
+/// A header seen through its architecture's prefix; remembers which tensors were asked for.
+pub(crate) struct Header<'a> {
+    pub gguf: &'a Gguf,
+    pub architecture: &'a str,
+    used: RefCell<Vec<bool>>,
+}
+
+/// The sizes nearly every family has.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    pub block_count: usize,
+    pub embedding_length: usize,
+    pub context_length: u32,
+    pub vocab_size: usize,
+    pub rms_eps: f32,
+}
+
+/// Limits on what a file may ask for; far above any model, far below what could overflow.
+const MAX_LAYERS: u64 = 4096;
+const MAX_WIDTH: u64 = 1 << 24;
+
+impl Header<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture)
+    }
+
+    pub fn u64_or(&self, name: &str) -> Option<u64> {
+        self.gguf.metadata.u64(&self.key(name))
+    }
+
+    pub fn f32_or(&self, name: &str) -> Option<f32> {
+        self.gguf.metadata.f32(&self.key(name))
+    }
+
+    pub fn str_or(&self, name: &str) -> Option<&str> {
+        self.gguf.metadata.str(&self.key(name))
+    }
+
+    /// A count from 1 to `max`.
+    pub fn count(&self, name: &str, max: u64) -> Result<usize, ModelError> {
+        let value = self.u64_or(name).ok_or_else(|| ModelError::MissingKey(self.key(name)))?;
+        self.checked(name, value, max)
+    }
+
+    fn checked(&self, name: &str, value: u64, max: u64) -> Result<usize, ModelError> {
+        if value == 0 || value > max {
+            return Err(ModelError::BadValue {
+                key: self.key(name),
+                value: value.to_string(),
+                allowed: "its sensible range",
+            });
+        }
+        Ok(value as usize)
+    }
+
+    /// A count that is one number for all layers or an array with one for each.
+    pub fn layer_count(&self, name: &str, layer: usize, max: u64) -> Result<Option<usize>, ModelError> {
+        if let Some(value) = self.u64_or(name) {
+            return self.checked(name, value, max).map(Some);
+        }
+        let Some(array) = self.gguf.metadata.array(&self.key(name)) else { return Ok(None) };
+        let value = array.u64s().and_then(|values| values.get(layer).copied());
+        let value = value.ok_or_else(|| ModelError::MissingKey(format!("{} for layer {layer}", self.key(name))))?;
+        self.checked(name, value, max).map(Some)
+    }
+
+    /// A number from the metadata that must be finite and at least `min`.
+    pub fn f32_at_least(&self, name: &str, default: f32, min: f32) -> Result<f32, ModelError> {
+        let value = self.f32_or(name).unwrap_or(default);
+        if !(value.is_finite() && value >= min) {
+            return Err(ModelError::BadValue {
+                key: self.key(name),
+                value: value.to_string(),
+                allowed: "the finite numbers it may be",
+            });
+        }
+        Ok(value)
+    }
+
+    pub fn sizes(&self) -> Result<Sizes, ModelError> {
+        let embedding_length = self.count("embedding_length", MAX_WIDTH)?;
+        let embedding = self.find("token_embd.weight").ok_or(ModelError::MissingTensor("token_embd.weight".into()))?;
+        let vocab_size = self.gguf.tensors[embedding].shape.get(1).copied().unwrap_or(0);
+        if vocab_size == 0 || vocab_size > MAX_WIDTH {
+            return Err(ModelError::BadShape {
+                name: "token_embd.weight".into(),
+                found: self.gguf.tensors[embedding].shape.clone(),
+                expected: vec![embedding_length as u64, 0],
+            });
+        }
+        Ok(Sizes {
+            block_count: self.count("block_count", MAX_LAYERS)?,
+            embedding_length,
+            context_length: self.u64_or("context_length").unwrap_or(2048).clamp(1, u64::from(u32::MAX)) as u32,
+            vocab_size: vocab_size as usize,
+            rms_eps: self.f32_at_least("attention.layer_norm_rms_epsilon", 1e-5, 0.0)?,
+        })
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        self.gguf.tensor_index(name)
+    }
+
+    fn take(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor>, ModelError> {
+        let Some(index) = self.find(name) else { return Ok(None) };
+        let info = &self.gguf.tensors[index];
+        // Trailing dimensions of 1 carry no meaning.
+        let mut found = info.shape.as_slice();
+        while found.len() > shape.len() && found.last() == Some(&1) {
+            found = &found[..found.len() - 1];
+        }
+        let matches = found.len() <= shape.len()
+            && shape.iter().enumerate().all(|(i, &want)| found.get(i).copied().unwrap_or(1) == want as u64);
+        if !matches {
+            return Err(ModelError::BadShape {
+                name: name.into(),
+                found: info.shape.clone(),
+                expected: shape.iter().map(|&n| n as u64).collect(),
+            });
+        }
+        self.used.borrow_mut()[index] = true;
+        Ok(Some(Tensor {
+            index,
+            ty: info.ty,
+            cols: shape[0],
+            rows: shape.get(1).copied().unwrap_or(1),
+            experts: shape.get(2).copied().unwrap_or(1),
+            bytes: info.bytes,
+            as_f32: false,
+        }))
+    }
+
+    /// A tensor of exactly this shape (row length first), if the file has it.
+    pub fn tensor_or(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor>, ModelError> {
+        self.take(name, shape)
+    }
+
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+        self.take(name, shape)?.ok_or_else(|| ModelError::MissingTensor(name.into()))
+    }
+
+    /// A tensor that devices read as f32 (a norm weight, a bias, factors).
+    pub fn vector_or(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor>, ModelError> {
+        use quant::GgmlType::{BF16, F16, F32};
+        let Some(tensor) = self.take(name, shape)? else { return Ok(None) };
+        if !matches!(tensor.ty, F32 | F16 | BF16) {
+            return Err(ModelError::BadType { name: name.into(), ty: tensor.ty });
+        }
+        Ok(Some(Tensor { as_f32: true, ..tensor }))
+    }
+
+    pub fn vector(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+        self.vector_or(name, shape)?.ok_or_else(|| ModelError::MissingTensor(name.into()))
+    }
+
+    /// `NAME.weight` [rows, cols] with `NAME.bias` and `NAME.scale` where the file has them.
+    pub fn linear_or(&self, name: &str, rows: usize, cols: usize) -> Result<Option<Linear>, ModelError> {
+        let Some(weight) = self.tensor_or(&format!("{name}.weight"), &[cols, rows])? else { return Ok(None) };
+        let bias = self.vector_or(&format!("{name}.bias"), &[rows])?;
+        let scale = self.vector_or(&format!("{name}.scale"), &[1])?;
+        Ok(Some(Linear { weight, bias, scale }))
+    }
+
+    pub fn linear(&self, name: &str, rows: usize, cols: usize) -> Result<Linear, ModelError> {
+        self.linear_or(name, rows, cols)?.ok_or_else(|| ModelError::MissingTensor(format!("{name}.weight")))
+    }
+
+    /// `NAME.weight` [experts, rows, cols] with biases [experts, rows] and scales [experts] where the file has them.
+    pub fn expert_linear(&self, name: &str, experts: usize, rows: usize, cols: usize) -> Result<Linear, ModelError> {
+        let weight = self.tensor(&format!("{name}.weight"), &[cols, rows, experts])?;
+        let bias = self.vector_or(&format!("{name}.bias"), &[rows, experts])?;
+        let scale = self.vector_or(&format!("{name}.scale"), &[experts])?;
+        Ok(Linear { weight, bias, scale })
+    }
+
+    pub fn rms_norm(&self, name: &str, dim: usize, eps: f32) -> Result<Norm, ModelError> {
+        let weight = self.vector(&format!("{name}.weight"), &[dim])?;
+        Ok(Norm { kind: NormKind::Rms, weight, bias: None, eps })
+    }
+
+    /// The rotary embedding as the metadata says, for heads of `head_dim` values.
+    pub fn rope_spec(&self, pairs: RopePairs, head_dim: usize, context_length: u32) -> Result<RopeSpec, ModelError> {
+        let dims = match self.u64_or("rope.dimension_count") {
+            Some(dims) => self.checked("rope.dimension_count", dims, head_dim as u64)?,
+            None => head_dim,
+        };
+        if dims % 2 != 0 {
+            return Err(ModelError::BadValue {
+                key: self.key("rope.dimension_count"),
+                value: dims.to_string(),
+                allowed: "the even numbers",
+            });
+        }
+        let scaling = self.str_or("rope.scaling.type").unwrap_or("linear");
+        // `rope.scale_linear` is what old files have.
+        let old_factor = self.f32_at_least("rope.scale_linear", 1.0, 0.0)?;
+        let factor = self.f32_at_least("rope.scaling.factor", old_factor, 0.0)?;
+        let scaled = factor > 0.0 && scaling != "none";
+        let freq_scale = if scaled { 1.0 / factor } else { 1.0 };
+        let yarn = scaling == "yarn" && scaled;
+        let original = self.u64_or("rope.scaling.original_context_length").unwrap_or(u64::from(context_length));
+        Ok(RopeSpec {
+            pairs,
+            dims,
+            freq_base: self.f32_at_least("rope.freq_base", 10000.0, f32::MIN_POSITIVE)?,
+            freq_scale,
+            ext_factor: if yarn { self.f32_at_least("rope.scaling.yarn_ext_factor", 1.0, 0.0)? } else { 0.0 },
+            attn_factor: self.f32_at_least("rope.scaling.attn_factor", 1.0, 0.0)?,
+            beta_fast: self.f32_at_least("rope.scaling.yarn_beta_fast", 32.0, 0.0)?,
+            beta_slow: self.f32_at_least("rope.scaling.yarn_beta_slow", 1.0, 0.0)?,
+            original_context: original.clamp(1, u64::from(u32::MAX)) as u32,
+        })
+    }
+
+    /// Sums over all tensors: (parameters, bytes).
+    pub fn totals(&self) -> Result<(u64, u64), ModelError> {
+        let mut parameters = 0u64;
+        let mut bytes = 0u64;
+        for tensor in &self.gguf.tensors {
+            let count = tensor.shape.iter().try_fold(1u64, |product, &n| product.checked_mul(n));
+            parameters = count.and_then(|n| parameters.checked_add(n)).ok_or(ModelError::Overflow)?;
+            bytes = bytes.checked_add(tensor.bytes).ok_or(ModelError::Overflow)?;
+        }
+        Ok((parameters, bytes))
+    }
+}
