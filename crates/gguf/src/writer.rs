@@ -89,7 +89,21 @@ impl GgufWriter {
         Ok(TensorWriter { out, alignment: self.alignment, tensors, written: 0 })
     }
 
-    fn header(&self) -> Result<Vec<u8>, GgufError> {
+    /// Length of the whole file in bytes.
+    ///
+    /// # Errors
+    /// As for [`GgufWriter::start`], but for I/O.
+    pub fn file_len(&self) -> Result<u64, GgufError> {
+        // Cannot overflow: the header has been checked to describe a possible file.
+        let data = self.tensors.iter().map(|tensor| tensor.bytes.next_multiple_of(self.alignment)).sum::<u64>();
+        Ok(self.header()?.len() as u64 + data)
+    }
+
+    /// Everything before the tensor data, padding included.
+    ///
+    /// # Errors
+    /// As for [`GgufWriter::start`], but for I/O.
+    pub fn header(&self) -> Result<Vec<u8>, GgufError> {
         let mut names = std::collections::HashSet::new();
         if let Some(twice) = self.tensors.iter().find(|tensor| !names.insert(tensor.name.as_str())) {
             return Err(GgufError::DuplicateTensor(twice.name.clone()));
@@ -112,7 +126,8 @@ impl GgufWriter {
             out.extend(tensor.ty.id().to_le_bytes());
             out.extend(offset.to_le_bytes());
             let end = offset.checked_add(tensor.bytes).and_then(|end| end.checked_next_multiple_of(self.alignment));
-            offset = end.ok_or_else(|| GgufError::BadShape {
+            // Half the range for the data leaves room for any header.
+            offset = end.filter(|&end| i64::try_from(end).is_ok()).ok_or_else(|| GgufError::BadShape {
                 name: tensor.name.clone(),
                 shape: tensor.shape.clone(),
                 reason: "the file would be longer than files can be",
