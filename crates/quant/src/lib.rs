@@ -7,10 +7,12 @@ pub mod blocks;
 mod dequantize;
 mod dot;
 mod error;
+mod quantize;
 mod types;
 pub mod unpack;
 
 pub use dequantize::dequantize_row;
 pub use dot::{activation_type, dot_row, dot_row_f32};
 pub use error::QuantError;
+pub use quantize::{has_quantizer, quantize_row};
 pub use types::GgmlType;
