@@ -44,6 +44,8 @@ pub struct LoadOptions {
     pub mmap: bool,
     /// Lock the mapping in RAM.
     pub mlock: bool,
+    /// Rows of logits computed at once; more than 1 only pays where many positions are asked for.
+    pub logits_rows: u32,
 }
 
 impl Default for LoadOptions {
@@ -56,6 +58,7 @@ impl Default for LoadOptions {
             ubatch: 512,
             mmap: true,
             mlock: false,
+            logits_rows: 1,
         }
     }
 }

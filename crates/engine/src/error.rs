@@ -3,10 +3,12 @@ use backend::BackendError;
 /// Why the engine could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    #[error("{0}")]
-    File(String),
-    #[error("{0}")]
-    Unsupported(String),
+    #[error(transparent)]
+    File(weights::WeightsError),
+    #[error(transparent)]
+    Model(#[from] model::ModelError),
+    #[error(transparent)]
+    Tokenizer(#[from] tokenizer::TokenizerError),
     /// The prompt alone does not fit: raise the context or shorten the prompt.
     #[error("the prompt has {needed} tokens, the context holds {context}: raise the context or shorten the prompt")]
     ContextFull { needed: u32, context: u32 },

@@ -1,7 +1,14 @@
 //! Load, placement, sessions, the generation loop, cancel and recovery.
 
 mod api;
+mod core;
+mod decoder;
+mod engine;
 mod error;
+mod file;
+mod generate;
+mod site;
 
 pub use api::*;
+pub use engine::{Engine, Positions};
 pub use error::EngineError;

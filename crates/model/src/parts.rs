@@ -174,6 +174,38 @@ impl Layer {
     }
 }
 
+impl Tensor {
+    /// The share of the weights that one token uses: all, or those of the experts chosen.
+    fn used_bytes(&self, used_experts: usize) -> u64 {
+        if self.experts > 1 { self.bytes / self.experts as u64 * used_experts as u64 } else { self.bytes }
+    }
+}
+
+impl Layer {
+    /// Bytes of weights that computing one token reads.
+    pub fn bytes_per_token(&self) -> u64 {
+        let used = match &self.feed_forward {
+            FeedForward::Dense(_) => 1,
+            FeedForward::Experts(experts) => experts.router.used,
+        };
+        self.tensors().iter().map(|tensor| tensor.used_bytes(used)).sum()
+    }
+
+    /// Multiply-adds that computing one token takes in the matrices.
+    pub fn multiply_adds_per_token(&self) -> u64 {
+        let size = |linear: &Linear| (linear.weight.rows * linear.weight.cols) as u64;
+        let a = &self.attention;
+        let attention: u64 = [a.q, a.k, a.v, a.output].iter().map(size).sum();
+        attention
+            + match &self.feed_forward {
+                FeedForward::Dense(f) => size(&f.gate) + size(&f.up) + size(&f.down),
+                FeedForward::Experts(f) => {
+                    size(&f.logits) + (size(&f.gate) + size(&f.up) + size(&f.down)) * f.router.used as u64
+                }
+            }
+    }
+}
+
 impl Output {
     pub fn tensors(&self) -> Vec<Tensor> {
         self.norm.tensors().chain(self.weight.tensors()).collect()

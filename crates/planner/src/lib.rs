@@ -1,1 +1,66 @@
-//! From header, hardware and wishes to a plan with reasons; pure.
+//! From a model's description, the hardware and the user's wishes to a plan with reasons. Pure: nothing is asked of the
+//! system here, and all bytes come from [`model::Layout`], the same count that the engine allocates from.
+
+mod forecast;
+mod plan;
+
+pub use forecast::{Forecast, Speed};
+pub use plan::{Fits, Plan, Reason, ReasonCode, plan};
+
+use quant::GgmlType;
+
+/// What is known of the machine. Rates are bytes per second.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// RAM that can be taken without driving others out, in bytes.
+    pub ram_available: u64,
+    pub accelerator: Option<AcceleratorFacts>,
+    pub ram_bandwidth: Option<f64>,
+    pub disk_bandwidth: Option<f64>,
+    /// 8-bit multiply-adds per second of all cores.
+    pub int8_rate: Option<f64>,
+}
+
+/// The device that takes layers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AcceleratorFacts {
+    pub memory_free: u64,
+    /// Bytes that its driver takes for itself when it is first used.
+    pub overhead: u64,
+    /// Bytes to leave to others.
+    pub margin: u64,
+    /// Read bandwidth of its memory.
+    pub bandwidth: Option<f64>,
+}
+
+/// How many layers go to the accelerator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GpuLayers {
+    Auto,
+    Fixed(u32),
+}
+
+/// What the user asks for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Wishes {
+    pub gpu_layers: GpuLayers,
+    /// Tokens; `None`: as many as are useful and fit.
+    pub context: Option<u32>,
+    pub kv_type_k: GgmlType,
+    pub kv_type_v: GgmlType,
+    pub ubatch: u32,
+    pub logits_rows: u32,
+}
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Wishes {
+            gpu_layers: GpuLayers::Auto,
+            context: None,
+            kv_type_k: GgmlType::F16,
+            kv_type_v: GgmlType::F16,
+            ubatch: 512,
+            logits_rows: 1,
+        }
+    }
+}

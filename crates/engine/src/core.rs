@@ -1,0 +1,288 @@
+//! A loaded model at work: devices, the sequence in the KV cache, steps with recovery. One thread at a time is in here.
+
+use crate::decoder::{Context, Sites, StepError};
+use crate::file::Weights;
+use crate::site::{Site, copy_cache};
+use crate::{Cancel, Devices, EngineError, Placement, Recovery, RecoveryCause};
+use backend::BackendError;
+use model::{Layout, Model};
+use std::sync::Arc;
+
+/// What never changes while a model is loaded; shared with whoever only asks.
+pub(crate) struct Loaded {
+    pub model: Model,
+    pub layout: Layout,
+    pub file: Weights,
+}
+
+pub(crate) struct Core {
+    loaded: Arc<Loaded>,
+    sites: Sites,
+    /// The tokens fed so far, by position.
+    sequence: Vec<u32>,
+    /// How many of them have their K and V in the caches: all, unless a device was lost.
+    computed: usize,
+    /// Recoveries that nobody was told of yet.
+    recoveries: Vec<Recovery>,
+}
+
+impl Core {
+    /// Puts every layer on a device: up to `gpu_layers` on the accelerator as long as there is room, the rest on the
+    /// host. `progress` goes from 0 to 1.
+    pub fn load(
+        loaded: Arc<Loaded>,
+        devices: Devices,
+        gpu_layers: usize,
+        progress: &mut dyn FnMut(f32),
+        cancel: &Cancel,
+    ) -> Result<Core, EngineError> {
+        let sites = Sites { host: Site::new(devices.host), accelerator: devices.accelerator.map(Site::new) };
+        let mut core = Core { loaded, sites, sequence: Vec::new(), computed: 0, recoveries: Vec::new() };
+        let count = core.loaded.layout.block_count() + 1;
+        let wanted = if core.sites.accelerator.is_some() { gpu_layers.min(count) } else { 0 };
+        let mut room = true;
+        for (done, index) in core.order().take(wanted).enumerate() {
+            if cancel.is_cancelled() {
+                return Err(EngineError::Cancelled);
+            }
+            match core.add_to_accelerator(index) {
+                Ok(()) => progress((done + 1) as f32 / count as f32),
+                Err(error) => {
+                    let cause = recoverable(&error).ok_or(error)?;
+                    if cause == RecoveryCause::DeviceLost {
+                        core.abandon_accelerator();
+                    }
+                    let moved = wanted - core.gpu_layers();
+                    core.note(cause, moved);
+                    room = false;
+                }
+            }
+            if !room {
+                break;
+            }
+        }
+        let rest: Vec<usize> = (0..count).filter(|index| !core.sites.on_accelerator(*index)).collect();
+        for (done, index) in rest.iter().enumerate() {
+            if cancel.is_cancelled() {
+                return Err(EngineError::Cancelled);
+            }
+            let Loaded { model, layout, file } = &*core.loaded;
+            core.sites.host.add_layer(*index, model, layout, file)?;
+            progress((count - rest.len() + done + 1) as f32 / count as f32);
+        }
+        Ok(core)
+    }
+
+    /// Layer indices in the order in which they go to the accelerator: the model's last first, the output at the end.
+    fn order(&self) -> impl Iterator<Item = usize> + use<> {
+        let blocks = self.loaded.layout.block_count();
+        (0..blocks).rev().chain([blocks])
+    }
+
+    pub fn gpu_layers(&self) -> usize {
+        (0..=self.loaded.layout.block_count()).filter(|index| self.sites.on_accelerator(*index)).count()
+    }
+
+    pub fn sequence_len(&self) -> usize {
+        self.sequence.len()
+    }
+
+    pub fn placement(&self) -> Placement {
+        let gpu_layers = self.gpu_layers();
+        let totals = self.loaded.layout.totals(gpu_layers);
+        Placement {
+            gpu_layers: gpu_layers as u32,
+            layers: self.loaded.layout.block_count() as u32 + 1,
+            host_planned: totals.host.kv + totals.host.compute,
+            host_used: self.sites.host.used(),
+            accelerator_planned: totals.accelerator.total(),
+            accelerator_used: self.sites.accelerator.as_ref().map_or(0, Site::used),
+        }
+    }
+
+    /// Recoveries since the last call.
+    pub fn take_recoveries(&mut self) -> Vec<Recovery> {
+        std::mem::take(&mut self.recoveries)
+    }
+
+    fn note(&mut self, cause: RecoveryCause, layers_moved: usize) {
+        let gpu_layers = self.gpu_layers() as u32;
+        self.recoveries.push(Recovery { cause, layers_moved: layers_moved as u32, gpu_layers });
+    }
+
+    fn add_to_accelerator(&mut self, index: usize) -> Result<(), BackendError> {
+        let Loaded { model, layout, file } = &*self.loaded;
+        match &mut self.sites.accelerator {
+            Some(site) => site.add_layer(index, model, layout, file),
+            None => Err(BackendError::Lost { device: "the accelerator".into(), detail: "there is none".into() }),
+        }
+    }
+
+    /// Moves layers, with their part of the KV cache, until `wanted` are on the accelerator or it is full.
+    /// Layers that do not fit stay where they are: a recovery says how many.
+    pub fn set_gpu_layers(&mut self, wanted: usize) -> Result<(), EngineError> {
+        if self.sites.accelerator.is_none() {
+            return Ok(());
+        }
+        let count = self.loaded.layout.block_count() + 1;
+        let wanted = wanted.min(count);
+        let order: Vec<usize> = self.order().collect();
+        while self.gpu_layers() > wanted {
+            let index = order[self.gpu_layers() - 1];
+            if let Err(error) = self.move_layer(index, false) {
+                return self.recover(error).map(|_| ());
+            }
+        }
+        while self.gpu_layers() < wanted {
+            let index = order[self.gpu_layers()];
+            if let Err(error) = self.move_layer(index, true) {
+                let Some(cause) = recoverable(&error) else { return Err(error.into()) };
+                let missing = wanted - self.gpu_layers();
+                if cause == RecoveryCause::DeviceLost {
+                    self.lose_accelerator()?;
+                }
+                self.note(cause, missing);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves one layer; on an error it is still where it was.
+    fn move_layer(&mut self, index: usize, to_accelerator: bool) -> Result<(), BackendError> {
+        let Loaded { model, layout, file } = &*self.loaded;
+        let Some(accelerator) = &mut self.sites.accelerator else { return Ok(()) };
+        let (from, to) = match to_accelerator {
+            true => (&mut self.sites.host, accelerator),
+            false => (accelerator, &mut self.sites.host),
+        };
+        to.add_layer(index, model, layout, file)?;
+        if let Some(layer) = model.layers.get(index)
+            && let Err(error) = copy_cache(from, to, index, &layer.attention, layout, self.computed)
+        {
+            to.remove_layer(index, layout);
+            return Err(error);
+        }
+        from.remove_layer(index, layout);
+        Ok(())
+    }
+
+    /// The accelerator is gone with its caches: everything is on the host, and the sequence must be computed again.
+    fn lose_accelerator(&mut self) -> Result<(), EngineError> {
+        self.abandon_accelerator();
+        self.computed = 0;
+        let Loaded { model, layout, file } = &*self.loaded;
+        for index in 0..=layout.block_count() {
+            if !self.sites.host.has(index) {
+                self.sites.host.add_layer(index, model, layout, file)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn abandon_accelerator(&mut self) {
+        if let Some(mut site) = self.sites.accelerator.take() {
+            site.abandon();
+        }
+    }
+
+    /// Makes it possible to go on after an accelerator's error, or gives the error back.
+    /// True: the caches hold what they held before. False: the sequence must be computed again.
+    fn recover(&mut self, error: BackendError) -> Result<bool, EngineError> {
+        let cause = recoverable(&error).ok_or_else(|| EngineError::from(error.clone()))?;
+        let before = self.gpu_layers();
+        if cause == RecoveryCause::DeviceLost || before == 0 {
+            self.lose_accelerator()?;
+            self.note(RecoveryCause::DeviceLost, before);
+            return Ok(false);
+        }
+        // One layer, then as many more as it takes to be below the limit that holds now.
+        let order: Vec<usize> = self.order().collect();
+        while self.gpu_layers() > 0 {
+            if let Err(error) = self.move_layer(order[self.gpu_layers() - 1], false) {
+                if matches!(recoverable(&error), Some(RecoveryCause::DeviceLost)) {
+                    self.lose_accelerator()?;
+                    self.note(RecoveryCause::DeviceLost, before);
+                    return Ok(false);
+                }
+                return Err(error.into());
+            }
+            let memory = self.sites.accelerator.as_ref().map(|site| site.device.memory()).unwrap_or_default();
+            if memory.limit.is_none_or(|limit| memory.used <= limit) {
+                break;
+            }
+        }
+        self.note(cause, before - self.gpu_layers());
+        Ok(true)
+    }
+
+    /// Keeps the part of the sequence that `prompt` shares, and returns its length. At least the last token of the
+    /// prompt is left to compute, because its logits are needed.
+    pub fn reuse(&mut self, prompt: &[u32]) -> usize {
+        let shared = self.sequence.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        let kept = shared.min(prompt.len().saturating_sub(1));
+        self.sequence.truncate(kept);
+        self.computed = self.computed.min(kept);
+        kept
+    }
+
+    /// Computes one micro-batch after the sequence, recovering from the accelerator's failures, and adds it to it.
+    pub fn feed(
+        &mut self,
+        tokens: &[u32],
+        rows: &[u32],
+        cancel: &Cancel,
+        logits: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), EngineError> {
+        let start = self.sequence.len();
+        let context = self.loaded.layout.params.context;
+        if start + tokens.len() > context as usize {
+            return Err(EngineError::ContextFull { needed: (start + tokens.len()) as u32, context });
+        }
+        loop {
+            // After the loss of a device the tokens before this batch come first.
+            if self.computed < start {
+                let end = start.min(self.computed + self.loaded.layout.params.ubatch as usize);
+                let piece = self.sequence[self.computed..end].to_vec();
+                if self.try_step(&piece, &[], cancel, &mut |_| {})? {
+                    self.computed = end;
+                }
+                continue;
+            }
+            // A step that fails in its output layer is done again: logits are only given on when it has ended.
+            let mut collected: Vec<Vec<f32>> = Vec::new();
+            if self.try_step(tokens, rows, cancel, &mut |piece| collected.push(piece.to_vec()))? {
+                collected.iter().for_each(|piece| logits(piece));
+                self.sequence.extend_from_slice(tokens);
+                self.computed = self.sequence.len();
+                return Ok(());
+            }
+        }
+    }
+
+    /// One step at the end of what is computed. False: it failed, the failure is mended, try again.
+    fn try_step(
+        &mut self,
+        tokens: &[u32],
+        rows: &[u32],
+        cancel: &Cancel,
+        logits: &mut dyn FnMut(&[f32]),
+    ) -> Result<bool, EngineError> {
+        let Loaded { model, layout, file } = &*self.loaded;
+        let context = Context { model, layout, file, cancel };
+        match context.step(&mut self.sites, tokens, self.computed, rows, logits) {
+            Ok(()) => Ok(true),
+            Err(StepError::Cancelled) => Err(EngineError::Cancelled),
+            Err(StepError::Host(error)) => Err(error.into()),
+            Err(StepError::Accelerator(error)) => self.recover(error).map(|_| false),
+        }
+    }
+}
+
+fn recoverable(error: &BackendError) -> Option<RecoveryCause> {
+    match error {
+        BackendError::OutOfMemory { .. } => Some(RecoveryCause::OutOfMemory),
+        BackendError::Lost { .. } => Some(RecoveryCause::DeviceLost),
+        BackendError::Unsupported { .. } | BackendError::Invalid { .. } => None,
+    }
+}

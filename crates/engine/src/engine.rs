@@ -1,0 +1,196 @@
+//! The engine as others hold it: load, generate, move layers, ask where things are; from any thread.
+
+use crate::core::{Core, Loaded};
+use crate::file::Weights;
+use crate::generate::{generate, read_prompt};
+use crate::{Cancel, Completion, Devices, EngineError, Event, LoadOptions, Placement, Recovery, Request};
+use model::{Layout, LayoutParams, Model};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+use tokenizer::Tokenizer;
+
+/// A loaded model. Requests run one after the other; everything else may be called meanwhile.
+pub struct Engine {
+    loaded: Arc<Loaded>,
+    tokenizer: Tokenizer,
+    core: Mutex<Core>,
+    wish: Wish,
+    /// The placement as last known, so that asking never waits for a step.
+    placement: Mutex<Placement>,
+}
+
+/// A number of layers somebody wants on the accelerator, until it is done.
+#[derive(Default)]
+struct Wish {
+    gpu_layers: Mutex<Option<u32>>,
+    done: Condvar,
+}
+
+impl Engine {
+    /// Opens a model file (the first one of a split model) and puts its layers on the devices. Layers that the
+    /// accelerator has no room for stay on the host: [`Engine::placement`] and [`Engine::take_recoveries`] say so.
+    ///
+    /// # Errors
+    /// The file cannot be used, the model is not supported, or even the host has no room.
+    pub fn load(
+        path: &Path,
+        options: LoadOptions,
+        devices: Devices,
+        progress: &mut dyn FnMut(f32),
+        cancel: &Cancel,
+    ) -> Result<Engine, EngineError> {
+        let open = weights::OpenOptions { mmap: options.mmap, mlock: options.mlock };
+        let file = weights::ModelFile::open(path, &open).map_err(EngineError::File)?;
+        let file = Weights::new(file);
+        let model = model::describe(file.gguf())?;
+        let tokenizer = Tokenizer::from_gguf(file.gguf())?;
+        let params = LayoutParams {
+            context: options.context.max(1),
+            ubatch: options.ubatch.clamp(1, 8192).min(options.context.max(1)),
+            kv_type_k: options.kv_type_k,
+            kv_type_v: options.kv_type_v,
+            logits_rows: options.logits_rows.max(1),
+        };
+        let layout = Layout::new(&model, params)?;
+        let loaded = Arc::new(Loaded { model, layout, file });
+        let core = Core::load(loaded.clone(), devices, options.gpu_layers as usize, progress, cancel)?;
+        let placement = Mutex::new(core.placement());
+        Ok(Engine { loaded, tokenizer, core: Mutex::new(core), wish: Wish::default(), placement })
+    }
+
+    pub fn model(&self) -> &Model {
+        &self.loaded.model
+    }
+
+    pub fn layout(&self) -> &Layout {
+        &self.loaded.layout
+    }
+
+    pub fn gguf(&self) -> &gguf::Gguf {
+        self.loaded.file.gguf()
+    }
+
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Where the layers are, without waiting.
+    pub fn placement(&self) -> Placement {
+        // A poisoned lock only means that another thread panicked; the numbers in it are whole.
+        *self.placement.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Recoveries outside of a request (at load, or when layers were asked to move) since the last call. Waits for a
+    /// running request.
+    pub fn take_recoveries(&self) -> Result<Vec<Recovery>, EngineError> {
+        Ok(self.lock()?.take_recoveries())
+    }
+
+    /// Continues a prompt. Blocks until it ends; `on_event` is called on this thread, between steps.
+    ///
+    /// # Errors
+    /// A prompt that does not fit the context, a token outside the vocabulary, bad sampling parameters, or a failure
+    /// of the host. Failures of the accelerator are mended and told as [`Event::Recovered`].
+    pub fn generate(
+        &self,
+        request: Request,
+        cancel: &Cancel,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<Completion, EngineError> {
+        let mut core = self.lock()?;
+        let result = generate(&mut core, self, &request, cancel, on_event);
+        self.publish(&core);
+        drop(core);
+        // A wish that came after the last step is still to be done.
+        self.fulfil()?;
+        result
+    }
+
+    /// Computes a sequence from nothing and gives the logits of some of its positions, in order, one row at a time.
+    pub fn logits(
+        &self,
+        tokens: &[u32],
+        positions: Positions,
+        cancel: &Cancel,
+        row: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), EngineError> {
+        let mut core = self.lock()?;
+        core.reuse(&[]);
+        let vocab = self.loaded.model.vocab_size;
+        let mut pieces = |piece: &[f32]| piece.chunks_exact(vocab).for_each(&mut *row);
+        read_prompt(&mut core, self, tokens, positions, cancel, &mut |_| {}, &mut pieces)?;
+        self.publish(&core);
+        Ok(())
+    }
+
+    /// Moves layers until this many are on the accelerator, between two steps if a request is running, and returns
+    /// when that is done. What fits less is left on the host: compare the answer with the wish.
+    pub fn set_gpu_layers(&self, layers: u32) -> Result<Placement, EngineError> {
+        *self.wish.gpu_layers.lock().map_err(|_| stopped())? = Some(layers);
+        loop {
+            self.fulfil()?;
+            let wish = self.wish.gpu_layers.lock().map_err(|_| stopped())?;
+            if wish.is_none() {
+                return Ok(self.placement());
+            }
+            // The running request does it after its step; the time-out covers one that has just ended.
+            let _ = self.wish.done.wait_timeout(wish, Duration::from_millis(20)).map_err(|_| stopped())?;
+        }
+    }
+
+    /// Does what is wished for, unless a request is running (which will).
+    fn fulfil(&self) -> Result<(), EngineError> {
+        match self.core.try_lock() {
+            Ok(mut core) => self.apply_wish(&mut core),
+            Err(std::sync::TryLockError::WouldBlock) => Ok(()),
+            Err(std::sync::TryLockError::Poisoned(_)) => Err(stopped()),
+        }
+    }
+
+    /// Moves layers if somebody wishes it. Called between steps.
+    pub(crate) fn apply_wish(&self, core: &mut Core) -> Result<(), EngineError> {
+        let Some(layers) = *self.wish.gpu_layers.lock().map_err(|_| stopped())? else { return Ok(()) };
+        let result = core.set_gpu_layers(layers as usize);
+        self.publish(core);
+        let mut wish = self.wish.gpu_layers.lock().map_err(|_| stopped())?;
+        // Another wish may have come meanwhile.
+        if *wish == Some(layers) {
+            *wish = None;
+        }
+        self.wish.done.notify_all();
+        result
+    }
+
+    pub(crate) fn publish(&self, core: &Core) {
+        *self.placement.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = core.placement();
+    }
+
+    fn lock(&self) -> Result<MutexGuard<'_, Core>, EngineError> {
+        self.core.lock().map_err(|_| stopped())
+    }
+}
+
+/// Positions whose logits are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Positions {
+    All,
+    Last,
+    /// From this one on.
+    From(u32),
+}
+
+impl Positions {
+    /// Whether the logits of `position` in a sequence of `len` tokens are wanted.
+    pub(crate) fn wants(self, position: usize, len: usize) -> bool {
+        match self {
+            Positions::All => true,
+            Positions::Last => position + 1 == len,
+            Positions::From(first) => position >= first as usize,
+        }
+    }
+}
+
+fn stopped() -> EngineError {
+    EngineError::Stopped("an earlier step panicked; load the model again".into())
+}

@@ -1,0 +1,64 @@
+//! Speed from limits: generation reads every used weight once per token, a prompt is multiply-adds.
+
+use crate::{Facts, Fits, Plan};
+use model::{Model, Placement};
+
+/// Tokens per second, from what is likely with a full context to what is possible with an empty one.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Speed {
+    pub low: f64,
+    pub high: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Forecast {
+    pub generation: Speed,
+    /// `None` where the rate of the arithmetic is not known.
+    pub prompt: Option<Speed>,
+}
+
+/// Shares of the limits that are reached, as measured with our own kernels: (pessimistic, optimistic).
+const BANDWIDTH_SHARE: (f64, f64) = (0.6, 0.95);
+const ARITHMETIC_SHARE: (f64, f64) = (0.2, 0.6);
+
+/// `None` until bandwidths were measured, or where the model does not run at all.
+pub(crate) fn forecast(model: &Model, plan: &Plan, facts: &Facts) -> Option<Forecast> {
+    if plan.fits == Fits::No {
+        return None;
+    }
+    let ram = positive(facts.ram_bandwidth)?;
+    let placement = Placement::new(plan.gpu_layers as usize, model.layers.len());
+    let (mut host, mut accelerator) = (0u64, 0u64);
+    for (index, layer) in model.layers.iter().enumerate() {
+        let side = if placement.on_accelerator(index) { &mut accelerator } else { &mut host };
+        *side += layer.bytes_per_token();
+    }
+    let output = model.output.weight.weight.bytes;
+    *(if placement.on_accelerator(model.layers.len()) { &mut accelerator } else { &mut host }) += output;
+
+    // What does not stay in RAM is read from disk; which part of the file that is, nobody can know: its share.
+    let missing = plan.host_total().saturating_sub(facts.ram_available) as f64;
+    let share = if plan.fits == Fits::Disk { (missing / plan.host.weights.max(1) as f64).min(1.0) } else { 0.0 };
+    let disk = match positive(facts.disk_bandwidth) {
+        Some(disk) => host as f64 * share / disk,
+        None if share > 0.0 => return None,
+        None => 0.0,
+    };
+    let gpu_bandwidth = facts.accelerator.as_ref().and_then(|gpu| positive(gpu.bandwidth));
+    let on_gpu = |bytes: f64| if bytes == 0.0 { Some(0.0) } else { gpu_bandwidth.map(|rate| bytes / rate) };
+    let seconds = |kv_share: f64| -> Option<f64> {
+        let on_host = (host as f64 + plan.host.kv as f64 * kv_share) / ram;
+        Some(on_host + disk + on_gpu(accelerator as f64 + plan.accelerator.kv as f64 * kv_share)?)
+    };
+    let generation = Speed { low: BANDWIDTH_SHARE.0 / seconds(1.0)?, high: BANDWIDTH_SHARE.1 / seconds(0.0)? };
+    let adds: u64 = model.layers.iter().map(|layer| layer.multiply_adds_per_token()).sum();
+    let prompt = positive(facts.int8_rate).filter(|_| plan.gpu_layers == 0).map(|rate| {
+        let limit = rate / adds.max(1) as f64;
+        Speed { low: limit * ARITHMETIC_SHARE.0, high: limit * ARITHMETIC_SHARE.1 }
+    });
+    Some(Forecast { generation, prompt })
+}
+
+fn positive(rate: Option<f64>) -> Option<f64> {
+    rate.filter(|rate| rate.is_finite() && *rate > 0.0)
+}

@@ -1,0 +1,245 @@
+use crate::forecast::{Forecast, forecast};
+use crate::{Facts, GpuLayers, Wishes};
+use model::{Layout, LayoutParams, Model, ModelError, Parts};
+
+/// What our process takes besides a model's buffers: program, window, tokenizer, allocator. Measured, rounded up.
+const PROCESS_BYTES: u64 = 160 << 20;
+/// The context taken if nobody asks for one, where it fits: enough for long chats, cheap for every model.
+const DEFAULT_CONTEXT: u32 = 8192;
+/// The least that is taken of our own accord.
+const MIN_CONTEXT: u32 = 2048;
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fits {
+    /// Everything on the accelerator.
+    Gpu,
+    /// Some layers there, the rest in RAM.
+    Split,
+    Ram,
+    /// Buffers fit into RAM, the weights do not: they are read from disk over and over.
+    Disk,
+    /// Not even the buffers fit.
+    No,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ReasonCode {
+    NoAccelerator,
+    AllOnAccelerator,
+    AcceleratorHolds,
+    AcceleratorTooSmall,
+    BeyondAccelerator,
+    ContextReduced,
+    ContextBeyondTraining,
+    WeightsFromDisk,
+    RamShort,
+    KvLarge,
+}
+
+/// Why the plan is as it is, with the numbers.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Reason {
+    pub code: ReasonCode,
+    /// English.
+    pub text: String,
+    pub needed: Option<u64>,
+    pub available: Option<u64>,
+}
+
+/// Which layers go where, what that takes, and how fast it will be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub gpu_layers: u32,
+    /// The output layer counted.
+    pub layers: u32,
+    pub recommended_gpu_layers: u32,
+    /// More than this does not fit.
+    pub max_gpu_layers: u32,
+    pub context: u32,
+    pub context_max: u32,
+    pub fits: Fits,
+    pub host: Parts,
+    pub host_other: u64,
+    pub accelerator: Parts,
+    pub accelerator_other: u64,
+    pub forecast: Option<Forecast>,
+    pub reasons: Vec<Reason>,
+    /// What the engine will allocate.
+    pub layout: Layout,
+}
+
+impl Plan {
+    pub fn host_total(&self) -> u64 {
+        self.host.total() + self.host_other
+    }
+
+    pub fn accelerator_total(&self) -> u64 {
+        self.accelerator.total() + self.accelerator_other
+    }
+}
+
+/// Plans a model. The answer always describes what was asked for, also when it does not fit: `fits` and `reasons` say so.
+///
+/// # Errors
+/// Sizes in the file that overflow, or a KV type that the model's heads do not allow.
+pub fn plan(model: &Model, facts: &Facts, wishes: &Wishes) -> Result<Plan, ModelError> {
+    let mut reasons = Vec::new();
+    let (context, layout) = choose_context(model, facts, wishes, &mut reasons)?;
+    let layers = layout.block_count() as u32 + 1;
+    let max = max_gpu_layers(&layout, facts);
+    let gpu_layers = match wishes.gpu_layers {
+        GpuLayers::Auto => max,
+        GpuLayers::Fixed(wanted) if facts.accelerator.is_some() => wanted.min(layers),
+        GpuLayers::Fixed(_) => 0,
+    };
+    let totals = layout.totals(gpu_layers as usize);
+    let accelerator_other = match &facts.accelerator {
+        Some(accelerator) if gpu_layers > 0 => accelerator.overhead,
+        _ => 0,
+    };
+    let mut plan = Plan {
+        gpu_layers,
+        layers,
+        recommended_gpu_layers: max,
+        max_gpu_layers: max,
+        context,
+        context_max: model.context_length,
+        fits: Fits::No,
+        host: totals.host,
+        host_other: PROCESS_BYTES,
+        accelerator: totals.accelerator,
+        accelerator_other,
+        forecast: None,
+        reasons,
+        layout,
+    };
+    plan.fits = fits(&plan, facts);
+    explain(&mut plan, facts);
+    plan.forecast = forecast(model, &plan, facts);
+    Ok(plan)
+}
+
+fn layout(model: &Model, wishes: &Wishes, context: u32) -> Result<Layout, ModelError> {
+    Layout::new(
+        model,
+        LayoutParams {
+            context,
+            ubatch: wishes.ubatch.clamp(1, 8192).min(context),
+            kv_type_k: wishes.kv_type_k,
+            kv_type_v: wishes.kv_type_v,
+            logits_rows: wishes.logits_rows.max(1),
+        },
+    )
+}
+
+/// Bytes on the host that must be RAM: all but the mapped weights.
+fn anonymous(parts: &Parts) -> u64 {
+    parts.kv + parts.compute + PROCESS_BYTES
+}
+
+fn choose_context(
+    model: &Model,
+    facts: &Facts,
+    wishes: &Wishes,
+    reasons: &mut Vec<Reason>,
+) -> Result<(u32, Layout), ModelError> {
+    if let Some(context) = wishes.context {
+        let context = context.max(1);
+        if context > model.context_length {
+            reasons.push(Reason {
+                code: ReasonCode::ContextBeyondTraining,
+                text: format!(
+                    "The model was trained for {} tokens; answers get worse beyond that.",
+                    model.context_length
+                ),
+                needed: Some(u64::from(context)),
+                available: Some(u64::from(model.context_length)),
+            });
+        }
+        return Ok((context, layout(model, wishes, context)?));
+    }
+    let mut context = model.context_length.min(DEFAULT_CONTEXT);
+    loop {
+        let layout = layout(model, wishes, context)?;
+        let host = layout.totals(max_gpu_layers(&layout, facts) as usize).host;
+        if anonymous(&host) <= facts.ram_available || context <= MIN_CONTEXT {
+            if context < model.context_length.min(DEFAULT_CONTEXT) {
+                reasons.push(Reason {
+                    code: ReasonCode::ContextReduced,
+                    text: format!("The context is {context} tokens, because more does not fit into RAM."),
+                    needed: Some(anonymous(&host)),
+                    available: Some(facts.ram_available),
+                });
+            }
+            return Ok((context, layout));
+        }
+        context = (context / 2).max(MIN_CONTEXT);
+    }
+}
+
+/// The most layers that the accelerator has room for.
+fn max_gpu_layers(layout: &Layout, facts: &Facts) -> u32 {
+    let Some(accelerator) = &facts.accelerator else { return 0 };
+    let room = accelerator.memory_free.saturating_sub(accelerator.overhead + accelerator.margin);
+    let layers = layout.block_count() + 1;
+    // Bytes grow with the layers, but the step to one layer also brings the compute buffers: no bisection needed.
+    (0..=layers).rev().find(|n| layout.totals(*n).accelerator.total() <= room).unwrap_or(0) as u32
+}
+
+fn fits(plan: &Plan, facts: &Facts) -> Fits {
+    let too_many = plan.gpu_layers > plan.max_gpu_layers;
+    if too_many || anonymous(&plan.host) > facts.ram_available {
+        return Fits::No;
+    }
+    if plan.gpu_layers == plan.layers {
+        return Fits::Gpu;
+    }
+    if plan.host_total() > facts.ram_available {
+        return Fits::Disk;
+    }
+    if plan.gpu_layers > 0 { Fits::Split } else { Fits::Ram }
+}
+
+fn explain(plan: &mut Plan, facts: &Facts) {
+    let mut add = |code, text: String, needed, available| plan.reasons.push(Reason { code, text, needed, available });
+    let (n, layers, max) = (plan.gpu_layers, plan.layers, plan.max_gpu_layers);
+    let vram = plan.accelerator.total() + plan.accelerator_other;
+    match &facts.accelerator {
+        None => add(ReasonCode::NoAccelerator, "No GPU can take layers: all run on the CPU.".into(), None, None),
+        Some(gpu) => {
+            let free = Some(gpu.memory_free.saturating_sub(gpu.margin));
+            if n > max {
+                let text = format!("{n} layers do not fit into video memory; {max} do.");
+                add(ReasonCode::BeyondAccelerator, text, Some(vram), free);
+            } else if max == 0 {
+                let first = plan.layout.totals(1).accelerator.total() + gpu.overhead;
+                let text = "Video memory is too small for even one layer.".into();
+                add(ReasonCode::AcceleratorTooSmall, text, Some(first), free);
+            } else if n == layers {
+                add(ReasonCode::AllOnAccelerator, "All layers fit into video memory.".into(), Some(vram), free);
+            } else if n > 0 {
+                let text = format!("Video memory holds {max} of {layers} layers.");
+                add(ReasonCode::AcceleratorHolds, text, Some(vram), free);
+            }
+        }
+    }
+    let host = plan.host.total() + plan.host_other;
+    let buffers = plan.host.kv + plan.host.compute + plan.host_other;
+    let available = Some(facts.ram_available);
+    if buffers > facts.ram_available {
+        let text = "The KV cache and buffers do not fit into RAM: lower the context or take a smaller KV type.".into();
+        add(ReasonCode::RamShort, text, Some(buffers), available);
+    } else if host > facts.ram_available {
+        let text = "The weights do not fit into RAM: they are read from disk again and again.".into();
+        add(ReasonCode::WeightsFromDisk, text, Some(host), available);
+    }
+    let kv = plan.host.kv + plan.accelerator.kv;
+    let weights = plan.host.weights + plan.accelerator.weights;
+    if kv > weights / 2 {
+        let text = "The KV cache is large beside the model: q8_0 halves it, a shorter context too.".into();
+        add(ReasonCode::KvLarge, text, Some(kv), None);
+    }
+}
