@@ -1,0 +1,205 @@
+//! One file's bytes in the address space, and handles to ranges of them.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::ops::{Deref, Range};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use memmap2::{Mmap, MmapMut};
+
+use crate::{WeightsError, sys};
+
+/// How a model's bytes come into the address space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Mapped: pages are read on first use, shared with every program that uses the file, and can be dropped and read
+    /// again when memory is short.
+    #[default]
+    Map,
+    /// Read into memory of our own (`--no-mmap`): slower to open, needs the whole size in RAM or swap, independent of
+    /// the file afterwards.
+    Read,
+}
+
+/// In which order a range will be used; how the system reads ahead depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// No particular order.
+    Normal,
+    /// From front to back: read far ahead.
+    Sequential,
+    /// Here and there: read only what is asked for.
+    Random,
+}
+
+/// The bytes of a whole file.
+pub(crate) struct Region {
+    // Declared before `map`, so dropped before it: the guard must not outlive the mapping.
+    #[cfg(target_os = "linux")]
+    guard: Option<crate::guard::Guard>,
+    map: Mmap,
+    access: Access,
+    file: File,
+    path: PathBuf,
+}
+
+impl Region {
+    /// Maps or reads the first `len` bytes of `file`, all of it when it was opened.
+    pub(crate) fn new(path: PathBuf, file: File, len: u64, access: Access) -> Result<Region, WeightsError> {
+        let failed = |source: io::Error| match (source.kind(), access) {
+            (io::ErrorKind::OutOfMemory, _) => WeightsError::OutOfMemory { bytes: len, source },
+            (_, Access::Map) => WeightsError::MapFailed { path: path.clone(), source },
+            (_, Access::Read) => WeightsError::io(&path, source),
+        };
+        let size = usize::try_from(len).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
+        let map = match access {
+            // SAFETY: the mapping is read-only and private to this region. That another process may change the file is
+            // the hazard described in the crate's documentation: all its types are plain bytes, for which every
+            // content is valid; on Windows the open file forbids it.
+            Access::Map => unsafe { memmap2::MmapOptions::new().len(size).map(&file) }.map_err(failed)?,
+            Access::Read => read(&file, size).map_err(failed)?,
+        };
+        Ok(Region {
+            #[cfg(target_os = "linux")]
+            guard: (access == Access::Map).then(|| crate::guard::Guard::new(map.as_ptr() as usize, size)).flatten(),
+            map,
+            access,
+            file,
+            path,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    pub(crate) fn bytes(&self, range: Range<usize>) -> Option<&[u8]> {
+        self.map.get(range)
+    }
+
+    /// Whether the file is still as long as it was, and all pages could be read.
+    pub(crate) fn check(&self) -> Result<(), WeightsError> {
+        if self.access == Access::Read {
+            return Ok(());
+        }
+        #[cfg(target_os = "linux")]
+        if self.guard.as_ref().is_some_and(crate::guard::Guard::damaged) {
+            return Err(WeightsError::Unreadable { path: self.path.clone() });
+        }
+        let found = self.file.metadata().map_err(|source| WeightsError::io(&self.path, source))?.len();
+        let expected = self.map.len() as u64;
+        if found != expected {
+            return Err(WeightsError::Changed { path: self.path.clone(), expected, found });
+        }
+        Ok(())
+    }
+
+    /// Locks all pages in memory.
+    pub(crate) fn lock(&self) -> io::Result<()> {
+        sys::lock(&self.map)
+    }
+
+    /// Bytes in memory at the moment; `None` where the system does not tell.
+    pub(crate) fn resident(&self) -> Option<u64> {
+        sys::resident(&self.map)
+    }
+
+    pub(crate) fn will_need(&self, range: Range<usize>) {
+        if self.access == Access::Map {
+            sys::will_need(&self.map, range);
+        }
+    }
+
+    pub(crate) fn dont_need(&self, range: Range<usize>) {
+        // Memory of our own has no file to come back from: it would be lost.
+        if self.access == Access::Map {
+            sys::dont_need(&self.map, range);
+        }
+    }
+
+    pub(crate) fn advise(&self, range: Range<usize>, pattern: Pattern) {
+        if self.access == Access::Map {
+            sys::advise(&self.map, range, pattern);
+        }
+    }
+}
+
+/// The first `size` bytes of the file in anonymous memory, in large pages if the system has them.
+fn read(mut file: &File, size: usize) -> io::Result<Mmap> {
+    let mut memory = MmapMut::map_anon(size)?;
+    sys::prefer_large_pages(&memory);
+    file.rewind()?;
+    file.read_exact(&mut memory)?;
+    memory.make_read_only()
+}
+
+/// Bytes of a model file that stay valid as long as this handle lives, whatever happens to the [`crate::ModelFile`].
+/// Cloning copies the handle, not the bytes.
+#[derive(Clone)]
+pub struct WeightBytes {
+    region: Arc<Region>,
+    // Within the region; checked when made.
+    range: Range<usize>,
+}
+
+impl WeightBytes {
+    /// `range` must lie within the region; `None` otherwise.
+    pub(crate) fn new(region: &Arc<Region>, range: Range<usize>) -> Option<WeightBytes> {
+        region.map.get(range.clone())?;
+        Some(WeightBytes { region: region.clone(), range })
+    }
+
+    /// A part of these bytes, such as one expert of a stack; `None` if `range` reaches beyond them.
+    pub fn slice(&self, range: Range<usize>) -> Option<WeightBytes> {
+        self.get(range.clone())?;
+        let range = self.range.start + range.start..self.range.start + range.end;
+        Some(WeightBytes { region: self.region.clone(), range })
+    }
+
+    /// Asks the system to read these bytes in soon. Returns at once (reading may go on in the background).
+    pub fn will_need(&self) {
+        self.region.will_need(self.range.clone());
+    }
+
+    /// Takes these bytes out of the process; a later use reads them again, from the system's cache or the file.
+    pub fn dont_need(&self) {
+        self.region.dont_need(self.range.clone());
+    }
+
+    /// Says in which order these bytes will be used.
+    pub fn advise(&self, pattern: Pattern) {
+        self.region.advise(self.range.clone(), pattern);
+    }
+}
+
+impl Deref for WeightBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.region.map[self.range.clone()]
+    }
+}
+
+impl AsRef<[u8]> for WeightBytes {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for WeightBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WeightBytes({:?} of {})", self.range, self.region.path.display())
+    }
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Region({}, {} bytes, {:?})", self.path.display(), self.map.len(), self.access)
+    }
+}

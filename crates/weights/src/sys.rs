@@ -1,0 +1,150 @@
+//! What the operating systems do differently. Advice is advice: where it is refused, nothing is lost but time.
+
+use std::io;
+use std::ops::Range;
+
+use memmap2::{Mmap, MmapMut};
+
+use crate::Pattern;
+
+#[cfg(unix)]
+pub(crate) use unix::*;
+#[cfg(windows)]
+pub(crate) use windows::*;
+
+#[cfg(unix)]
+mod unix {
+    use memmap2::{Advice, UncheckedAdvice};
+
+    use super::*;
+
+    pub(crate) fn will_need(map: &Mmap, range: Range<usize>) {
+        let _ = map.advise_range(Advice::WillNeed, range.start, range.len());
+    }
+
+    pub(crate) fn advise(map: &Mmap, range: Range<usize>, pattern: Pattern) {
+        let advice = match pattern {
+            Pattern::Normal => Advice::Normal,
+            Pattern::Sequential => Advice::Sequential,
+            Pattern::Random => Advice::Random,
+        };
+        let _ = map.advise_range(advice, range.start, range.len());
+    }
+
+    /// `map` must be a mapping of a file.
+    pub(crate) fn dont_need(map: &Mmap, range: Range<usize>) {
+        // Whole pages only: the neighbours' bytes on the first and last page are still needed.
+        let page = page_size();
+        let start = range.start.next_multiple_of(page);
+        let end = range.end - range.end % page;
+        if start < end {
+            // SAFETY: on a read-only mapping of a file, MADV_DONTNEED loses nothing: the next access reads the file's
+            // bytes again.
+            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start) };
+        }
+    }
+
+    pub(crate) fn prefer_large_pages(memory: &MmapMut) {
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(Advice::HugePage);
+        #[cfg(not(target_os = "linux"))]
+        let _ = memory;
+    }
+
+    pub(crate) fn lock(map: &Mmap) -> io::Result<()> {
+        map.lock()
+    }
+
+    /// RLIMIT_MEMLOCK in bytes; `None` if unlimited or unknown.
+    pub(crate) fn lock_limit() -> Option<u64> {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `limit` is a valid place for the result.
+        let status = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) };
+        (status == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+    }
+
+    fn page_size() -> usize {
+        // SAFETY: no pointers are passed. The page size is a positive number on every system.
+        unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn resident(map: &Mmap) -> Option<u64> {
+        let page = page_size();
+        // One byte per page, in pieces, so that no large buffer is needed.
+        const PAGES: usize = 1 << 16;
+        let mut flags = vec![0u8; PAGES.min(map.len().div_ceil(page))];
+        let mut resident = 0u64;
+        for start in (0..map.len()).step_by(PAGES * page) {
+            let len = (map.len() - start).min(PAGES * page);
+            // SAFETY: the range lies within the mapping and begins at a page; `flags` has a byte for each of its pages.
+            let status = unsafe { libc::mincore(map.as_ptr().add(start) as *mut _, len, flags.as_mut_ptr()) };
+            if status != 0 {
+                return None;
+            }
+            let pages = flags[..len.div_ceil(page)].iter().filter(|&&flag| flag & 1 == 1).count();
+            resident += (pages * page) as u64;
+        }
+        Some(resident.min(map.len() as u64))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn resident(_: &Mmap) -> Option<u64> {
+        None
+    }
+}
+
+#[cfg(windows)]
+mod windows {
+    use windows_sys::Win32::System::Memory::{PrefetchVirtualMemory, VirtualLock, WIN32_MEMORY_RANGE_ENTRY};
+    use windows_sys::Win32::System::Threading::{
+        GetCurrentProcess, GetProcessWorkingSetSize, SetProcessWorkingSetSize,
+    };
+
+    use super::*;
+
+    pub(crate) fn will_need(map: &Mmap, range: Range<usize>) {
+        let Some(bytes) = map.get(range) else { return };
+        let entry = WIN32_MEMORY_RANGE_ENTRY { VirtualAddress: bytes.as_ptr() as *mut _, NumberOfBytes: bytes.len() };
+        // SAFETY: `entry` describes a range within a living mapping. Prefetching changes no contents.
+        unsafe { PrefetchVirtualMemory(GetCurrentProcess(), 1, &entry, 0) };
+    }
+
+    /// Windows takes no such advice for a mapping.
+    pub(crate) fn advise(_: &Mmap, _: Range<usize>, _: Pattern) {}
+
+    /// Windows trims the working set by itself.
+    pub(crate) fn dont_need(_: &Mmap, _: Range<usize>) {}
+
+    /// Large pages need a privilege that users do not have.
+    pub(crate) fn prefer_large_pages(_: &MmapMut) {}
+
+    pub(crate) fn lock(map: &Mmap) -> io::Result<()> {
+        // A process may lock a little less than the minimum of its working set, so that is raised first.
+        const MARGIN: usize = 16 << 20;
+        let (mut least, mut most) = (0usize, 0usize);
+        // SAFETY: the pointers are valid places for the results; the range locked is a living mapping.
+        unsafe {
+            let process = GetCurrentProcess();
+            if GetProcessWorkingSetSize(process, &mut least, &mut most) == 0 {
+                return Err(io::Error::last_os_error());
+            }
+            let raise = map.len().saturating_add(MARGIN);
+            if SetProcessWorkingSetSize(process, least.saturating_add(raise), most.saturating_add(raise)) == 0
+                || VirtualLock(map.as_ptr() as *const _, map.len()) == 0
+            {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    }
+
+    /// The limit is the working set, which [`lock`] raises itself.
+    pub(crate) fn lock_limit() -> Option<u64> {
+        None
+    }
+
+    pub(crate) fn resident(_: &Mmap) -> Option<u64> {
+        None
+    }
+}
