@@ -1,0 +1,47 @@
+//! The Jinja environment that chat templates are written for: Jinja2 as transformers configures it.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Rest, Value, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
+
+use crate::error::Refusal;
+use crate::limits::Limits;
+use crate::{filters, markup, methods, python};
+
+/// An environment without templates.
+pub(crate) fn build(limits: &Limits) -> Result<Environment<'static>, Error> {
+    let depth = limits.depth;
+    let mut env = Environment::new();
+    env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    env.set_undefined_behavior(UndefinedBehavior::Lenient);
+    env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    env.set_debug(false);
+    env.set_unknown_method_callback(methods::call);
+    env.set_formatter(move |out, state, value| {
+        let printed;
+        let text = match value.as_str() {
+            Some(text) => text,
+            None => {
+                printed = python::str(value, depth)?;
+                state.consume_fuel(printed.len() as u64 / 16)?;
+                &printed
+            }
+        };
+        out.write_str(text).map_err(|_| Error::new(ErrorKind::WriteFailure, "the prompt cannot be written"))
+    });
+
+    minijinja_contrib::add_to_environment(&mut env);
+    filters::add(&mut env, depth);
+    env.add_function("cycler", |items: Rest<Value>| minijinja_contrib::globals::cycler(items.0));
+    env.add_function(markup::ADD, markup::add);
+    env.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
+        let message = message.to_string();
+        Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Refusal(message)))
+    });
+    env.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
+    env.add_test("sequence", |value: &Value| {
+        matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map | ValueKind::Undefined)
+    });
+    env.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
+    Ok(env)
+}

@@ -1,0 +1,172 @@
+//! Filters that minijinja lacks or does differently from Jinja2 and transformers.
+
+use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueOrKwargs, from_args};
+use minijinja::{Environment, Error, ErrorKind, State};
+
+use crate::json::{self, JsonStyle};
+use crate::{methods, python};
+
+/// Adds the filters; what they print is nested at most `depth` levels.
+pub(crate) fn add(env: &mut Environment<'_>, depth: usize) {
+    env.add_filter("tojson", move |state: &mut State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>| {
+        charged(state, tojson(value, &args.into_values(), depth)?)
+    });
+    env.add_filter("string", move |state: &mut State<'_, '_>, value: &Value| match value.as_str() {
+        Some(_) => Ok(value.clone()),
+        None => charged(state, python::str(value, depth)?),
+    });
+    env.add_filter("join", move |state: &mut State<'_, '_>, value: &Value, sep: Option<Value>, kwargs: Kwargs| {
+        join(state, value, sep, &kwargs, depth)
+    });
+    env.add_filter("dictsort", |state: &mut State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>| {
+        dictsort(state, value, &args.into_values())
+    });
+    env.add_filter("indent", move |state: &mut State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>| {
+        indent(state, &python::str(value, depth)?, &args.into_values())
+    });
+    env.add_filter("int", |state: &mut State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>| {
+        let (default, base, kwargs): (Option<Value>, Option<u32>, Kwargs) = from_args(&args.into_values())?;
+        let default = argument(default, &kwargs, "default")?.unwrap_or_else(|| Value::from(0));
+        minijinja::filters::int(state, value, Some(default), base, kwargs)
+    });
+    env.add_filter("float", |state: &mut State<'_, '_>, value: &Value, default: Option<Value>, kwargs: Kwargs| {
+        let default = argument(default, &kwargs, "default")?.unwrap_or_else(|| Value::from(0.0));
+        minijinja::filters::float(state, value, Some(default), kwargs)
+    });
+    env.add_filter("center", |state: &mut State<'_, '_>, value: &Value, width: Option<i64>| {
+        methods::call(state, value, "center", &[Value::from(width.unwrap_or(80))])
+    });
+    env.add_filter("wordcount", |value: &str| value.split_whitespace().count());
+}
+
+/// Charges for text that was made by walking a value, which costs more than copying it.
+fn charged(state: &State<'_, '_>, text: String) -> Result<Value, Error> {
+    state.consume_fuel(text.len() as u64 / 16)?;
+    Ok(Value::from(text))
+}
+
+/// A positional argument, or the keyword argument `name`; `None` and undefined count as absent.
+fn argument(positional: Option<Value>, kwargs: &Kwargs, name: &str) -> Result<Option<Value>, Error> {
+    let value = match positional {
+        Some(value) => Some(value),
+        None => kwargs.get::<Option<Value>>(name)?,
+    };
+    Ok(value.filter(|v| !v.is_none() && !v.is_undefined()))
+}
+
+/// transformers' `tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
+fn tojson(value: &Value, args: &[Value], depth: usize) -> Result<String, Error> {
+    type Args = (Option<Value>, Option<Value>, Option<Value>, Option<Value>, Kwargs);
+    let (ensure_ascii, indent, separators, sort_keys, kwargs): Args = from_args(args)?;
+    let ensure_ascii = argument(ensure_ascii, &kwargs, "ensure_ascii")?;
+    let indent = argument(indent, &kwargs, "indent")?.as_ref().map(indentation).transpose()?;
+    let separators = argument(separators, &kwargs, "separators")?;
+    let sort_keys = argument(sort_keys, &kwargs, "sort_keys")?;
+    kwargs.assert_all_used()?;
+    let (item_separator, key_separator) = match separators {
+        Some(pair) => (pair.get_item_by_index(0)?.to_string(), pair.get_item_by_index(1)?.to_string()),
+        None => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
+    };
+    let style = JsonStyle {
+        ensure_ascii: ensure_ascii.is_some_and(|v| v.is_true()),
+        indent,
+        item_separator,
+        key_separator,
+        sort_keys: sort_keys.is_some_and(|v| v.is_true()),
+        depth,
+    };
+    json::dumps(value, &style)
+}
+
+/// The text of one indentation level, given as itself or as a number of spaces.
+fn indentation(indent: &Value) -> Result<String, Error> {
+    const LONGEST: usize = 64;
+    let text = match indent.as_str() {
+        Some(text) => text.to_owned(),
+        None => " ".repeat(i64::try_from(indent.clone())?.clamp(0, LONGEST as i64 + 1) as usize),
+    };
+    match text.len() <= LONGEST {
+        true => Ok(text),
+        false => Err(Error::new(ErrorKind::InvalidOperation, format!("an indentation is longer than {LONGEST}"))),
+    }
+}
+
+/// Jinja2's `join(value, d="", attribute=None)`.
+fn join(
+    state: &State<'_, '_>,
+    value: &Value,
+    sep: Option<Value>,
+    kwargs: &Kwargs,
+    depth: usize,
+) -> Result<String, Error> {
+    let sep = argument(sep, kwargs, "d")?.map(|v| python::str(&v, depth)).transpose()?.unwrap_or_default();
+    let attribute = argument(None, kwargs, "attribute")?;
+    kwargs.assert_all_used()?;
+    let mut out = String::new();
+    for (i, item) in value.try_iter()?.checked().enumerate() {
+        let mut item = item?;
+        if let Some(attribute) = &attribute {
+            item = item.get_item(attribute)?;
+        }
+        if i > 0 {
+            out.push_str(&sep);
+        }
+        let text = python::str(&item, depth)?;
+        state.consume_fuel((sep.len() + text.len()) as u64 / 64 + 1)?;
+        out.push_str(&text);
+    }
+    Ok(out)
+}
+
+/// Jinja2's `dictsort(value, case_sensitive=False, by="key", reverse=False)`.
+fn dictsort(state: &State<'_, '_>, value: &Value, args: &[Value]) -> Result<Value, Error> {
+    type Args = (Option<Value>, Option<Value>, Option<Value>, Kwargs);
+    let (case_sensitive, by, reverse, kwargs): Args = from_args(args)?;
+    let case_sensitive = argument(case_sensitive, &kwargs, "case_sensitive")?.is_some_and(|v| v.is_true());
+    let by_value = argument(by, &kwargs, "by")?.is_some_and(|v| v.as_str() == Some("value"));
+    let reverse = argument(reverse, &kwargs, "reverse")?.is_some_and(|v| v.is_true());
+    kwargs.assert_all_used()?;
+    let mut pairs = Vec::new();
+    for key in value.try_iter()?.checked() {
+        let key = key?;
+        let item = value.get_item(&key)?;
+        let sort_by = if by_value { &item } else { &key };
+        let sort_key = match sort_by.as_str() {
+            Some(text) if !case_sensitive => Value::from(text.to_lowercase()),
+            _ => sort_by.clone(),
+        };
+        pairs.push((sort_key, Value::from(Tuple::from([key, item]))));
+    }
+    state.consume_fuel(pairs.len() as u64 * 8)?;
+    match reverse {
+        true => pairs.sort_by(|a, b| b.0.cmp(&a.0)),
+        false => pairs.sort_by(|a, b| a.0.cmp(&b.0)),
+    }
+    Ok(pairs.into_iter().map(|(_, pair)| pair).collect())
+}
+
+/// Jinja2's `indent(s, width=4, first=False, blank=False)`; `width` may be the text of the indentation.
+fn indent(state: &State<'_, '_>, text: &str, args: &[Value]) -> Result<String, Error> {
+    type Args = (Option<Value>, Option<Value>, Option<Value>, Kwargs);
+    let (width, first, blank, kwargs): Args = from_args(args)?;
+    let width = argument(width, &kwargs, "width")?.unwrap_or_else(|| Value::from(4));
+    let first = argument(first, &kwargs, "first")?.is_some_and(|v| v.is_true());
+    let blank = argument(blank, &kwargs, "blank")?.is_some_and(|v| v.is_true());
+    kwargs.assert_all_used()?;
+    let indentation = indentation(&width)?;
+    // Jinja2 adds the line end before it splits, so that text that ends with one keeps it.
+    let text = format!("{text}\n");
+    let lines = methods::split_lines(&text, false);
+    state.consume_fuel((lines.len() * (indentation.len() + 1)) as u64 / 64)?;
+    let mut out = String::with_capacity(text.len() + lines.len() * indentation.len());
+    for (i, line) in lines.iter().enumerate() {
+        if i > 0 {
+            out.push('\n');
+        }
+        if if i == 0 { first } else { blank || !line.is_empty() } {
+            out.push_str(&indentation);
+        }
+        out.push_str(line);
+    }
+    Ok(out)
+}

@@ -1,0 +1,28 @@
+//! Bounds on what a template, which comes with a downloaded file, may cost.
+
+/// Bounds on one template and one rendering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest template source, in bytes. The largest one in use today has 17 KB.
+    pub source_bytes: usize,
+    /// Engine steps for any conversation; one step also pays for 64 bytes of text made.
+    pub fuel: u64,
+    /// Further steps for every byte of the conversation.
+    pub fuel_per_input_byte: u64,
+    /// Largest prompt, in bytes.
+    pub output_bytes: usize,
+    /// Deepest nesting of lists and mappings, in the input and in what a template prints.
+    pub depth: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            source_bytes: 1 << 20,
+            fuel: 4_000_000,
+            fuel_per_input_byte: 16,
+            output_bytes: 64 << 20,
+            depth: 100,
+        }
+    }
+}
