@@ -1,1 +1,61 @@
-fn main() {}
+//! `cargo xtask`: everything a developer does with this repository, on a fresh machine too.
+
+mod command;
+mod conformance;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+
+use anyhow::{Result, bail};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const USAGE: &str = "cargo xtask COMMAND
+
+  run [--demo] [ARGS]   install what is missing, build, open the app (--demo: with the bundled tiny model loaded)
+  test [--quick]        install what is missing, run every check (--quick: without the real window)
+  tidy                  check the house: structure, lengths, unsafe, forbidden words
+  bindings              rewrite ui/src/ipc/bindings.ts from the Rust types
+  conformance DIR       compare with the reference data in DIR (models, quants, dequant, tokenizer, templates)
+  bench MODEL [ARGS]    measure the engine on a model (release build)
+  setup                 only install what is missing";
+
+fn main() -> ExitCode {
+    match dispatch() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch() -> Result<ExitCode> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (name, rest) = match arguments.split_first() {
+        Some((name, rest)) => (name.as_str(), rest),
+        None => bail!("{USAGE}"),
+    };
+    std::env::set_current_dir(root())?;
+    match name {
+        "run" => run::run(rest),
+        "test" => test::test(rest),
+        "tidy" => tidy::tidy().map(|()| ExitCode::SUCCESS),
+        "bindings" => command::cargo(&["run", "--quiet", "-p", "app", "--example", "bindings"]).done(),
+        "conformance" => conformance::conformance(rest),
+        "bench" => run::bench(rest),
+        "setup" => setup::everything().map(|()| ExitCode::SUCCESS),
+        "help" | "--help" | "-h" => {
+            println!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        other => bail!("unknown command '{other}'\n\n{USAGE}"),
+    }
+}
+
+/// The repository's root: two above this crate.
+pub fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).map(PathBuf::from).unwrap_or(here)
+}

@@ -1,0 +1,155 @@
+//! Installs what a fresh machine lacks and says what it does.
+
+use crate::command::{has_program, npm, step};
+use anyhow::{Result, bail};
+use std::path::Path;
+
+/// Something the system must have, and the packages that bring it.
+struct Need {
+    what: &'static str,
+    present: fn() -> bool,
+    apt: &'static [&'static str],
+    dnf: &'static [&'static str],
+    pacman: &'static [&'static str],
+}
+
+/// To build and open the window.
+const BUILD: &[Need] = &[
+    Need {
+        what: "WebKitGTK 4.1 for building",
+        present: || pkg_config("webkit2gtk-4.1"),
+        apt: &["pkg-config", "libwebkit2gtk-4.1-dev", "build-essential"],
+        dnf: &["pkgconf", "webkit2gtk4.1-devel", "gcc", "gcc-c++"],
+        pacman: &["pkgconf", "webkit2gtk-4.1", "base-devel"],
+    },
+    Need {
+        what: "fonts with Japanese characters",
+        present: japanese_fonts,
+        apt: &["fonts-noto-cjk", "fontconfig"],
+        dnf: &["google-noto-sans-cjk-fonts", "fontconfig"],
+        pacman: &["noto-fonts-cjk", "fontconfig"],
+    },
+];
+
+/// To show the window where there is no display.
+const DISPLAY: &[Need] = &[Need {
+    what: "a virtual display (Xvfb)",
+    present: || has_program("Xvfb") && has_program("xauth"),
+    apt: &["xvfb", "xauth"],
+    dnf: &["xorg-x11-server-Xvfb", "xorg-x11-xauth"],
+    pacman: &["xorg-server-xvfb", "xorg-xauth"],
+}];
+
+/// To drive the window in tests.
+const DRIVER: &[Need] = &[Need {
+    what: "WebKitWebDriver",
+    present: || has_program("WebKitWebDriver"),
+    apt: &["webkit2gtk-driver"],
+    dnf: &["webkit2gtk4.1"],
+    pacman: &["webkit2gtk-4.1"],
+}];
+
+/// What `cargo xtask run` needs.
+pub fn for_run(virtual_display: bool) -> Result<()> {
+    system(BUILD)?;
+    if virtual_display {
+        system(DISPLAY)?;
+    }
+    node()
+}
+
+/// What `cargo xtask test` needs.
+pub fn for_test(window: bool) -> Result<()> {
+    system(BUILD)?;
+    if window {
+        system(DISPLAY)?;
+        system(DRIVER)?;
+    }
+    node()
+}
+
+pub fn everything() -> Result<()> {
+    for_test(true)
+}
+
+fn pkg_config(library: &str) -> bool {
+    step("pkg-config", &["--exists", library]).succeeds()
+}
+
+fn japanese_fonts() -> bool {
+    step("fc-list", &[":lang=ja", "family"]).output().is_ok_and(|fonts| !fonts.trim().is_empty())
+}
+
+fn system(needs: &[Need]) -> Result<()> {
+    if cfg!(windows) {
+        return windows();
+    }
+    let missing: Vec<&Need> = needs.iter().filter(|need| !(need.present)()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|need| need.what).collect();
+    println!("Missing: {}.", names.join(", "));
+    let packages = |of: fn(&Need) -> &'static [&'static str]| missing.iter().flat_map(move |need| of(need).to_vec());
+    if has_program("apt-get") {
+        let options = ["-o", "DPkg::Lock::Timeout=400"];
+        as_root("apt-get", options.into_iter().chain(["update"]))?;
+        as_root(
+            "apt-get",
+            options.into_iter().chain(["install", "-y", "--no-install-recommends"]).chain(packages(|n| n.apt)),
+        )?;
+    } else if has_program("dnf") {
+        as_root("dnf", ["install", "-y"].into_iter().chain(packages(|n| n.dnf)))?;
+    } else if has_program("pacman") {
+        as_root("pacman", ["-S", "--needed", "--noconfirm"].into_iter().chain(packages(|n| n.pacman)))?;
+    } else {
+        bail!("install these with your package manager, then run this again: {}", names.join(", "));
+    }
+    match missing.iter().find(|need| !(need.present)()) {
+        Some(need) => bail!("{} is still missing after the installation", need.what),
+        None => Ok(()),
+    }
+}
+
+/// Runs a package manager, with sudo unless we are root already.
+fn as_root<'a>(program: &'a str, arguments: impl Iterator<Item = &'a str>) -> Result<()> {
+    let arguments: Vec<&str> = arguments.collect();
+    let root = step("id", &["-u"]).output().is_ok_and(|id| id.trim() == "0");
+    if root {
+        return step(program, &arguments).env("DEBIAN_FRONTEND", "noninteractive").run();
+    }
+    if !has_program("sudo") {
+        bail!("run this as root, then again: {program} {}", arguments.join(" "));
+    }
+    let words: Vec<&str> = std::iter::once(program).chain(arguments).collect();
+    step("sudo", &words).run()
+}
+
+/// On Windows nothing is installed behind the user's back: it is named.
+fn windows() -> Result<()> {
+    let compiler = has_program("cl") || Path::new(r"C:\Program Files (x86)\Microsoft Visual Studio\Installer").exists();
+    if !compiler {
+        bail!(
+            "install the 'Desktop development with C++' workload: winget install Microsoft.VisualStudio.2022.BuildTools"
+        );
+    }
+    println!("The window needs the WebView2 runtime; Windows 11 and current Windows 10 have it.");
+    Ok(())
+}
+
+fn node() -> Result<()> {
+    let version = step("node", &["--version"]).output().unwrap_or_default();
+    let major = version.trim().trim_start_matches('v').split('.').next().and_then(|n| n.parse::<u32>().ok());
+    match major {
+        Some(major) if major >= 20 => {}
+        Some(_) => bail!("Node.js {} is too old: install Node.js 20 or newer", version.trim()),
+        None => bail!("install Node.js 20 or newer (https://nodejs.org), then run this again"),
+    }
+    // npm leaves this file behind when it has installed exactly the lock file's packages.
+    let (lock, installed) = (Path::new("ui/package-lock.json"), Path::new("ui/node_modules/.package-lock.json"));
+    let time = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
+    if time(installed).is_none_or(|installed| time(lock).is_some_and(|lock| lock > installed)) {
+        npm(&["ci", "--no-audit", "--no-fund"]).run()?;
+    }
+    Ok(())
+}
