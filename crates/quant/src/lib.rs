@@ -8,6 +8,7 @@ mod dequantize;
 mod dot;
 mod error;
 mod quantize;
+pub mod reference;
 mod types;
 pub mod unpack;
 

@@ -120,7 +120,7 @@ impl GgmlType {
 
     /// Bytes of a row of `elements`; `None` if it is not a whole number of blocks or overflows.
     pub fn row_bytes(self, elements: usize) -> Option<usize> {
-        if elements % self.block_size() != 0 {
+        if !elements.is_multiple_of(self.block_size()) {
             return None;
         }
         (elements / self.block_size()).checked_mul(self.type_size())

@@ -72,7 +72,7 @@ pub(super) fn signed_scale_by_descent(x: &[f32], max_level: i32, levels: &mut [u
         *out = (level + max_level) as u8;
         fit.add(x * x, x, level as f32);
     }
-    descend(x, |i| x[i] * x[i], fit, levels, max_level, |v| clamp(v))
+    descend(x, |i| x[i] * x[i], fit, levels, max_level, clamp)
 }
 
 /// Up to five rounds of replacing one level at a time by the best one for the fit without it.

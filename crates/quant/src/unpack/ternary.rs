@@ -6,7 +6,7 @@ use crate::blocks::{BlockQ1_0, BlockQ2_0, BlockTQ1_0, BlockTQ2_0};
 /// Digit `n` of a byte that holds five base-3 digits as a fraction `byte / 256`, the most significant first.
 pub(crate) fn base3_digit(byte: u8, n: usize) -> u8 {
     const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
-    (u16::from(byte.wrapping_mul(POWERS[n])) * 3 >> 8) as u8
+    ((u16::from(byte.wrapping_mul(POWERS[n])) * 3) >> 8) as u8
 }
 
 impl Unpack for BlockTQ1_0 {
