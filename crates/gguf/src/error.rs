@@ -40,7 +40,7 @@ pub enum GgufError {
     NestedTooDeep { key: String, limit: usize },
     #[error("metadata key {key:?} has a truth value that is neither 0 nor 1")]
     BadBool { key: String },
-    #[error("general.alignment is {0}, which is not a power of two that can be used")]
+    #[error("general.alignment is {0}, but must be a power of two from 8 to 2097152")]
     BadAlignment(String),
 
     #[error("tensor {0:?} occurs twice")]

@@ -28,5 +28,5 @@ pub use writer::{GgufWriter, TensorWriter};
 pub const DEFAULT_ALIGNMENT: u64 = 32;
 
 /// The longest header that is read. The largest vocabularies need about 20 MiB; a header that claims more than this is
-/// refused, so that nobody downloads or allocates gigabytes for it.
-pub const MAX_HEADER_BYTES: u64 = 256 << 20;
+/// refused, so that nobody downloads or allocates gigabytes for it. Parsing takes at most a few times its length.
+pub const MAX_HEADER_BYTES: u64 = 128 << 20;

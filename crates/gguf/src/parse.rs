@@ -13,11 +13,13 @@ const MAX_TENSORS: u64 = 1 << 17;
 const MAX_KEYS: u64 = 1 << 16;
 const MAX_NAME: u64 = 255;
 const MAX_KEY: u64 = 65_535;
-/// Levels of arrays in arrays, and arrays in arrays altogether per key.
+/// Levels of arrays in arrays, and arrays in arrays altogether.
 const MAX_NESTING: usize = 4;
 const MAX_INNER_ARRAYS: u64 = 1 << 16;
+/// The format asks for a multiple of 8; that also lets every element type be read in place.
+const MIN_ALIGNMENT: u64 = 8;
 /// An alignment beyond this serves nobody (page sizes end at 64 KiB; huge pages at 2 MiB are rounded up to).
-pub(crate) const MAX_ALIGNMENT: u64 = 1 << 21;
+const MAX_ALIGNMENT: u64 = 1 << 21;
 
 /// The header of one GGUF file, or of all files of a split model ([`crate::merge_splits`]).
 ///
@@ -131,10 +133,11 @@ fn read_metadata(reader: &mut Reader<'_>, count: u64) -> Result<Metadata, GgufEr
     // The shortest entry: an empty key, a type, one byte.
     reader.expect(count, 8 + 4 + 1, "the metadata")?;
     let mut metadata = Metadata::default();
+    let mut inner = 0;
     for _ in 0..count {
         let key = reader.name("metadata key", MAX_KEY)?;
         let ty = read_type(reader, key)?;
-        let value = read_value(reader, key, ty)?;
+        let value = read_value(reader, key, ty, &mut inner)?;
         metadata.insert(key.to_owned(), value)?;
     }
     Ok(metadata)
@@ -145,10 +148,10 @@ fn read_type(reader: &mut Reader<'_>, key: &str) -> Result<ValueType, GgufError>
     ValueType::from_id(id).ok_or_else(|| GgufError::UnknownValueType { key: key.into(), id })
 }
 
-fn read_value(reader: &mut Reader<'_>, key: &str, ty: ValueType) -> Result<Value, GgufError> {
+fn read_value(reader: &mut Reader<'_>, key: &str, ty: ValueType, inner: &mut u64) -> Result<Value, GgufError> {
     match ty {
         ValueType::String => Ok(Value::String(reader.string("a string")?.to_vec())),
-        ValueType::Array => Ok(Value::Array(read_array(reader, key, 1, &mut 0)?)),
+        ValueType::Array => Ok(Value::Array(read_array(reader, key, 1, inner)?)),
         scalar => {
             let bytes = reader.take(scalar.size().unwrap_or(0) as u64, "a value")?;
             Value::scalar(scalar, bytes).ok_or_else(|| GgufError::BadBool { key: key.into() })
@@ -156,7 +159,7 @@ fn read_value(reader: &mut Reader<'_>, key: &str, ty: ValueType) -> Result<Value
     }
 }
 
-/// An array at nesting `level` (1: not nested); `inner` counts the arrays in arrays of this key so far.
+/// An array at nesting `level` (1: not nested); `inner` counts the arrays in arrays so far.
 fn read_array(reader: &mut Reader<'_>, key: &str, level: usize, inner: &mut u64) -> Result<Array, GgufError> {
     if level > MAX_NESTING {
         return Err(GgufError::NestedTooDeep { key: key.into(), limit: MAX_NESTING });
@@ -197,10 +200,15 @@ fn read_array(reader: &mut Reader<'_>, key: &str, level: usize, inner: &mut u64)
 
 fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {
     let Some(value) = metadata.get("general.alignment") else { return Ok(DEFAULT_ALIGNMENT) };
-    match value.as_u64() {
-        Some(alignment) if alignment.is_power_of_two() && alignment <= MAX_ALIGNMENT => Ok(alignment),
-        _ => Err(GgufError::BadAlignment(format!("{value:?}"))),
-    }
+    checked_alignment(value)
+}
+
+/// A value for `general.alignment` that can be used.
+pub(crate) fn checked_alignment(value: &Value) -> Result<u64, GgufError> {
+    value
+        .as_u64()
+        .filter(|alignment| alignment.is_power_of_two() && (MIN_ALIGNMENT..=MAX_ALIGNMENT).contains(alignment))
+        .ok_or_else(|| GgufError::BadAlignment(format!("{value:?}")))
 }
 
 /// The tensor records, their offsets still relative to the data.

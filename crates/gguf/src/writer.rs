@@ -4,6 +4,7 @@ use std::io::Write;
 
 use quant::GgmlType;
 
+use crate::parse::checked_alignment;
 use crate::tensor::tensor_bytes;
 use crate::{Array, DEFAULT_ALIGNMENT, GgufError, MAX_HEADER_BYTES, Metadata, Value};
 
@@ -58,10 +59,7 @@ impl GgufWriter {
     pub fn set(&mut self, key: &str, value: impl Into<Value>) -> Result<&mut GgufWriter, GgufError> {
         let value = value.into();
         if key == "general.alignment" {
-            self.alignment = value
-                .as_u64()
-                .filter(|alignment| alignment.is_power_of_two() && *alignment <= crate::parse::MAX_ALIGNMENT)
-                .ok_or_else(|| GgufError::BadAlignment(format!("{value:?}")))?;
+            self.alignment = checked_alignment(&value)?;
         }
         self.metadata.insert(key.to_owned(), value)?;
         Ok(self)

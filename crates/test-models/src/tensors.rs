@@ -1,6 +1,5 @@
 //! Which tensors a model has, and what is in them. Names and shapes as llama.cpp's converter gives them.
 
-use half::{bf16, f16};
 use quant::GgmlType;
 
 use crate::ModelSpec;
@@ -32,9 +31,10 @@ impl Tensor {
         let mut random = Random::new(seed, &self.name);
         let row_len = self.shape[0] as usize;
         let rows: u64 = self.shape[1..].iter().product();
-        let mut data = Vec::new();
+        let row_bytes = self.ty.row_bytes(row_len).expect("`List::add` gives whole blocks");
+        let mut data = vec![0; row_bytes * rows as usize];
         let mut row = vec![0f32; row_len];
-        for _ in 0..rows {
+        for packed in data.chunks_exact_mut(row_bytes) {
             for (i, x) in row.iter_mut().enumerate() {
                 *x = match self.content {
                     Content::Normal(deviation) => deviation * random.normal(),
@@ -42,18 +42,9 @@ impl Tensor {
                     Content::Factors => 1.0 + 7.0 * i as f32 / (row_len - 1).max(1) as f32,
                 };
             }
-            pack(self.ty, &row, &mut data);
+            quant::quantize_row(self.ty, &row, None, packed).unwrap_or_else(|error| panic!("{}: {error}", self.name));
         }
         data
-    }
-}
-
-fn pack(ty: GgmlType, row: &[f32], out: &mut Vec<u8>) {
-    match ty {
-        GgmlType::F32 => row.iter().for_each(|x| out.extend(x.to_le_bytes())),
-        GgmlType::F16 => row.iter().for_each(|&x| out.extend(f16::from_f32(x).to_le_bytes())),
-        GgmlType::BF16 => row.iter().for_each(|&x| out.extend(bf16::from_f32(x).to_le_bytes())),
-        _ => panic!("{ty} has no quantizer here"),
     }
 }
 

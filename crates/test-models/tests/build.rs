@@ -112,3 +112,33 @@ fn real_shapes_have_the_real_sizes() {
     let gguf = Gguf::parse(&header, file_len).unwrap();
     assert_eq!(gguf.tensors.iter().map(|tensor| tensor.elements()).sum::<u64>(), 30_532_122_624);
 }
+
+#[test]
+fn every_quantized_type_comes_close_to_the_exact_weights() {
+    let name = "blk.1.ffn_down.weight";
+    let exact_file = ModelSpec::quantized(GgmlType::F32).build();
+    let exact = f32s(&exact_file[range(&parse(&exact_file), name)]);
+    for (ty, limit) in [
+        (GgmlType::BF16, 0.01),
+        (GgmlType::Q8_0, 0.01),
+        (GgmlType::Q6_K, 0.03),
+        (GgmlType::Q5_K, 0.05),
+        (GgmlType::Q4_K, 0.1),
+        (GgmlType::Q4_0, 0.15),
+        (GgmlType::Q2_K, 0.4),
+    ] {
+        let file = ModelSpec::quantized(ty).build();
+        let gguf = parse(&file);
+        assert_eq!(gguf.tensor(name).unwrap().ty, ty);
+        let mut values = vec![0f32; exact.len()];
+        quant::dequantize_row(ty, &file[range(&gguf, name)], &mut values).unwrap();
+        let error: f32 = exact.iter().zip(&values).map(|(x, y)| (x - y).powi(2)).sum();
+        let relative = (error / exact.iter().map(|x| x * x).sum::<f32>()).sqrt();
+        assert!(relative > 0.0 && relative <= limit, "{ty}: {relative}");
+    }
+}
+
+fn range(gguf: &Gguf, name: &str) -> std::ops::Range<usize> {
+    let tensor = gguf.tensor(name).unwrap();
+    tensor.offset as usize..tensor.end() as usize
+}
