@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gguf::{Gguf, TensorInfo};
 use quant::GgmlType;
 
-use crate::open::{merge, open_parts};
+use crate::open::open_model;
 use crate::region::Region;
 use crate::{Access, Pattern, WeightBytes, WeightsError, sys};
 
@@ -37,13 +37,9 @@ impl ModelFile {
     /// model; [`Access::Read`] found too little memory (where the system says so: Linux usually grants the memory and
     /// ends the program later, so compare [`Gguf::file_len`] with the free memory first).
     pub fn open(path: &Path, access: Access) -> Result<ModelFile, WeightsError> {
-        let parts = open_parts(path)?;
-        let gguf = Arc::new(merge(path, &parts)?);
-        let regions = parts.into_iter().map(|part| {
-            let len = part.header.file_len;
-            Region::new(part.path, part.file, len, access).map(Arc::new)
-        });
-        Ok(ModelFile { gguf, regions: regions.collect::<Result<_, _>>()? })
+        let (gguf, parts) = open_model(path)?;
+        let regions = parts.into_iter().map(|part| Region::new(part, access).map(Arc::new));
+        Ok(ModelFile { gguf: Arc::new(gguf), regions: regions.collect::<Result<_, _>>()? })
     }
 
     /// The header (of all parts together).

@@ -12,10 +12,18 @@ use crate::WeightsError;
 const FIRST_READ: u64 = 1 << 20;
 
 /// An open file with its parsed header.
-pub(crate) struct Opened {
+struct Opened {
+    path: PathBuf,
+    file: File,
+    header: Gguf,
+}
+
+/// An open file of a model.
+pub(crate) struct Part {
     pub(crate) path: PathBuf,
     pub(crate) file: File,
-    pub(crate) header: Gguf,
+    /// Length in bytes that the header was checked against.
+    pub(crate) len: u64,
 }
 
 /// Reads and checks the header of a model without mapping it. For a split model, of all its parts, given any of them.
@@ -23,18 +31,24 @@ pub(crate) struct Opened {
 /// # Errors
 /// All of [`WeightsError`] that concerns opening.
 pub fn read_header(path: &Path) -> Result<Gguf, WeightsError> {
-    let parts = open_parts(path)?;
-    merge(path, &parts)
+    open_model(path).map(|(header, _)| header)
 }
 
-/// The headers of all parts as one.
-pub(crate) fn merge(path: &Path, parts: &[Opened]) -> Result<Gguf, WeightsError> {
-    let headers = parts.iter().map(|part| part.header.clone()).collect();
-    gguf::merge_splits(headers).map_err(|source| WeightsError::gguf(path, source))
+/// The header of a model (of all parts as one) and its open files, in order.
+pub(crate) fn open_model(path: &Path) -> Result<(Gguf, Vec<Part>), WeightsError> {
+    let (headers, parts) = open_parts(path)?
+        .into_iter()
+        .map(|Opened { path, file, header }| {
+            let len = header.file_len;
+            (header, Part { path, file, len })
+        })
+        .unzip();
+    let header = gguf::merge_splits(headers).map_err(|source| WeightsError::gguf(path, source))?;
+    Ok((header, parts))
 }
 
 /// Opens all parts of the model that `path` is (a part of), in order.
-pub(crate) fn open_parts(path: &Path) -> Result<Vec<Opened>, WeightsError> {
+fn open_parts(path: &Path) -> Result<Vec<Opened>, WeightsError> {
     let given = open_one(path)?;
     let split = given.header.split().map_err(|source| WeightsError::gguf(path, source))?;
     let Some(split) = split else { return Ok(vec![given]) };

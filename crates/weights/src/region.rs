@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use memmap2::{Mmap, MmapMut};
 
+use crate::open::Part;
 use crate::{WeightsError, sys};
 
 /// How a model's bytes come into the address space.
@@ -41,13 +42,15 @@ pub(crate) struct Region {
     guard: Option<crate::guard::Guard>,
     map: Mmap,
     access: Access,
-    file: File,
+    /// Kept open while it is mapped: for its length, and on Windows so that nobody changes or deletes it.
+    file: Option<File>,
     path: PathBuf,
 }
 
 impl Region {
-    /// Maps or reads the first `len` bytes of `file`, all of it when it was opened.
-    pub(crate) fn new(path: PathBuf, file: File, len: u64, access: Access) -> Result<Region, WeightsError> {
+    /// Maps or reads a file: as many bytes as it had when its header was checked.
+    pub(crate) fn new(part: Part, access: Access) -> Result<Region, WeightsError> {
+        let Part { path, file, len } = part;
         let failed = |source: io::Error| match (source.kind(), access) {
             (io::ErrorKind::OutOfMemory, _) => WeightsError::OutOfMemory { bytes: len, source },
             (_, Access::Map) => WeightsError::MapFailed { path: path.clone(), source },
@@ -66,7 +69,7 @@ impl Region {
             guard: (access == Access::Map).then(|| crate::guard::Guard::new(map.as_ptr() as usize, size)).flatten(),
             map,
             access,
-            file,
+            file: (access == Access::Map).then_some(file),
             path,
         })
     }
@@ -85,14 +88,12 @@ impl Region {
 
     /// Whether the file is still as long as it was, and all pages could be read.
     pub(crate) fn check(&self) -> Result<(), WeightsError> {
-        if self.access == Access::Read {
-            return Ok(());
-        }
+        let Some(file) = &self.file else { return Ok(()) };
         #[cfg(target_os = "linux")]
         if self.guard.as_ref().is_some_and(crate::guard::Guard::damaged) {
             return Err(WeightsError::Unreadable { path: self.path.clone() });
         }
-        let found = self.file.metadata().map_err(|source| WeightsError::io(&self.path, source))?.len();
+        let found = file.metadata().map_err(|source| WeightsError::io(&self.path, source))?.len();
         let expected = self.map.len() as u64;
         if found != expected {
             return Err(WeightsError::Changed { path: self.path.clone(), expected, found });

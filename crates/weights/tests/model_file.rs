@@ -274,5 +274,7 @@ fn a_file_in_use_can_be_read_but_not_deleted() {
     ModelFile::open(&path, Access::Map).unwrap();
     model.check().unwrap();
     drop(model);
+    let copied = ModelFile::open(&path, Access::Read).unwrap();
     fs::remove_file(&path).unwrap();
+    copied.check().unwrap();
 }
