@@ -3,6 +3,7 @@
 //! Numbers of bytes and tokens are JSON numbers (exact up to 2^53). Times are Unix milliseconds. A field that is not
 //! known is null, never invented. Texts for people are made by the window from codes and numbers, not here.
 
+pub mod bindings;
 mod chat;
 mod error;
 mod hardware;
@@ -19,7 +20,7 @@ pub use models::*;
 pub use plan::*;
 pub use settings::*;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use ts_rs::TS;
 
 /// Everything the window needs to draw its first frame. Command `startup`.
@@ -32,6 +33,8 @@ pub struct Startup {
     pub system_language: Language,
     pub model: ModelState,
     pub downloads: Vec<Download>,
+    /// The chat to show first, if any (the demo's).
+    pub open_chat: Option<String>,
     /// A chat whose answer was cut by a crash, if any: offer to go on.
     pub interrupted_chat: Option<String>,
 }
@@ -54,6 +57,3 @@ pub enum AppEvent {
     Hardware { hardware: HardwareReport },
 }
 
-/// A command without an answer answers this.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, TS)]
-pub struct Nothing {}

@@ -6,6 +6,7 @@ use ts_rs::TS;
 pub enum KvType {
     F32,
     F16,
+    #[serde(rename = "q8_0")]
     Q8_0,
 }
 

@@ -1,0 +1,331 @@
+// Generated from crates/app/src/wire by `cargo xtask bindings`. Do not edit.
+
+export type Language = "en" | "ja";
+
+export type LanguageChoice = "auto" | "en" | "ja";
+
+export type Theme = "system" | "light" | "dark";
+
+export type ContextPolicy = "stop" | "dropOldest";
+
+export type Sampling = { 
+/**
+ * 0: always the likeliest token.
+ */
+temperature: number, 
+/**
+ * 0: off.
+ */
+topK: number, topP: number, minP: number, repeatPenalty: number, presencePenalty: number, frequencyPenalty: number, 
+/**
+ * null: another one each time.
+ */
+seed: number | null, 
+/**
+ * Tokens an answer may have; null: until the model ends or the context is full.
+ */
+maxTokens: number | null, };
+
+export type Settings = { language: LanguageChoice, theme: Theme, 
+/**
+ * Where downloads go. null: the default folder.
+ */
+modelsFolder: string | null, 
+/**
+ * More folders with GGUF files, shown in the library and never written to.
+ */
+extraFolders: Array<string>, 
+/**
+ * Show models that other programs keep in the Hugging Face cache.
+ */
+useHfCache: boolean, 
+/**
+ * null: https://huggingface.co, or HF_ENDPOINT.
+ */
+hubEndpoint: string | null, 
+/**
+ * Whether a token is stored; the token itself never goes to the window.
+ */
+hasHubToken: boolean, contextPolicy: ContextPolicy, systemPrompt: string, sampling: Sampling, 
+/**
+ * Threads for computing; null: as many as there are physical cores.
+ */
+threads: number | null, 
+/**
+ * Leave one core to other programs.
+ */
+leaveResponsive: boolean, 
+/**
+ * Load settings last used, by model id.
+ */
+load: { [key in string]: LoadSettings }, inspectorOpen: boolean, };
+
+export type ErrorCode = "fileMissing" | "fileInvalid" | "fileTruncated" | "fileAccess" | "modelUnsupported" | "ramFull" | "vramFull" | "diskFull" | "contextFull" | "noModelLoaded" | "busy" | "cancelled" | "offline" | "needsToken" | "needsTerms" | "notFound" | "rateLimited" | "checksumMismatch" | "hubAnswer" | "badArgument" | "storage" | "internal";
+
+export type WireError = { code: ErrorCode, 
+/**
+ * English, for logs and for codes that the window does not know.
+ */
+message: string, 
+/**
+ * Bytes (or tokens, for `contextFull`) that were needed and that were there.
+ */
+needed: number | null, available: number | null, 
+/**
+ * The name the sentence is about: a file, a repository, an architecture.
+ */
+subject: string | null, 
+/**
+ * Seconds to wait, for `rateLimited`.
+ */
+retryAfter: number | null, };
+
+export type GpuReason = { "type": "noDriver" } | { "type": "driverTooOld", found: string, needed: string, } | { "type": "noDevice" } | { "type": "badState", detail: string, } | { "type": "notBuilt" };
+
+export type Gpu = { name: string, vramTotal: number, vramFree: number, driver: string | null, 
+/**
+ * "8.9"
+ */
+computeCapability: string | null, 
+/**
+ * The test device, not a real card.
+ */
+isTestDevice: boolean, };
+
+export type HardwareReport = { cpuName: string, physicalCores: number, logicalCores: number, 
+/**
+ * The instruction sets that the kernels use here ("AVX2", ...).
+ */
+cpuFeatures: Array<string>, ramTotal: number, ramAvailable: number, 
+/**
+ * GPUs that can take layers.
+ */
+gpus: Array<Gpu>, 
+/**
+ * Why `gpus` is empty.
+ */
+gpuReason: GpuReason | null, modelsDiskFree: number | null, 
+/**
+ * Bytes per second; null until measured.
+ */
+ramBandwidth: number | null, diskBandwidth: number | null, measuring: boolean, };
+
+export type MonitorSample = { at: number, ramTotal: number, ramAvailable: number, 
+/**
+ * This process: private (anonymous) and resident bytes.
+ */
+ownPrivate: number | null, ownResident: number | null, vramTotal: number | null, vramFree: number | null, 
+/**
+ * Bytes our own buffers take on the accelerator.
+ */
+ownVram: number | null, 
+/**
+ * 0..1
+ */
+cpuLoad: number | null, };
+
+export type KvType = "f32" | "f16" | "q8_0";
+
+export type GpuLayers = { "type": "auto" } | { "type": "fixed", layers: number, };
+
+export type LoadSettings = { gpuLayers: GpuLayers, 
+/**
+ * Tokens; null: the planner's choice.
+ */
+context: number | null, kvTypeK: KvType, kvTypeV: KvType, };
+
+export type Fits = "gpu" | "split" | "ram" | "disk" | "no";
+
+export type MemoryParts = { weights: number, kv: number, compute: number, other: number, total: number, };
+
+export type Reason = { 
+/**
+ * "noGpu", "vramHoldsLayers", "kvDominates", "ramShort", "contextReduced", ...
+ */
+code: string, 
+/**
+ * English.
+ */
+text: string, needed: number | null, available: number | null, };
+
+export type Forecast = { tgLow: number, tgHigh: number, ppLow: number, ppHigh: number, };
+
+export type Plan = { 
+/**
+ * Layers on the accelerator, of `layers` (the output layer is the last one).
+ */
+gpuLayers: number, layers: number, 
+/**
+ * What the planner would choose.
+ */
+recommendedGpuLayers: number, 
+/**
+ * More than this does not fit.
+ */
+maxGpuLayers: number, context: number, 
+/**
+ * The most tokens the model was trained for.
+ */
+contextMax: number, fits: Fits, ram: MemoryParts, vram: MemoryParts, ramAvailable: number, vramAvailable: number, forecast: Forecast | null, reasons: Array<Reason>, };
+
+export type ModelSource = "library" | "folder" | "hfCache" | "bundled";
+
+export type InstalledModel = { 
+/**
+ * Stable as long as the file stays where it is.
+ */
+id: string, name: string, path: string, source: ModelSource, 
+/**
+ * "owner/name" if it was downloaded.
+ */
+repo: string | null, quant: string | null, architecture: string | null, parameters: number | null, bytes: number, contextMax: number | null, layers: number | null, lastUsed: number | null, 
+/**
+ * Why it cannot be loaded, if so.
+ */
+problem: WireError | null, };
+
+export type ModelState = { "type": "none" } | { "type": "loading", modelId: string, name: string, 
+/**
+ * 0..1
+ */
+progress: number, } | { "type": "ready", loaded: LoadedModel, } | { "type": "failed", modelId: string, name: string, error: WireError, };
+
+export type LoadedModel = { modelId: string, name: string, 
+/**
+ * As asked for.
+ */
+settings: LoadSettings, 
+/**
+ * As planned for the placement that holds now.
+ */
+plan: Plan, 
+/**
+ * Layers on the accelerator now; differs from the plan while layers move.
+ */
+gpuLayers: number, 
+/**
+ * Bytes our buffers really take now.
+ */
+ramUsed: number, vramUsed: number, 
+/**
+ * The device that takes layers, or why there is none.
+ */
+gpu: Gpu | null, gpuReason: GpuReason | null, 
+/**
+ * The model's chat template is missing: a plain one is used.
+ */
+templateMissing: boolean, supportsThinking: boolean, };
+
+export type RecoveryNotice = { 
+/**
+ * "vramFull", "deviceLost"
+ */
+cause: string, layersMoved: number, gpuLayers: number, layers: number, 
+/**
+ * An answer was running and went on.
+ */
+duringAnswer: boolean, };
+
+export type HubSort = "downloads" | "likes" | "trending" | "updated";
+
+export type HubQuery = { text: string, sort: HubSort, 
+/**
+ * From the page before.
+ */
+cursor: string | null, };
+
+export type HubModel = { repo: string, downloads: number | null, likes: number | null, updated: number | null, gated: boolean, 
+/**
+ * From the built-in list: family and a word on what it is good for ("chat", "reasoning", "code", "small").
+ */
+note: string | null, };
+
+export type HubPage = { models: Array<HubModel>, next: string | null, };
+
+export type Quality = "original" | "nearOriginal" | "veryGood" | "balanced" | "reduced" | "visiblyWorse";
+
+export type QuantRow = { quant: string, files: Array<string>, bytes: number, 
+/**
+ * Null until the header is known.
+ */
+bitsPerWeight: number | null, quality: Quality | null, plan: Plan | null, 
+/**
+ * The one to take on this PC, with why ("fitsGpu", "fitsRam", "bestQuality", "smallest").
+ */
+recommended: string | null, 
+/**
+ * The id in the library if it is there already.
+ */
+installed: string | null, 
+/**
+ * Why there is no plan.
+ */
+problem: WireError | null, };
+
+export type HubModelPage = { repo: string, commit: string, gated: boolean, architecture: string | null, parameters: number | null, contextMax: number | null, quants: Array<QuantRow>, };
+
+export type DownloadState = "queued" | "running" | "waiting" | "paused" | "verifying" | "done" | "failed" | "cancelled";
+
+export type Download = { id: string, repo: string, quant: string, state: DownloadState, bytes: number, total: number, bytesPerSecond: number, secondsLeft: number | null, 
+/**
+ * The model in the library, when done.
+ */
+modelId: string | null, error: WireError | null, };
+
+export type ChatSummary = { id: string, title: string, pinned: boolean, updated: number, 
+/**
+ * In the bin since then; deleted for good 30 days later.
+ */
+deleted: number | null, 
+/**
+ * Where the search words were found.
+ */
+snippet: string | null, };
+
+export type Role = "system" | "user" | "assistant";
+
+export type FinishReason = "end" | "stopped" | "length" | "contextFull" | "error" | "interrupted";
+
+export type AnswerStats = { promptTokens: number, 
+/**
+ * Of those, taken from the turn before.
+ */
+reusedTokens: number, answerTokens: number, firstTokenMs: number, tokensPerSecond: number, promptTokensPerSecond: number, contextUsed: number, context: number, };
+
+export type Message = { id: string, 
+/**
+ * The message before it; branches share a parent.
+ */
+parent: string | null, role: Role, text: string, thinking: string | null, model: string | null, created: number, finish: FinishReason | null, stats: AnswerStats | null, };
+
+export type Chat = { id: string, title: string, pinned: boolean, systemPrompt: string, messages: Array<Message>, path: Array<string>, 
+/**
+ * An answer is being written now.
+ */
+running: boolean, };
+
+export type Turn = { "type": "send", text: string, parent: string | null, } | { "type": "regenerate", message: string, } | { "type": "continue", message: string, };
+
+export type SendArgs = { chat: string, turn: Turn, 
+/**
+ * null: the settings' own.
+ */
+sampling: Sampling | null, };
+
+export type AnswerEvent = { "type": "started", user: Message | null, answer: Message, path: Array<string>, } | { "type": "prompt", done: number, total: number, } | { "type": "thinking", text: string, } | { "type": "text", text: string, } | { "type": "stats", stats: AnswerStats, } | { "type": "dropped", turns: number, tokens: number, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "finished", message: Message, reason: FinishReason, title: string, error: WireError | null, };
+
+export type Startup = { version: string, settings: Settings, 
+/**
+ * The language of the system, used where the settings say "auto".
+ */
+systemLanguage: Language, model: ModelState, downloads: Array<Download>, 
+/**
+ * The chat to show first, if any (the demo's).
+ */
+openChat: string | null, 
+/**
+ * A chat whose answer was cut by a crash, if any: offer to go on.
+ */
+interruptedChat: string | null, };
+
+export type AppEvent = { "type": "model", state: ModelState, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "download", download: Download, } | { "type": "library" } | { "type": "monitor", sample: MonitorSample, } | { "type": "hardware", hardware: HardwareReport, };
