@@ -12,6 +12,9 @@ pub enum QuantError {
     /// One importance weight per element is needed.
     #[error("there are {actual} importance weights for {elements} elements")]
     ImportanceLength { elements: usize, actual: usize },
+    /// Without importance weights the type is too coarse to be of use.
+    #[error("{ty} needs importance weights; pass an importance matrix or choose another type")]
+    ImportanceNeeded { ty: GgmlType },
     /// The type can be read but not written here.
     #[error("there is no quantizer for {ty} here; choose another type")]
     NoQuantizer { ty: GgmlType },

@@ -4,7 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
-use quant::{GgmlType, QuantError, activation_type, dequantize_row, dot_row, dot_row_f32, has_quantizer, quantize_row};
+use quant::{
+    GgmlType, QuantError, activation_type, dequantize_row, dot_row, dot_row_f32, has_quantizer, needs_importance,
+    quantize_row,
+};
 
 /// A row length that is whole in blocks of every type.
 const COLUMNS: usize = 512;
@@ -33,7 +36,8 @@ fn row_bytes(ty: GgmlType) -> usize {
 
 fn quantized(ty: GgmlType, row: &[f32]) -> Vec<u8> {
     let mut packed = vec![0; ty.row_bytes(row.len()).unwrap()];
-    quantize_row(ty, row, None, &mut packed).unwrap();
+    let ones = vec![1.0; row.len()];
+    quantize_row(ty, row, needs_importance(ty).then_some(&ones[..]), &mut packed).unwrap();
     packed
 }
 
@@ -71,7 +75,7 @@ proptest! {
         weighted in any::<bool>(),
     ) {
         let mut packed = vec![0; row_bytes(ty)];
-        quantize_row(ty, &row, weighted.then_some(&row[..]), &mut packed).unwrap();
+        quantize_row(ty, &row, (weighted || needs_importance(ty)).then_some(&row[..]), &mut packed).unwrap();
         dequantized(ty, &packed);
     }
 
@@ -173,11 +177,14 @@ fn wrong_importance_and_dot_lengths_are_refused() {
 
 #[test]
 fn types_without_a_quantizer_say_so() {
-    for ty in [GgmlType::IQ1_S, GgmlType::IQ2_XXS, GgmlType::I32] {
-        assert!(!has_quantizer(ty));
+    for ty in [GgmlType::IQ1_S, GgmlType::IQ1_M, GgmlType::I32] {
+        assert!(!has_quantizer(ty) && !needs_importance(ty));
         let mut packed = vec![0; row_bytes(ty)];
         assert_eq!(quantize_row(ty, &[1.0; COLUMNS], None, &mut packed), Err(QuantError::NoQuantizer { ty }));
     }
+    let ty = GgmlType::IQ2_XXS;
+    let mut packed = vec![0; row_bytes(ty)];
+    assert_eq!(quantize_row(ty, &[1.0; COLUMNS], None, &mut packed), Err(QuantError::ImportanceNeeded { ty }));
 }
 
 /// Worked by hand: Q4_0 weights 0.5 * (q - 8) with q = 9 (low) and 6 (high), activations 2 * 3.

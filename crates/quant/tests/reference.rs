@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use quant::reference::{Difference, check_dequantizer, check_quantizer};
-use quant::{GgmlType, activation_type, has_quantizer, unpack};
+use quant::{GgmlType, activation_type, dequantize_row, dot_row, has_quantizer, quantize_row, unpack};
 use std::path::{Path, PathBuf};
 
 struct Record {
@@ -81,7 +81,30 @@ fn quantizers_reproduce_the_reference() {
         assert_eq!(check_quantizer(ty, &input, 512, importance, &packed), Ok(()), "{ty} {kind}");
         checked += 1;
     }
-    assert!(checked >= 34, "only {checked} records were checked");
+    assert!(checked >= 42, "only {checked} records were checked");
+}
+
+/// The integer dot product of every weight type, also those that are not quantized here, with 8-bit activations.
+#[test]
+fn every_type_multiplies() {
+    let input = &floats("input.f32")[..512];
+    for Record { ty, kind, packed, values } in records() {
+        let (Some(values), false) = (values, (kind == "rand" && ty == GgmlType::F16)) else { continue };
+        let partner = activation_type(ty);
+        let mut activations = vec![0; partner.row_bytes(512).unwrap()];
+        quantize_row(partner, input, None, &mut activations).unwrap();
+        let mut a = vec![0.0; 512];
+        dequantize_row(partner, &activations, &mut a).unwrap();
+        let row_bytes = ty.row_bytes(512).unwrap();
+        for (weights, values) in packed.chunks(row_bytes).zip(values.chunks(512)) {
+            let products = || values.iter().zip(&a).map(|(&w, &a)| f64::from(w) * f64::from(a));
+            let (exact, magnitude) = (products().sum::<f64>(), products().map(f64::abs).sum::<f64>());
+            let dot = f64::from(dot_row(ty, weights, &activations).unwrap());
+            // Q8_1 has its sums in f16.
+            let tolerance = if partner == GgmlType::Q8_1 { 2e-3 } else { 2e-6 } * magnitude;
+            assert!((dot - exact).abs() <= tolerance, "{ty} {kind}: {dot} instead of {exact}, tolerance {tolerance}");
+        }
+    }
 }
 
 #[test]

@@ -2,8 +2,10 @@
 //! good as files made there: least squares over candidate scales, weighted by importance where it is known.
 
 mod fp4;
+mod iq;
 mod iq4;
 mod k;
+mod lattice;
 mod legacy;
 mod search;
 mod ternary;
@@ -47,9 +49,14 @@ pub fn quantize_row(ty: GgmlType, src: &[f32], importance: Option<&[f32]>, dst: 
     Ok(())
 }
 
-/// Whether [`quantize_row`] can write `ty`.
+/// Whether [`quantize_row`] can write `ty`, given importance weights.
 pub fn has_quantizer(ty: GgmlType) -> bool {
-    quantize_row(ty, &[], None, &mut []).is_ok()
+    quantize_row(ty, &[], Some(&[]), &mut []).is_ok()
+}
+
+/// Whether [`quantize_row`] writes `ty` only with importance weights.
+pub fn needs_importance(ty: GgmlType) -> bool {
+    quantize_row(ty, &[], None, &mut []) == Err(QuantError::ImportanceNeeded { ty })
 }
 
 fn without_importance(ty: GgmlType, src: &[f32], dst: &mut [u8]) -> Result<(), QuantError> {
@@ -65,6 +72,10 @@ fn without_importance(ty: GgmlType, src: &[f32], dst: &mut [u8]) -> Result<(), Q
         GgmlType::Q6_K => blocks(src, dst, |x| k::q6_k(x, None)),
         GgmlType::IQ4_NL => blocks(src, dst, |x| iq4::iq4_nl(x, None)),
         GgmlType::IQ4_XS => blocks(src, dst, |x| iq4::iq4_xs(x, None)),
+        GgmlType::IQ2_S => blocks(src, dst, |x| iq::iq2_s(x, None)),
+        GgmlType::IQ3_XXS => blocks(src, dst, |x| iq::iq3_xxs(x, None)),
+        GgmlType::IQ3_S => blocks(src, dst, |x| iq::iq3_s(x, None)),
+        GgmlType::IQ2_XXS | GgmlType::IQ2_XS => return Err(QuantError::ImportanceNeeded { ty }),
         _ => return Err(QuantError::NoQuantizer { ty }),
     }
     Ok(())
@@ -84,6 +95,11 @@ fn with_importance(ty: GgmlType, src: &[f32], importance: &[f32], dst: &mut [u8]
         GgmlType::Q6_K => weighted_blocks(src, importance, dst, |x, w| k::q6_k(x, Some(w))),
         GgmlType::IQ4_NL => weighted_blocks(src, importance, dst, |x, w| iq4::iq4_nl(x, Some(w))),
         GgmlType::IQ4_XS => weighted_blocks(src, importance, dst, |x, w| iq4::iq4_xs(x, Some(w))),
+        GgmlType::IQ2_XXS => weighted_blocks(src, importance, dst, iq::iq2_xxs),
+        GgmlType::IQ2_XS => weighted_blocks(src, importance, dst, iq::iq2_xs),
+        GgmlType::IQ2_S => weighted_blocks(src, importance, dst, |x, w| iq::iq2_s(x, Some(w))),
+        GgmlType::IQ3_XXS => weighted_blocks(src, importance, dst, |x, w| iq::iq3_xxs(x, Some(w))),
+        GgmlType::IQ3_S => weighted_blocks(src, importance, dst, |x, w| iq::iq3_s(x, Some(w))),
         _ => return Err(QuantError::NoQuantizer { ty }),
     }
     Ok(())
