@@ -15,5 +15,5 @@ pub mod unpack;
 pub use dequantize::dequantize_row;
 pub use dot::{activation_type, dot_row, dot_row_f32};
 pub use error::QuantError;
-pub use quantize::{has_quantizer, needs_importance, quantize_row};
+pub use quantize::{has_quantizer, needs_importance, quantize_cache_row, quantize_row};
 pub use types::GgmlType;

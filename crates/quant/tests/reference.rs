@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 use quant::reference::{Difference, check_dequantizer, check_quantizer};
-use quant::{GgmlType, activation_type, dequantize_row, dot_row, has_quantizer, quantize_row, unpack};
+use quant::{
+    GgmlType, activation_type, dequantize_row, dot_row, has_quantizer, quantize_cache_row, quantize_row, unpack,
+};
 use std::path::{Path, PathBuf};
 
 struct Record {
@@ -82,6 +84,16 @@ fn quantizers_reproduce_the_reference() {
         checked += 1;
     }
     assert!(checked >= 42, "only {checked} records were checked");
+}
+
+/// "ref" rows of IQ4_NL are those of llama.cpp's run-time quantizer.
+#[test]
+fn cache_rows_reproduce_the_reference() {
+    let input = floats("input.f32");
+    let record = records().into_iter().find(|record| record.ty == GgmlType::IQ4_NL && record.kind == "ref").unwrap();
+    let mut packed = vec![0; record.packed.len()];
+    quantize_cache_row(GgmlType::IQ4_NL, &input, &mut packed).unwrap();
+    assert_eq!(packed, record.packed);
 }
 
 /// The integer dot product of every weight type, also those that are not quantized here, with 8-bit activations.

@@ -9,21 +9,39 @@ use half::f16;
 /// How many stretched scales are tried on either side of the plain one.
 const TRIES: i32 = 7;
 
+/// Halfway between neighbours in the table.
+const MIDPOINTS: [f32; 15] = {
+    let mut midpoints = [0.0; 15];
+    let mut i = 0;
+    while i < 15 {
+        midpoints[i] = (IQ4_VALUES[i] as f32 + IQ4_VALUES[i + 1] as f32) / 2.0;
+        i += 1;
+    }
+    midpoints
+};
+
 /// The index of the table value nearest to `x`, the upper one at a tie.
 fn nearest_value(x: f32) -> u8 {
-    let above = IQ4_VALUES.partition_point(|&value| f32::from(value) <= x);
-    match above {
-        0 => 0,
-        16 => 15,
-        _ => {
-            let (low, high) = (f32::from(IQ4_VALUES[above - 1]), f32::from(IQ4_VALUES[above]));
-            if x - low < high - x { above as u8 - 1 } else { above as u8 }
-        }
-    }
+    MIDPOINTS.iter().map(|&midpoint| u8::from(x >= midpoint)).sum()
 }
 
 fn value(level: u8) -> f32 {
     f32::from(IQ4_VALUES[usize::from(level)])
+}
+
+/// Without a search: the extreme element gets the lowest value, then the scale is refitted. For rows that are written at every
+/// token.
+pub(super) fn iq4_nl_fast(x: &[f32; 32]) -> BlockIQ4_NL {
+    let extreme = super::extreme(x);
+    let inverse = if extreme.abs() >= TINY { f32::from(IQ4_VALUES[0]) / extreme } else { 0.0 };
+    let levels = x.map(|x| nearest_value(inverse * x));
+    let (qx, qq) = x.iter().zip(levels).fold((0.0, 0.0), |(qx, qq), (&x, level)| {
+        let (w, q) = (x * x, value(level));
+        (qx + w * q * x, qq + w * q * q)
+    });
+    let mut qs = [0; 16];
+    pack_nibbles(&levels, &mut qs);
+    BlockIQ4_NL { d: f16::from_f32(if qq > 0.0 { qx / qq } else { 0.0 }), qs }
 }
 
 /// The scale with the least weighted error among fifteen candidates, for 32 elements.

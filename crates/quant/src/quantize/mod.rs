@@ -49,6 +49,17 @@ pub fn quantize_row(ty: GgmlType, src: &[f32], importance: Option<&[f32]>, dst: 
     Ok(())
 }
 
+/// Quantize a row that is written while the model runs (activations, KV cache): as [`quantize_row`] without importance, but
+/// IQ4_NL without its search. The K and IQ types with super-blocks of weights are not meant for this.
+pub fn quantize_cache_row(ty: GgmlType, src: &[f32], dst: &mut [u8]) -> Result<(), QuantError> {
+    if ty != GgmlType::IQ4_NL {
+        return quantize_row(ty, src, None, dst);
+    }
+    check_row(ty, src.len(), dst.len())?;
+    blocks(src, dst, iq4::iq4_nl_fast);
+    Ok(())
+}
+
 /// Whether [`quantize_row`] can write `ty`, given importance weights.
 pub fn has_quantizer(ty: GgmlType) -> bool {
     quantize_row(ty, &[], Some(&[]), &mut []).is_ok()

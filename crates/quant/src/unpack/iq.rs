@@ -8,7 +8,7 @@ use crate::blocks::{
 use half::f16;
 
 /// The 16 values that IQ4_NL and IQ4_XS nibbles stand for.
-pub static IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// Magnitudes with the signs applied, bit `j` of `signs` for element `j`.
 fn signed(magnitudes: &[u8], signs: u8, q: &mut [i8]) {
