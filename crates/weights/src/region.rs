@@ -163,7 +163,9 @@ impl WeightBytes {
         Some(WeightBytes { region: self.region.clone(), range })
     }
 
-    /// Asks the system to read these bytes in soon. Returns at once (reading may go on in the background).
+    /// Asks the system to read these bytes in, at the disk's speed instead of page fault by page fault. Returns when the
+    /// requests are queued: at once if the bytes are in memory, and for more than a few hundred MiB only when the disk has
+    /// done most of it, so call it from a thread that may wait.
     pub fn will_need(&self) {
         self.region.will_need(self.range.clone());
     }
