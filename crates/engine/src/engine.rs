@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 use tokenizer::Tokenizer;
+use weights::{Access, ModelFile};
 
 /// A loaded model. Requests run one after the other; everything else may be called meanwhile.
 pub struct Engine {
@@ -40,8 +41,11 @@ impl Engine {
         progress: &mut dyn FnMut(f32),
         cancel: &Cancel,
     ) -> Result<Engine, EngineError> {
-        let open = weights::OpenOptions { mmap: options.mmap, mlock: options.mlock };
-        let file = weights::ModelFile::open(path, &open).map_err(EngineError::File)?;
+        let access = if options.mmap { Access::Map } else { Access::Read };
+        let file = ModelFile::open(path, access)?;
+        if options.mlock {
+            file.lock()?;
+        }
         let file = Weights::new(file);
         let model = model::describe(file.gguf())?;
         let tokenizer = Tokenizer::from_gguf(file.gguf())?;
@@ -99,8 +103,11 @@ impl Engine {
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Completion, EngineError> {
         let mut core = self.lock()?;
+        self.loaded.file.check()?;
         let result = generate(&mut core, self, &request, cancel, on_event);
         self.publish(&core);
+        // Weights that could not be read count as zeros: an answer made from them must not pass for one.
+        let result = self.loaded.file.check().map_err(EngineError::from).and(result);
         drop(core);
         // A wish that came after the last step is still to be done.
         self.fulfil()?;
@@ -116,12 +123,13 @@ impl Engine {
         row: &mut dyn FnMut(&[f32]),
     ) -> Result<(), EngineError> {
         let mut core = self.lock()?;
+        self.loaded.file.check()?;
         core.reuse(&[]);
         let vocab = self.loaded.model.vocab_size;
         let mut pieces = |piece: &[f32]| piece.chunks_exact(vocab).for_each(&mut *row);
         read_prompt(&mut core, self, tokens, positions, cancel, &mut |_| {}, &mut pieces)?;
         self.publish(&core);
-        Ok(())
+        Ok(self.loaded.file.check()?)
     }
 
     /// Moves layers until this many are on the accelerator, between two steps if a request is running, and returns

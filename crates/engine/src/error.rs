@@ -4,7 +4,7 @@ use backend::BackendError;
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error(transparent)]
-    File(weights::WeightsError),
+    File(#[from] weights::WeightsError),
     #[error(transparent)]
     Model(#[from] model::ModelError),
     #[error(transparent)]

@@ -20,6 +20,11 @@ impl Weights {
         self.file.gguf()
     }
 
+    /// Whether the file is still what was opened.
+    pub fn check(&self) -> Result<(), weights::WeightsError> {
+        self.file.check()
+    }
+
     fn raw(&self, tensor: &Tensor) -> Result<weights::WeightBytes, BackendError> {
         self.file.tensor_bytes(tensor.index).map_err(|error| invalid(error.to_string()))
     }

@@ -10,5 +10,6 @@ mod generate;
 mod site;
 
 pub use api::*;
+pub use backend::{BackendError, Device};
 pub use engine::{Engine, Positions};
 pub use error::EngineError;

@@ -1,0 +1,81 @@
+//! `headroom bench`
+
+use crate::args::Bench;
+use crate::failure::Failure;
+use crate::{load, output};
+use engine::{Cancel, Engine, Positions, Request};
+use serde_json::json;
+use std::time::Instant;
+
+pub fn bench(options: &Bench, as_json: bool) -> Result<(), Failure> {
+    let whole = options.depth + options.prompt.max(options.count) + 1;
+    let context = options.loading.placement.context.unwrap_or(whole);
+    let loaded = load::load(&options.model, &options.loading, context, 1)?;
+    let engine = &loaded.engine;
+    let vocab = engine.model().vocab_size as u32;
+    // Any tokens do: speed does not depend on them (except for the choice of experts).
+    let tokens = |count: u32, seed: u32| -> Vec<u32> {
+        (0..count).map(|i| (i.wrapping_add(seed).wrapping_mul(2_654_435_761) >> 7) % vocab).collect()
+    };
+    let (mut prompt_rates, mut rates) = (Vec::new(), Vec::new());
+    for repetition in 0..options.repeat.max(1) {
+        if options.prompt > 0 {
+            prompt_rates.push(prompt_rate(engine, &tokens(options.depth, 1), &tokens(options.prompt, repetition + 2))?);
+        }
+        if options.count > 0 {
+            rates.push(generation_rate(engine, &tokens(options.depth.max(1), repetition + 3), options.count)?);
+        }
+    }
+    let totals = engine.layout().totals(engine.placement().gpu_layers as usize);
+    let memory = hardware::process_memory();
+    let value = json!({
+        "load_s": loaded.seconds,
+        "pp": { "tokens": options.prompt, "tps": prompt_rates, "median": median(&prompt_rates) },
+        "tg": { "tokens": options.count, "tps": rates, "median": median(&rates) },
+        "kv_bytes": totals.host.kv + totals.accelerator.kv,
+        "peak_private_bytes": memory.peak_private_bytes,
+        "peak_rss_bytes": memory.peak_rss_bytes,
+        "peak_vram_bytes": engine.placement().accelerator_used,
+    });
+    if as_json {
+        return output::json(&value);
+    }
+    let show = |rates: &[f64]| median(rates).map_or("-".into(), |rate| format!("{rate:.2} tokens/s"));
+    output::line(&format!("load {:.2} s", loaded.seconds))?;
+    output::line(&format!("prompt of {}: {}", options.prompt, show(&prompt_rates)))?;
+    output::line(&format!("generation of {}: {}", options.count, show(&rates)))
+}
+
+fn prompt_rate(engine: &Engine, depth: &[u32], prompt: &[u32]) -> Result<f64, Failure> {
+    let sequence: Vec<u32> = depth.iter().chain(prompt).copied().collect();
+    let cancel = Cancel::new();
+    let start = Instant::now();
+    if depth.is_empty() {
+        engine.logits(&sequence, Positions::Last, &cancel, &mut |_| {})?;
+        return Ok(prompt.len() as f64 / start.elapsed().as_secs_f64());
+    }
+    engine.logits(depth, Positions::Last, &cancel, &mut |_| {})?;
+    let completion = engine.generate(one_token(sequence, 1), &cancel, &mut |_| {})?;
+    Ok(prompt.len() as f64 / completion.prompt_seconds)
+}
+
+fn generation_rate(engine: &Engine, depth: &[u32], count: u32) -> Result<f64, Failure> {
+    let completion = engine.generate(one_token(depth.to_vec(), count), &Cancel::new(), &mut |_| {})?;
+    Ok(completion.ids.len() as f64 / completion.generation_seconds)
+}
+
+fn one_token(prompt: Vec<u32>, count: u32) -> Request {
+    let sampling = sampler::Params { temperature: 0.0, ..sampler::Params::default() };
+    Request { prompt, sampling, max_tokens: Some(count), ignore_eog: true }
+}
+
+fn median(rates: &[f64]) -> Option<f64> {
+    let mut sorted = rates.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => None,
+        n if n % 2 == 1 => Some(sorted[middle]),
+        _ => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
+    }
+}

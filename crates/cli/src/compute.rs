@@ -1,0 +1,114 @@
+//! `headroom logits`, `generate`, `perplexity`
+
+use crate::args::{Generate, Logits, Perplexity, Rows};
+use crate::failure::Failure;
+use crate::{load, output};
+use engine::{Cancel, Engine, Positions, Request};
+use serde_json::json;
+use std::io::{BufWriter, Write};
+use tokenizer::Encode;
+
+/// Rows of logits computed at once where many are wanted.
+const LOGITS_ROWS: u32 = 32;
+
+pub fn logits(options: &Logits, as_json: bool) -> Result<(), Failure> {
+    let context = options.loading.placement.context.unwrap_or(options.ids.len() as u32);
+    let rows = if options.positions == Rows::All { LOGITS_ROWS } else { 1 };
+    let engine = load::load(&options.model, &options.loading, context, rows)?.engine;
+    let file = std::fs::File::create(&options.output).map_err(|error| Failure::io(&options.output, error))?;
+    let mut file = BufWriter::new(file);
+    let mut positions = 0u64;
+    let mut written: std::io::Result<()> = Ok(());
+    let wanted = if options.positions == Rows::All { Positions::All } else { Positions::Last };
+    engine.logits(&options.ids, wanted, &Cancel::new(), &mut |row| {
+        positions += 1;
+        for value in row {
+            if written.is_ok() {
+                written = file.write_all(&value.to_le_bytes());
+            }
+        }
+    })?;
+    written.and_then(|()| file.flush()).map_err(|error| Failure::io(&options.output, error))?;
+    let vocab = engine.model().vocab_size;
+    if as_json {
+        return output::json(&json!({ "positions": positions, "vocab": vocab }));
+    }
+    output::line(&format!("{positions} positions x {vocab} values in {}", options.output.display()))
+}
+
+pub fn generate(options: &Generate, as_json: bool) -> Result<(), Failure> {
+    let whole = (options.ids.len() as u32).saturating_add(options.count);
+    let context = options.loading.placement.context.unwrap_or(whole);
+    let engine = load::load(&options.model, &options.loading, context, 1)?.engine;
+    let request = Request {
+        prompt: options.ids.clone(),
+        sampling: load::sampling(&options.sampling, sampler::Params::default()),
+        max_tokens: Some(options.count),
+        ignore_eog: options.ignore_eos,
+    };
+    let completion = engine.generate(request, &Cancel::new(), &mut |_| {})?;
+    let text = String::from_utf8_lossy(&engine.tokenizer().decode(&completion.ids)).into_owned();
+    if as_json {
+        return output::json(&json!({ "ids": completion.ids, "text": text }));
+    }
+    output::line(&text)
+}
+
+pub fn perplexity(options: &Perplexity, as_json: bool) -> Result<(), Failure> {
+    let text = std::fs::read(&options.file).map_err(|error| Failure::io(&options.file, error))?;
+    let context = options.loading.placement.context.unwrap_or(512);
+    if context < 4 {
+        return Err(Failure::usage("perplexity needs a context of at least 4 tokens"));
+    }
+    let engine = load::load(&options.model, &options.loading, context, LOGITS_ROWS)?.engine;
+    let ids = engine.tokenizer().encode(&text, Encode { add_special: true, parse_special: false });
+    let result = measure(&engine, &ids, context as usize)?;
+    let value =
+        json!({ "ppl": result.perplexity, "tokens": ids.len(), "scored": result.scored, "chunks": result.chunks });
+    if as_json {
+        return output::json(&value);
+    }
+    output::line(&format!("perplexity {:.4} over {} of {} tokens", result.perplexity, result.scored, ids.len()))
+}
+
+struct Measured {
+    perplexity: f64,
+    scored: usize,
+    chunks: usize,
+}
+
+/// Perplexity as llama.cpp's tool measures it: chunks of `context` tokens, each from an empty cache; the tokens of a
+/// chunk's second half are scored. The rest of the text that fills no chunk is left out.
+fn measure(engine: &Engine, ids: &[u32], context: usize) -> Result<Measured, Failure> {
+    let chunks = ids.chunks_exact(context);
+    let count = chunks.len();
+    if count == 0 {
+        return Err(Failure::usage(format!("the text has {} tokens; at least {context} are needed", ids.len())));
+    }
+    let bos = engine.tokenizer().bos().filter(|_| engine.tokenizer().adds_bos());
+    let first = context / 2;
+    let (mut sum, mut scored) = (0f64, 0usize);
+    for (index, chunk) in chunks.enumerate() {
+        let mut chunk = chunk.to_vec();
+        if let Some(bos) = bos {
+            chunk[0] = bos;
+        }
+        let mut position = first;
+        engine.logits(&chunk, Positions::From(first as u32), &Cancel::new(), &mut |row| {
+            if let Some(next) = chunk.get(position + 1) {
+                sum += negative_log_likelihood(row, *next);
+                scored += 1;
+            }
+            position += 1;
+        })?;
+        eprint!("\r{}/{count} {:.4}", index + 1, (sum / scored as f64).exp());
+    }
+    eprintln!();
+    Ok(Measured { perplexity: (sum / scored as f64).exp(), scored, chunks: count })
+}
+
+fn negative_log_likelihood(logits: &[f32], token: u32) -> f64 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
+    sum.ln() - f64::from(logits[token as usize] - max)
+}

@@ -1,0 +1,61 @@
+//! `headroom dev`
+
+use crate::args::{Dev, DevCommand, Rowwise};
+use crate::failure::Failure;
+
+pub fn dev(options: &Dev) -> Result<(), Failure> {
+    match &options.command {
+        DevCommand::Dequantize(rows) => dequantize(rows),
+        DevCommand::Quantize(rows) => quantize(rows),
+    }
+}
+
+fn read(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| Failure::io(path, error))
+}
+
+fn write(path: &std::path::Path, bytes: &[u8]) -> Result<(), Failure> {
+    std::fs::write(path, bytes).map_err(|error| Failure::io(path, error))
+}
+
+fn row_bytes(rows: &Rowwise) -> Result<usize, Failure> {
+    rows.ty.row_bytes(rows.columns).filter(|bytes| *bytes > 0).ok_or_else(|| {
+        Failure::usage(format!("rows of {} need a multiple of {} values", rows.ty, rows.ty.block_size()))
+    })
+}
+
+fn whole_rows(bytes: &[u8], row: usize) -> Result<(), Failure> {
+    if bytes.len() % row == 0 {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("the input has {} bytes, which are no whole rows of {row}", bytes.len())))
+}
+
+fn dequantize(rows: &Rowwise) -> Result<(), Failure> {
+    let input = read(&rows.input)?;
+    let row = row_bytes(rows)?;
+    whole_rows(&input, row)?;
+    let mut values = vec![0f32; input.len() / row * rows.columns];
+    for (packed, values) in input.chunks_exact(row).zip(values.chunks_exact_mut(rows.columns)) {
+        quant::dequantize_row(rows.ty, packed, values).map_err(|error| Failure::new("unsupported-type", error))?;
+    }
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    write(&rows.output, &bytes)
+}
+
+fn quantize(rows: &Rowwise) -> Result<(), Failure> {
+    let floats = |bytes: Vec<u8>| -> Vec<f32> {
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    };
+    let row = row_bytes(rows)?;
+    let input = read(&rows.input)?;
+    whole_rows(&input, rows.columns * 4)?;
+    let input = floats(input);
+    let importance = rows.imatrix.as_deref().map(read).transpose()?.map(floats);
+    let mut packed = vec![0u8; input.len() / rows.columns * row];
+    for (values, packed) in input.chunks_exact(rows.columns).zip(packed.chunks_exact_mut(row)) {
+        quant::quantize_row(rows.ty, values, importance.as_deref(), packed)
+            .map_err(|error| Failure::new("unsupported-type", error))?;
+    }
+    write(&rows.output, &packed)
+}

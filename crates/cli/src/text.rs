@@ -1,0 +1,72 @@
+//! `headroom tokenize`, `detokenize`, `render`
+
+use crate::args::{Detokenize, Render, TextSource, Tokenize};
+use crate::failure::Failure;
+use crate::{load, output};
+use chat_template::{RenderInput, Template, TemplateTokens};
+use serde_json::json;
+use tokenizer::{Encode, Tokenizer};
+
+pub fn tokenize(options: &Tokenize, as_json: bool) -> Result<(), Failure> {
+    let tokenizer = Tokenizer::from_gguf(&load::header(&options.model)?)?;
+    let special = !options.no_special;
+    let ids = tokenizer.encode(&bytes(&options.source)?, Encode { add_special: special, parse_special: special });
+    if as_json {
+        return output::json(&json!({ "ids": ids }));
+    }
+    output::line(&ids.iter().map(u32::to_string).collect::<Vec<_>>().join(","))
+}
+
+fn bytes(source: &TextSource) -> Result<Vec<u8>, Failure> {
+    if let Some(text) = &source.text {
+        return Ok(text.as_bytes().to_vec());
+    }
+    if let Some(hex) = &source.hex {
+        let digit = |at: usize| hex.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        return (0..hex.len())
+            .step_by(2)
+            .map(|at| digit(at).ok_or_else(|| Failure::usage("--hex needs pairs of hexadecimal digits")))
+            .collect();
+    }
+    let path = source.file.as_deref().ok_or_else(|| Failure::usage("give --text, --hex or --file"))?;
+    std::fs::read(path).map_err(|error| Failure::io(path, error))
+}
+
+pub fn detokenize(options: &Detokenize) -> Result<(), Failure> {
+    let tokenizer = Tokenizer::from_gguf(&load::header(&options.model)?)?;
+    if let Some(id) = options.ids.iter().find(|id| **id as usize >= tokenizer.vocab_size()) {
+        return Err(Failure::usage(format!("token {id} is not in the vocabulary of {}", tokenizer.vocab_size())));
+    }
+    output::bytes(&tokenizer.decode(&options.ids))
+}
+
+pub fn render(options: &Render) -> Result<(), Failure> {
+    let template = match (&options.model, &options.template) {
+        (Some(model), _) => {
+            let header = load::header(model)?;
+            let tokenizer = Tokenizer::from_gguf(&header)?;
+            let source = header
+                .metadata
+                .str("tokenizer.chat_template")
+                .ok_or_else(|| Failure::new("template", "the model has no chat template: give one with --template"))?;
+            let text = |id: Option<u32>| {
+                id.map(|id| String::from_utf8_lossy(tokenizer.token_text(id)).into_owned()).unwrap_or_default()
+            };
+            Template::parse(source, TemplateTokens { bos: text(tokenizer.bos()), eos: text(tokenizer.eos()) })?
+        }
+        (None, Some(path)) => {
+            let source = std::fs::read_to_string(path).map_err(|error| Failure::io(path, error))?;
+            Template::parse(&source, TemplateTokens { bos: options.bos.clone(), eos: options.eos.clone() })?
+        }
+        (None, None) => return Err(Failure::usage("give --model or --template")),
+    };
+    let input = std::fs::read(&options.input).map_err(|error| Failure::io(&options.input, error))?;
+    let input: serde_json::Value = serde_json::from_slice(&input)
+        .map_err(|error| Failure::usage(format!("{}: {error}", options.input.display())))?;
+    let now = match &options.now {
+        Some(text) => chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S")
+            .map_err(|error| Failure::usage(format!("--now: {error}")))?,
+        None => chrono::Local::now().naive_local(),
+    };
+    output::bytes(template.render(&RenderInput::from_json(input)?, now)?.as_bytes())
+}

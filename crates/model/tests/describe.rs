@@ -1,0 +1,109 @@
+//! Descriptions of what the families have, and refusals.
+
+use model::{FeedForward, Layout, LayoutParams, ModelError, Placement};
+use quant::GgmlType;
+use test_models::ModelSpec;
+
+fn describe(spec: &ModelSpec) -> Result<model::Model, ModelError> {
+    let bytes = spec.build();
+    model::describe(&gguf::Gguf::parse(&bytes, bytes.len() as u64).unwrap())
+}
+
+#[test]
+fn every_family_is_described_without_a_tensor_left_over() {
+    for spec in [
+        ModelSpec::llama(),
+        ModelSpec::llama3(),
+        ModelSpec::mixtral(),
+        ModelSpec::qwen2(),
+        ModelSpec::qwen3(),
+        ModelSpec::qwen3moe(),
+        ModelSpec { output_bias: true, ..ModelSpec::llama() },
+    ] {
+        let model = describe(&spec).unwrap();
+        assert_eq!(model.unused_tensors, Vec::<String>::new(), "{}", spec.arch);
+        assert_eq!(model.layers.len(), spec.n_layer as usize);
+        assert_eq!(model.vocab_size, spec.n_vocab as usize);
+        let layer = &model.layers[0];
+        assert_eq!(layer.attention.q_norm.is_some(), spec.qk_norm);
+        assert_eq!(matches!(layer.feed_forward, FeedForward::Experts(_)), spec.experts.is_some());
+        assert_eq!(layer.attention.rope.unwrap().factors.is_some(), spec.rope_freqs);
+    }
+}
+
+#[test]
+fn an_unknown_architecture_is_refused_by_name() {
+    let error = describe(&ModelSpec { arch: "wavenet".into(), ..ModelSpec::llama() }).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, ModelError::UnknownArchitecture { .. }));
+    assert!(text.contains("wavenet") && text.contains("qwen3moe"), "{text}");
+}
+
+#[test]
+fn sizes_that_do_not_fit_the_tensors_are_refused() {
+    let refused = |key: &str, value: u32| {
+        // In the file a key is followed by its type (4 bytes) and its value.
+        let mut bytes = ModelSpec::llama().build();
+        let key_at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap();
+        let value_at = key_at + key.len() + 4;
+        bytes[value_at..value_at + 4].copy_from_slice(&value.to_le_bytes());
+        let gguf = gguf::Gguf::parse(&bytes, bytes.len() as u64).unwrap();
+        assert_eq!(gguf.metadata.u64(key), Some(u64::from(value)));
+        model::describe(&gguf).unwrap_err()
+    };
+    for (key, value) in [
+        ("llama.embedding_length", 63),
+        ("llama.embedding_length", 0),
+        ("llama.block_count", 3),
+        ("llama.block_count", u32::MAX),
+        ("llama.attention.head_count", 8),
+        ("llama.attention.head_count", 0),
+        ("llama.attention.head_count_kv", 3),
+        ("llama.feed_forward_length", u32::MAX),
+        ("llama.rope.dimension_count", 7),
+        ("llama.rope.dimension_count", 4096),
+    ] {
+        let error = refused(key, value);
+        assert!(!error.to_string().is_empty(), "{key} = {value}");
+    }
+}
+
+#[test]
+fn the_layout_is_the_sum_of_its_parts_at_every_placement() {
+    let model = describe(&ModelSpec { n_layer: 4, ..ModelSpec::mixtral() }).unwrap();
+    let params =
+        LayoutParams { context: 100, ubatch: 8, kv_type_k: GgmlType::F16, kv_type_v: GgmlType::F32, logits_rows: 2 };
+    let layout = Layout::new(&model, params).unwrap();
+    // 100 cells x 2 heads x 16 values.
+    assert_eq!((layout.layers[0].k, layout.layers[0].v), (100 * 2 * 16 * 2, 100 * 2 * 16 * 4));
+    let all = layout.totals(0).host;
+    for layers in 0..=5 {
+        let totals = layout.totals(layers);
+        assert_eq!(totals.host.kv + totals.accelerator.kv, all.kv);
+        assert_eq!(totals.host.weights + totals.accelerator.weights, all.weights);
+        assert_eq!(totals.accelerator.total() == 0, layers == 0);
+    }
+    assert_eq!(layout.totals(5).host.compute, 0);
+    assert_eq!(layout.totals(99), layout.totals(5));
+}
+
+#[test]
+fn the_last_layers_go_first_and_the_output_layer_at_the_end() {
+    let on = |gpu_layers| {
+        let placement = Placement::new(gpu_layers, 3);
+        (0..=3).filter(|index| placement.on_accelerator(*index)).collect::<Vec<_>>()
+    };
+    assert_eq!(on(0), Vec::<usize>::new());
+    assert_eq!(on(1), [2]);
+    assert_eq!(on(3), [0, 1, 2]);
+    assert_eq!(on(4), [0, 1, 2, 3]);
+    assert_eq!(on(9), [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_cache_type_whose_blocks_do_not_divide_the_heads_is_refused() {
+    let model = describe(&ModelSpec::llama()).unwrap();
+    let params =
+        LayoutParams { context: 10, ubatch: 1, kv_type_k: GgmlType::Q8_0, kv_type_v: GgmlType::F16, logits_rows: 1 };
+    assert!(matches!(Layout::new(&model, params), Err(ModelError::Unsupported(_))));
+}

@@ -1,0 +1,112 @@
+//! Plans for shapes of real models, without their weights.
+
+use planner::{AcceleratorFacts, Facts, Fits, GpuLayers, Plan, ReasonCode, Wishes, plan};
+use quant::GgmlType;
+use test_models::ModelSpec;
+
+const GIB: u64 = 1 << 30;
+
+fn model(spec: &ModelSpec) -> model::Model {
+    let (header, file_len) = spec.header();
+    model::describe(&gguf::Gguf::parse(&header, file_len).unwrap()).unwrap()
+}
+
+fn facts(ram: u64, vram: Option<u64>) -> Facts {
+    Facts {
+        ram_available: ram,
+        accelerator: vram.map(|memory_free| AcceleratorFacts {
+            memory_free,
+            overhead: 300 << 20,
+            margin: 200 << 20,
+            bandwidth: Some(400e9),
+        }),
+        ram_bandwidth: Some(40e9),
+        disk_bandwidth: Some(2e9),
+        int8_rate: Some(1e12),
+    }
+}
+
+fn plan_8b(ram: u64, vram: Option<u64>, wishes: Wishes) -> Plan {
+    plan(&model(&ModelSpec::llama3_8b(GgmlType::Q4_K)), &facts(ram, vram), &wishes).unwrap()
+}
+
+fn has(plan: &Plan, code: ReasonCode) -> bool {
+    plan.reasons.iter().any(|reason| reason.code == code)
+}
+
+#[test]
+fn without_a_gpu_everything_runs_in_ram() {
+    let plan = plan_8b(32 * GIB, None, Wishes::default());
+    assert_eq!((plan.fits, plan.gpu_layers, plan.layers), (Fits::Ram, 0, 33));
+    assert_eq!(plan.accelerator_total(), 0);
+    assert!(has(&plan, ReasonCode::NoAccelerator));
+    // 8192 tokens x 32 layers x 8 heads x 128 values x 2 bytes, for K and V.
+    assert_eq!(plan.host.kv, 2 * 8192 * 32 * 8 * 128 * 2);
+}
+
+#[test]
+fn a_large_gpu_takes_all_layers_and_a_small_one_some() {
+    let plan = plan_8b(32 * GIB, Some(24 * GIB), Wishes::default());
+    assert_eq!((plan.fits, plan.gpu_layers), (Fits::Gpu, 33));
+    assert!(has(&plan, ReasonCode::AllOnAccelerator));
+
+    let plan = plan_8b(32 * GIB, Some(4 * GIB), Wishes::default());
+    assert_eq!(plan.fits, Fits::Split);
+    assert!((5..30).contains(&plan.gpu_layers), "{}", plan.gpu_layers);
+    assert!(plan.accelerator_total() <= 4 * GIB - (200 << 20));
+    // One more would not fit.
+    let more = Wishes { gpu_layers: GpuLayers::Fixed(plan.gpu_layers + 1), ..Wishes::default() };
+    let plan = plan_8b(32 * GIB, Some(4 * GIB), more);
+    assert_eq!(plan.fits, Fits::No);
+    assert!(has(&plan, ReasonCode::BeyondAccelerator));
+
+    let plan = plan_8b(32 * GIB, Some(600 << 20), Wishes::default());
+    assert_eq!((plan.fits, plan.gpu_layers), (Fits::Ram, 0));
+    assert!(has(&plan, ReasonCode::AcceleratorTooSmall));
+}
+
+#[test]
+fn weights_beyond_ram_come_from_disk_and_are_slow() {
+    let fast = plan_8b(32 * GIB, None, Wishes::default()).forecast.unwrap();
+    let plan = plan_8b(4 * GIB, None, Wishes::default());
+    assert_eq!(plan.fits, Fits::Disk);
+    assert!(has(&plan, ReasonCode::WeightsFromDisk));
+    assert!(plan.forecast.unwrap().generation.high < fast.generation.high / 3.0);
+}
+
+#[test]
+fn a_context_that_does_not_fit_is_reduced_or_refused_with_numbers() {
+    let automatic = plan_8b(GIB, None, Wishes::default());
+    assert!(automatic.context < 8192 && has(&automatic, ReasonCode::ContextReduced));
+    let wanted = Wishes { context: Some(131_072), ..Wishes::default() };
+    let plan = plan_8b(GIB, None, wanted);
+    assert_eq!((plan.fits, plan.context), (Fits::No, 131_072));
+    let reason = plan.reasons.iter().find(|reason| reason.code == ReasonCode::RamShort).unwrap();
+    assert!(reason.needed > reason.available);
+    // q8_0 takes 34 bytes for 32 values instead of 64.
+    let smaller = Wishes { kv_type_k: GgmlType::Q8_0, kv_type_v: GgmlType::Q8_0, ..wanted };
+    assert_eq!(plan_8b(GIB, None, smaller).host.kv * 64, plan.host.kv * 34);
+}
+
+#[test]
+fn a_mixture_of_experts_is_forecast_by_the_experts_it_uses() {
+    let dense = plan_8b(64 * GIB, None, Wishes::default()).forecast.unwrap();
+    let experts = model(&ModelSpec::qwen3_30b_a3b(GgmlType::Q4_K));
+    let experts = plan(&experts, &facts(64 * GIB, None), &Wishes::default()).unwrap();
+    assert!(experts.host.weights > 15 * GIB);
+    assert!(experts.forecast.unwrap().generation.high > dense.generation.high * 1.5);
+}
+
+#[test]
+fn speeds_follow_the_bandwidth() {
+    let at_40 = plan_8b(32 * GIB, None, Wishes::default()).forecast.unwrap().generation;
+    let spec = model(&ModelSpec::llama3_8b(GgmlType::Q4_K));
+    let twice = Facts { ram_bandwidth: Some(80e9), ..facts(32 * GIB, None) };
+    let at_80 = plan(&spec, &twice, &Wishes::default()).unwrap().forecast.unwrap().generation;
+    assert!((at_80.high / at_40.high - 2.0).abs() < 1e-9);
+    assert!(at_40.low < at_40.high);
+    // 4.5 bits a weight at 40 GB/s: between 5 and 10 tokens a second.
+    assert!((4.0..11.0).contains(&at_40.high), "{at_40:?}");
+    let unknown = Facts { ram_bandwidth: None, ..facts(32 * GIB, None) };
+    assert_eq!(plan(&spec, &unknown, &Wishes::default()).unwrap().forecast, None);
+}
