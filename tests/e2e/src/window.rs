@@ -1,0 +1,139 @@
+//! One run of the desktop program under a WebDriver.
+
+use crate::program;
+use anyhow::{Context, Result, bail};
+use fantoccini::elements::Element;
+use fantoccini::{Client, ClientBuilder, Locator};
+use serde_json::json;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tokio::process::{Child, Command};
+
+/// How long anything may take before a test gives up: far beyond what a loaded machine needs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub struct Window {
+    driver: Child,
+    pub client: Client,
+    data: std::path::PathBuf,
+}
+
+impl Window {
+    /// Opens the program with its data in `data`.
+    pub async fn open(data: &Path, arguments: &[&str]) -> Result<Window> {
+        let port = free_port()?;
+        let mut driver = Command::new("WebKitWebDriver")
+            .args([format!("--port={port}"), "--host=127.0.0.1".into()])
+            .env("TAURI_WEBVIEW_AUTOMATION", "true")
+            .env("TAURI_AUTOMATION", "true")
+            .kill_on_drop(true)
+            .spawn()
+            .context("WebKitWebDriver")?;
+        let started = Instant::now();
+        while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            if started.elapsed() > PATIENCE {
+                let _ = driver.kill().await;
+                bail!("WebKitWebDriver does not listen");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let mut words = vec!["--automation", "--data-dir", data.to_str().context("data folder")?];
+        words.extend(arguments);
+        let browser = json!({ "binary": program("headroom-desktop")?, "args": words });
+        let capabilities = json!({ "webkitgtk:browserOptions": browser });
+        let mut builder = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new());
+        builder.capabilities(capabilities.as_object().context("capabilities")?.clone());
+        let client = builder.connect(&format!("http://127.0.0.1:{port}")).await.context("the window did not open")?;
+        Ok(Window { driver, client, data: data.into() })
+    }
+
+    /// The element with this test id, when it is there.
+    pub async fn get(&self, id: &str) -> Result<Element> {
+        let selector = format!("[data-testid=\"{id}\"]");
+        self.client
+            .wait()
+            .at_most(PATIENCE)
+            .for_element(Locator::Css(&selector))
+            .await
+            .with_context(|| format!("there is no {id}"))
+    }
+
+    /// Every element with this test id that is there now.
+    pub async fn all(&self, id: &str) -> Result<Vec<Element>> {
+        Ok(self.client.find_all(Locator::Css(&format!("[data-testid=\"{id}\"]"))).await?)
+    }
+
+    /// Clicks what has this test id, as soon as it can be clicked.
+    pub async fn click(&self, id: &str) -> Result<()> {
+        self.until(&format!("{id} can be clicked"), async || {
+            let element = self.get(id).await?;
+            Ok(element.is_enabled().await? && element.click().await.is_ok())
+        })
+        .await
+    }
+
+    pub async fn text(&self, id: &str) -> Result<String> {
+        Ok(self.get(id).await?.text().await?)
+    }
+
+    /// Waits for something to become true. Errors on the way (an element that was just replaced) mean "not yet".
+    pub async fn until(&self, what: &str, mut test: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+        let started = Instant::now();
+        let mut last = None;
+        while started.elapsed() < PATIENCE {
+            match test().await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => last = Some(error),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.screenshot("gave-up").await?;
+        bail!("waited in vain: {what} ({last:?})")
+    }
+
+    /// A picture in the data folder, for people who look at a failure.
+    pub async fn screenshot(&self, name: &str) -> Result<()> {
+        let picture = self.client.screenshot().await?;
+        std::fs::write(self.data.join(format!("{name}.png")), picture)?;
+        Ok(())
+    }
+
+    /// Ends the program as a crash would: without a word.
+    pub async fn kill(mut self) -> Result<()> {
+        for pid in self.pids()? {
+            // A process that is gone already is as good.
+            let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+        let _ = self.driver.kill().await;
+        Ok(())
+    }
+
+    /// Process ids of the program with this data folder.
+    fn pids(&self) -> Result<Vec<u32>> {
+        let wanted = self.data.to_string_lossy().into_owned();
+        let mut pids = Vec::new();
+        for entry in std::fs::read_dir("/proc")? {
+            let path = entry?.path();
+            let Some(pid) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let line = std::fs::read(path.join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            if line.contains("headroom-desktop") && line.contains(&wanted) {
+                pids.push(pid);
+            }
+        }
+        Ok(pids)
+    }
+
+    pub async fn close(mut self) -> Result<()> {
+        self.client.clone().close().await?;
+        let _ = self.driver.kill().await;
+        Ok(())
+    }
+}
+
+fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
