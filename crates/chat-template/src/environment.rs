@@ -6,7 +6,10 @@ use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
 
 use crate::error::Refusal;
 use crate::limits::Limits;
-use crate::{filters, markup, methods, python};
+use crate::{filters, keep, markup, methods, python};
+
+/// Nested macro calls and recursive loops. Each may nest a value as deep as an expression can (150 levels).
+const RECURSION_LIMIT: usize = 120;
 
 /// An environment without templates.
 pub(crate) fn build(limits: &Limits) -> Result<Environment<'static>, Error> {
@@ -16,14 +19,13 @@ pub(crate) fn build(limits: &Limits) -> Result<Environment<'static>, Error> {
     env.set_undefined_behavior(UndefinedBehavior::Lenient);
     env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     env.set_debug(false);
-    env.set_unknown_method_callback(methods::call);
+    env.set_unknown_method_callback(move |state, value, method, args| methods::call(state, value, method, args, depth));
     env.set_formatter(move |out, state, value| {
         let printed;
         let text = match value.as_str() {
             Some(text) => text,
             None => {
-                printed = python::str(value, depth)?;
-                state.consume_fuel(printed.len() as u64 / 16)?;
+                printed = python::str(state, value, depth)?;
                 &printed
             }
         };
@@ -32,8 +34,12 @@ pub(crate) fn build(limits: &Limits) -> Result<Environment<'static>, Error> {
 
     minijinja_contrib::add_to_environment(&mut env);
     filters::add(&mut env, depth);
+    // Prints the engine's state.
+    env.remove_global("debug");
     env.add_function("cycler", |items: Rest<Value>| minijinja_contrib::globals::cycler(items.0));
     env.add_function(markup::ADD, markup::add);
+    keep::add(&mut env, depth);
+    env.set_recursion_limit(RECURSION_LIMIT);
     env.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
         let message = message.to_string();
         Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Refusal(message)))

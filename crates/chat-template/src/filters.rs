@@ -9,11 +9,11 @@ use crate::{methods, python};
 /// Adds the filters; what they print is nested at most `depth` levels.
 pub(crate) fn add(env: &mut Environment<'_>, depth: usize) {
     env.add_filter("tojson", move |state: &mut State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>| {
-        charged(state, tojson(value, &args.into_values(), depth)?)
+        tojson(state, value, &args.into_values(), depth)
     });
     env.add_filter("string", move |state: &mut State<'_, '_>, value: &Value| match value.as_str() {
         Some(_) => Ok(value.clone()),
-        None => charged(state, python::str(value, depth)?),
+        None => python::str(state, value, depth).map(Value::from),
     });
     env.add_filter("join", move |state: &mut State<'_, '_>, value: &Value, sep: Option<Value>, kwargs: Kwargs| {
         join(state, value, sep, &kwargs, depth)
@@ -22,7 +22,7 @@ pub(crate) fn add(env: &mut Environment<'_>, depth: usize) {
         dictsort(state, value, &args.into_values())
     });
     env.add_filter("indent", move |state: &mut State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>| {
-        indent(state, &python::str(value, depth)?, &args.into_values())
+        indent(state, &python::str(state, value, depth)?, &args.into_values())
     });
     env.add_filter("int", |state: &mut State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>| {
         let (default, base, kwargs): (Option<Value>, Option<u32>, Kwargs) = from_args(&args.into_values())?;
@@ -33,16 +33,10 @@ pub(crate) fn add(env: &mut Environment<'_>, depth: usize) {
         let default = argument(default, &kwargs, "default")?.unwrap_or_else(|| Value::from(0.0));
         minijinja::filters::float(state, value, Some(default), kwargs)
     });
-    env.add_filter("center", |state: &mut State<'_, '_>, value: &Value, width: Option<i64>| {
-        methods::call(state, value, "center", &[Value::from(width.unwrap_or(80))])
+    env.add_filter("center", move |state: &mut State<'_, '_>, value: &Value, width: Option<i64>| {
+        methods::call(state, value, "center", &[Value::from(width.unwrap_or(80))], depth)
     });
     env.add_filter("wordcount", |value: &str| value.split_whitespace().count());
-}
-
-/// Charges for text that was made by walking a value, which costs more than copying it.
-fn charged(state: &State<'_, '_>, text: String) -> Result<Value, Error> {
-    state.consume_fuel(text.len() as u64 / 16)?;
-    Ok(Value::from(text))
 }
 
 /// A positional argument, or the keyword argument `name`; `None` and undefined count as absent.
@@ -55,7 +49,7 @@ fn argument(positional: Option<Value>, kwargs: &Kwargs, name: &str) -> Result<Op
 }
 
 /// transformers' `tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
-fn tojson(value: &Value, args: &[Value], depth: usize) -> Result<String, Error> {
+fn tojson(state: &State<'_, '_>, value: &Value, args: &[Value], depth: usize) -> Result<String, Error> {
     type Args = (Option<Value>, Option<Value>, Option<Value>, Option<Value>, Kwargs);
     let (ensure_ascii, indent, separators, sort_keys, kwargs): Args = from_args(args)?;
     let ensure_ascii = argument(ensure_ascii, &kwargs, "ensure_ascii")?;
@@ -74,8 +68,11 @@ fn tojson(value: &Value, args: &[Value], depth: usize) -> Result<String, Error> 
         key_separator,
         sort_keys: sort_keys.is_some_and(|v| v.is_true()),
         depth,
+        budget: python::budget(state),
     };
-    json::dumps(value, &style)
+    let text = json::dumps(value, &style)?;
+    python::charge(state, &text)?;
+    Ok(text)
 }
 
 /// The text of one indentation level, given as itself or as a number of spaces.
@@ -99,19 +96,30 @@ fn join(
     kwargs: &Kwargs,
     depth: usize,
 ) -> Result<String, Error> {
-    let sep = argument(sep, kwargs, "d")?.map(|v| python::str(&v, depth)).transpose()?.unwrap_or_default();
+    let sep = argument(sep, kwargs, "d")?.map(|v| python::str(state, &v, depth)).transpose()?.unwrap_or_default();
     let attribute = argument(None, kwargs, "attribute")?;
     kwargs.assert_all_used()?;
+    join_items(state, value, &sep, attribute.as_ref(), depth)
+}
+
+/// The items of `values`, or an attribute of each, with `sep` between them.
+pub(crate) fn join_items(
+    state: &State<'_, '_>,
+    values: &Value,
+    sep: &str,
+    attribute: Option<&Value>,
+    depth: usize,
+) -> Result<String, Error> {
     let mut out = String::new();
-    for (i, item) in value.try_iter()?.checked().enumerate() {
+    for (i, item) in values.try_iter()?.checked().enumerate() {
         let mut item = item?;
-        if let Some(attribute) = &attribute {
+        if let Some(attribute) = attribute {
             item = item.get_item(attribute)?;
         }
         if i > 0 {
-            out.push_str(&sep);
+            out.push_str(sep);
         }
-        let text = python::str(&item, depth)?;
+        let text = python::str(state, &item, depth)?;
         state.consume_fuel((sep.len() + text.len()) as u64 / 64 + 1)?;
         out.push_str(&text);
     }

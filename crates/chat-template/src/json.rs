@@ -18,12 +18,14 @@ pub(crate) struct JsonStyle {
     pub sort_keys: bool,
     /// Deepest nesting that is printed.
     pub depth: usize,
+    /// Most bytes that are printed.
+    pub budget: usize,
 }
 
 /// Prints `value` as JSON.
 ///
 /// # Errors
-/// Nesting beyond `style.depth`, and values that are not data, such as functions.
+/// Nesting beyond `style.depth`, text beyond `style.budget`, and values that are not data, such as functions.
 pub(crate) fn dumps(value: &Value, style: &JsonStyle) -> Result<String, Error> {
     let mut out = String::new();
     write(&mut out, value, style, 0)?;
@@ -31,6 +33,9 @@ pub(crate) fn dumps(value: &Value, style: &JsonStyle) -> Result<String, Error> {
 }
 
 fn write(out: &mut String, value: &Value, style: &JsonStyle, level: usize) -> Result<(), Error> {
+    if out.len() > style.budget {
+        return Err(Error::from(ErrorKind::OutOfFuel));
+    }
     match value.kind() {
         ValueKind::Undefined | ValueKind::None => out.push_str("null"),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),

@@ -17,12 +17,6 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            source_bytes: 1 << 20,
-            fuel: 4_000_000,
-            fuel_per_input_byte: 16,
-            output_bytes: 64 << 20,
-            depth: 100,
-        }
+        Self { source_bytes: 256 << 10, fuel: 1_000_000, fuel_per_input_byte: 16, output_bytes: 64 << 20, depth: 100 }
     }
 }

@@ -4,6 +4,8 @@
 use minijinja::value::{Rest, Value};
 use minijinja::{Error, State};
 
+use crate::tokens::tokens;
+
 /// The function that replaces `+`.
 pub(crate) const ADD: &str = "markup_add__";
 
@@ -46,7 +48,7 @@ fn escape(text: &str) -> String {
 
 /// Whether a tag marks text as safe.
 pub(crate) fn marks(tag: &str) -> bool {
-    let tokens = tokens(tag);
+    let tokens: Vec<&str> = tokens(tag).into_iter().filter(|t| !t.trim().is_empty()).collect();
     tokens.windows(2).any(|pair| pair[0] == "|" && matches!(pair[1], "safe" | "escape" | "e" | "forceescape"))
 }
 
@@ -131,65 +133,42 @@ fn flush(operands: &mut Vec<String>, subtracts: &mut bool, out: &mut String) {
 fn ends_sum(token: &str) -> bool {
     matches!(
         token,
-        "," | ":" | "=" | "==" | "!=" | "<" | ">" | "<=" | ">=" | "{{" | "{{-" | "}}" | "-}}" | "{%" | "{%-" | "{%+"
-            | "%}" | "-%}" | "+%}"
-            | "and" | "or" | "not" | "in" | "is" | "if" | "elif" | "else" | "set" | "for" | "recursive" | "print" | "do"
+        "," | ":"
+            | "="
+            | "=="
+            | "!="
+            | "<"
+            | ">"
+            | "<="
+            | ">="
+            | "{{"
+            | "{{-"
+            | "}}"
+            | "-}}"
+            | "{%"
+            | "{%-"
+            | "{%+"
+            | "%}"
+            | "-%}"
+            | "+%}"
+            | "and"
+            | "or"
+            | "not"
+            | "in"
+            | "is"
+            | "if"
+            | "elif"
+            | "else"
+            | "set"
+            | "for"
+            | "recursive"
+            | "print"
+            | "do"
     )
 }
 
 fn is_operator(token: &str) -> bool {
     matches!(token, "~" | "*" | "/" | "//" | "%" | "**" | "|" | "-" | "+")
-}
-
-/// Splits a tag into delimiters, words, strings, operators and space; joined again they are the tag.
-fn tokens(tag: &str) -> Vec<&str> {
-    const LONG: [&str; 15] =
-        ["{{-", "-}}", "{%-", "{%+", "-%}", "+%}", "{{", "}}", "{%", "%}", "==", "!=", "<=", ">=", "//"];
-    let mut tokens = Vec::new();
-    let mut rest = tag;
-    let end_delimiter = |t: &str| t.ends_with("}}") || t.ends_with("%}");
-    while let Some(c) = rest.chars().next() {
-        // `{{` and `}}` inside are nested mappings; delimiters stand only at the ends.
-        let at_start = rest.len() == tag.len();
-        let long = LONG.iter().find(|t| {
-            rest.starts_with(**t)
-                && match t.starts_with('{') {
-                    true => at_start,
-                    false => !end_delimiter(t) || t.len() == rest.len(),
-                }
-        });
-        let len = if let Some(long) = long {
-            long.len()
-        } else if rest.starts_with("**") {
-            2
-        } else if c == '"' || c == '\'' {
-            quoted(rest, c)
-        } else {
-            let class: fn(char) -> bool = match c {
-                _ if c.is_whitespace() => char::is_whitespace,
-                _ if c.is_alphanumeric() || c == '_' => |c| c.is_alphanumeric() || c == '_',
-                _ => |_| false,
-            };
-            rest.find(|c: char| !class(c)).unwrap_or(rest.len()).max(c.len_utf8())
-        };
-        tokens.push(&rest[..len]);
-        rest = &rest[len..];
-    }
-    tokens
-}
-
-/// Bytes of the string literal that `text` begins with.
-fn quoted(text: &str, quote: char) -> usize {
-    let mut escaped = false;
-    for (at, c) in text.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            c if c == quote => return at + 1,
-            _ => {}
-        }
-    }
-    text.len()
 }
 
 #[cfg(test)]
@@ -201,7 +180,10 @@ mod tests {
         let cases = [
             ("{{ a + b }}", "{{ markup_add__(a, b) }}"),
             ("{{- 'x'|safe + t['a' + b] + 'y' -}}", "{{- markup_add__('x'|safe, t[markup_add__('a', b)], 'y') -}}"),
-            ("{% set x = a + b if c + d == e else -1 %}", "{% set x = markup_add__(a, b) if markup_add__(c, d) == e else -1 %}"),
+            (
+                "{% set x = a + b if c + d == e else -1 %}",
+                "{% set x = markup_add__(a, b) if markup_add__(c, d) == e else -1 %}",
+            ),
             ("{{ n - 1 + 2 }}", "{{ n - 1 + 2 }}"),
             ("{{ +1 }}", "{{ +1 }}"),
             ("{{ a ~ b + c * d }}", "{{ markup_add__(a ~ b, c * d) }}"),

@@ -3,10 +3,23 @@
 use minijinja::value::{Kwargs, Tuple, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
 
+use crate::filters;
+
 /// Looks a method up for the engine. Methods that change a value are refused, as in the sandbox that
 /// transformers runs templates in.
-pub(crate) fn call(state: &mut State<'_, '_>, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+/// What is printed is nested at most `depth` levels.
+pub(crate) fn call(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+    depth: usize,
+) -> Result<Value, Error> {
     let own = match (value.kind(), value.as_str()) {
+        (ValueKind::String, Some(sep)) if method == "join" => {
+            let (values,): (&Value,) = from_args(args)?;
+            Some(Value::from(filters::join_items(state, values, sep, None, depth)?))
+        }
         (ValueKind::String, Some(s)) => string_method(state, s, method, args)?,
         (ValueKind::Seq, _) => list_method(value, method, args)?,
         (ValueKind::Map, _) if method == "copy" => {
@@ -105,9 +118,11 @@ fn string_method(state: &State<'_, '_>, s: &str, method: &str, args: &[Value]) -
         }
         "swapcase" => {
             let () = from_args(args)?;
-            let swap = |c: char| if c.is_uppercase() { c.to_lowercase().to_string() } else { c.to_uppercase().to_string() };
+            let swap =
+                |c: char| if c.is_uppercase() { c.to_lowercase().to_string() } else { c.to_uppercase().to_string() };
             Value::from(s.chars().map(swap).collect::<String>())
         }
+        "format" if longest_number(s) > 4 => return Err(invalid("a format's width has too many digits")),
         "title" => {
             let () = from_args(args)?;
             Value::from(title(s))
@@ -159,6 +174,11 @@ fn char_range(s: &str, start: Option<i64>, end: Option<i64>) -> (usize, &str) {
     let (start, end) = (clamp(start.unwrap_or(0)), clamp(end.unwrap_or(len)));
     let byte = |chars: usize| s.char_indices().nth(chars).map_or(s.len(), |(at, _)| at);
     (start, if start < end { &s[byte(start)..byte(end)] } else { "" })
+}
+
+/// Digits of the longest number in a text.
+fn longest_number(s: &str) -> usize {
+    s.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or(0)
 }
 
 /// `str.title`: a letter after anything but a letter becomes upper case, all others lower case.

@@ -3,23 +3,38 @@
 use std::fmt::Write;
 
 use minijinja::value::{Value, ValueKind};
-use minijinja::{Error, ErrorKind};
+use minijinja::{Error, ErrorKind, State};
+
+/// Bytes of text that the remaining fuel pays for, at 4 bytes a step.
+pub(crate) fn budget(state: &State<'_, '_>) -> usize {
+    let steps = state.fuel_levels().map_or(u64::MAX, |(_, remaining)| remaining);
+    usize::try_from(steps.saturating_mul(4)).unwrap_or(usize::MAX)
+}
+
+/// Pays for text that was made by walking a value, which costs more than copying it.
+pub(crate) fn charge(state: &State<'_, '_>, text: &str) -> Result<(), Error> {
+    state.consume_fuel(text.len() as u64 / 4)
+}
 
 /// `str(value)`: text as it is, everything else like [`repr`]; undefined is empty, as in Jinja2.
-pub(crate) fn str(value: &Value, depth: usize) -> Result<String, Error> {
+pub(crate) fn str(state: &State<'_, '_>, value: &Value, depth: usize) -> Result<String, Error> {
     match value.kind() {
         ValueKind::Undefined => Ok(String::new()),
         ValueKind::String => Ok(value.as_str().unwrap_or_default().to_owned()),
         _ => {
             let mut out = String::new();
-            repr(&mut out, value, depth)?;
+            repr(&mut out, value, depth, budget(state))?;
+            charge(state, &out)?;
             Ok(out)
         }
     }
 }
 
-/// Appends `repr(value)`; containers deeper than `depth` levels are an error.
-pub(crate) fn repr(out: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
+/// Appends `repr(value)`; containers deeper than `depth` levels are an error, and more than `budget` bytes are.
+fn repr(out: &mut String, value: &Value, depth: usize, budget: usize) -> Result<(), Error> {
+    if out.len() > budget {
+        return Err(Error::from(ErrorKind::OutOfFuel));
+    }
     match value.kind() {
         ValueKind::Undefined => out.push_str("Undefined"),
         ValueKind::String => repr_str(out, value.as_str().unwrap_or_default()),
@@ -33,7 +48,7 @@ pub(crate) fn repr(out: &mut String, value: &Value, depth: usize) -> Result<(), 
                 if i > 0 {
                     out.push_str(", ");
                 }
-                repr(out, &item?, depth)?;
+                repr(out, &item?, depth, budget)?;
                 count = i + 1;
             }
             if tuple && count == 1 {
@@ -49,13 +64,15 @@ pub(crate) fn repr(out: &mut String, value: &Value, depth: usize) -> Result<(), 
                 if i > 0 {
                     out.push_str(", ");
                 }
-                repr(out, &key, depth)?;
+                repr(out, &key, depth, budget)?;
                 out.push_str(": ");
-                repr(out, &value.get_item(&key)?, depth)?;
+                repr(out, &value.get_item(&key)?, depth, budget)?;
             }
             out.push('}');
         }
-        ValueKind::Invalid => return Err(Error::new(ErrorKind::InvalidOperation, "an invalid value cannot be printed")),
+        ValueKind::Invalid => {
+            return Err(Error::new(ErrorKind::InvalidOperation, "an invalid value cannot be printed"));
+        }
         _ => {
             let _ = write!(out, "{value}");
         }

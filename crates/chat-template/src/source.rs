@@ -2,7 +2,11 @@
 
 use std::borrow::Cow;
 
-use crate::markup;
+use crate::tokens::tokens;
+use crate::{keep, markup};
+
+/// Most words, literals and operators in one tag: the engine's parser recurses with the length of an expression.
+const MOST_TOKENS: usize = 4096;
 
 /// A piece of a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +20,12 @@ enum Segment<'a> {
 /// Makes a template ready for the engine:
 /// - Line ends become `\n`, as in Jinja2's lexer.
 /// - `{% generation %}` blocks become scopes. They mark what the assistant said, for training, and print their body.
+/// - Values are checked before they are assigned (see [`keep`]).
 /// - Sums are rewritten where text is marked as safe (see [`markup`]).
-pub(crate) fn prepare(source: &str) -> String {
+///
+/// # Errors
+/// The line of a tag with more than [`MOST_TOKENS`] parts.
+pub(crate) fn prepare(source: &str) -> Result<String, usize> {
     let source: Cow<'_, str> = match source.contains('\r') {
         true => source.replace("\r\n", "\n").replace('\r', "\n").into(),
         false => source.into(),
@@ -28,21 +36,28 @@ pub(crate) fn prepare(source: &str) -> String {
     for segment in segments {
         match segment {
             Segment::Text(text) => out.push_str(text),
+            Segment::Tag(tag) if tokens(tag).len() > MOST_TOKENS => return Err(out.matches('\n').count() + 1),
             Segment::Tag(tag) => match (tag.starts_with("{%"), tag_name(tag)) {
                 (true, "generation") => out.push_str(&tag.replacen("generation", "with", 1)),
                 (true, "endgeneration") => out.push_str(&tag.replacen("endgeneration", "endwith", 1)),
+                (true, "set") if marks => out.push_str(&keep::rewrite(&markup::rewrite(tag))),
+                (true, "set") => out.push_str(&keep::rewrite(tag)),
                 _ if marks => out.push_str(&markup::rewrite(tag)),
                 _ => out.push_str(tag),
             },
         }
     }
-    out
+    Ok(out)
 }
 
 fn segments(source: &str) -> Vec<Segment<'_>> {
     let mut segments = Vec::new();
     let mut rest = source;
-    while let Some(at) = ["{%", "{{", "{#"].iter().filter_map(|open| rest.find(open)).min() {
+    let opens = |text: &str| {
+        let pairs = text.as_bytes().windows(2);
+        pairs.into_iter().position(|pair| pair[0] == b'{' && matches!(pair[1], b'%' | b'{' | b'#'))
+    };
+    while let Some(at) = opens(rest) {
         segments.push(Segment::Text(&rest[..at]));
         rest = &rest[at..];
         let segment = if rest.starts_with("{#") {
@@ -114,11 +129,17 @@ mod tests {
             ("a{%- generation -%}b{% endgeneration %}", "a{%- with -%}b{% endwith %}"),
             ("{%generation%}{%endgeneration%}", "{%with%}{%endwith%}"),
             ("{# {% generation %} #}", "{# {% generation %} #}"),
-            ("{% raw %}{% generation %}{%- endraw -%}{% generation %}", "{% raw %}{% generation %}{%- endraw -%}{% with %}"),
-            ("{% set a = '%}{% generation %}' %}", "{% set a = '%}{% generation %}' %}"),
-            ("{% set generation = 1 %}", "{% set generation = 1 %}"),
+            (
+                "{% raw %}{% generation %}{%- endraw -%}{% generation %}",
+                "{% raw %}{% generation %}{%- endraw -%}{% with %}",
+            ),
+            ("{% set a = '%}{% generation %}' %}", "{% set a = keep__(('%}{% generation %}')) %}"),
+            ("{% set generation = 1 %}", "{% set generation = keep__((1)) %}"),
             ("{{ {'a': {'b': 1}} }}{% generation %}", "{{ {'a': {'b': 1}} }}{% with %}"),
-            ("{{ '<'|safe + a }}{% set b = a + c %}", "{{ markup_add__('<'|safe, a) }}{% set b = markup_add__(a, c) %}"),
+            (
+                "{{ '<'|safe + a }}{% set b = a + c %}",
+                "{{ markup_add__('<'|safe, a) }}{% set b = keep__((markup_add__(a, c))) %}",
+            ),
             ("{% if generation %}", "{% if generation %}"),
             ("{% generation", "{% with"),
             ("{# open", "{# open"),
@@ -126,7 +147,13 @@ mod tests {
             ("a\r\nb\rc", "a\nb\nc"),
         ];
         for (source, expected) in cases {
-            assert_eq!(prepare(source), expected, "{source}");
+            assert_eq!(prepare(source).as_deref(), Ok(expected), "{source}");
         }
+    }
+
+    #[test]
+    fn refuses_overlong_tags() {
+        let long = format!("a\n{{{{ 1{} }}}}", "+1".repeat(super::MOST_TOKENS));
+        assert_eq!(prepare(&long), Err(2));
     }
 }

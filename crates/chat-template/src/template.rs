@@ -67,10 +67,14 @@ impl Template {
         if source.len() > limits.source_bytes {
             return Err(TemplateError::SourceTooLarge { bytes: source.len(), limit: limits.source_bytes });
         }
-        let engine_error = |e| TemplateError::from_engine(&e, &limits, limits.fuel);
-        let mut env = environment::build(&limits).map_err(engine_error)?;
-        env.add_template_owned(NAME, source::prepare(source)).map_err(engine_error)?;
-        Ok(Self { env, tokens, limits })
+        on_large_stack(|| {
+            let engine_error = |e| TemplateError::from_engine(&e, &limits, limits.fuel);
+            let mut env = environment::build(&limits).map_err(engine_error)?;
+            let prepared = source::prepare(source)
+                .map_err(|line| TemplateError::Syntax { line, message: "a tag is too long".to_owned() })?;
+            env.add_template_owned(NAME, prepared).map_err(engine_error)?;
+            Ok(Self { env, tokens, limits })
+        })
     }
 
     /// Renders the prompt for `input`. `now` is the local time that `strftime_now` prints.
@@ -101,7 +105,8 @@ impl Template {
         let input_bytes = input.messages.iter().chain(&input.tools).chain(&input.documents).chain(input.extra.values());
         let fuel_for_input =
             input_bytes.map(value::json_bytes).sum::<u64>().saturating_mul(self.limits.fuel_per_input_byte);
-        self.render_context(Value::from_pairs(context), self.limits.fuel.saturating_add(fuel_for_input))
+        let fuel = self.limits.fuel.saturating_add(fuel_for_input);
+        on_large_stack(|| self.render_context(Value::from_pairs(context), fuel))
     }
 
     fn render_context(&self, context: Value, fuel: u64) -> Result<String, TemplateError> {
@@ -113,6 +118,21 @@ impl Template {
         String::from_utf8(out.text)
             .map_err(|e| TemplateError::Failed { line: 0, message: format!("the prompt is not UTF-8: {e}") })
     }
+}
+
+/// Runs `work` on a thread of its own, because the engine and the values it makes recurse: with the limits on nesting
+/// 32 MiB are several times what is needed, while callers may have as little as 1 MiB.
+fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, TemplateError> + Send) -> Result<T, TemplateError> {
+    const STACK_BYTES: usize = 32 << 20;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("chat-template".to_owned()).stack_size(STACK_BYTES);
+        match thread.spawn_scoped(scope, work) {
+            Err(e) => Err(TemplateError::NoThread { message: e.to_string() }),
+            Ok(handle) => handle.join().unwrap_or_else(|_| {
+                Err(TemplateError::Failed { line: 0, message: "the template engine failed internally".to_owned() })
+            }),
+        }
+    })
 }
 
 /// Collects output up to a limit.

@@ -13,7 +13,7 @@ const DICT_CHANGES: [&str; 5] = ["clear", "pop", "popitem", "setdefault", "updat
 
 /// A JSON object.
 #[derive(Debug)]
-struct Dict(Value);
+pub(crate) struct Dict(Value);
 
 impl Object for Dict {
     fn repr(self: &Arc<Self>) -> ObjectRepr {

@@ -1,0 +1,182 @@
+//! A template comes with a downloaded file. Whatever it does, rendering ends with a typed error, without a crash.
+
+#![allow(clippy::unwrap_used)]
+
+use chat_template::{BuiltinTemplate, Limits, RenderInput, Template, TemplateChoice, TemplateError, TemplateTokens};
+use serde_json::json;
+
+fn now() -> chat_template::NaiveDateTime {
+    "2025-07-26T12:34:56".parse().unwrap()
+}
+
+fn limits() -> Limits {
+    Limits { fuel: 200_000, output_bytes: 1 << 20, ..Limits::default() }
+}
+
+fn input() -> RenderInput {
+    serde_json::from_value(json!({"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": true}))
+        .unwrap()
+}
+
+fn render(template: &str) -> Result<String, TemplateError> {
+    Template::parse_with_limits(template, TemplateTokens::default(), limits())?.render(&input(), now())
+}
+
+#[track_caller]
+fn refused(template: &str, code: &str) {
+    match render(template) {
+        Ok(prompt) => panic!("rendered {} bytes", prompt.len()),
+        Err(e) => assert_eq!(e.code(), code, "{e}"),
+    }
+}
+
+#[test]
+fn endless_work_ends() {
+    refused(
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "template_too_many_steps",
+    );
+    refused("{% macro r() %}{{ r() }}{% endmacro %}{{ r() }}", "template_failed");
+    refused("{% for x in [[1]] recursive %}{{ loop([[1]]) }}{% endfor %}", "template_failed");
+}
+
+#[test]
+fn huge_text_is_not_made() {
+    let doubled =
+        "{% set ns = namespace(s='x' * 64) %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}";
+    refused(doubled, "template_too_many_steps");
+    refused("{{ 'x' * 99999999 }}", "template_too_many_steps");
+    refused("{% for i in range(2000) %}{{ 'x' * 1000 }}{% endfor %}", "template_output_too_large");
+    refused("{{ 'a'.center(999999999999) }}", "template_too_many_steps");
+    refused("{{ 'a'.zfill(9223372036854775807) }}", "template_too_many_steps");
+    refused("{{ '%999999999d'|format(1) }}", "template_too_many_steps");
+    refused("{{ '{:999999999d}'.format(1) }}", "template_failed");
+    refused("{% set s = 'x' * 100000 %}{{ s.replace('x', s) }}", "template_too_many_steps");
+    refused("{% set s = 'x' * 100000 %}{{ s|join(s) }}", "template_too_many_steps");
+    refused("{{ ([1] * 999999)|tojson }}", "template_too_many_steps");
+    refused("{{ [1] * 999999 }}", "template_too_many_steps");
+}
+
+#[test]
+fn deep_and_cyclic_values_are_refused() {
+    let nest = "{% set ns = namespace(a=[]) %}{% for i in range(9999) %}{% set ns.a = [ns.a] %}{% endfor %}";
+    for used in ["", "{{ ns.a }}", "{{ ns.a|tojson }}", "{{ 'x' ~ ns.a }}", "{{ ns.a == ns.a }}", "{{ {ns.a: 1} }}"] {
+        refused(&format!("{nest}{used}"), "template_failed");
+    }
+    let cycle = "{% set ns = namespace() %}{% set ns.a = [ns] %}";
+    for used in ["", "{{ ns }}", "{{ ns.a ~ '' }}", "{{ ns.a|upper }}", "{{ ','.join(ns.a) }}"] {
+        refused(&format!("{cycle}{used}"), "template_failed");
+    }
+    refused("{% set a = namespace() %}{% set b = namespace(a=a) %}", "template_failed");
+    // The same list twice, forty times: a small structure that prints 2^40 items.
+    let shared = "{% set ns = namespace(s=[1]) %}{% for i in range(40) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}";
+    refused(shared, "template_too_many_steps");
+    // Views of views of a list.
+    let views = "{% set ns = namespace(a=[1, 2]) %}{% for i in range(9999) %}{% set ns.a = ns.a[0:2] %}{% endfor %}";
+    assert_eq!(render(&format!("{views}{{{{ ns.a|length }}}}")).as_deref(), Ok("2"));
+}
+
+#[test]
+fn malformed_and_overlong_templates_are_refused() {
+    for template in ["{{", "{% if %}", "{{ 'a }}", "{% endif %}", "{% for %}", "{{ a b }}", "{% set = %}", "{% raw %}"]
+    {
+        refused(template, "template_syntax");
+    }
+    for deep in ["(", "[", "-", "not ", "{'a':"] {
+        refused(&format!("{{{{ {}", deep.repeat(50_000)), "template_syntax");
+    }
+    for long in ["+1", "~1", ".a", "()", "|upper", "[0]"] {
+        refused(&format!("{{{{ a{} }}}}", long.repeat(40_000)), "template_syntax");
+    }
+    refused(&"{% if 1 %}".repeat(20_000), "template_syntax");
+    refused(&" ".repeat(300_000), "template_too_large");
+}
+
+#[test]
+fn other_templates_and_files_are_out_of_reach() {
+    for template in
+        ["{% include 'x' %}", "{% include 'chat_template' %}", "{% extends 'chat_template' %}", "{{ debug() }}"]
+    {
+        refused(template, "template_failed");
+    }
+}
+
+#[test]
+fn refusals_carry_the_templates_own_words() {
+    let error = render("{{ raise_exception('System role not supported') }}").unwrap_err();
+    assert_eq!(error, TemplateError::Refused { message: "System role not supported".into() });
+    // From within a macro, too.
+    let error = render("{% macro m() %}{{ raise_exception('no') }}{% endmacro %}{{ m() }}").unwrap_err();
+    assert_eq!(error, TemplateError::Refused { message: "no".into() });
+    let error = render("\n\n{{ messages.foo.bar }}").unwrap_err();
+    assert!(matches!(error, TemplateError::Failed { line: 3, .. }), "{error:?}");
+    assert!(matches!(render("a\n{% foo %}").unwrap_err(), TemplateError::Syntax { line: 2, .. }));
+}
+
+#[test]
+fn deeply_nested_conversations_are_refused() {
+    let mut nested = json!(1);
+    for _ in 0..100_000 {
+        nested = serde_json::Value::Array(vec![nested]);
+    }
+    // Dropping such a value overflows the stack of serde_json's own drop; it is a test's construct only.
+    let input = RenderInput { tools: Some(nested), ..input() };
+    let template = Template::parse("{{ tools|length }}", TemplateTokens::default()).unwrap();
+    let error = template.render(&input, now()).unwrap_err();
+    std::mem::forget(input);
+    assert_eq!(error.code(), "template_input_too_deep");
+}
+
+#[test]
+fn long_conversations_render() {
+    let message = json!({"role": "user", "content": "x".repeat(2000)});
+    let input = RenderInput { messages: vec![message; 1000], ..input() };
+    for builtin in BuiltinTemplate::ALL {
+        let template = Template::parse(builtin.source(), TemplateTokens::default()).unwrap();
+        assert!(template.render(&input, now()).unwrap().len() > 2_000_000);
+    }
+}
+
+#[test]
+fn built_in_templates_print_their_formats() {
+    let input: RenderInput = serde_json::from_value(json!({
+        "messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "U"},
+                     {"role": "assistant", "content": "A"}, {"role": "user", "content": "V"}],
+        "add_generation_prompt": true
+    }))
+    .unwrap();
+    let print = |builtin: BuiltinTemplate| {
+        let tokens = TemplateTokens { bos: "<s>".into(), eos: "</s>".into() };
+        Template::parse(builtin.source(), tokens).unwrap().render(&input, now()).unwrap()
+    };
+    assert_eq!(
+        print(BuiltinTemplate::ChatMl),
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n\
+         <|im_start|>assistant\nA<|im_end|>\n<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n"
+    );
+    assert_eq!(
+        print(BuiltinTemplate::Llama3),
+        "<s><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nU<|eot_id|>\
+         <|start_header_id|>assistant<|end_header_id|>\n\nA<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nV<|eot_id|>\
+         <|start_header_id|>assistant<|end_header_id|>\n\n"
+    );
+    assert_eq!(
+        print(BuiltinTemplate::Gemma),
+        "<s><start_of_turn>user\nS\n\nU<end_of_turn>\n<start_of_turn>model\nA<end_of_turn>\n\
+         <start_of_turn>user\nV<end_of_turn>\n<start_of_turn>model\n"
+    );
+    assert_eq!(print(BuiltinTemplate::Mistral), "<s>[INST] S\n\nU [/INST] A</s>[INST] V [/INST]");
+    assert_eq!(print(BuiltinTemplate::Plain), "<s>S\n\nUser: U\nAssistant: A\nUser: V\nAssistant:");
+}
+
+#[test]
+fn a_missing_template_is_a_named_choice() {
+    let chatml = |t: &str| matches!(t, "<|im_start|>" | "<|im_end|>");
+    assert_eq!(TemplateChoice::new(Some("{{ x }}"), chatml), TemplateChoice::Model);
+    assert_eq!(TemplateChoice::new(None, chatml), TemplateChoice::Builtin(BuiltinTemplate::ChatMl));
+    assert_eq!(TemplateChoice::new(Some(" "), |_| false), TemplateChoice::Builtin(BuiltinTemplate::Plain));
+    assert_eq!(
+        serde_json::to_value(TemplateChoice::new(None, chatml)).unwrap(),
+        json!({"source": "builtin", "template": "chat_ml"})
+    );
+}
