@@ -56,4 +56,3 @@ pub enum AppEvent {
     /// Hardware was measured again.
     Hardware { hardware: HardwareReport },
 }
-

@@ -1,0 +1,396 @@
+//! Chats and their messages. A chat is a tree: branches share a parent; `leaf` says which path is shown.
+
+use crate::error::Result;
+use crate::files::now;
+use crate::store::Store;
+use crate::wire::{AnswerStats, Chat, ChatSummary, ErrorCode, FinishReason, Message, Role, WireError};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// How long a deleted chat can be brought back.
+const BIN_MS: u64 = 30 * 24 * 3600 * 1000;
+const MAX_TITLE: usize = 200;
+/// Characters of a title made of the first message.
+const AUTO_TITLE: usize = 60;
+/// Bytes of one message; far above what any context holds.
+pub const MAX_TEXT: usize = 4 << 20;
+
+#[derive(Clone)]
+pub struct Chats {
+    store: Arc<Store>,
+}
+
+/// What is kept of an answer while it is written, and at its end.
+#[derive(Clone, Debug, Default)]
+pub struct AnswerText {
+    pub text: String,
+    pub thinking: Option<String>,
+    /// As the model wrote it.
+    pub raw: String,
+}
+
+impl Chats {
+    /// Ends what a crash cut, and empties the bin of what is too old. Returns the chat whose shown answer was cut, the
+    /// latest if several.
+    pub fn open(store: Arc<Store>) -> Result<(Chats, Option<String>)> {
+        let cut = store.transaction(|db| {
+            db.execute("DELETE FROM chats WHERE deleted < ?1", [now().saturating_sub(BIN_MS)])?;
+            let cut = db
+                .query_row(
+                    "SELECT chats.n FROM chats JOIN messages ON messages.n = chats.leaf
+                     WHERE messages.role = 'assistant' AND messages.finish IS NULL AND chats.deleted IS NULL
+                     ORDER BY chats.updated DESC LIMIT 1",
+                    [],
+                    |row| row.get::<_, i64>(0),
+                )
+                .optional()?;
+            db.execute(
+                "INSERT INTO search(rowid, text) SELECT n, text FROM messages WHERE role = 'assistant' AND finish IS NULL",
+                [],
+            )?;
+            db.execute("UPDATE messages SET finish = 'interrupted' WHERE role = 'assistant' AND finish IS NULL", [])?;
+            Ok(cut)
+        })?;
+        Ok((Chats { store }, cut.map(|n| n.to_string())))
+    }
+
+    /// Chats (or the bin), pinned first, then the latest; with words, only those that contain all of them in the title
+    /// or in one message.
+    pub fn list(&self, query: &str, deleted: bool) -> Result<Vec<ChatSummary>> {
+        let db = self.store.lock();
+        let mut found: HashMap<i64, Option<String>> = HashMap::new();
+        let words: Vec<&str> = query.split_whitespace().take(16).collect();
+        if !words.is_empty() {
+            for (chat, text) in matching_messages(&db, &words)? {
+                found.entry(chat).or_insert_with(|| Some(snippet(&text, words[0])));
+            }
+            for chat in matching_titles(&db, &words)? {
+                found.entry(chat).or_insert(None);
+            }
+        }
+        let mut statement = db.prepare_cached(
+            "SELECT n, title, pinned, updated, deleted FROM chats WHERE (deleted IS NOT NULL) = ?1
+             ORDER BY pinned DESC, updated DESC, n DESC",
+        )?;
+        let rows = statement.query_map([deleted], |row| {
+            let n: i64 = row.get(0)?;
+            Ok((
+                n,
+                ChatSummary {
+                    id: n.to_string(),
+                    title: row.get(1)?,
+                    pinned: row.get(2)?,
+                    updated: row.get(3)?,
+                    deleted: row.get(4)?,
+                    snippet: None,
+                },
+            ))
+        })?;
+        let mut list = Vec::new();
+        for row in rows {
+            let (n, mut chat) = row?;
+            match found.get_mut(&n) {
+                Some(snippet) => chat.snippet = snippet.take(),
+                None if !words.is_empty() => continue,
+                None => {}
+            }
+            list.push(chat);
+        }
+        Ok(list)
+    }
+
+    pub fn create(&self, system_prompt: &str) -> Result<String> {
+        let db = self.store.lock();
+        db.execute("INSERT INTO chats(system_prompt, updated) VALUES (?1, ?2)", params![system_prompt, now()])?;
+        Ok(db.last_insert_rowid().to_string())
+    }
+
+    /// The chat with all its branches; `running` is for the caller to fill.
+    pub fn get(&self, id: &str) -> Result<Chat> {
+        let db = self.store.lock();
+        let n = number(id)?;
+        let (title, pinned, system_prompt, leaf) = db
+            .query_row("SELECT title, pinned, system_prompt, leaf FROM chats WHERE n = ?1", [n], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, Option<i64>>(3)?))
+            })
+            .optional()?
+            .ok_or_else(|| not_found(id))?;
+        let mut statement = db.prepare_cached(&format!("{SELECT_MESSAGE} WHERE chat = ?1 ORDER BY n"))?;
+        let messages: Vec<Message> = statement.query_map([n], message)?.collect::<Result<_, _>>()?;
+        let path = path_to(&messages, leaf.map(|n| n.to_string()));
+        Ok(Chat { id: n.to_string(), title, pinned, system_prompt, messages, path, running: false })
+    }
+
+    pub fn rename(&self, id: &str, title: &str) -> Result<()> {
+        let title: String = title.trim().chars().take(MAX_TITLE).collect();
+        self.change(id, "UPDATE chats SET title = ?2 WHERE n = ?1", title)
+    }
+
+    pub fn pin(&self, id: &str, pinned: bool) -> Result<()> {
+        self.change(id, "UPDATE chats SET pinned = ?2 WHERE n = ?1", pinned)
+    }
+
+    /// Into the bin.
+    pub fn delete(&self, id: &str) -> Result<()> {
+        self.change(id, "UPDATE chats SET deleted = ?2 WHERE n = ?1", Some(now()))
+    }
+
+    pub fn restore(&self, id: &str) -> Result<()> {
+        self.change(id, "UPDATE chats SET deleted = ?2 WHERE n = ?1", None::<u64>)
+    }
+
+    pub fn set_system_prompt(&self, id: &str, text: &str) -> Result<()> {
+        check_text(text)?;
+        self.change(id, "UPDATE chats SET system_prompt = ?2 WHERE n = ?1", text)
+    }
+
+    fn change(&self, id: &str, sql: &str, value: impl rusqlite::ToSql) -> Result<()> {
+        match self.store.lock().execute(sql, params![number(id)?, value])? {
+            0 => Err(not_found(id)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Shows the branch that `message` is on, down to its latest answer.
+    pub fn select(&self, id: &str, message: &str) -> Result<()> {
+        self.store.transaction(|db| {
+            let chat = number(id)?;
+            let mut leaf = belongs(db, chat, message)?;
+            let mut next = db.prepare("SELECT MAX(n) FROM messages WHERE parent = ?1")?;
+            while let Some(child) = next.query_row([leaf], |row| row.get::<_, Option<i64>>(0))? {
+                leaf = child;
+            }
+            db.execute("UPDATE chats SET leaf = ?2 WHERE n = ?1", [chat, leaf])?;
+            Ok(())
+        })
+    }
+
+    /// A message of the user after `parent` (null: the first of a branch), shown from now on. Names the chat if it has
+    /// no name.
+    pub fn add_user(&self, chat: &str, parent: Option<&str>, text: &str) -> Result<Message> {
+        check_text(text)?;
+        self.store.transaction(|db| {
+            let n = insert(db, number(chat)?, parent, Role::User, text, None)?;
+            db.execute("INSERT INTO search(rowid, text) VALUES (?1, ?2)", params![n, text])?;
+            let title = text.trim().lines().next().unwrap_or_default();
+            let title: String = title.chars().take(AUTO_TITLE).collect();
+            db.execute("UPDATE chats SET title = ?2 WHERE n = ?1 AND title = ''", params![number(chat)?, title])?;
+            one(db, n)
+        })
+    }
+
+    /// The place for an answer after `parent`, empty so far.
+    pub fn begin_answer(&self, chat: &str, parent: &str, model: &str) -> Result<Message> {
+        self.store.transaction(|db| {
+            let n = insert(db, number(chat)?, Some(parent), Role::Assistant, "", Some(model))?;
+            one(db, n)
+        })
+    }
+
+    /// Opens an answer again that was cut; returns what there is of it.
+    pub fn reopen_answer(&self, chat: &str, id: &str) -> Result<(Message, AnswerText)> {
+        self.store.transaction(|db| {
+            let n = belongs(db, number(chat)?, id)?;
+            let found = one(db, n)?;
+            if found.role != Role::Assistant {
+                return Err(WireError::bad_argument("message", "only an answer can go on"));
+            }
+            let raw: Option<String> = db.query_row("SELECT raw FROM messages WHERE n = ?1", [n], |row| row.get(0))?;
+            db.execute("UPDATE messages SET finish = NULL WHERE n = ?1", [n])?;
+            db.execute("DELETE FROM search WHERE rowid = ?1", [n])?;
+            let kept = AnswerText {
+                raw: raw.unwrap_or_else(|| found.text.clone()),
+                text: found.text.clone(),
+                thinking: found.thinking.clone(),
+            };
+            Ok((Message { finish: None, ..found }, kept))
+        })
+    }
+
+    /// Keeps what there is of an answer that is being written.
+    pub fn save_answer(&self, id: &str, answer: &AnswerText) -> Result<()> {
+        let AnswerText { text, thinking, raw } = answer;
+        self.store.lock().execute(
+            "UPDATE messages SET text = ?2, thinking = ?3, raw = ?4 WHERE n = ?1",
+            params![number(id)?, text, thinking, raw],
+        )?;
+        Ok(())
+    }
+
+    /// The end of an answer; returns it with the chat's title.
+    pub fn end_answer(
+        &self,
+        id: &str,
+        answer: &AnswerText,
+        finish: FinishReason,
+        stats: Option<AnswerStats>,
+    ) -> Result<(Message, String)> {
+        self.store.transaction(|db| {
+            let n = number(id)?;
+            let AnswerText { text, thinking, raw } = answer;
+            let stats = stats.as_ref().map(to_json).transpose()?;
+            db.execute(
+                "UPDATE messages SET text = ?2, thinking = ?3, raw = ?4, finish = ?5, stats = ?6 WHERE n = ?1",
+                params![n, text, thinking, raw, word(&finish)?, stats],
+            )?;
+            db.execute("DELETE FROM search WHERE rowid = ?1", [n])?;
+            db.execute("INSERT INTO search(rowid, text) VALUES (?1, ?2)", params![n, text])?;
+            db.execute(
+                "UPDATE chats SET updated = ?2 WHERE n = (SELECT chat FROM messages WHERE n = ?1)",
+                params![n, now()],
+            )?;
+            let title = db.query_row(
+                "SELECT title FROM chats WHERE n = (SELECT chat FROM messages WHERE n = ?1)",
+                [n],
+                |row| row.get(0),
+            )?;
+            Ok((one(db, n)?, title))
+        })
+    }
+}
+
+const SELECT_MESSAGE: &str = "SELECT n, parent, role, text, thinking, model, created, finish, stats FROM messages";
+
+fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
+    let stats: Option<String> = row.get(8)?;
+    let role: String = row.get(2)?;
+    let finish: Option<String> = row.get(7)?;
+    Ok(Message {
+        id: row.get::<_, i64>(0)?.to_string(),
+        parent: row.get::<_, Option<i64>>(1)?.map(|n| n.to_string()),
+        role: from_word(&role).unwrap_or(Role::User),
+        text: row.get(3)?,
+        thinking: row.get(4)?,
+        model: row.get(5)?,
+        created: row.get(6)?,
+        finish: finish.map(|finish| from_word(&finish).unwrap_or(FinishReason::Interrupted)),
+        stats: stats.and_then(|text| serde_json::from_str(&text).ok()),
+    })
+}
+
+fn one(db: &Connection, n: i64) -> Result<Message> {
+    Ok(db.query_row(&format!("{SELECT_MESSAGE} WHERE n = ?1"), [n], message)?)
+}
+
+fn insert(
+    db: &Connection,
+    chat: i64,
+    parent: Option<&str>,
+    role: Role,
+    text: &str,
+    model: Option<&str>,
+) -> Result<i64> {
+    let parent = parent.map(|id| belongs(db, chat, id)).transpose()?;
+    let at = now();
+    let changed = db.execute("UPDATE chats SET updated = ?2, deleted = NULL WHERE n = ?1", params![chat, at])?;
+    if changed == 0 {
+        return Err(not_found(&chat.to_string()));
+    }
+    db.execute(
+        "INSERT INTO messages(chat, parent, role, text, model, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![chat, parent, word(&role)?, text, model, at],
+    )?;
+    let n = db.last_insert_rowid();
+    db.execute("UPDATE chats SET leaf = ?2 WHERE n = ?1", [chat, n])?;
+    Ok(n)
+}
+
+/// The number of a message, which must be one of the chat's.
+fn belongs(db: &Connection, chat: i64, message: &str) -> Result<i64> {
+    let found = db
+        .query_row("SELECT n FROM messages WHERE n = ?1 AND chat = ?2", [number(message)?, chat], |row| row.get(0))
+        .optional()?;
+    found.ok_or_else(|| WireError::new(ErrorCode::NotFound, format!("the chat has no message {message}")))
+}
+
+/// The messages from the first to `leaf`.
+pub fn path_to(messages: &[Message], leaf: Option<String>) -> Vec<String> {
+    let parents: HashMap<&str, Option<&str>> = messages.iter().map(|m| (m.id.as_str(), m.parent.as_deref())).collect();
+    let mut path = Vec::new();
+    let mut at = leaf.as_deref();
+    // A damaged file could hold a cycle; a path has every message at most once.
+    while let Some(id) = at.filter(|id| parents.contains_key(id) && path.len() < messages.len()) {
+        path.push(id.to_owned());
+        at = parents[id];
+    }
+    path.reverse();
+    path
+}
+
+fn matching_messages(db: &Connection, words: &[&str]) -> Result<Vec<(i64, String)>> {
+    let (long, short): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| word.chars().count() >= 3);
+    let mut sql = String::from("SELECT messages.chat, messages.text FROM messages WHERE 1");
+    let mut values: Vec<String> = Vec::new();
+    if !long.is_empty() {
+        let phrases: Vec<String> = long.iter().map(|word| format!("\"{}\"", word.replace('"', "\"\""))).collect();
+        values.push(phrases.join(" AND "));
+        sql.push_str(" AND n IN (SELECT rowid FROM search WHERE search MATCH ?)");
+    }
+    for word in short {
+        values.push(like(word));
+        sql.push_str(" AND text LIKE ? ESCAPE '\\'");
+    }
+    sql.push_str(" ORDER BY n DESC");
+    let mut statement = db.prepare(&sql)?;
+    let rows = statement.query_map(rusqlite::params_from_iter(values), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn matching_titles(db: &Connection, words: &[&str]) -> Result<Vec<i64>> {
+    let conditions = vec!["title LIKE ? ESCAPE '\\'"; words.len()].join(" AND ");
+    let mut statement = db.prepare(&format!("SELECT n FROM chats WHERE {conditions}"))?;
+    let values = words.iter().map(|word| like(word));
+    let rows = statement.query_map(rusqlite::params_from_iter(values), |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn like(word: &str) -> String {
+    format!("%{}%", word.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"))
+}
+
+/// The text around the first place where `word` is.
+fn snippet(text: &str, word: &str) -> String {
+    let chars: Vec<char> = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).collect();
+    let lower = |c: &char| c.to_lowercase().next().unwrap_or(*c);
+    let wanted: Vec<char> = word.chars().map(|c| lower(&c)).collect();
+    let folded: Vec<char> = chars.iter().map(lower).collect();
+    let at = folded.windows(wanted.len().max(1)).position(|window| window == wanted).unwrap_or(0);
+    let (from, to) = (at.saturating_sub(30), (at + wanted.len() + 60).min(chars.len()));
+    let mut snippet: String = chars[from..to].iter().collect();
+    if from > 0 {
+        snippet.insert(0, '…');
+    }
+    if to < chars.len() {
+        snippet.push('…');
+    }
+    snippet
+}
+
+fn check_text(text: &str) -> Result<()> {
+    if text.len() > MAX_TEXT {
+        return Err(WireError::bad_argument("text", "the text is too long").numbers(text.len() as u64, MAX_TEXT as u64));
+    }
+    Ok(())
+}
+
+fn number(id: &str) -> Result<i64> {
+    id.parse().map_err(|_| WireError::bad_argument("id", format!("{id:?} is no id")))
+}
+
+fn not_found(id: &str) -> WireError {
+    WireError::new(ErrorCode::NotFound, format!("there is no chat {id}"))
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| WireError::internal(error.to_string()))
+}
+
+/// An enum without fields as its wire name.
+fn word<T: serde::Serialize>(value: &T) -> Result<String> {
+    to_json(value).map(|text| text.trim_matches('"').to_owned())
+}
+
+fn from_word<T: serde::de::DeserializeOwned>(word: &str) -> Option<T> {
+    serde_json::from_value(word.into()).ok()
+}

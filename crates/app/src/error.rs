@@ -1,0 +1,133 @@
+//! [`WireError`] is this crate's error: everything that can go wrong ends as a code, numbers and an English sentence.
+
+use crate::wire::{ErrorCode, WireError};
+use std::path::Path;
+
+pub type Result<T, E = WireError> = std::result::Result<T, E>;
+
+impl WireError {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> WireError {
+        WireError { code, message: message.into(), needed: None, available: None, subject: None, retry_after: None }
+    }
+
+    pub fn internal(message: impl Into<String>) -> WireError {
+        WireError::new(ErrorCode::Internal, message)
+    }
+
+    pub fn bad_argument(name: &str, message: impl Into<String>) -> WireError {
+        WireError::new(ErrorCode::BadArgument, message).about(name)
+    }
+
+    pub fn about(mut self, subject: impl Into<String>) -> WireError {
+        self.subject = Some(subject.into());
+        self
+    }
+
+    pub fn numbers(mut self, needed: u64, available: u64) -> WireError {
+        (self.needed, self.available) = (Some(needed), Some(available));
+        self
+    }
+
+    /// A failed file operation on `path`.
+    pub fn file(path: &Path, error: &std::io::Error) -> WireError {
+        let code = match error.kind() {
+            std::io::ErrorKind::NotFound => ErrorCode::FileMissing,
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorCode::DiskFull,
+            _ => ErrorCode::FileAccess,
+        };
+        WireError::new(code, format!("{}: {error}", path.display())).about(path.display().to_string())
+    }
+}
+
+impl std::fmt::Display for WireError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for WireError {}
+
+impl From<rusqlite::Error> for WireError {
+    fn from(error: rusqlite::Error) -> WireError {
+        let code = match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => ErrorCode::DiskFull,
+            _ => ErrorCode::Storage,
+        };
+        WireError::new(code, format!("the data base of chats failed: {error}"))
+    }
+}
+
+impl From<hub::HubError> for WireError {
+    fn from(error: hub::HubError) -> WireError {
+        use hub::{HubError as H, Needs};
+        let message = error.to_string();
+        let new = |code| WireError::new(code, message.clone());
+        match error {
+            H::Offline { host, .. } | H::Interrupted { host, .. } => new(ErrorCode::Offline).about(host),
+            H::Gated { repo, needs: Needs::Token } => new(ErrorCode::NeedsToken).about(repo),
+            H::Gated { repo, needs: Needs::Terms } => new(ErrorCode::NeedsTerms).about(repo),
+            H::TokenRefused => new(ErrorCode::NeedsToken),
+            H::NotFound { what } => new(ErrorCode::NotFound).about(what),
+            H::RateLimited { retry_after } => {
+                WireError { retry_after: retry_after.map(|d| d.as_secs().max(1)), ..new(ErrorCode::RateLimited) }
+            }
+            H::DiskFull { folder, needed, free } => {
+                new(ErrorCode::DiskFull).numbers(needed, free).about(folder.display().to_string())
+            }
+            H::FileTooLarge { folder, size } => {
+                WireError { needed: Some(size), ..new(ErrorCode::DiskFull) }.about(folder.display().to_string())
+            }
+            H::Checksum { file, .. } => new(ErrorCode::ChecksumMismatch).about(file),
+            H::Cancelled => new(ErrorCode::Cancelled),
+            H::Busy { .. } => new(ErrorCode::Busy),
+            H::BadName { name, .. } => new(ErrorCode::BadArgument).about(name),
+            H::Header { file, .. } => new(ErrorCode::FileInvalid).about(file),
+            H::Io { path, source } => WireError::file(&path, &source),
+            H::Server { .. } | H::Protocol { .. } | H::TooLarge { .. } | H::Tls { .. } => new(ErrorCode::HubAnswer),
+        }
+    }
+}
+
+impl From<weights::WeightsError> for WireError {
+    fn from(error: weights::WeightsError) -> WireError {
+        use weights::WeightsError as W;
+        let message = error.to_string();
+        let new = |code| WireError::new(code, message.clone());
+        let about = |code, path: &Path| new(code).about(path.display().to_string());
+        match &error {
+            W::NotFound { path } | W::MissingPart { path, .. } => about(ErrorCode::FileMissing, path),
+            W::PermissionDenied { path } | W::InUse { path } | W::Io { path, .. } | W::MapFailed { path, .. } => {
+                about(ErrorCode::FileAccess, path)
+            }
+            W::Truncated { path, file_len, needed } => {
+                about(ErrorCode::FileTruncated, path).numbers(*needed, *file_len)
+            }
+            W::Changed { path, expected, found } => about(ErrorCode::FileTruncated, path).numbers(*expected, *found),
+            W::Unreadable { path } => about(ErrorCode::FileTruncated, path),
+            W::OutOfMemory { bytes, .. } => WireError { needed: Some(*bytes), ..new(ErrorCode::RamFull) },
+            W::Lock { bytes, limit, .. } => {
+                WireError { needed: Some(*bytes), available: *limit, ..new(ErrorCode::RamFull) }
+            }
+            W::NotAFile { path } | W::NotGguf { path, .. } | W::Invalid { path, .. } => {
+                about(ErrorCode::FileInvalid, path)
+            }
+            W::PartName { path, .. } | W::WrongPart { path, .. } | W::TooManyParts { path, .. } => {
+                about(ErrorCode::FileInvalid, path)
+            }
+            _ => new(ErrorCode::Internal),
+        }
+    }
+}
+
+impl From<model::ModelError> for WireError {
+    fn from(error: model::ModelError) -> WireError {
+        use model::ModelError as M;
+        let message = error.to_string();
+        let (code, subject) = match error {
+            M::UnknownArchitecture { found, .. } => (ErrorCode::ModelUnsupported, Some(found)),
+            M::Unsupported(_) => (ErrorCode::ModelUnsupported, None),
+            _ => (ErrorCode::FileInvalid, None),
+        };
+        WireError { subject, ..WireError::new(code, message) }
+    }
+}

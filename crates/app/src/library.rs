@@ -1,0 +1,319 @@
+//! Installed models: GGUF files in our folder, in the user's folders, in the Hugging Face cache and beside the program.
+
+use crate::error::Result;
+use crate::store::Store;
+use crate::wire::{ErrorCode, InstalledModel, ModelSource, WireError};
+use model::Model;
+use rusqlite::{OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// Bounds for folders that anybody can fill.
+const MAX_DEPTH: usize = 6;
+const MAX_FILES: usize = 10_000;
+/// Descriptions kept for planning.
+const MAX_DESCRIBED: usize = 16;
+
+/// Where to look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Folders {
+    pub models: PathBuf,
+    pub extra: Vec<PathBuf>,
+    pub hf_cache: Option<PathBuf>,
+    pub bundled: Vec<PathBuf>,
+}
+
+pub struct Library {
+    store: Arc<Store>,
+    /// By path: what the header says, or why it cannot be used.
+    facts: Mutex<HashMap<PathBuf, (Stamp, Result<Facts>)>>,
+    described: Mutex<HashMap<PathBuf, (Stamp, Arc<Model>)>>,
+}
+
+/// Changes when a file is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    len: u64,
+    /// Unix milliseconds.
+    modified: u64,
+}
+
+/// What the list shows of a header.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Facts {
+    architecture: String,
+    parameters: u64,
+    context_max: u32,
+    layers: u32,
+}
+
+struct Found {
+    path: PathBuf,
+    source: ModelSource,
+    repo: Option<String>,
+}
+
+impl Library {
+    pub fn new(store: Arc<Store>) -> Library {
+        Library { store, facts: Mutex::default(), described: Mutex::default() }
+    }
+
+    /// All models, by name.
+    pub fn list(&self, folders: &Folders) -> Result<Vec<InstalledModel>> {
+        let mut seen = HashSet::new();
+        let mut models = Vec::new();
+        for found in find(folders) {
+            let real = fs::canonicalize(&found.path).unwrap_or_else(|_| found.path.clone());
+            if seen.insert(real) {
+                models.push(self.installed(found)?);
+            }
+        }
+        models.sort_by_cached_key(|model| (model.name.to_lowercase(), model.path.clone()));
+        Ok(models)
+    }
+
+    /// # Errors
+    /// [`ErrorCode::FileMissing`] if there is no such model any more.
+    pub fn get(&self, folders: &Folders, id: &str) -> Result<InstalledModel> {
+        let found = find(folders).into_iter().find(|found| id_of(&found.path) == id);
+        let found = found.ok_or_else(|| {
+            WireError::new(
+                ErrorCode::FileMissing,
+                "the model is not in the library any more: its file was moved or deleted",
+            )
+        })?;
+        self.installed(found)
+    }
+
+    fn installed(&self, found: Found) -> Result<InstalledModel> {
+        let Found { path, source, repo } = found;
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        // "-00001-of-00003" is 15 bytes of ASCII.
+        let parts = parts_of(&path);
+        let name = if parts.len() > 1 { stem[..stem.len() - 15].to_owned() } else { stem };
+        let bytes = parts.iter().filter_map(|part| fs::metadata(part).ok()).map(|meta| meta.len()).sum();
+        let (facts, problem) = match self.facts(&path) {
+            Ok(facts) => (Some(facts), None),
+            Err(problem) => (None, Some(problem)),
+        };
+        let id = id_of(&path);
+        let last_used =
+            self.store.lock().query_row("SELECT at FROM used WHERE model = ?1", [&id], |row| row.get(0)).optional()?;
+        Ok(InstalledModel {
+            id,
+            quant: hub::quant_of(&name),
+            name,
+            path: path.display().to_string(),
+            source,
+            repo,
+            architecture: facts.as_ref().map(|facts| facts.architecture.clone()),
+            parameters: facts.as_ref().map(|facts| facts.parameters),
+            bytes,
+            context_max: facts.as_ref().map(|facts| facts.context_max),
+            layers: facts.as_ref().map(|facts| facts.layers),
+            last_used,
+            problem,
+        })
+    }
+
+    pub fn mark_used(&self, id: &str) -> Result<()> {
+        self.store.lock().execute(
+            "INSERT INTO used(model, at) VALUES (?1, ?2) ON CONFLICT(model) DO UPDATE SET at = excluded.at",
+            params![id, crate::files::now()],
+        )?;
+        Ok(())
+    }
+
+    /// The model's description, for planning; read once per file.
+    pub fn describe(&self, path: &Path) -> Result<Arc<Model>> {
+        let stamp = stamp(path)?;
+        if let Some((known, model)) = lock(&self.described).get(path)
+            && *known == stamp
+        {
+            return Ok(model.clone());
+        }
+        let model = Arc::new(model::describe(&weights::read_header(path)?)?);
+        let mut described = lock(&self.described);
+        if described.len() >= MAX_DESCRIBED {
+            described.clear();
+        }
+        described.insert(path.to_owned(), (stamp, model.clone()));
+        Ok(model)
+    }
+
+    fn facts(&self, path: &Path) -> Result<Facts> {
+        let stamp = stamp(path)?;
+        if let Some((known, facts)) = lock(&self.facts).get(path)
+            && *known == stamp
+            // A missing part may have come since.
+            && facts.is_ok()
+        {
+            return facts.clone();
+        }
+        let facts = match self.remembered(path, stamp)? {
+            Some(facts) if parts_of(path).iter().all(|part| part.exists()) => Ok(facts),
+            _ => self.read_facts(path, stamp),
+        };
+        lock(&self.facts).insert(path.to_owned(), (stamp, facts.clone()));
+        facts
+    }
+
+    fn read_facts(&self, path: &Path, stamp: Stamp) -> Result<Facts> {
+        let model = self.describe(path)?;
+        let facts = Facts {
+            architecture: model.architecture.clone(),
+            parameters: model.parameters,
+            context_max: model.context_length,
+            layers: model.layers.len() as u32 + 1,
+        };
+        let text = serde_json::to_string(&facts).map_err(|error| WireError::internal(error.to_string()))?;
+        self.store.lock().execute(
+            "INSERT OR REPLACE INTO headers(path, len, modified, facts) VALUES (?1, ?2, ?3, ?4)",
+            params![key(path), stamp.len, stamp.modified, text],
+        )?;
+        Ok(facts)
+    }
+
+    fn remembered(&self, path: &Path, stamp: Stamp) -> Result<Option<Facts>> {
+        let text: Option<String> = self
+            .store
+            .lock()
+            .query_row(
+                "SELECT facts FROM headers WHERE path = ?1 AND len = ?2 AND modified = ?3",
+                params![key(path), stamp.len, stamp.modified],
+                |row| row.get(0),
+            )
+            .optional()?;
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    /// Deletes the files of a model of our own folder, and the folders that are empty then.
+    ///
+    /// # Errors
+    /// [`ErrorCode::BadArgument`] for a model that lies elsewhere: others' files are never deleted.
+    pub fn remove(&self, folders: &Folders, id: &str) -> Result<()> {
+        let model = self.get(folders, id)?;
+        let path = Path::new(&model.path);
+        let root = fs::canonicalize(&folders.models).map_err(|error| WireError::file(&folders.models, &error))?;
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let folder = fs::canonicalize(folder).map_err(|error| WireError::file(folder, &error))?;
+        if model.source != ModelSource::Library || !folder.starts_with(&root) {
+            return Err(WireError::bad_argument("id", "only models in Headroom's own folder are deleted here"));
+        }
+        // The first part first: without it nobody takes the rest for a model.
+        for part in parts_of(path) {
+            match fs::remove_file(&part) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(WireError::file(&part, &error));
+                }
+                _ => {}
+            }
+        }
+        let mut empty = folder.as_path();
+        // Fails, as it should, on the first folder that holds something.
+        while empty != root && empty.starts_with(&root) && fs::remove_dir(empty).is_ok() {
+            let Some(parent) = empty.parent() else { break };
+            empty = parent;
+        }
+        Ok(())
+    }
+}
+
+/// Stable as long as the file stays where it is.
+pub fn id_of(path: &Path) -> String {
+    Sha256::digest(key(path).as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn key(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Only a cache: whatever a panic left in it is whole.
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn stamp(path: &Path) -> Result<Stamp> {
+    let meta = fs::metadata(path).map_err(|error| WireError::file(path, &error))?;
+    let modified = meta.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    Ok(Stamp { len: meta.len(), modified: modified.map_or(0, |since| since.as_millis() as u64) })
+}
+
+/// All files of the model whose first file is `path`.
+pub fn parts_of(path: &Path) -> Vec<PathBuf> {
+    let names = path.file_name().and_then(|name| name.to_str()).and_then(gguf::split_file_names);
+    names.map_or_else(
+        || vec![path.to_owned()],
+        |names| names.into_iter().map(|name| path.with_file_name(name)).collect(),
+    )
+}
+
+/// First files of models.
+fn find(folders: &Folders) -> Vec<Found> {
+    let mut found = Vec::new();
+    for path in walk(&folders.models) {
+        let repo = repo_of(&folders.models, &path);
+        found.push(Found { path, source: ModelSource::Library, repo });
+    }
+    for folder in &folders.extra {
+        found.extend(walk(folder).into_iter().map(|path| Found { path, source: ModelSource::Folder, repo: None }));
+    }
+    for model in folders.hf_cache.as_deref().map(hub::cached_models).unwrap_or_default() {
+        let files = model.files.into_iter().filter(|file| is_model(&file.path));
+        found.extend(files.map(|file| Found {
+            path: file.path,
+            source: ModelSource::HfCache,
+            repo: Some(model.repo.clone()),
+        }));
+    }
+    let bundled = folders.bundled.iter().filter(|path| path.is_file());
+    found.extend(bundled.map(|path| Found { path: path.clone(), source: ModelSource::Bundled, repo: None }));
+    found
+}
+
+/// "owner/name" of a file that was downloaded to `models/owner/name/...`.
+fn repo_of(models: &Path, path: &Path) -> Option<String> {
+    let inside = path.strip_prefix(models).ok()?;
+    let mut parts = inside.parent()?.components().map(|part| part.as_os_str().to_str());
+    let repo = format!("{}/{}", parts.next()??, parts.next()??);
+    hub::check_repo(&repo).ok().map(|()| repo)
+}
+
+/// GGUF files below a folder (or the file itself) that are models, of a split one the first.
+fn walk(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    if root.is_file() {
+        return if is_model(root) { vec![root.to_owned()] } else { found };
+    }
+    let mut folders = vec![(root.to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let Ok(meta) = fs::metadata(&path) else { continue };
+            let hidden = entry.file_name().to_string_lossy().starts_with('.');
+            if meta.is_dir() && depth < MAX_DEPTH && !hidden && entry.file_name() != hub::STAGING {
+                folders.push((path, depth + 1));
+            } else if meta.is_file() && is_model(&path) {
+                found.push(path);
+            }
+            if found.len() >= MAX_FILES {
+                return found;
+            }
+        }
+    }
+    found
+}
+
+fn is_model(path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
+    let lower = name.to_ascii_lowercase();
+    lower.ends_with(".gguf")
+        && !lower.contains("mmproj")
+        && !lower.contains("imatrix")
+        && gguf::split_file_names(name).is_none_or(|names| names[0] == name)
+}

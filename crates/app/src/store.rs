@@ -1,0 +1,153 @@
+//! The data base of chats, downloads and remembered headers: SQLite, opened by one program at a time.
+//!
+//! WAL with `synchronous = FULL`: what a command has answered survives a power cut, and an answer that is being written
+//! costs four small syncs a second.
+
+use crate::error::Result;
+use crate::files::set_aside;
+use crate::wire::{ErrorCode, WireError};
+use rusqlite::Connection;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard};
+
+/// Step `n` makes schema `n + 1` of schema `n`.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE chats (
+        n INTEGER PRIMARY KEY AUTOINCREMENT,
+        title TEXT NOT NULL DEFAULT '',
+        pinned INTEGER NOT NULL DEFAULT 0,
+        system_prompt TEXT NOT NULL DEFAULT '',
+        updated INTEGER NOT NULL,
+        deleted INTEGER,
+        -- The last message of the path that is shown.
+        leaf INTEGER
+    );
+    CREATE TABLE messages (
+        n INTEGER PRIMARY KEY AUTOINCREMENT,
+        chat INTEGER NOT NULL REFERENCES chats(n) ON DELETE CASCADE,
+        parent INTEGER REFERENCES messages(n) ON DELETE CASCADE,
+        role TEXT NOT NULL,
+        text TEXT NOT NULL,
+        thinking TEXT,
+        -- An answer as the model wrote it, marks of thinking included: to go on where it was cut.
+        raw TEXT,
+        model TEXT,
+        created INTEGER NOT NULL,
+        finish TEXT,
+        stats TEXT
+    );
+    CREATE INDEX messages_by_chat ON messages(chat);
+    CREATE INDEX messages_by_parent ON messages(parent);
+    -- Trigrams find Japanese too, which has no spaces between words. Rows: finished messages, by messages.n.
+    CREATE VIRTUAL TABLE search USING fts5(text, tokenize = 'trigram');
+    CREATE TRIGGER forget_message AFTER DELETE ON messages BEGIN DELETE FROM search WHERE rowid = old.n; END;
+    CREATE TABLE downloads (
+        n INTEGER PRIMARY KEY AUTOINCREMENT,
+        quant TEXT NOT NULL,
+        -- hub::DownloadRequest as JSON
+        request TEXT NOT NULL,
+        state TEXT NOT NULL,
+        bytes INTEGER NOT NULL DEFAULT 0
+    );
+    -- What headers say, so that a folder of models is listed without reading them again.
+    CREATE TABLE headers (
+        path TEXT PRIMARY KEY,
+        len INTEGER NOT NULL,
+        modified INTEGER NOT NULL,
+        facts TEXT NOT NULL
+    );
+    CREATE TABLE used (model TEXT PRIMARY KEY, at INTEGER NOT NULL);
+"];
+
+pub struct Store {
+    connection: Mutex<Connection>,
+}
+
+impl Store {
+    /// Opens or makes the data base. One that is damaged is kept under another name and a new one made.
+    ///
+    /// # Errors
+    /// It cannot be opened, was written by a newer version, or the damaged one cannot be moved.
+    pub fn open(path: &Path) -> Result<Store> {
+        match open(path) {
+            Ok(connection) => Ok(Store { connection: Mutex::new(connection) }),
+            Err(error) if is_damaged(&error) => {
+                let aside = set_aside(path)?;
+                for suffix in ["-wal", "-shm"] {
+                    let beside = |path: &Path| std::path::PathBuf::from(format!("{}{suffix}", path.display()));
+                    // SQLite finds the journal of the copy by its name.
+                    let _ = std::fs::rename(beside(path), beside(&aside));
+                }
+                tracing::error!("the data base was damaged ({error}); it is kept as {}", aside.display());
+                let connection = open(path).map_err(Failure::wire)?;
+                Ok(Store { connection: Mutex::new(connection) })
+            }
+            Err(error) => Err(error.wire()),
+        }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic in another thread rolled its transaction back; the connection is usable.
+        self.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Runs `work` in one transaction.
+    pub fn transaction<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let value = work(&transaction)?;
+        transaction.commit()?;
+        Ok(value)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("integrity check: {0}")]
+    Damaged(String),
+    #[error("the chats were written by a newer version of Headroom (schema {0}); install that version")]
+    Newer(usize),
+}
+
+impl Failure {
+    fn wire(self) -> WireError {
+        match self {
+            Failure::Sqlite(error) => error.into(),
+            other => WireError::new(ErrorCode::Storage, other.to_string()),
+        }
+    }
+}
+
+fn is_damaged(failure: &Failure) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match failure {
+        Failure::Sqlite(error) => matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)),
+        Failure::Damaged(_) => true,
+        Failure::Newer(_) => false,
+    }
+}
+
+fn open(path: &Path) -> Result<Connection, Failure> {
+    let mut connection = Connection::open(path)?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if check != "ok" {
+        return Err(Failure::Damaged(check));
+    }
+    let version: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version > MIGRATIONS.len() {
+        return Err(Failure::Newer(version));
+    }
+    for (done, step) in MIGRATIONS.iter().enumerate().skip(version) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", done + 1)?;
+        transaction.commit()?;
+    }
+    Ok(connection)
+}
