@@ -1,26 +1,30 @@
+use crate::SamplerError;
 use serde::{Deserialize, Serialize};
 
-/// How tokens are chosen. Defaults are those of the field.
+/// Sampling parameters. [`Sampler::new`](crate::Sampler::new) checks them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Params {
-    /// 0: always the likeliest token. Otherwise logits are divided by it.
+    /// Divides the logits, 0 to 100. 0: always the likeliest token.
     pub temperature: f32,
-    /// Only the likeliest `top_k` tokens; 0: all.
+    /// Keep this many of the likeliest tokens. 0: all.
     pub top_k: u32,
-    /// Only the likeliest tokens that together reach this probability; 1: all.
+    /// Keep the fewest tokens whose probabilities sum to this, 0 to 1. 1: all.
     pub top_p: f32,
-    /// Only tokens at least this likely, relative to the likeliest; 0: all.
+    /// Keep tokens at least this many times as likely as the likeliest, 0 to 1. 0: all.
     pub min_p: f32,
-    /// Logits of recent tokens are divided (if positive) or multiplied by it; 1: off.
+    /// Divides positive and multiplies negative logits of recent tokens, 0.01 to 100. 1: off.
     pub repeat_penalty: f32,
-    /// How many of the last tokens the penalties look at; 0: off.
+    /// How many of the last tokens the three penalties look at. 0: none.
     pub repeat_last_n: u32,
-    /// Subtracted from the logits of recent tokens, once; 0: off.
+    /// Subtracted from the logit of a recent token, -100 to 100. 0: off.
     pub presence_penalty: f32,
-    /// Subtracted from the logits of recent tokens for each time they occur; 0: off.
+    /// Subtracted from the logit of a recent token once per occurrence, -100 to 100. 0: off.
     pub frequency_penalty: f32,
+    /// The same seed gives the same tokens.
     pub seed: u64,
+    /// Added to the logit of a token, -100 to 100. Tokens outside the vocabulary are ignored.
+    pub logit_bias: Vec<(u32, f32)>,
 }
 
 impl Default for Params {
@@ -35,33 +39,35 @@ impl Default for Params {
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             seed: 0,
+            logit_bias: Vec::new(),
         }
     }
-}
-
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum SamplerError {
-    #[error("{name} is {value}; it must be {allowed}")]
-    OutOfRange { name: &'static str, value: f32, allowed: &'static str },
-    #[error("the model gave no usable logits (all are NaN or minus infinity): its file may be damaged")]
-    NoLogits,
 }
 
 impl Params {
-    /// # Errors
-    /// A value outside its range, or not a number.
-    pub fn check(&self) -> Result<(), SamplerError> {
-        let checks: [(&'static str, f32, bool, &'static str); 6] = [
-            ("temperature", self.temperature, (0.0..=100.0).contains(&self.temperature), "from 0 to 100"),
-            ("top_p", self.top_p, (0.0..=1.0).contains(&self.top_p), "from 0 to 1"),
-            ("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "from 0 to 1"),
-            ("repeat_penalty", self.repeat_penalty, (0.01..=100.0).contains(&self.repeat_penalty), "from 0.01 to 100"),
-            ("presence_penalty", self.presence_penalty, self.presence_penalty.abs() <= 100.0, "from -100 to 100"),
-            ("frequency_penalty", self.frequency_penalty, self.frequency_penalty.abs() <= 100.0, "from -100 to 100"),
-        ];
-        match checks.into_iter().find(|(_, _, good, _)| !good) {
-            Some((name, value, _, allowed)) => Err(SamplerError::OutOfRange { name, value, allowed }),
-            None => Ok(()),
-        }
+    /// Names the first parameter that is outside its range.
+    pub fn validate(&self) -> Result<(), SamplerError> {
+        in_range("temperature", self.temperature, 0.0, 100.0)?;
+        in_range("top_p", self.top_p, 0.0, 1.0)?;
+        in_range("min_p", self.min_p, 0.0, 1.0)?;
+        in_range("repeat_penalty", self.repeat_penalty, 0.01, 100.0)?;
+        in_range("presence_penalty", self.presence_penalty, -100.0, 100.0)?;
+        in_range("frequency_penalty", self.frequency_penalty, -100.0, 100.0)?;
+        self.logit_bias.iter().try_for_each(|&(_, bias)| in_range("logit_bias", bias, -100.0, 100.0))
     }
+
+    pub(crate) fn penalizes(&self) -> bool {
+        self.repeat_last_n > 0
+            && (self.repeat_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0)
+    }
+}
+
+/// NaN is in no range.
+fn in_range(name: &'static str, value: f32, min: f32, max: f32) -> Result<(), SamplerError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    // Through text: 0.01 as f32 is 0.009999999776 as f64.
+    let widen = |x: f32| x.to_string().parse().unwrap_or(f64::from(x));
+    Err(SamplerError::OutOfRange { name, value: widen(value), min: widen(min), max: widen(max) })
 }
