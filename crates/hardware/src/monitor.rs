@@ -1,0 +1,105 @@
+//! Live figures: what changes from second to second.
+
+use nvml_wrapper::Nvml;
+use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
+use serde::Serialize;
+use sysinfo::System;
+
+use crate::process::{MemoryWatch, ProcessMemory};
+use crate::{memory, nvml};
+
+/// One GPU now.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GpuSample {
+    pub index: u32,
+    pub vram_total: u64,
+    pub vram_free: u64,
+    /// Bytes that this process holds, where the driver tells.
+    pub own_vram: Option<u64>,
+    /// Share of the last sampling period in which it worked, 0 to 1.
+    pub load: Option<f32>,
+    /// Degrees Celsius.
+    pub temperature: Option<u32>,
+}
+
+/// The machine and this process now, in bytes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sample {
+    pub ram_total: u64,
+    pub ram_available: u64,
+    pub process: ProcessMemory,
+    /// Share of all cores' time since the last sample, 0 to 1; `None` in the first one.
+    pub cpu_load: Option<f32>,
+    pub gpus: Vec<GpuSample>,
+}
+
+/// Takes samples. Keeps what is costly to set up.
+#[derive(Debug)]
+pub struct Monitor {
+    system: Option<System>,
+    nvml: Option<Nvml>,
+    watch: MemoryWatch,
+    samples: u64,
+}
+
+impl Monitor {
+    /// Connects to the system and, where it works, to the GPU driver.
+    pub fn new() -> Self {
+        Self { system: memory::system(), nvml: nvml::connect().ok(), watch: MemoryWatch::start(), samples: 0 }
+    }
+
+    /// Figures of this moment. Processor load needs at least 0.2 s between samples.
+    pub fn sample(&mut self) -> Sample {
+        let memory = memory::probe(self.system.as_mut());
+        let cpu_load = self.system.as_mut().map(|system| {
+            system.refresh_cpu_usage();
+            system.global_cpu_usage() / 100.0
+        });
+        self.samples += 1;
+        Sample {
+            ram_total: memory.total(),
+            ram_available: memory.available(),
+            process: self.watch.memory(),
+            cpu_load: cpu_load.filter(|load| self.samples > 1 && load.is_finite()),
+            gpus: self.nvml.as_ref().map(gpus).unwrap_or_default(),
+        }
+    }
+}
+
+impl Default for Monitor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn gpus(nvml: &Nvml) -> Vec<GpuSample> {
+    let own = std::process::id();
+    let sample = |index| {
+        let device = nvml.device_by_index(index).ok()?;
+        let memory = device.memory_info().ok()?;
+        Some(GpuSample {
+            index,
+            vram_total: memory.total,
+            vram_free: memory.free,
+            own_vram: nvml::processes(nvml, &device)
+                .and_then(|all| all.iter().find(|p| p.pid == own).map_or(Some(0), |p| p.vram)),
+            load: device.utilization_rates().ok().map(|rates| rates.gpu as f32 / 100.0),
+            temperature: device.temperature(TemperatureSensor::Gpu).ok(),
+        })
+    };
+    (0..nvml.device_count().unwrap_or(0)).filter_map(sample).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn samples_are_plausible() {
+        let mut monitor = super::Monitor::new();
+        let first = monitor.sample();
+        assert!(first.ram_available > 0 && first.ram_available <= first.ram_total);
+        assert_eq!(first.cpu_load, None);
+        let second = monitor.sample();
+        assert!(second.cpu_load.is_none_or(|load| (0.0..=1.01).contains(&load)));
+        assert!(first.gpus.iter().all(|gpu| gpu.vram_free <= gpu.vram_total));
+    }
+}
