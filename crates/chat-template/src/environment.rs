@@ -6,7 +6,7 @@ use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
 
 use crate::error::Refusal;
 use crate::limits::Limits;
-use crate::{filters, keep, markup, methods, python};
+use crate::{filters, keep, methods, operators, python};
 
 /// Nested macro calls and recursive loops. Each may nest a value as deep as an expression can (150 levels).
 const RECURSION_LIMIT: usize = 120;
@@ -37,7 +37,7 @@ pub(crate) fn build(limits: &Limits) -> Result<Environment<'static>, Error> {
     // Prints the engine's state.
     env.remove_global("debug");
     env.add_function("cycler", |items: Rest<Value>| minijinja_contrib::globals::cycler(items.0));
-    env.add_function(markup::ADD, markup::add);
+    operators::add_functions(&mut env, depth);
     keep::add(&mut env, depth);
     env.set_recursion_limit(RECURSION_LIMIT);
     env.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {

@@ -1,6 +1,10 @@
 //! Messages to prompt through the model's Jinja template; reasoning split from answers.
+//!
+//! Templates are written for Jinja2 as transformers sets it up. [`Template`] runs them on minijinja, with Python's way of
+//! printing, its methods and `json.dumps` added, and within [`Limits`], because a template comes with a downloaded file.
 
 mod builtin;
+mod capabilities;
 pub mod conformance;
 mod environment;
 mod error;
@@ -9,8 +13,8 @@ mod harmony;
 mod json;
 mod keep;
 mod limits;
-mod markup;
 mod methods;
+mod operators;
 mod python;
 mod reasoning;
 mod source;
@@ -20,6 +24,7 @@ mod tokens;
 mod value;
 
 pub use builtin::{BuiltinTemplate, TemplateChoice};
+pub use capabilities::Capabilities;
 pub use chrono::NaiveDateTime;
 pub use error::TemplateError;
 pub use limits::Limits;

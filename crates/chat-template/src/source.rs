@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::tokens::tokens;
-use crate::{keep, markup};
+use crate::{keep, operators};
 
 /// Most words, literals and operators in one tag: the engine's parser recurses with the length of an expression.
 const MOST_TOKENS: usize = 4096;
@@ -21,7 +21,7 @@ enum Segment<'a> {
 /// - Line ends become `\n`, as in Jinja2's lexer.
 /// - `{% generation %}` blocks become scopes. They mark what the assistant said, for training, and print their body.
 /// - Values are checked before they are assigned (see [`keep`]).
-/// - Sums are rewritten where text is marked as safe (see [`markup`]).
+/// - Operators that the engine does differently become calls (see [`operators`]).
 ///
 /// # Errors
 /// The line of a tag with more than [`MOST_TOKENS`] parts.
@@ -31,7 +31,7 @@ pub(crate) fn prepare(source: &str) -> Result<String, usize> {
         false => source.into(),
     };
     let segments = segments(&source);
-    let marks = segments.iter().any(|s| matches!(s, Segment::Tag(tag) if markup::marks(tag)));
+    let marks = segments.iter().any(|s| matches!(s, Segment::Tag(tag) if operators::marks(tag)));
     let mut out = String::with_capacity(source.len());
     for segment in segments {
         match segment {
@@ -40,10 +40,8 @@ pub(crate) fn prepare(source: &str) -> Result<String, usize> {
             Segment::Tag(tag) => match (tag.starts_with("{%"), tag_name(tag)) {
                 (true, "generation") => out.push_str(&tag.replacen("generation", "with", 1)),
                 (true, "endgeneration") => out.push_str(&tag.replacen("endgeneration", "endwith", 1)),
-                (true, "set") if marks => out.push_str(&keep::rewrite(&markup::rewrite(tag))),
-                (true, "set") => out.push_str(&keep::rewrite(tag)),
-                _ if marks => out.push_str(&markup::rewrite(tag)),
-                _ => out.push_str(tag),
+                (true, "set") => out.push_str(&keep::rewrite(&operators::rewrite(tag, marks))),
+                _ => out.push_str(&operators::rewrite(tag, marks)),
             },
         }
     }
@@ -136,10 +134,7 @@ mod tests {
             ("{% set a = '%}{% generation %}' %}", "{% set a = keep__(('%}{% generation %}')) %}"),
             ("{% set generation = 1 %}", "{% set generation = keep__((1)) %}"),
             ("{{ {'a': {'b': 1}} }}{% generation %}", "{{ {'a': {'b': 1}} }}{% with %}"),
-            (
-                "{{ '<'|safe + a }}{% set b = a + c %}",
-                "{{ markup_add__('<'|safe, a) }}{% set b = keep__((markup_add__(a, c))) %}",
-            ),
+            ("{{ '<'|safe + a }}{% set b = a + c %}", "{{ add__('<'|safe, a) }}{% set b = keep__((add__(a, c))) %}"),
             ("{% if generation %}", "{% if generation %}"),
             ("{% generation", "{% with"),
             ("{# open", "{# open"),

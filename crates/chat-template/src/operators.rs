@@ -1,0 +1,236 @@
+//! Operators that the engine does differently from Jinja2. Tags get them rewritten to calls of functions:
+//! - `a ~ b` prints both sides like Python ([`CONCAT`]).
+//! - `a + b` escapes what is added to text marked as safe: `"<"|safe + "<"` is `<&lt;`, even where nothing else is
+//!   escaped ([`ADD`]). Only templates that mark text have it rewritten.
+
+use minijinja::value::{Rest, Value};
+use minijinja::{Environment, Error, State};
+
+use crate::python;
+use crate::tokens::tokens;
+
+const CONCAT: &str = "concat__";
+const ADD: &str = "add__";
+
+/// Adds the functions; what is printed is nested at most `depth` levels.
+pub(crate) fn add_functions(env: &mut Environment<'_>, depth: usize) {
+    env.add_function(CONCAT, move |state: &mut State<'_, '_>, operands: Rest<Value>| -> Result<String, Error> {
+        let mut text = String::new();
+        for operand in operands.iter() {
+            match operand.as_str() {
+                Some(part) => text.push_str(part),
+                None => text.push_str(&python::str(state, operand, depth)?),
+            }
+        }
+        Ok(text)
+    });
+    env.add_function(ADD, add);
+}
+
+/// Adds from left to right: sums, concatenations, and escaping concatenations with safe text.
+fn add(state: &mut State<'_, '_>, operands: Rest<Value>) -> Result<Value, Error> {
+    let mut operands = operands.0.into_iter();
+    let mut sum = operands.next().unwrap_or_default();
+    for operand in operands {
+        let text = sum.as_str().zip(operand.as_str());
+        sum = match text.filter(|_| sum.is_safe() || operand.is_safe()) {
+            Some((a, b)) => {
+                state.consume_fuel((a.len() + b.len()) as u64 / 16)?;
+                let side = |value: &Value, text: &str| if value.is_safe() { text.to_owned() } else { escape(text) };
+                Value::from_safe_string(side(&sum, a) + &side(&operand, b))
+            }
+            None => {
+                let context = Value::from_pairs([("a", sum), ("b", operand)]);
+                state.env().compile_expression("a + b")?.eval(context)?
+            }
+        };
+    }
+    Ok(sum)
+}
+
+/// markupsafe's `escape`.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '\'' => out.push_str("&#39;"),
+            '"' => out.push_str("&#34;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Whether a tag marks text as safe.
+pub(crate) fn marks(tag: &str) -> bool {
+    let tokens: Vec<&str> = tokens(tag).into_iter().filter(|t| !t.trim().is_empty()).collect();
+    tokens.windows(2).any(|pair| pair[0] == "|" && matches!(pair[1], "safe" | "escape" | "e" | "forceescape"))
+}
+
+/// Rewrites the operators in a tag (`{{ ... }}` or `{% ... %}`), `+` only with `sums`.
+pub(crate) fn rewrite(tag: &str, sums: bool) -> String {
+    let mut out = String::with_capacity(tag.len() + 32);
+    Rewriter { tokens: tokens(tag), at: 0, sums }.level(&mut out);
+    out
+}
+
+struct Rewriter<'a> {
+    tokens: Vec<&'a str>,
+    at: usize,
+    sums: bool,
+}
+
+impl Rewriter<'_> {
+    /// Rewrites up to the bracket that closes this level.
+    fn level(&mut self, out: &mut String) {
+        let mut terms = Terms::default();
+        // What a sign and a `not` mean depends on what stands before them.
+        let mut previous = "";
+        while let Some(&token) = self.tokens.get(self.at) {
+            self.at += 1;
+            let binary = !(previous.is_empty() || is_operator(previous) || ends_terms(previous));
+            match token {
+                "(" | "[" | "{" => {
+                    let term = terms.last();
+                    term.push_str(token);
+                    self.level(term);
+                    if let Some(close) = self.tokens.get(self.at) {
+                        terms.last().push_str(close);
+                        self.at += 1;
+                        previous = close;
+                    }
+                    continue;
+                }
+                ")" | "]" | "}" => {
+                    self.at -= 1;
+                    break;
+                }
+                "~" => terms.next(token),
+                "+" | "-" if binary => terms.next(token),
+                "not" if previous == "is" => terms.last().push_str(token),
+                _ if ends_terms(token) => {
+                    std::mem::take(&mut terms).write(self.sums, out);
+                    out.push_str(token);
+                }
+                _ => terms.last().push_str(token),
+            }
+            if !token.trim().is_empty() {
+                previous = token;
+            }
+        }
+        terms.write(self.sums, out);
+    }
+}
+
+/// Terms with the operator before each, `+`, `-` or `~`; the first has none.
+#[derive(Default)]
+struct Terms<'a>(Vec<(&'a str, String)>);
+
+impl<'a> Terms<'a> {
+    fn next(&mut self, operator: &'a str) {
+        self.last();
+        self.0.push((operator, String::new()));
+    }
+
+    fn last(&mut self) -> &mut String {
+        if self.0.is_empty() {
+            self.0.push(("", String::new()));
+        }
+        let last = self.0.len() - 1;
+        &mut self.0[last].1
+    }
+
+    fn write(self, sums: bool, out: &mut String) {
+        // Without a term between two operators it is an error, which the engine reports.
+        let complete = self.0.iter().all(|(_, term)| !term.trim().is_empty());
+        let mut concats: Vec<(&str, Vec<String>)> = Vec::new();
+        for (operator, term) in self.0 {
+            match concats.last_mut() {
+                Some((_, terms)) if operator == "~" => terms.push(term),
+                _ => concats.push((operator, vec![term])),
+            }
+        }
+        let call_concat = |terms: Vec<String>| if complete { call(CONCAT, terms) } else { terms.join("~") };
+        // A sum that also subtracts is of numbers and stays as it is.
+        let adds = concats.len() > 1 && concats.iter().skip(1).all(|(operator, _)| *operator == "+");
+        if sums && adds && complete {
+            out.push_str(&call(ADD, concats.into_iter().map(|(_, terms)| call_concat(terms)).collect()));
+        } else {
+            for (operator, terms) in concats {
+                out.push_str(operator);
+                out.push_str(&call_concat(terms));
+            }
+        }
+    }
+}
+
+/// A call with these arguments; a single one stays alone. Space around them stays outside: it may be all that
+/// separates two words.
+fn call(function: &str, arguments: Vec<String>) -> String {
+    let (Some(first), Some(last)) = (arguments.first(), arguments.last()) else { return String::new() };
+    if arguments.len() == 1 {
+        return first.clone();
+    }
+    let before = &first[..first.len() - first.trim_start().len()];
+    let after = &last[last.trim_end().len()..];
+    let trimmed: Vec<&str> = arguments.iter().map(|a| a.trim()).collect();
+    format!("{before}{function}({}){after}", trimmed.join(", "))
+}
+
+/// Whether a token binds less than `+`, so that a sum cannot go on beyond it. Tests (`is`) bind more.
+fn ends_terms(token: &str) -> bool {
+    const SYMBOLS: [&str; 18] =
+        [",", ":", "=", "==", "!=", "<", ">", "<=", ">=", "{{", "{{-", "}}", "-}}", "{%", "{%-", "{%+", "%}", "-%}"];
+    const WORDS: [&str; 12] =
+        ["and", "or", "not", "in", "if", "elif", "else", "set", "for", "recursive", "print", "do"];
+    SYMBOLS.contains(&token) || WORDS.contains(&token) || token == "+%}"
+}
+
+/// Whether a sign after this token is a prefix.
+fn is_operator(token: &str) -> bool {
+    matches!(token, "~" | "*" | "/" | "//" | "%" | "**" | "|" | "-" | "+" | "." | "is")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rewrites_operators() {
+        let cases = [
+            ("{{ a + b }}", "{{ add__(a, b) }}"),
+            ("{{- 'x'|safe + t['a' + b] + 'y' -}}", "{{- add__('x'|safe, t[add__('a', b)], 'y') -}}"),
+            ("{% set x = a + b if c + d == e else -1 %}", "{% set x = add__(a, b) if add__(c, d) == e else -1 %}"),
+            ("{{ n - 1 + 2 }}", "{{ n - 1 + 2 }}"),
+            ("{{ +1 }}", "{{ +1 }}"),
+            ("{{ a ~ b + c * d }}", "{{ add__(concat__(a, b), c * d) }}"),
+            ("{{ a - b ~ c }}", "{{ a - concat__(b, c) }}"),
+            ("{{ a ~ -1 ~ 'x' }}", "{{ concat__(a, -1, 'x') }}"),
+            ("{{ f(a + b, c=d ~ e) }}", "{{ f(add__(a, b), c=concat__(d, e)) }}"),
+            ("{{ {'k': {'l': a + b}} }}", "{{ {'k': {'l': add__(a, b)}} }}"),
+            ("{{ a is not none ~ 'b' }}", "{{ concat__(a is not none, 'b') }}"),
+            ("{{ not a ~ b }}", "{{ not concat__(a, b) }}"),
+            ("{{ (a) ~ [b][0] }}", "{{ concat__((a), [b][0]) }}"),
+            ("{{ (a) - 1 }}", "{{ (a) - 1 }}"),
+            ("{%+ if 'a + b' in x ~ y +%}", "{%+ if 'a + b' in concat__(x, y) +%}"),
+            ("{{ a + b", "{{ add__(a, b)"),
+            ("{{ a + }}", "{{ a + }}"),
+            ("{{ a ~ ~ b }}", "{{ a ~ ~ b }}"),
+        ];
+        for (tag, expected) in cases {
+            assert_eq!(rewrite(tag, true), expected);
+            assert_eq!(tokens(tag).concat(), tag);
+        }
+        assert_eq!(rewrite("{{ a + b ~ c }}", false), "{{ a + concat__(b, c) }}");
+    }
+
+    #[test]
+    fn finds_marks() {
+        assert!(marks("{{ a | safe }}"));
+        assert!(marks("{{ a|e }}"));
+        assert!(!marks("{{ safe | upper }}"));
+    }
+}
