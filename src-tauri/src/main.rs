@@ -1,3 +1,133 @@
-fn main() {
-    tauri::Builder::default().run(tauri::generate_context!()).expect("x");
+//! The desktop shell: a window, its permissions and its commands. Whatever the program does is in the crate `app`.
+#![cfg_attr(not(debug_assertions), windows_subsystem = "windows")]
+
+mod commands;
+mod environment;
+mod flags;
+
+use app::{App, AppConfig};
+use clap::Parser;
+use flags::Flags;
+use std::sync::Arc;
+use tauri::{AppHandle, Emitter, Manager, RunEvent, WebviewWindowBuilder, Wry};
+use tauri_plugin_dialog::{DialogExt, MessageDialogKind};
+use tauri_plugin_window_state::StateFlags;
+
+fn main() -> anyhow::Result<()> {
+    let flags = Flags::parse();
+    environment::prepare(&flags)?;
+    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
+    let mut builder = tauri::Builder::default();
+    // Must be the first plugin. With a data folder of its own, a second program is meant.
+    if flags.data_dir.is_none() {
+        builder = builder.plugin(tauri_plugin_single_instance::init(|handle, _, _| show(handle)));
+    }
+    // The window is shown when its page is there, not when it was shown the last time.
+    let remembered = StateFlags::all() & !StateFlags::VISIBLE;
+    let program = builder
+        .plugin(tauri_plugin_window_state::Builder::new().with_state_flags(remembered).build())
+        .plugin(tauri_plugin_dialog::init())
+        .plugin(tauri_plugin_opener::init())
+        .invoke_handler(tauri::generate_handler![
+            commands::startup,
+            commands::settings_get,
+            commands::settings_set,
+            commands::hub_token_set,
+            commands::hardware,
+            commands::hardware_measure,
+            commands::monitor_start,
+            commands::monitor_stop,
+            commands::library,
+            commands::library_remove,
+            commands::library_reveal,
+            commands::library_open,
+            commands::hub_recommended,
+            commands::hub_search,
+            commands::hub_model,
+            commands::hub_plan,
+            commands::downloads,
+            commands::download_start,
+            commands::download_pause,
+            commands::download_resume,
+            commands::download_cancel,
+            commands::plan,
+            commands::model_load,
+            commands::model_unload,
+            commands::model_load_cancel,
+            commands::model_state,
+            commands::set_gpu_layers,
+            commands::chats,
+            commands::chat,
+            commands::chat_create,
+            commands::chat_rename,
+            commands::chat_pin,
+            commands::chat_delete,
+            commands::chat_restore,
+            commands::chat_set_system_prompt,
+            commands::chat_select,
+            commands::chat_send,
+            commands::chat_stop,
+            commands::open_link,
+        ])
+        .on_page_load(|window, payload| {
+            if payload.event() == tauri::webview::PageLoadEvent::Finished {
+                show(window.app_handle());
+            }
+        })
+        .setup(move |tauri| {
+            match open(tauri.handle(), &flags) {
+                Ok(()) => {}
+                Err(error) => fail(tauri.handle(), &error),
+            }
+            Ok(())
+        })
+        .build(tauri::generate_context!())?;
+    program.run(|handle, event| {
+        if let (RunEvent::Exit, Some(app)) = (event, handle.try_state::<Arc<App>>()) {
+            tauri::async_runtime::block_on(app.close());
+        }
+    });
+    Ok(())
+}
+
+/// Opens the app, then the window on it.
+fn open(handle: &AppHandle<Wry>, flags: &Flags) -> anyhow::Result<()> {
+    let events = handle.clone();
+    let config = AppConfig {
+        // An event without a window to hear it is lost, as it should be.
+        events: Arc::new(move |event| drop(events.emit("headroom", event))),
+        runtime: tauri::async_runtime::handle().inner().clone(),
+        ..environment::config(handle, flags)?
+    };
+    let app = App::open(config)?;
+    handle.manage(app.clone());
+    if let Some(model) = flags.demo.clone() {
+        tauri::async_runtime::spawn(async move {
+            // The window tells a failed load.
+            if let Err(error) = app.open_demo(&model).await {
+                tracing::error!("{error}");
+            }
+        });
+    }
+    let windows = &handle.config().app.windows;
+    for window in windows {
+        WebviewWindowBuilder::from_config(handle, window)?.build()?;
+    }
+    Ok(())
+}
+
+fn show(handle: &AppHandle<Wry>) {
+    if let Some(window) = handle.get_webview_window("main") {
+        let _ = window.unminimize();
+        let _ = window.show();
+        let _ = window.set_focus();
+    }
+}
+
+/// Says why there is no window, and ends.
+fn fail(handle: &AppHandle<Wry>, error: &anyhow::Error) {
+    eprintln!("{error:#}");
+    let handle = handle.clone();
+    let dialog = handle.dialog().message(format!("{error:#}")).title("Headroom").kind(MessageDialogKind::Error);
+    dialog.show(move |_| handle.exit(1));
 }

@@ -1,9 +1,26 @@
 //! Use cases, wire types, error codes, settings, chats and the model folder. Knows no Tauri and no terminal.
+//!
+//! [`App`] has one method for each command of the window. Nothing here reads the environment or keeps global state:
+//! [`AppConfig`] says everything. Work that blocks runs on threads of its own; a panic in it becomes a [`wire::WireError`].
 
+mod answer;
+mod app;
 mod chats;
+mod discover;
+mod downloads;
 mod error;
 mod files;
 mod library;
+mod machine;
+mod models;
+mod plans;
+mod prompt;
+mod session;
 mod settings;
 mod store;
+mod stream;
+mod talk;
 pub mod wire;
+
+pub use app::{App, AppConfig};
+pub use talk::AnswerSink;

@@ -88,8 +88,10 @@ pub struct Chat {
 #[derive(Clone, Debug, Deserialize, TS)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Turn {
-    /// A new message after the last one of the path (or after `parent`, which makes a branch: an edit).
+    /// A new message after the last one of the path, or after `parent`.
     Send { text: String, parent: Option<String> },
+    /// A message of the user said otherwise, as a branch beside it.
+    Edit { message: String, text: String },
     /// Another answer to the same message.
     Regenerate { message: String },
     /// Go on where an answer was cut.

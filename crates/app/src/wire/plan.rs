@@ -61,7 +61,8 @@ pub struct MemoryParts {
 #[derive(Clone, Debug, PartialEq, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct Reason {
-    /// "noGpu", "vramHoldsLayers", "kvDominates", "ramShort", "contextReduced", ...
+    /// "noAccelerator", "allOnAccelerator", "acceleratorHolds", "acceleratorTooSmall", "beyondAccelerator",
+    /// "contextReduced", "contextBeyondTraining", "weightsFromDisk", "ramShort", "kvLarge"
     pub code: String,
     /// English.
     pub text: String,
@@ -75,8 +76,9 @@ pub struct Reason {
 pub struct Forecast {
     pub tg_low: f64,
     pub tg_high: f64,
-    pub pp_low: f64,
-    pub pp_high: f64,
+    /// Null where only the speed of answers is known.
+    pub pp_low: Option<f64>,
+    pub pp_high: Option<f64>,
 }
 
 /// Commands `plan` (installed model) and part of `hub_model`. Takes below 16 ms.

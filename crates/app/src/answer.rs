@@ -1,0 +1,179 @@
+//! Writing an answer: prompt, tokens, and what to do when the context is full. Runs on the engine's thread.
+
+use crate::error::Result;
+use crate::prompt::{Prompt, Said};
+use crate::session::Session;
+use crate::wire::{AnswerStats, ContextPolicy, ErrorCode, FinishReason, RecoveryNotice, WireError};
+use engine::{Cancel, Event, Finish, Request};
+use std::time::Instant;
+use tokenizer::Encode;
+
+/// A conversation to be answered.
+pub struct Task {
+    /// System prompt (if any) and messages, the user's last one at the end.
+    pub messages: Vec<Said>,
+    /// What the model has written of this answer already.
+    pub begun: String,
+    pub sampling: sampler::Params,
+    pub max_tokens: Option<u32>,
+    pub policy: ContextPolicy,
+}
+
+/// What happens meanwhile, in order.
+#[derive(Debug)]
+pub enum Step {
+    /// The text that the answer continues; once.
+    Prompt(String),
+    Reading {
+        done: u32,
+        total: u32,
+    },
+    Text(String),
+    Dropped {
+        turns: u32,
+        tokens: u32,
+    },
+    Recovery(RecoveryNotice),
+}
+
+/// Writes the answer; blocks.
+///
+/// # Errors
+/// [`ErrorCode::ContextFull`] with numbers if not even the prompt fits, and failures of template, file and host.
+pub fn write(
+    session: &Session,
+    mut task: Task,
+    cancel: &Cancel,
+    on_step: &mut dyn FnMut(Step),
+) -> Result<(FinishReason, AnswerStats)> {
+    let context = session.context();
+    let tokenizer = session.engine.tokenizer();
+    let begun = Encode { add_special: false, parse_special: true };
+    let mut answer = if task.begun.is_empty() { Vec::new() } else { tokenizer.encode(&task.begun, begun) };
+    let mut stats = Stats::new(context);
+    // Room that dropping turns must leave, so that it is not done for every token.
+    let room = (context / 8).clamp(1, 512);
+    let mut prompt = render(session, &task.messages)?;
+    on_step(Step::Prompt(prompt.text.clone()));
+    let mut made = 0;
+    loop {
+        make_room(session, &mut task, &mut prompt, answer.len() as u32 + room, on_step)?;
+        let needed = prompt.ids.len() + answer.len();
+        if needed >= context as usize {
+            let text = format!("the conversation has {needed} tokens, the context holds {context}");
+            return Err(WireError::new(ErrorCode::ContextFull, text).numbers(needed as u64 + 1, context.into()));
+        }
+        let ids: Vec<u32> = prompt.ids.iter().chain(&answer).copied().collect();
+        let request = Request {
+            prompt: ids,
+            sampling: task.sampling.clone(),
+            max_tokens: task.max_tokens.map(|max| max.saturating_sub(made)),
+            ignore_eog: false,
+        };
+        let completion = session.engine.generate(request, cancel, &mut |event| match event {
+            Event::Prompt { done, total, .. } => on_step(Step::Reading { done, total }),
+            Event::Token { text, .. } => {
+                stats.token();
+                on_step(Step::Text(text));
+            }
+            Event::Recovered(recovery) => on_step(Step::Recovery(session.notice(&recovery, true))),
+        })?;
+        stats.add(&completion);
+        made += completion.ids.len() as u32;
+        answer.extend(&completion.ids);
+        let reason = match completion.finish {
+            Finish::EndOfGeneration => FinishReason::End,
+            Finish::Length => FinishReason::Length,
+            Finish::Cancelled => FinishReason::Stopped,
+            Finish::ContextFull => {
+                let can_go_on = task.policy == ContextPolicy::DropOldest && oldest_turn(&task.messages).is_some();
+                if can_go_on && !completion.ids.is_empty() {
+                    continue;
+                }
+                FinishReason::ContextFull
+            }
+        };
+        return Ok((reason, stats.done()));
+    }
+}
+
+fn render(session: &Session, messages: &[Said]) -> Result<Prompt> {
+    session.format.prompt(session.engine.tokenizer(), messages, chrono::Local::now().naive_local())
+}
+
+/// Leaves out the oldest turns, if that is the user's wish, until `room` tokens are free behind the prompt.
+fn make_room(
+    session: &Session,
+    task: &mut Task,
+    prompt: &mut Prompt,
+    room: u32,
+    on_step: &mut dyn FnMut(Step),
+) -> Result<()> {
+    if task.policy != ContextPolicy::DropOldest {
+        return Ok(());
+    }
+    let (before, mut turns) = (prompt.ids.len(), 0);
+    while prompt.ids.len() as u64 + u64::from(room) > u64::from(session.context()) {
+        let Some(turn) = oldest_turn(&task.messages) else { break };
+        task.messages.drain(turn);
+        turns += 1;
+        *prompt = render(session, &task.messages)?;
+    }
+    if turns > 0 {
+        let tokens = before.saturating_sub(prompt.ids.len()) as u32;
+        on_step(Step::Dropped { turns, tokens });
+    }
+    Ok(())
+}
+
+/// The first message of the user and the answers to it, unless it is the last one.
+fn oldest_turn(messages: &[Said]) -> Option<std::ops::Range<usize>> {
+    let first = messages.iter().position(|said| said.role != "system")?;
+    let next = messages.iter().skip(first + 1).position(|said| said.role == "user")?;
+    Some(first..first + 1 + next)
+}
+
+struct Stats {
+    started: Instant,
+    first_token_ms: Option<f64>,
+    prompt_seconds: f64,
+    generation_seconds: f64,
+    /// Tokens of the prompt that were computed.
+    computed: u32,
+    shown: AnswerStats,
+}
+
+impl Stats {
+    fn new(context: u32) -> Stats {
+        Stats {
+            started: Instant::now(),
+            first_token_ms: None,
+            prompt_seconds: 0.0,
+            generation_seconds: 0.0,
+            computed: 0,
+            shown: AnswerStats { context, ..AnswerStats::default() },
+        }
+    }
+
+    fn token(&mut self) {
+        self.first_token_ms.get_or_insert_with(|| self.started.elapsed().as_secs_f64() * 1e3);
+    }
+
+    fn add(&mut self, completion: &engine::Completion) {
+        self.shown.prompt_tokens = completion.prompt_tokens;
+        self.shown.reused_tokens = completion.reused_tokens;
+        self.shown.answer_tokens += completion.ids.len() as u32;
+        self.shown.context_used = completion.context_used;
+        self.computed += completion.prompt_tokens - completion.reused_tokens.min(completion.prompt_tokens);
+        self.prompt_seconds += completion.prompt_seconds;
+        self.generation_seconds += completion.generation_seconds;
+    }
+
+    fn done(mut self) -> AnswerStats {
+        let rate = |count: u32, seconds: f64| if seconds > 0.0 { f64::from(count) / seconds } else { 0.0 };
+        self.shown.first_token_ms = self.first_token_ms.unwrap_or(0.0);
+        self.shown.tokens_per_second = rate(self.shown.answer_tokens, self.generation_seconds);
+        self.shown.prompt_tokens_per_second = rate(self.computed, self.prompt_seconds);
+        self.shown
+    }
+}

@@ -1,0 +1,406 @@
+//! The app: what holds everything together. One method per command of the window; see also `models.rs` and `talk.rs`.
+
+use crate::chats::Chats;
+use crate::discover::{Discover, Installed};
+use crate::downloads::Downloads;
+use crate::error::Result;
+use crate::library::{Folders, Library};
+use crate::machine::Machine;
+use crate::session::Session;
+use crate::settings::{self, SettingsFile};
+use crate::store::Store;
+use crate::wire::*;
+use engine::Cancel;
+use hub::{Hub, HubConfig, Secret};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// Everything that the app is told; it asks nobody else.
+pub struct AppConfig {
+    /// Settings, chats, downloads; made if it is not there.
+    pub data_dir: PathBuf,
+    /// Where downloads go unless the settings say otherwise.
+    pub models_dir: PathBuf,
+    /// The Hub's address unless the settings say otherwise (HF_ENDPOINT); null: the public one.
+    pub endpoint: Option<String>,
+    /// A token for this run (HF_TOKEN); one stored by the user comes first.
+    pub token: Option<String>,
+    pub hf_cache_dir: Option<PathBuf>,
+    pub bundled_models: Vec<PathBuf>,
+    /// Offers a test device of so many bytes that takes layers.
+    pub test_device: Option<u64>,
+    pub system_language: Language,
+    pub events: Arc<dyn Fn(AppEvent) + Send + Sync>,
+    /// Where background work runs; it must have its I/O and time drivers.
+    pub runtime: tokio::runtime::Handle,
+}
+
+pub struct App {
+    pub(crate) config: AppConfig,
+    pub(crate) settings_file: SettingsFile,
+    pub(crate) settings: Mutex<Settings>,
+    pub(crate) chats: Chats,
+    pub(crate) library: Library,
+    pub(crate) machine: Arc<Machine>,
+    discover: Discover,
+    downloads: Downloads,
+    hub: Arc<HubSource>,
+    pub(crate) slot: Mutex<Slot>,
+    /// One load or unload at a time.
+    pub(crate) loading: tokio::sync::Mutex<()>,
+    pub(crate) answer: Mutex<Option<RunningAnswer>>,
+    monitoring: Arc<AtomicBool>,
+    interrupted_chat: Option<String>,
+    open_chat: Mutex<Option<String>>,
+    /// Held while the app runs, so that no other program works on the same data.
+    _lock: File,
+}
+
+/// The loaded model.
+pub(crate) enum Slot {
+    None,
+    Loading { model_id: String, name: String, progress: f32, cancel: Cancel },
+    Ready(Arc<Session>),
+    Failed { model_id: String, name: String, error: WireError },
+}
+
+pub(crate) struct RunningAnswer {
+    pub chat: String,
+    pub cancel: Cancel,
+}
+
+/// Makes Hub clients as the settings are now.
+struct HubSource {
+    endpoint: Mutex<Option<String>>,
+    token: Mutex<Option<String>>,
+    cache_dir: Option<PathBuf>,
+}
+
+impl HubSource {
+    fn hub(&self) -> Result<Hub> {
+        let endpoint = lock(&self.endpoint).clone().unwrap_or_else(|| hub::DEFAULT_ENDPOINT.to_owned());
+        let mut config = HubConfig::new(settings::endpoint_url(&endpoint)?);
+        config.token = lock(&self.token).clone().map(Secret::new);
+        config.cache_dir = self.cache_dir.clone();
+        Ok(Hub::new(config)?)
+    }
+}
+
+impl App {
+    /// Opens the data folder and goes on with what was left: downloads run again, a cut answer is marked.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Busy`] if another program has the folder open; a folder that cannot be used.
+    pub fn open(config: AppConfig) -> Result<Arc<App>> {
+        let folder = &config.data_dir;
+        std::fs::create_dir_all(folder).map_err(|error| WireError::file(folder, &error))?;
+        let lock_file = exclusive(&folder.join("headroom.lock"))?;
+        let settings_file = SettingsFile::new(folder);
+        let settings = settings_file.load()?;
+        let store = Arc::new(Store::open(&folder.join("headroom.db"))?);
+        let (chats, interrupted_chat) = Chats::open(store.clone())?;
+        let hub = Arc::new(HubSource {
+            endpoint: Mutex::new(settings.hub_endpoint.clone().or_else(|| config.endpoint.clone())),
+            token: Mutex::new(settings_file.token()?.or_else(|| config.token.clone())),
+            cache_dir: config.hf_cache_dir.clone(),
+        });
+        let source = hub.clone();
+        let downloads = Downloads::open(
+            store.clone(),
+            Arc::new(move || source.hub()),
+            config.events.clone(),
+            config.runtime.clone(),
+        )?;
+        Ok(Arc::new(App {
+            machine: Arc::new(Machine::new(folder, config.test_device)),
+            settings: Mutex::new(settings),
+            settings_file,
+            chats,
+            library: Library::new(store),
+            discover: Discover::default(),
+            downloads,
+            hub,
+            slot: Mutex::new(Slot::None),
+            loading: tokio::sync::Mutex::new(()),
+            answer: Mutex::new(None),
+            monitoring: Arc::new(AtomicBool::new(false)),
+            interrupted_chat,
+            open_chat: Mutex::new(None),
+            config,
+            _lock: lock_file,
+        }))
+    }
+
+    pub fn startup(self: &Arc<Self>) -> Startup {
+        if !self.machine.was_measured() {
+            let app = self.clone();
+            self.config.runtime.spawn(async move {
+                if let Err(error) = app.hardware_measure().await {
+                    tracing::warn!("{error}");
+                }
+            });
+        }
+        Startup {
+            version: env!("CARGO_PKG_VERSION").into(),
+            settings: self.settings_get(),
+            system_language: self.config.system_language,
+            model: self.model_state(),
+            downloads: self.downloads(),
+            open_chat: lock(&self.open_chat).clone(),
+            interrupted_chat: self.interrupted_chat.clone(),
+        }
+    }
+
+    /// Makes the window show this chat first.
+    pub fn show_first(&self, chat: String) {
+        *lock(&self.open_chat) = Some(chat);
+    }
+
+    pub(crate) fn emit(&self, event: AppEvent) {
+        (self.config.events)(event);
+    }
+
+    // Settings
+
+    pub fn settings_get(&self) -> Settings {
+        lock(&self.settings).clone()
+    }
+
+    /// Checks, keeps and applies the settings; returns them as they are now.
+    pub async fn settings_set(self: &Arc<Self>, settings: Settings) -> Result<Settings> {
+        settings::check(&settings)?;
+        let app = self.clone();
+        blocking(move || {
+            let mut current = lock(&app.settings);
+            // The token has a command of its own.
+            let new = Settings { has_hub_token: current.has_hub_token, ..settings };
+            app.settings_file.save(&new)?;
+            *lock(&app.hub.endpoint) = new.hub_endpoint.clone().or_else(|| app.config.endpoint.clone());
+            let folders_changed = folders(&app.config, &current) != folders(&app.config, &new);
+            *current = new.clone();
+            drop(current);
+            if folders_changed {
+                app.emit(AppEvent::Library);
+            }
+            Ok(new)
+        })
+        .await
+    }
+
+    pub async fn hub_token_set(self: &Arc<Self>, token: Option<String>) -> Result<Settings> {
+        let app = self.clone();
+        blocking(move || {
+            app.settings_file.set_token(token.as_deref())?;
+            let stored = app.settings_file.token()?;
+            let mut settings = lock(&app.settings);
+            settings.has_hub_token = stored.is_some();
+            *lock(&app.hub.token) = stored.or_else(|| app.config.token.clone());
+            Ok(settings.clone())
+        })
+        .await
+    }
+
+    // Hardware
+
+    pub async fn hardware(self: &Arc<Self>) -> Result<HardwareReport> {
+        let app = self.clone();
+        blocking(move || Ok(app.machine.report(&app.folders().models))).await
+    }
+
+    /// Measures bandwidths again (a few seconds).
+    pub async fn hardware_measure(self: &Arc<Self>) -> Result<HardwareReport> {
+        let app = self.clone();
+        blocking(move || {
+            let models = app.folders().models;
+            // The folder may not exist before the first download; its parent is on the same disk.
+            let disk = models.ancestors().find(|folder| folder.is_dir()).map(Path::to_owned);
+            app.machine.measure(disk)?;
+            let hardware = app.machine.report(&models);
+            app.emit(AppEvent::Hardware { hardware: hardware.clone() });
+            Ok(hardware)
+        })
+        .await
+    }
+
+    /// Sends live figures every second until [`App::monitor_stop`].
+    pub fn monitor_start(self: &Arc<Self>) {
+        if self.monitoring.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let app = self.clone();
+        self.config.runtime.spawn(async move {
+            while app.monitoring.load(Ordering::Acquire) {
+                let sampler = app.clone();
+                let sample = blocking(move || {
+                    let own_vram = sampler.session().ok().map(|session| session.engine.placement().accelerator_used);
+                    Ok(sampler.machine.sample(own_vram))
+                });
+                if let Ok(sample) = sample.await {
+                    app.emit(AppEvent::Monitor { sample });
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+
+    pub fn monitor_stop(&self) {
+        self.monitoring.store(false, Ordering::Release);
+    }
+
+    // Library
+
+    pub(crate) fn folders(&self) -> Folders {
+        folders(&self.config, &lock(&self.settings))
+    }
+
+    pub async fn library(self: &Arc<Self>) -> Result<Vec<InstalledModel>> {
+        let app = self.clone();
+        blocking(move || app.library.list(&app.folders())).await
+    }
+
+    /// Deletes a model of our own folder.
+    pub async fn library_remove(self: &Arc<Self>, id: String) -> Result<()> {
+        let app = self.clone();
+        blocking(move || {
+            let in_use = match &*lock(&app.slot) {
+                Slot::Loading { model_id, .. } => *model_id == id,
+                Slot::Ready(session) => session.model_id == id,
+                _ => false,
+            };
+            if in_use {
+                return Err(WireError::new(ErrorCode::Busy, "the model is loaded: unload it first"));
+            }
+            app.library.remove(&app.folders(), &id)?;
+            app.emit(AppEvent::Library);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Where a model lies, for the file manager.
+    pub async fn library_path(self: &Arc<Self>, id: String) -> Result<PathBuf> {
+        let app = self.clone();
+        blocking(move || Ok(app.library.get(&app.folders(), &id)?.path.into())).await
+    }
+
+    /// Shows a GGUF file or a folder of them in the library, where it lies.
+    pub async fn library_add(self: &Arc<Self>, path: PathBuf) -> Result<()> {
+        let Some(text) = path.to_str().map(str::to_owned) else {
+            return Err(WireError::bad_argument("path", "the path is not Unicode; rename it"));
+        };
+        let mut settings = self.settings_get();
+        if !settings.extra_folders.contains(&text) {
+            settings.extra_folders.push(text);
+            self.settings_set(settings).await?;
+        }
+        Ok(())
+    }
+
+    async fn installed(self: &Arc<Self>) -> Result<Installed> {
+        let models = self.library().await?;
+        let key = |model: InstalledModel| Some(((model.repo?, model.quant.unwrap_or(model.name)), model.id));
+        Ok(models.into_iter().filter_map(key).collect())
+    }
+
+    // Hub
+
+    pub fn hub_recommended(&self) -> HubPage {
+        self.discover.recommended()
+    }
+
+    pub async fn hub_search(&self, query: HubQuery) -> Result<HubPage> {
+        self.discover.search(&self.hub.hub()?, query).await
+    }
+
+    pub async fn hub_model(self: &Arc<Self>, repo: String) -> Result<HubModelPage> {
+        let (facts, installed) = (self.facts().await?, self.installed().await?);
+        self.discover.model(&self.hub.hub()?, &repo, &facts, &installed).await
+    }
+
+    pub async fn hub_plan(
+        self: &Arc<Self>,
+        repo: String,
+        commit: String,
+        quant: String,
+        settings: LoadSettings,
+    ) -> Result<QuantRow> {
+        let (facts, installed) = (self.facts().await?, self.installed().await?);
+        let which = (repo.as_str(), commit.as_str(), quant.as_str());
+        self.discover.plan(&self.hub.hub()?, which, &settings, &facts, &installed).await
+    }
+
+    pub(crate) async fn facts(self: &Arc<Self>) -> Result<planner::Facts> {
+        let app = self.clone();
+        blocking(move || {
+            let own = app.session().map_or(0, |session| session.engine.placement().host_used);
+            Ok(app.machine.facts(own))
+        })
+        .await
+    }
+
+    // Downloads
+
+    pub fn downloads(&self) -> Vec<Download> {
+        self.downloads.list()
+    }
+
+    pub async fn download_start(self: &Arc<Self>, repo: String, commit: String, quant: String) -> Result<Download> {
+        let choice = self.discover.choice(&self.hub.hub()?, &repo, &commit, &quant).await?;
+        let target_dir = repo.split('/').fold(self.folders().models, |folder, part| folder.join(part));
+        let request = hub::DownloadRequest { repo, commit, files: choice.files, target_dir };
+        let downloads = self.downloads.clone();
+        blocking(move || downloads.start(request, &choice.quant)).await
+    }
+
+    pub async fn download_pause(&self, id: String) -> Result<()> {
+        let downloads = self.downloads.clone();
+        blocking(move || downloads.pause(&id)).await
+    }
+
+    pub async fn download_resume(&self, id: String) -> Result<()> {
+        let downloads = self.downloads.clone();
+        blocking(move || downloads.resume(&id)).await
+    }
+
+    pub async fn download_cancel(&self, id: String) -> Result<()> {
+        let downloads = self.downloads.clone();
+        blocking(move || downloads.cancel(&id)).await
+    }
+}
+
+fn folders(config: &AppConfig, settings: &Settings) -> Folders {
+    Folders {
+        models: settings.models_folder.as_ref().map_or_else(|| config.models_dir.clone(), PathBuf::from),
+        extra: settings.extra_folders.iter().map(PathBuf::from).collect(),
+        hf_cache: config.hf_cache_dir.clone().filter(|_| settings.use_hf_cache),
+        bundled: config.bundled_models.clone(),
+    }
+}
+
+fn exclusive(path: &Path) -> Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(path);
+    let file = file.map_err(|error| WireError::file(path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(WireError::new(ErrorCode::Busy, "Headroom is running already with this data folder"))
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(WireError::file(path, &error)),
+    }
+}
+
+/// Work that waits for disks or computes, away from the threads that serve the window. A panic becomes an error.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(WireError::internal(format!("a task ended unexpectedly: {error}"))),
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Values are replaced whole under these locks, so a panic elsewhere leaves them usable.
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

@@ -1,0 +1,319 @@
+//! The queue of downloads, kept over restarts. What is on the disk is the hub crate's matter; here is who waits,
+//! who runs, and what the user wants.
+
+use crate::error::Result;
+use crate::library::id_of;
+use crate::store::Store;
+use crate::wire::{AppEvent, Download, DownloadState, ErrorCode, WireError};
+use hub::{CancellationToken, DownloadRequest, Downloader, Hub, HubError, Progress, State};
+use rusqlite::params;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+/// Downloads at a time; the others wait.
+const AT_A_TIME: usize = 2;
+/// After the hub crate has given up on a lost connection, it is tried again this often.
+const RETRY: Duration = Duration::from_secs(20);
+
+type Events = Arc<dyn Fn(AppEvent) + Send + Sync>;
+type GetHub = Arc<dyn Fn() -> Result<Hub> + Send + Sync>;
+
+#[derive(Clone)]
+pub struct Downloads(Arc<Inner>);
+
+struct Inner {
+    store: Arc<Store>,
+    hub: GetHub,
+    events: Events,
+    runtime: Handle,
+    slots: Semaphore,
+    entries: Mutex<Vec<Entry>>,
+}
+
+struct Entry {
+    request: DownloadRequest,
+    shown: Download,
+    /// While a task works on it.
+    task: Option<CancellationToken>,
+    /// What the user wants after the task has stopped.
+    wish: Wish,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Run,
+    Pause,
+    Cancel,
+}
+
+impl Downloads {
+    /// Reads the list and goes on with everything that was not paused.
+    pub fn open(store: Arc<Store>, hub: GetHub, events: Events, runtime: Handle) -> Result<Downloads> {
+        let entries = read(&store)?;
+        let inner =
+            Inner { store, hub, events, runtime, slots: Semaphore::new(AT_A_TIME), entries: Mutex::new(entries) };
+        let downloads = Downloads(Arc::new(inner));
+        let queued: Vec<String> = downloads
+            .list()
+            .into_iter()
+            .filter(|download| download.state == DownloadState::Queued)
+            .map(|download| download.id)
+            .collect();
+        queued.iter().for_each(|id| downloads.spawn(id));
+        Ok(downloads)
+    }
+
+    pub fn list(&self) -> Vec<Download> {
+        self.0.entries().iter().map(|entry| entry.shown.clone()).collect()
+    }
+
+    /// Queues a model, unless it is there already.
+    pub fn start(&self, request: DownloadRequest, quant: &str) -> Result<Download> {
+        let active = |entry: &Entry| entry.request == request && entry.shown.state != DownloadState::Done;
+        let known = self.0.entries().iter().find(|entry| active(entry)).map(|entry| entry.shown.clone());
+        if let Some(known) = known {
+            self.resume(&known.id)?;
+            return Ok(known);
+        }
+        let text = serde_json::to_string(&request).map_err(|error| WireError::internal(error.to_string()))?;
+        let id = {
+            let db = self.0.store.lock();
+            db.execute("INSERT INTO downloads(quant, request, state) VALUES (?1, ?2, 'queued')", params![quant, text])?;
+            db.last_insert_rowid().to_string()
+        };
+        let entry = entry(id.clone(), quant, request, DownloadState::Queued, 0);
+        let shown = entry.shown.clone();
+        self.0.entries().push(entry);
+        (self.0.events)(AppEvent::Download { download: shown.clone() });
+        self.spawn(&id);
+        Ok(shown)
+    }
+
+    pub fn pause(&self, id: &str) -> Result<()> {
+        self.stop(id, Wish::Pause)
+    }
+
+    /// Stops and deletes what was fetched; a finished one only leaves the list.
+    pub fn cancel(&self, id: &str) -> Result<()> {
+        self.stop(id, Wish::Cancel)
+    }
+
+    fn stop(&self, id: &str, wish: Wish) -> Result<()> {
+        let running = self.0.with(id, |entry| {
+            if entry.shown.state == DownloadState::Done && wish == Wish::Pause {
+                return true;
+            }
+            entry.wish = wish;
+            entry.task.as_ref().map(CancellationToken::cancel).is_some()
+        })?;
+        // A task does this when it has stopped.
+        if !running {
+            self.0.stopped(id)?;
+        }
+        Ok(())
+    }
+
+    pub fn resume(&self, id: &str) -> Result<()> {
+        let start = self.0.with(id, |entry| {
+            let idle = matches!(entry.shown.state, DownloadState::Paused | DownloadState::Failed);
+            entry.wish = Wish::Run;
+            if idle {
+                entry.shown.error = None;
+                entry.shown.state = DownloadState::Queued;
+            }
+            idle && entry.task.is_none()
+        })?;
+        if start {
+            self.0.changed(id)?;
+            self.spawn(id);
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, id: &str) {
+        let cancel = CancellationToken::new();
+        let token = cancel.clone();
+        // An id that is gone by now needs no task.
+        if self.0.with(id, |entry| entry.task = Some(token)).is_err() {
+            return;
+        }
+        let (inner, id) = (self.0.clone(), id.to_owned());
+        self.0.runtime.spawn(async move {
+            let result = inner.run(&id, &cancel).await;
+            // Data base work; short, but blocking.
+            let ended = tokio::task::spawn_blocking(move || inner.ended(&id, result)).await;
+            if let Ok(Err(error)) | Err(error) = ended.map_err(|e| WireError::internal(e.to_string())) {
+                tracing::error!("a download could not be recorded: {error}");
+            }
+        });
+    }
+}
+
+impl Inner {
+    fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.entries.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn with<T>(&self, id: &str, work: impl FnOnce(&mut Entry) -> T) -> Result<T> {
+        let mut entries = self.entries();
+        let entry = entries.iter_mut().find(|entry| entry.shown.id == id);
+        entry.map(work).ok_or_else(|| WireError::new(ErrorCode::NotFound, format!("there is no download {id}")))
+    }
+
+    async fn run(&self, id: &str, cancel: &CancellationToken) -> Result<std::path::PathBuf, HubError> {
+        let _slot = tokio::select! {
+            slot = self.slots.acquire() => slot.map_err(|_| HubError::Cancelled)?,
+            () = cancel.cancelled() => return Err(HubError::Cancelled),
+        };
+        let Ok(request) = self.with(id, |entry| entry.request.clone()) else { return Err(HubError::Cancelled) };
+        loop {
+            self.show(id, |shown| (shown.state, shown.error) = (DownloadState::Running, None));
+            let hub = match (self.hub)() {
+                Ok(hub) => hub,
+                Err(error) => return Err(HubError::BadName { name: error.message, why: "see Settings" }),
+            };
+            let progress = |progress: Progress| self.show(id, |shown| update(shown, &progress));
+            match Downloader::new(hub).download(&request, progress, cancel).await {
+                Ok(paths) => return paths.into_iter().next().ok_or(HubError::Cancelled),
+                Err(error) if error.is_transient() => {
+                    let wait = match &error {
+                        HubError::RateLimited { retry_after: Some(wait) } => (*wait).max(RETRY),
+                        _ => RETRY,
+                    };
+                    let error = WireError::from(error);
+                    self.show(id, |shown| (shown.state, shown.error) = (DownloadState::Waiting, Some(error)));
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = cancel.cancelled() => return Err(HubError::Cancelled),
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Changes what is shown and tells the window.
+    fn show(&self, id: &str, change: impl FnOnce(&mut Download)) {
+        let changed = self.with(id, |entry| {
+            change(&mut entry.shown);
+            entry.shown.clone()
+        });
+        if let Ok(download) = changed {
+            (self.events)(AppEvent::Download { download });
+        }
+    }
+
+    fn ended(&self, id: &str, result: Result<std::path::PathBuf, HubError>) -> Result<()> {
+        self.with(id, |entry| entry.task = None)?;
+        match result {
+            Ok(path) => {
+                self.with(id, |entry| {
+                    entry.shown.state = DownloadState::Done;
+                    entry.shown.bytes = entry.shown.total;
+                    entry.shown.seconds_left = None;
+                    entry.shown.model_id = Some(id_of(&path));
+                })?;
+                self.changed(id)?;
+                (self.events)(AppEvent::Library);
+                Ok(())
+            }
+            Err(HubError::Cancelled) => self.stopped(id),
+            Err(error) => {
+                let error = WireError::from(error);
+                self.with(id, |entry| (entry.shown.state, entry.shown.error) = (DownloadState::Failed, Some(error)))?;
+                self.changed(id)
+            }
+        }
+    }
+
+    /// What the user wished when stopping it.
+    fn stopped(self: &Inner, id: &str) -> Result<()> {
+        let (wish, state, request) = self.with(id, |entry| (entry.wish, entry.shown.state, entry.request.clone()))?;
+        if wish != Wish::Cancel {
+            self.with(id, |entry| {
+                entry.shown.state = DownloadState::Paused;
+                (entry.shown.bytes_per_second, entry.shown.seconds_left) = (0.0, None);
+            })?;
+            return self.changed(id);
+        }
+        if state != DownloadState::Done {
+            hub::discard(&request)?;
+        }
+        self.store.lock().execute("DELETE FROM downloads WHERE n = ?1", [id])?;
+        self.show(id, |shown| shown.state = DownloadState::Cancelled);
+        self.entries().retain(|entry| entry.shown.id != id);
+        Ok(())
+    }
+
+    /// Keeps the state and tells the window.
+    fn changed(&self, id: &str) -> Result<()> {
+        let download = self.with(id, |entry| entry.shown.clone())?;
+        let state = match download.state {
+            DownloadState::Paused => "paused",
+            DownloadState::Failed => "failed",
+            DownloadState::Done => "done",
+            _ => "queued",
+        };
+        self.store
+            .lock()
+            .execute("UPDATE downloads SET state = ?2, bytes = ?3 WHERE n = ?1", params![id, state, download.bytes])?;
+        (self.events)(AppEvent::Download { download });
+        Ok(())
+    }
+}
+
+fn update(shown: &mut Download, progress: &Progress) {
+    shown.state = match progress.state {
+        State::Starting | State::Downloading | State::Done => DownloadState::Running,
+        State::Waiting { .. } => DownloadState::Waiting,
+        State::Verifying => DownloadState::Verifying,
+    };
+    (shown.bytes, shown.total) = (progress.bytes, progress.total);
+    shown.bytes_per_second = progress.bytes_per_s;
+    shown.seconds_left = progress.seconds_left.map(|seconds| seconds.ceil() as u64);
+}
+
+fn entry(id: String, quant: &str, request: DownloadRequest, state: DownloadState, bytes: u64) -> Entry {
+    let total = request.files.iter().map(|file| file.size).fold(0, u64::saturating_add);
+    let shown = Download {
+        id,
+        repo: request.repo.clone(),
+        quant: quant.to_owned(),
+        state,
+        bytes,
+        total,
+        bytes_per_second: 0.0,
+        seconds_left: None,
+        model_id: None,
+        error: None,
+    };
+    Entry { request, shown, task: None, wish: Wish::Run }
+}
+
+/// The list as the last run left it. Finished ones have served their time.
+fn read(store: &Store) -> Result<Vec<Entry>> {
+    let db = store.lock();
+    db.execute("DELETE FROM downloads WHERE state = 'done'", [])?;
+    let mut statement = db.prepare("SELECT n, quant, request, state FROM downloads ORDER BY n")?;
+    let rows = statement.query_map([], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, row.get::<_, String>(3)?))
+    })?;
+    let mut entries = Vec::new();
+    for row in rows {
+        let (n, quant, request, state) = row?;
+        let Ok(request) = serde_json::from_str::<DownloadRequest>(&request) else {
+            tracing::warn!("download {n} cannot be read and is left out");
+            continue;
+        };
+        let state = match state.as_str() {
+            "paused" => DownloadState::Paused,
+            "failed" => DownloadState::Failed,
+            _ => DownloadState::Queued,
+        };
+        let pending = hub::pending(&request.target_dir).into_iter().find(|pending| pending.request == request);
+        entries.push(entry(n.to_string(), &quant, request, state, pending.map_or(0, |pending| pending.bytes)));
+    }
+    Ok(entries)
+}

@@ -1,0 +1,180 @@
+//! Commands about the loaded model: plan, load, slider.
+
+use crate::app::{App, Slot, blocking, lock};
+use crate::error::Result;
+use crate::machine::threads;
+use crate::plans;
+use crate::session::{LoadRequest, Session};
+use crate::wire::{AppEvent, ErrorCode, GpuLayers, LoadSettings, ModelState, Plan, WireError};
+use engine::Cancel;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+impl App {
+    /// The plan for an installed model; the window asks for it at every step of the slider.
+    pub async fn plan(self: &Arc<Self>, model_id: String, settings: LoadSettings) -> Result<Plan> {
+        let facts = self.facts().await?;
+        let app = self.clone();
+        blocking(move || {
+            let model = app.library.get(&app.folders(), &model_id)?;
+            plans::plan(&*app.library.describe(&PathBuf::from(model.path))?, &facts, &settings)
+        })
+        .await
+    }
+
+    pub fn model_state(&self) -> ModelState {
+        match &*lock(&self.slot) {
+            Slot::None => ModelState::None,
+            Slot::Loading { model_id, name, progress, .. } => {
+                ModelState::Loading { model_id: model_id.clone(), name: name.clone(), progress: *progress }
+            }
+            Slot::Ready(session) => ModelState::Ready { loaded: session.shown() },
+            Slot::Failed { model_id, name, error } => {
+                ModelState::Failed { model_id: model_id.clone(), name: name.clone(), error: error.clone() }
+            }
+        }
+    }
+
+    pub(crate) fn session(&self) -> Result<Arc<Session>> {
+        match &*lock(&self.slot) {
+            Slot::Ready(session) => Ok(session.clone()),
+            _ => Err(WireError::new(ErrorCode::NoModelLoaded, "no model is loaded")),
+        }
+    }
+
+    pub(crate) fn model_changed(&self) {
+        self.emit(AppEvent::Model { state: self.model_state() });
+    }
+
+    /// The test device of the loaded model, to make it fail; for tests.
+    pub fn test_device_control(&self) -> Option<backend_cpu::TestDeviceControl> {
+        self.session().ok()?.test_control.clone()
+    }
+
+    fn set_slot(&self, slot: Slot) {
+        let before = std::mem::replace(&mut *lock(&self.slot), slot);
+        // Freeing a model takes a moment; nobody shall wait for the lock meanwhile.
+        drop(before);
+        self.model_changed();
+    }
+
+    /// Loads a model in the place of the one that is loaded; returns when it can be used. An answer that is being
+    /// written is ended first, and a load under way is cancelled.
+    pub async fn model_load(self: &Arc<Self>, model_id: String, settings: LoadSettings) -> Result<()> {
+        if settings.context.is_some_and(|context| context == 0 || context > 1 << 24) {
+            return Err(WireError::bad_argument("context", "the context goes from 1 to 16777216 tokens"));
+        }
+        self.model_load_cancel();
+        let _one_at_a_time = self.loading.lock().await;
+        self.end_answer().await;
+        let app = self.clone();
+        let id = model_id.clone();
+        let installed = blocking(move || app.library.get(&app.folders(), &id)).await?;
+        let (name, path) = (installed.name.clone(), PathBuf::from(&installed.path));
+        let cancel = Cancel::new();
+        self.set_slot(Slot::Loading {
+            model_id: model_id.clone(),
+            name: name.clone(),
+            progress: 0.0,
+            cancel: cancel.clone(),
+        });
+        let facts = self.facts().await?;
+        let app = self.clone();
+        let loaded = blocking(move || {
+            let (gpu, gpu_reason) = app.machine.accelerator();
+            let threads = {
+                let settings = lock(&app.settings);
+                threads(settings.threads, settings.leave_responsive)
+            };
+            let request = LoadRequest {
+                model_id: model_id.clone(),
+                name: installed.name,
+                model: app.library.describe(&path)?,
+                path,
+                settings,
+                facts,
+                threads,
+                test_device: app.config.test_device,
+                gpu,
+                gpu_reason,
+            };
+            let mut last = Instant::now();
+            let mut progress = |share: f32| {
+                if let Slot::Loading { progress, .. } = &mut *lock(&app.slot) {
+                    *progress = share;
+                }
+                if last.elapsed() >= Duration::from_millis(100) {
+                    last = Instant::now();
+                    app.model_changed();
+                }
+            };
+            let loaded = Session::load(request, &mut progress, &cancel)?;
+            app.library.mark_used(&model_id)?;
+            let mut current = lock(&app.settings);
+            current.load.insert(model_id, settings);
+            app.settings_file.save(&current)?;
+            Ok(loaded)
+        });
+        match loaded.await {
+            Ok((session, notices)) => {
+                self.set_slot(Slot::Ready(Arc::new(session)));
+                notices.into_iter().for_each(|notice| self.emit(AppEvent::Recovery { notice }));
+                self.emit(AppEvent::Library);
+                Ok(())
+            }
+            Err(error) if error.code == ErrorCode::Cancelled => {
+                self.set_slot(Slot::None);
+                Err(error)
+            }
+            Err(error) => {
+                let failed = Slot::Failed { model_id: installed.id, name, error: error.clone() };
+                self.set_slot(failed);
+                Err(error)
+            }
+        }
+    }
+
+    pub fn model_load_cancel(&self) {
+        if let Slot::Loading { cancel, .. } = &*lock(&self.slot) {
+            cancel.cancel();
+        }
+    }
+
+    pub async fn model_unload(self: &Arc<Self>) -> Result<()> {
+        self.model_load_cancel();
+        let _one_at_a_time = self.loading.lock().await;
+        self.end_answer().await;
+        let app = self.clone();
+        blocking(move || {
+            app.set_slot(Slot::None);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Moves layers of the loaded model, also while an answer is being written.
+    pub async fn set_gpu_layers(self: &Arc<Self>, layers: GpuLayers) -> Result<ModelState> {
+        let session = self.session()?;
+        let app = self.clone();
+        blocking(move || {
+            let notice = session.set_gpu_layers(layers)?;
+            let settings = session.shown().settings;
+            {
+                let mut current = lock(&app.settings);
+                current.load.insert(session.model_id.clone(), settings);
+                app.settings_file.save(&current)?;
+            }
+            // Moves that found no room are told here, once; the engine's own list of them is not needed then.
+            if lock(&app.answer).is_none() {
+                session.engine.take_recoveries()?;
+                if let Some(notice) = notice {
+                    app.emit(AppEvent::Recovery { notice });
+                }
+            }
+            app.model_changed();
+            Ok(app.model_state())
+        })
+        .await
+    }
+}

@@ -1,0 +1,81 @@
+//! Between the planner's terms and the window's.
+
+use crate::error::Result;
+use crate::wire::{self, Fits, GpuLayers, KvType, LoadSettings, MemoryParts};
+use model::{Model, Parts};
+use planner::{Facts, Wishes};
+use quant::GgmlType;
+
+pub fn ggml_type(ty: KvType) -> GgmlType {
+    match ty {
+        KvType::F32 => GgmlType::F32,
+        KvType::F16 => GgmlType::F16,
+        KvType::Q8_0 => GgmlType::Q8_0,
+    }
+}
+
+pub fn wishes(settings: &LoadSettings) -> Wishes {
+    Wishes {
+        gpu_layers: match settings.gpu_layers {
+            GpuLayers::Auto => planner::GpuLayers::Auto,
+            GpuLayers::Fixed { layers } => planner::GpuLayers::Fixed(layers),
+        },
+        context: settings.context,
+        kv_type_k: ggml_type(settings.kv_type_k),
+        kv_type_v: ggml_type(settings.kv_type_v),
+        ..Wishes::default()
+    }
+}
+
+/// The plan as the window shows it. Pure and fast: the slider asks for it while it is dragged.
+pub fn plan(model: &Model, facts: &Facts, settings: &LoadSettings) -> Result<wire::Plan> {
+    Ok(to_wire(&planner::plan(model, facts, &wishes(settings))?, facts))
+}
+
+pub fn to_wire(plan: &planner::Plan, facts: &Facts) -> wire::Plan {
+    wire::Plan {
+        gpu_layers: plan.gpu_layers,
+        layers: plan.layers,
+        recommended_gpu_layers: plan.recommended_gpu_layers,
+        max_gpu_layers: plan.max_gpu_layers,
+        context: plan.context,
+        context_max: plan.context_max,
+        fits: match plan.fits {
+            planner::Fits::Gpu => Fits::Gpu,
+            planner::Fits::Split => Fits::Split,
+            planner::Fits::Ram => Fits::Ram,
+            planner::Fits::Disk => Fits::Disk,
+            planner::Fits::No => Fits::No,
+        },
+        ram: parts(&plan.host, plan.host_other),
+        vram: parts(&plan.accelerator, plan.accelerator_other),
+        ram_available: facts.ram_available,
+        vram_available: facts.accelerator.as_ref().map_or(0, |gpu| gpu.memory_free.saturating_sub(gpu.margin)),
+        forecast: plan.forecast.map(|forecast| wire::Forecast {
+            tg_low: forecast.generation.low,
+            tg_high: forecast.generation.high,
+            pp_low: forecast.prompt.map(|speed| speed.low),
+            pp_high: forecast.prompt.map(|speed| speed.high),
+        }),
+        reasons: plan
+            .reasons
+            .iter()
+            .map(|reason| wire::Reason {
+                code: code(reason.code),
+                text: reason.text.clone(),
+                needed: reason.needed,
+                available: reason.available,
+            })
+            .collect(),
+    }
+}
+
+fn parts(parts: &Parts, other: u64) -> MemoryParts {
+    let Parts { weights, kv, compute } = *parts;
+    MemoryParts { weights, kv, compute, other, total: parts.total() + other }
+}
+
+/// The planner's own name for it, as it serializes.
+fn code(code: planner::ReasonCode) -> String {
+    serde_json::to_value(code).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}

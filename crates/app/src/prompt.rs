@@ -1,0 +1,245 @@
+//! A conversation to tokens, through the model's template. What a user typed never becomes a control token.
+
+use crate::error::Result;
+use crate::wire::{ErrorCode, WireError};
+use chat_template::{NaiveDateTime, RenderInput, Template, TemplateChoice, TemplateError, TemplateTokens};
+use gguf::Gguf;
+use serde_json::{Value, json};
+use tokenizer::{Encode, TokenKind, Tokenizer};
+
+/// One message, as the template gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// "system", "user" or "assistant"
+    pub role: &'static str,
+    pub text: String,
+    pub thinking: Option<String>,
+}
+
+/// The text that goes to the model, and its tokens.
+pub struct Prompt {
+    pub text: String,
+    pub ids: Vec<u32>,
+}
+
+/// A model's chat format.
+pub struct Format {
+    template: Template,
+    /// The model brought none that can be used.
+    pub missing: bool,
+    pub supports_thinking: bool,
+    /// Texts that would become control tokens.
+    controls: Vec<String>,
+}
+
+/// Stands before and after the number of a text that is not to be parsed. Where a user writes these characters, they
+/// are such texts themselves: nobody can forge them.
+const OPEN: char = '\u{F8F0}';
+const CLOSE: char = '\u{F8F1}';
+
+impl Format {
+    /// The model's own format, or a built-in one.
+    ///
+    /// # Errors
+    /// Not even the built-in format can be parsed: a bug.
+    pub fn new(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Format> {
+        let token = |id: Option<u32>| {
+            id.map(|id| String::from_utf8_lossy(tokenizer.token_text(id)).into_owned()).unwrap_or_default()
+        };
+        let tokens = TemplateTokens { bos: token(tokenizer.bos()), eos: token(tokenizer.eos()) };
+        let source = gguf.metadata.str("tokenizer.chat_template");
+        let has_token = |text: &str| tokenizer.token_id(text).is_some();
+        let own = match TemplateChoice::new(source, has_token) {
+            TemplateChoice::Model => source.and_then(|source| match Template::parse(source, tokens.clone()) {
+                Ok(template) => Some(template),
+                Err(error) => {
+                    tracing::warn!("the model's chat template cannot be used: {error}");
+                    None
+                }
+            }),
+            TemplateChoice::Builtin(_) => None,
+        };
+        let missing = own.is_none();
+        let template = match own {
+            Some(template) => template,
+            None => {
+                let builtin = chat_template::BuiltinTemplate::for_vocabulary(has_token);
+                Template::parse(builtin.source(), tokens).map_err(|error| WireError::internal(error.to_string()))?
+            }
+        };
+        let supports_thinking = source.is_some_and(|source| {
+            !missing && ["think", "reasoning", "<|channel"].iter().any(|word| source.contains(word))
+        });
+        let controls = (0..tokenizer.vocab_size() as u32)
+            .filter(|id| tokenizer.token_kind(*id) == TokenKind::Control)
+            .filter_map(|id| String::from_utf8(tokenizer.token_text(id).to_vec()).ok())
+            .filter(|text| !text.is_empty())
+            .collect();
+        Ok(Format { template, missing, supports_thinking, controls })
+    }
+
+    /// The prompt after which the model answers.
+    ///
+    /// # Errors
+    /// The template refuses the conversation or fails.
+    pub fn prompt(&self, tokenizer: &Tokenizer, messages: &[Said], now: NaiveDateTime) -> Result<Prompt> {
+        match self.render(tokenizer, messages, now) {
+            // Some templates know no system role: its text then opens the first message of the user.
+            Err(TemplateError::Refused { .. }) if messages.first().is_some_and(|first| first.role == "system") => {
+                Ok(self.render(tokenizer, &without_system(messages), now)?)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    fn render(&self, tokenizer: &Tokenizer, messages: &[Said], now: NaiveDateTime) -> Result<Prompt, TemplateError> {
+        let mut hidden = Vec::new();
+        let messages: Vec<Value> = messages
+            .iter()
+            .map(|said| {
+                let mut message = json!({ "role": said.role, "content": self.hide(&said.text, &mut hidden) });
+                if let (Some(thinking), Value::Object(message)) = (&said.thinking, &mut message) {
+                    message.insert("reasoning_content".into(), self.hide(thinking, &mut hidden).into());
+                }
+                message
+            })
+            .collect();
+        let input = RenderInput { messages, add_generation_prompt: true, ..RenderInput::default() };
+        let rendered = self.template.render(&input, now)?;
+        let (mut text, mut ids) = (String::new(), Vec::new());
+        for (piece, parse_special) in pieces(&rendered, &hidden) {
+            ids.extend(tokenizer.encode(piece, Encode { add_special: false, parse_special }));
+            text.push_str(piece);
+        }
+        if let Some(bos) = tokenizer.bos().filter(|bos| tokenizer.adds_bos() && ids.first() != Some(bos)) {
+            ids.insert(0, bos);
+        }
+        Ok(Prompt { text, ids })
+    }
+
+    /// Puts a mark in the place of everything that must not be parsed.
+    fn hide(&self, text: &str, hidden: &mut Vec<String>) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        let marks = [OPEN.to_string(), CLOSE.to_string()];
+        let all = || self.controls.iter().chain(&marks);
+        // Where each text is next, so that a long message is searched once for each.
+        let mut next: Vec<(usize, &String)> = all().filter_map(|mark| Some((text.find(mark)?, mark))).collect();
+        let mut at = 0;
+        // The longest of those that begin first.
+        while let Some(&(begin, mark)) = next.iter().min_by_key(|(begin, mark)| (*begin, usize::MAX - mark.len())) {
+            out.push_str(&text[at..begin]);
+            out.push_str(&format!("{OPEN}{}{CLOSE}", hidden.len()));
+            hidden.push(mark.clone());
+            at = begin + mark.len();
+            rest = &text[at..];
+            next.retain_mut(|(begin, mark)| {
+                if *begin < at {
+                    match rest.find(mark.as_str()) {
+                        Some(found) => *begin = at + found,
+                        None => return false,
+                    }
+                }
+                true
+            });
+        }
+        out.push_str(rest);
+        out
+    }
+}
+
+/// The rendered text with the hidden texts in their places, and whether control tokens may be parsed in each piece.
+fn pieces<'a>(rendered: &'a str, hidden: &'a [String]) -> Vec<(&'a str, bool)> {
+    let mut pieces = Vec::new();
+    let mut rest = rendered;
+    while let Some((before, after)) = rest.split_once(OPEN) {
+        let number = after.split_once(CLOSE).and_then(|(number, after)| {
+            let index: usize = number.parse().ok()?;
+            Some((hidden.get(index)?, after))
+        });
+        // Marks that a template cut in two leave nothing to put back.
+        let (text, after) = number.map_or(("", after), |(text, after)| (text.as_str(), after));
+        pieces.push((before, true));
+        pieces.push((text, false));
+        rest = after;
+    }
+    pieces.push((rest, true));
+    pieces.retain(|(piece, _)| !piece.is_empty());
+    pieces
+}
+
+fn without_system(messages: &[Said]) -> Vec<Said> {
+    let mut rest = messages[1..].to_vec();
+    if let Some(first) = rest.iter_mut().find(|said| said.role == "user") {
+        first.text = format!("{}\n\n{}", messages[0].text, first.text);
+    }
+    rest
+}
+
+impl From<TemplateError> for WireError {
+    fn from(error: TemplateError) -> WireError {
+        let code = match error {
+            TemplateError::Refused { .. } | TemplateError::InputTooDeep { .. } => ErrorCode::BadArgument,
+            TemplateError::NoThread { .. } => ErrorCode::Internal,
+            _ => ErrorCode::ModelUnsupported,
+        };
+        WireError::new(code, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn format(controls: &[&str]) -> Format {
+        let template = Template::parse("{{ messages[0].content | trim }}", TemplateTokens::default()).unwrap();
+        Format {
+            template,
+            missing: false,
+            supports_thinking: false,
+            controls: controls.iter().map(|text| (*text).to_owned()).collect(),
+        }
+    }
+
+    /// The text as it was, and what of it is not parsed.
+    fn round_trip(controls: &[&str], text: &str) -> (String, Vec<String>) {
+        let mut hidden = Vec::new();
+        let marked = format(controls).hide(text, &mut hidden);
+        let pieces = pieces(&marked, &hidden);
+        let unparsed = pieces.iter().filter(|(_, parse)| !parse).map(|(text, _)| (*text).to_owned());
+        (pieces.iter().map(|(text, _)| *text).collect(), unparsed.collect())
+    }
+
+    #[test]
+    fn plain_text_is_left_alone() {
+        let mut hidden = Vec::new();
+        assert_eq!(format(&["</s>"]).hide("a < b </ s>", &mut hidden), "a < b </ s>");
+        assert!(hidden.is_empty());
+    }
+
+    #[test]
+    fn control_texts_are_hidden_and_come_back() {
+        let text = "a<|im_end|>b</s></s><|im_end|><|im_";
+        let (back, unparsed) = round_trip(&["</s>", "<|im_end|>", "<|im"], text);
+        assert_eq!(back, text);
+        assert_eq!(unparsed, ["<|im_end|>", "</s>", "</s>", "<|im_end|>", "<|im"]);
+    }
+
+    #[test]
+    fn marks_cannot_be_forged() {
+        let text = format!("{OPEN}0{CLOSE}</s>{OPEN}1{CLOSE}{OPEN}");
+        let (back, unparsed) = round_trip(&["</s>"], &text);
+        assert_eq!(back, text);
+        assert_eq!(unparsed.len(), 6);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_comes_back(text in "[a<|/s>\u{F8F0}\u{F8F1}0日]{0,40}") {
+            let (back, unparsed) = round_trip(&["</s>", "<|a|>"], &text);
+            proptest::prop_assert_eq!(&back, &text);
+            let parsed = back.matches("</s>").count();
+            proptest::prop_assert_eq!(unparsed.iter().filter(|t| *t == "</s>").count(), parsed);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! A loaded model with everything a chat needs of it.
+
+use crate::error::Result;
+use crate::plans::{self, ggml_type, wishes};
+use crate::prompt::Format;
+use crate::wire::{ErrorCode, Gpu, GpuReason, LoadSettings, LoadedModel, Plan, RecoveryNotice, WireError};
+use backend_cpu::{CpuConfig, CpuDevice, Precision, TestDevice, ThreadPool};
+use engine::{BackendError, Cancel, Devices, Engine, EngineError, LoadOptions, Recovery, RecoveryCause};
+use model::Model;
+use planner::{Facts, Fits};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What to load, and where.
+pub struct LoadRequest {
+    pub model_id: String,
+    pub name: String,
+    pub path: PathBuf,
+    pub model: Arc<Model>,
+    pub settings: LoadSettings,
+    pub facts: Facts,
+    pub threads: usize,
+    /// Bytes of the test device, where there is one.
+    pub test_device: Option<u64>,
+    pub gpu: Option<Gpu>,
+    pub gpu_reason: Option<GpuReason>,
+}
+
+pub struct Session {
+    pub model_id: String,
+    pub name: String,
+    pub engine: Engine,
+    pub format: Format,
+    model: Arc<Model>,
+    facts: Facts,
+    gpu: Option<Gpu>,
+    gpu_reason: Option<GpuReason>,
+    /// The settings as changed by the slider, and their plan.
+    placed: Mutex<(LoadSettings, Plan)>,
+    /// Makes the test device fail, for tests.
+    pub test_control: Option<backend_cpu::TestDeviceControl>,
+}
+
+impl Session {
+    /// Blocks until the model is usable. Recoveries while loading are given back.
+    pub fn load(
+        request: LoadRequest,
+        progress: &mut dyn FnMut(f32),
+        cancel: &Cancel,
+    ) -> Result<(Session, Vec<RecoveryNotice>)> {
+        let LoadRequest { model_id, name, path, model, settings, facts, threads, test_device, gpu, gpu_reason } =
+            request;
+        let planned = planner::plan(&model, &facts, &wishes(&settings))?;
+        let too_many_layers = planned.gpu_layers > planned.max_gpu_layers;
+        if planned.fits == Fits::No && !too_many_layers {
+            let needed = planned.host.kv + planned.host.compute + planned.host_other;
+            let text = format!("{name} needs {needed} bytes of RAM besides its file; {} are free", facts.ram_available);
+            return Err(WireError::new(ErrorCode::RamFull, text).numbers(needed, facts.ram_available).about(name));
+        }
+        let config = CpuConfig { threads, precision: Precision::Fast, simd: None };
+        let pool = Arc::new(ThreadPool::new(threads));
+        let (accelerator, test_control) = match test_device {
+            Some(limit) => {
+                let (device, control) = TestDevice::new(pool.clone(), config, limit);
+                (Some(Box::new(device) as Box<dyn engine::Device>), Some(control))
+            }
+            None => (None, None),
+        };
+        let devices = Devices { host: Box::new(CpuDevice::new(pool, config)), accelerator };
+        let options = LoadOptions {
+            context: planned.context,
+            gpu_layers: planned.gpu_layers,
+            kv_type_k: ggml_type(settings.kv_type_k),
+            kv_type_v: ggml_type(settings.kv_type_v),
+            ..LoadOptions::default()
+        };
+        let engine = Engine::load(&path, options, devices, progress, cancel)?;
+        let format = Format::new(engine.gguf(), engine.tokenizer())?;
+        let plan = plans::to_wire(&planned, &facts);
+        let placed = Mutex::new((settings, plan));
+        let session = Session { model_id, name, engine, format, model, facts, gpu, gpu_reason, placed, test_control };
+        let recoveries = session.engine.take_recoveries()?;
+        let notices = recoveries.iter().map(|recovery| session.notice(recovery, false)).collect();
+        session.replan(None)?;
+        Ok((session, notices))
+    }
+
+    /// How the window sees it.
+    pub fn shown(&self) -> LoadedModel {
+        let (settings, plan) = self.placed().clone();
+        let placement = self.engine.placement();
+        LoadedModel {
+            model_id: self.model_id.clone(),
+            name: self.name.clone(),
+            settings,
+            plan,
+            gpu_layers: placement.gpu_layers,
+            ram_used: placement.host_used,
+            vram_used: placement.accelerator_used,
+            gpu: self.gpu.clone(),
+            gpu_reason: self.gpu_reason.clone(),
+            template_missing: self.format.missing,
+            supports_thinking: self.format.supports_thinking,
+        }
+    }
+
+    /// Moves layers, also while an answer is being written; blocks until done. A notice says if not all found room.
+    pub fn set_gpu_layers(&self, wanted: crate::wire::GpuLayers) -> Result<Option<RecoveryNotice>> {
+        let settings = LoadSettings { gpu_layers: wanted, ..self.placed().0 };
+        // "Auto" means what the planner would choose on the empty device.
+        let wishes = planner::Wishes { context: Some(self.context()), ..wishes(&settings) };
+        let layers = planner::plan(&self.model, &self.facts, &wishes)?.gpu_layers;
+        self.placed().0 = settings;
+        let placement = self.engine.set_gpu_layers(layers)?;
+        self.replan(Some(wanted))?;
+        Ok((placement.gpu_layers < layers).then(|| RecoveryNotice {
+            cause: "vramFull".into(),
+            layers_moved: layers - placement.gpu_layers,
+            gpu_layers: placement.gpu_layers,
+            layers: placement.layers,
+            during_answer: false,
+        }))
+    }
+
+    /// Makes the plan describe the placement that holds now.
+    pub fn replan(&self, wanted: Option<crate::wire::GpuLayers>) -> Result<()> {
+        let settings = self.placed().0;
+        let now = crate::wire::GpuLayers::Fixed { layers: self.engine.placement().gpu_layers };
+        let actual = LoadSettings { gpu_layers: now, context: Some(self.context()), ..settings };
+        let plan = plans::plan(&self.model, &self.facts, &actual)?;
+        let mut placed = self.placed();
+        // A later wish makes a plan of its own.
+        if wanted.is_none_or(|wanted| placed.0.gpu_layers == wanted) {
+            placed.1 = plan;
+        }
+        Ok(())
+    }
+
+    pub fn context(&self) -> u32 {
+        self.engine.layout().params.context
+    }
+
+    pub fn notice(&self, recovery: &Recovery, during_answer: bool) -> RecoveryNotice {
+        RecoveryNotice {
+            cause: match recovery.cause {
+                RecoveryCause::OutOfMemory => "vramFull".into(),
+                RecoveryCause::DeviceLost => "deviceLost".into(),
+            },
+            layers_moved: recovery.layers_moved,
+            gpu_layers: recovery.gpu_layers,
+            layers: self.engine.placement().layers,
+            during_answer,
+        }
+    }
+
+    fn placed(&self) -> MutexGuard<'_, (LoadSettings, Plan)> {
+        self.placed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl From<EngineError> for WireError {
+    fn from(error: EngineError) -> WireError {
+        let message = error.to_string();
+        match error {
+            EngineError::File(error) => error.into(),
+            EngineError::Model(error) => error.into(),
+            EngineError::Tokenizer(_) => WireError::new(ErrorCode::ModelUnsupported, message),
+            EngineError::ContextFull { needed, context } => {
+                WireError::new(ErrorCode::ContextFull, message).numbers(needed.into(), context.into())
+            }
+            EngineError::Device(BackendError::OutOfMemory { needed, free, .. }) => {
+                WireError::new(ErrorCode::RamFull, message).numbers(needed, free)
+            }
+            EngineError::Cancelled => WireError::new(ErrorCode::Cancelled, message),
+            EngineError::Invalid(_) => WireError::new(ErrorCode::BadArgument, message),
+            _ => WireError::internal(message),
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! One line for each command of the window: everything else is the app's.
+
+use app::App;
+use app::wire::*;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tauri::ipc::Channel;
+use tauri::{AppHandle, State, Wry};
+use tauri_plugin_dialog::DialogExt;
+use tauri_plugin_opener::OpenerExt;
+
+type Held<'a> = State<'a, Arc<App>>;
+type Answer<T> = Result<T, WireError>;
+
+#[tauri::command]
+pub async fn startup(app: Held<'_>) -> Answer<Startup> {
+    Ok(app.startup())
+}
+
+#[tauri::command]
+pub async fn settings_get(app: Held<'_>) -> Answer<Settings> {
+    Ok(app.settings_get())
+}
+
+#[tauri::command]
+pub async fn settings_set(app: Held<'_>, settings: Settings) -> Answer<Settings> {
+    app.settings_set(settings).await
+}
+
+#[tauri::command]
+pub async fn hub_token_set(app: Held<'_>, token: Option<String>) -> Answer<Settings> {
+    app.hub_token_set(token).await
+}
+
+#[tauri::command]
+pub async fn hardware(app: Held<'_>) -> Answer<HardwareReport> {
+    app.hardware().await
+}
+
+#[tauri::command]
+pub async fn hardware_measure(app: Held<'_>) -> Answer<HardwareReport> {
+    app.hardware_measure().await
+}
+
+#[tauri::command]
+pub async fn monitor_start(app: Held<'_>) -> Answer<()> {
+    app.monitor_start();
+    Ok(())
+}
+
+#[tauri::command]
+pub async fn monitor_stop(app: Held<'_>) -> Answer<()> {
+    app.monitor_stop();
+    Ok(())
+}
+
+#[tauri::command]
+pub async fn library(app: Held<'_>) -> Answer<Vec<InstalledModel>> {
+    app.library().await
+}
+
+#[tauri::command]
+pub async fn library_remove(app: Held<'_>, id: String) -> Answer<()> {
+    app.library_remove(id).await
+}
+
+#[tauri::command]
+pub async fn library_reveal(app: Held<'_>, handle: AppHandle<Wry>, id: String) -> Answer<()> {
+    let path = app.library_path(id).await?;
+    handle.opener().reveal_item_in_dir(path).map_err(|error| WireError::internal(error.to_string()))
+}
+
+/// Asks for a GGUF file (or a folder) and shows it in the library; false if nothing was chosen.
+#[tauri::command]
+pub async fn library_open(app: Held<'_>, handle: AppHandle<Wry>, folder: Option<bool>) -> Answer<bool> {
+    match ask_path(&handle, folder.unwrap_or(false)).await {
+        Some(path) => app.library_add(path).await.map(|()| true),
+        None => Ok(false),
+    }
+}
+
+async fn ask_path(handle: &AppHandle<Wry>, folder: bool) -> Option<PathBuf> {
+    let (sender, chosen) = tauri::async_runtime::channel(1);
+    let dialog = handle.dialog().file();
+    let answer = move |path: Option<tauri_plugin_dialog::FilePath>| drop(sender.try_send(path));
+    match folder {
+        true => dialog.pick_folder(answer),
+        false => dialog.add_filter("GGUF", &["gguf"]).pick_file(answer),
+    }
+    let mut chosen = chosen;
+    chosen.recv().await.flatten()?.into_path().ok()
+}
+
+#[tauri::command]
+pub async fn hub_recommended(app: Held<'_>) -> Answer<HubPage> {
+    Ok(app.hub_recommended())
+}
+
+#[tauri::command]
+pub async fn hub_search(app: Held<'_>, query: HubQuery) -> Answer<HubPage> {
+    app.hub_search(query).await
+}
+
+#[tauri::command]
+pub async fn hub_model(app: Held<'_>, repo: String) -> Answer<HubModelPage> {
+    app.hub_model(repo).await
+}
+
+#[tauri::command]
+pub async fn hub_plan(
+    app: Held<'_>,
+    repo: String,
+    commit: String,
+    quant: String,
+    settings: LoadSettings,
+) -> Answer<QuantRow> {
+    app.hub_plan(repo, commit, quant, settings).await
+}
+
+#[tauri::command]
+pub async fn downloads(app: Held<'_>) -> Answer<Vec<Download>> {
+    Ok(app.downloads())
+}
+
+#[tauri::command]
+pub async fn download_start(app: Held<'_>, repo: String, commit: String, quant: String) -> Answer<Download> {
+    app.download_start(repo, commit, quant).await
+}
+
+#[tauri::command]
+pub async fn download_pause(app: Held<'_>, id: String) -> Answer<()> {
+    app.download_pause(id).await
+}
+
+#[tauri::command]
+pub async fn download_resume(app: Held<'_>, id: String) -> Answer<()> {
+    app.download_resume(id).await
+}
+
+#[tauri::command]
+pub async fn download_cancel(app: Held<'_>, id: String) -> Answer<()> {
+    app.download_cancel(id).await
+}
+
+#[tauri::command]
+pub async fn plan(app: Held<'_>, model_id: String, settings: LoadSettings) -> Answer<Plan> {
+    app.plan(model_id, settings).await
+}
+
+#[tauri::command]
+pub async fn model_load(app: Held<'_>, model_id: String, settings: LoadSettings) -> Answer<()> {
+    app.model_load(model_id, settings).await
+}
+
+#[tauri::command]
+pub async fn model_unload(app: Held<'_>) -> Answer<()> {
+    app.model_unload().await
+}
+
+#[tauri::command]
+pub async fn model_load_cancel(app: Held<'_>) -> Answer<()> {
+    app.model_load_cancel();
+    Ok(())
+}
+
+#[tauri::command]
+pub async fn model_state(app: Held<'_>) -> Answer<ModelState> {
+    Ok(app.model_state())
+}
+
+#[tauri::command]
+pub async fn set_gpu_layers(app: Held<'_>, layers: GpuLayers) -> Answer<ModelState> {
+    app.set_gpu_layers(layers).await
+}
+
+#[tauri::command]
+pub async fn chats(app: Held<'_>, query: String, deleted: bool) -> Answer<Vec<ChatSummary>> {
+    app.chats(query, deleted).await
+}
+
+#[tauri::command]
+pub async fn chat(app: Held<'_>, id: String) -> Answer<Chat> {
+    app.chat(id).await
+}
+
+#[tauri::command]
+pub async fn chat_create(app: Held<'_>) -> Answer<Chat> {
+    app.chat_create().await
+}
+
+#[tauri::command]
+pub async fn chat_rename(app: Held<'_>, id: String, title: String) -> Answer<()> {
+    app.chat_rename(id, title).await
+}
+
+#[tauri::command]
+pub async fn chat_pin(app: Held<'_>, id: String, pinned: bool) -> Answer<()> {
+    app.chat_pin(id, pinned).await
+}
+
+#[tauri::command]
+pub async fn chat_delete(app: Held<'_>, id: String) -> Answer<()> {
+    app.chat_delete(id).await
+}
+
+#[tauri::command]
+pub async fn chat_restore(app: Held<'_>, id: String) -> Answer<()> {
+    app.chat_restore(id).await
+}
+
+#[tauri::command]
+pub async fn chat_set_system_prompt(app: Held<'_>, id: String, text: String) -> Answer<()> {
+    app.chat_set_system_prompt(id, text).await
+}
+
+#[tauri::command]
+pub async fn chat_select(app: Held<'_>, id: String, message: String) -> Answer<Chat> {
+    app.chat_select(id, message).await
+}
+
+#[tauri::command]
+pub async fn chat_send(app: Held<'_>, args: SendArgs, on_event: Channel<AnswerEvent>) -> Answer<()> {
+    // A window that was closed does not end the answer: it is kept.
+    app.chat_send(args, Box::new(move |event| drop(on_event.send(event)))).await
+}
+
+#[tauri::command]
+pub async fn chat_stop(app: Held<'_>, chat: String) -> Answer<()> {
+    app.chat_stop(&chat);
+    Ok(())
+}
+
+/// Opens a web address in the browser; the window has shown where it goes.
+#[tauri::command]
+pub async fn open_link(handle: AppHandle<Wry>, url: String) -> Answer<()> {
+    if !["https://", "http://"].iter().any(|scheme| url.to_ascii_lowercase().starts_with(scheme)) {
+        return Err(WireError::bad_argument("url", "only http and https addresses are opened"));
+    }
+    handle.opener().open_url(url, None::<&str>).map_err(|error| WireError::internal(error.to_string()))
+}

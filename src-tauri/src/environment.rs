@@ -1,0 +1,75 @@
+//! The one place of the desktop program that looks at its environment.
+
+use crate::flags::Flags;
+use app::AppConfig;
+use app::wire::Language;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tauri::{AppHandle, Manager, Wry};
+
+/// Puts the environment right before GTK and WebKit read it: nobody may drive the window unless asked to, and the
+/// DMA-BUF renderer, which shows an empty window with some drivers, is off unless the user has decided.
+#[cfg(target_os = "linux")]
+pub fn prepare(flags: &Flags) -> anyhow::Result<()> {
+    use std::os::unix::process::CommandExt;
+    const RENDERER: &str = "WEBKIT_DISABLE_DMABUF_RENDERER";
+    const AUTOMATION: &str = "TAURI_WEBVIEW_AUTOMATION";
+    let driven = env::var_os(AUTOMATION).is_some() && !flags.automation;
+    if env::var_os(RENDERER).is_some() && !driven {
+        return Ok(());
+    }
+    // The same process, started again: changing the environment of a running one is not safe.
+    let mut again = std::process::Command::new(env::current_exe()?);
+    again.args(env::args_os().skip(1));
+    if env::var_os(RENDERER).is_none() {
+        again.env(RENDERER, "1");
+    }
+    if driven {
+        again.env_remove(AUTOMATION);
+    }
+    Err(again.exec().into())
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn prepare(_: &Flags) -> anyhow::Result<()> {
+    Ok(())
+}
+
+/// Folders, addresses and language; events and runtime are the caller's.
+pub fn config(handle: &AppHandle<Wry>, flags: &Flags) -> anyhow::Result<AppConfig> {
+    let data_dir = match &flags.data_dir {
+        Some(folder) => std::path::absolute(folder)?,
+        None => handle.path().app_data_dir()?,
+    };
+    Ok(AppConfig {
+        models_dir: data_dir.join("models"),
+        data_dir,
+        endpoint: flags.endpoint.clone().or_else(|| text("HF_ENDPOINT")),
+        token: text("HF_TOKEN"),
+        hf_cache_dir: hf_cache(handle.path().home_dir().ok().as_deref()),
+        bundled_models: flags.demo.iter().cloned().collect(),
+        test_device: flags.test_device,
+        system_language: language(),
+        events: Arc::new(|_| {}),
+        runtime: tauri::async_runtime::handle().inner().clone(),
+    })
+}
+
+fn text(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+/// As the Hugging Face libraries find their cache.
+fn hf_cache(home: Option<&Path>) -> Option<PathBuf> {
+    let folder = text("HF_HUB_CACHE").map(PathBuf::from);
+    let in_hf_home = || text("HF_HOME").map(|folder| PathBuf::from(folder).join("hub"));
+    let in_xdg = || text("XDG_CACHE_HOME").map(|folder| PathBuf::from(folder).join("huggingface/hub"));
+    folder.or_else(in_hf_home).or_else(in_xdg).or_else(|| Some(home?.join(".cache/huggingface/hub")))
+}
+
+/// The language that the system's user has chosen.
+fn language() -> Language {
+    let locale = sys_locale::get_locale().unwrap_or_default();
+    if locale.starts_with("ja") { Language::Ja } else { Language::En }
+}

@@ -1,0 +1,23 @@
+use clap::Parser;
+use std::path::PathBuf;
+
+/// Large language models on PCs short of memory.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "headroom-desktop", version)]
+pub struct Flags {
+    /// Open with this model loaded and a chat
+    #[arg(long, value_name = "MODEL.gguf")]
+    pub demo: Option<PathBuf>,
+    /// Keep settings, chats and models in this folder
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Offer a test device that takes layers, with so many bytes of memory
+    #[arg(long, value_name = "BYTES")]
+    pub test_device: Option<u64>,
+    /// Address of the Hub, before HF_ENDPOINT
+    #[arg(long, value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// Let a WebDriver control the window (for tests)
+    #[arg(long)]
+    pub automation: bool,
+}
