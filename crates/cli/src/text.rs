@@ -61,12 +61,12 @@ pub fn render(options: &Render) -> Result<(), Failure> {
         (None, None) => return Err(Failure::usage("give --model or --template")),
     };
     let input = std::fs::read(&options.input).map_err(|error| Failure::io(&options.input, error))?;
-    let input: serde_json::Value = serde_json::from_slice(&input)
+    let input: RenderInput = serde_json::from_slice(&input)
         .map_err(|error| Failure::usage(format!("{}: {error}", options.input.display())))?;
     let now = match &options.now {
         Some(text) => chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S")
             .map_err(|error| Failure::usage(format!("--now: {error}")))?,
         None => chrono::Local::now().naive_local(),
     };
-    output::bytes(template.render(&RenderInput::from_json(input)?, now)?.as_bytes())
+    output::bytes(template.render(&input, now)?.as_bytes())
 }

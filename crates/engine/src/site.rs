@@ -1,7 +1,7 @@
 //! One device with the layers that are on it: their weights, KV caches and activation buffers.
 
 use crate::file::Weights;
-use backend::{BackendError, BufferId, Device, DeviceKind, HostBytes, KvCache, View};
+use backend::{BackendError, BufferId, Device, HostBytes, KvCache, View};
 use model::{Attention, BufferPlan, Layout, Model, Slot, Tensor};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -182,10 +182,6 @@ impl Site {
     /// Bytes that our own buffers take on the device.
     pub fn used(&self) -> u64 {
         self.device.memory().used
-    }
-
-    pub fn is_accelerator(&self) -> bool {
-        self.device.kind() == DeviceKind::Accelerator
     }
 }
 

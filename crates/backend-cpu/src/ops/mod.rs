@@ -1,0 +1,93 @@
+//! The operations: checks on shapes and bounds, then kernels on the pool.
+
+mod activations;
+mod attention;
+mod elementwise;
+mod experts;
+mod matmul;
+mod norm;
+mod rope;
+mod rows;
+
+use crate::buffers::Buffers;
+use crate::cpu::Machine;
+use backend::{BackendError, Op};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Memory that kernels reuse: one part for each worker, one for the activations of the current operation.
+pub(crate) struct Scratch {
+    workers: Vec<Mutex<Worker>>,
+    activations: Mutex<activations::Activations>,
+}
+
+/// What one worker needs.
+#[derive(Default)]
+pub(crate) struct Worker {
+    rows: rows::UnpackedRows,
+    floats: Vec<f32>,
+    more_floats: Vec<f32>,
+}
+
+impl Scratch {
+    pub fn new(workers: usize) -> Scratch {
+        Scratch { workers: (0..workers).map(|_| Mutex::default()).collect(), activations: Mutex::default() }
+    }
+
+    /// A worker's own part: never contended, because a worker is one thread at a time.
+    fn worker(&self, index: usize) -> MutexGuard<'_, Worker> {
+        self.workers[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn activations(&self) -> MutexGuard<'_, activations::Activations> {
+        self.activations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn invalid(op: &'static str, detail: impl Into<String>) -> BackendError {
+    BackendError::Invalid { op, detail: detail.into() }
+}
+
+/// Multiplies sizes that come from a caller.
+fn product(op: &'static str, sizes: &[usize]) -> Result<usize, BackendError> {
+    let all = sizes.iter().try_fold(1usize, |all, size| all.checked_mul(*size));
+    all.ok_or_else(|| invalid(op, format!("sizes {sizes:?} overflow")))
+}
+
+pub(crate) fn run(machine: &Machine, buffers: &Buffers, op: &Op<'_>) -> Result<(), BackendError> {
+    let name = op.name();
+    match *op {
+        Op::MatMul { input, n, products } => matmul::matmul(machine, buffers, input, n, products),
+        Op::ExpertMatMul { input, input_per_slot, n, ids, used, experts, weight, bias, scales, out } => {
+            let shape = experts::Shape { n, used, experts, input_per_slot };
+            let operands = experts::Operands { input, ids, weight, bias, scales, out };
+            experts::expert_matmul(machine, buffers, shape, &operands)
+        }
+        Op::Route { router, logits, n, bias, ids, weights } => {
+            experts::route(buffers, &router, logits, n, bias, ids, weights)
+        }
+        Op::Combine { input, weights, n, used, dim, out } => {
+            experts::combine(machine, buffers, [input, weights, out], n, used, dim)
+        }
+        Op::Norm { kind, input, rows, dim, eps, weight, bias, out } => {
+            norm::norm(machine, buffers, kind, [input, out], rows, dim, eps, weight, bias)
+        }
+        Op::Rope { x, n, heads, head_dim, spec, positions, factors } => {
+            rope::rope(machine, buffers, x, [n, heads, head_dim], &spec, positions, factors)
+        }
+        Op::StoreKv { cache, k, v, n, start } => attention::store(machine, buffers, &cache, [k, v], n, start),
+        Op::Attention { cache, spec, q, n, start, out } => {
+            attention::attention(machine, buffers, &cache, &spec, [q, out], n, start)
+        }
+        Op::Glu { act, gate, up, rows, dim, stride, out } => {
+            elementwise::glu(machine, buffers, act, [gate, up, out], rows, dim, stride)
+        }
+        Op::Activate { act, x, len } => elementwise::activate(machine, buffers, act, x, len),
+        Op::Add { a, b, scale, len, out } => {
+            elementwise::zip(machine, buffers, name, [a, b, out], len, &|a, b| a + scale * b)
+        }
+        Op::Mul { a, b, len, out } => elementwise::zip(machine, buffers, name, [a, b, out], len, &|a, b| a * b),
+        Op::Scale { x, factor, len } => elementwise::map(machine, buffers, name, x, len, &|x| x * factor),
+        Op::Softcap { x, cap, len } => elementwise::map(machine, buffers, name, x, len, &|x| cap * (x / cap).tanh()),
+        Op::Gather { input, rows, dim, out } => elementwise::gather(buffers, input, rows, dim, out),
+    }
+}

@@ -1,0 +1,110 @@
+//! Kernels in plain Rust that compilers vectorise; also compiled with AVX2 enabled, by `x86`.
+
+use half::f16;
+
+/// exp(x) to about 2 ulp, without branches: 2^n * p(r), Cephes' polynomial. 0 below -87.3, infinity above 88.7.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    const LOG2_E: f32 = std::f32::consts::LOG2_E;
+    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let clamped = x.clamp(-87.3, 88.7);
+    // Adding and taking off 1.5 * 2^23 rounds to the nearest integer.
+    const ROUND: f32 = 12_582_912.0;
+    let n = (clamped * LOG2_E + ROUND) - ROUND;
+    let r = clamped - n * LN2_HIGH - n * LN2_LOW;
+    let mut p = 1.987_569_1e-4;
+    p = p * r + 1.398_199_9e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_5e-1;
+    p = p * r + 5.000_000_1e-1;
+    let y = p * r * r + r + 1.0;
+    let scaled = y * f32::from_bits(((n as i32 + 127) << 23) as u32);
+    let low = if x < -87.3 { 0.0 } else { scaled };
+    let high = if x > 88.7 { f32::INFINITY } else { low };
+    if x.is_nan() { x } else { high }
+}
+
+#[inline(always)]
+pub fn quantize(x: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
+    let blocks = x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(scales).zip(sums.chunks_exact_mut(2));
+    for (((x, q), scale), sums) in blocks {
+        let mut lanes = [0f32; 8];
+        for x in x.chunks_exact(8) {
+            for (lane, x) in lanes.iter_mut().zip(x) {
+                *lane = lane.max(x.abs());
+            }
+        }
+        let max = lanes.iter().copied().fold(0f32, f32::max);
+        *scale = max / 127.0;
+        // Beyond f32 nothing can be scaled: such a row has no meaning, but must not be read as garbage.
+        let inverse = if *scale > 0.0 && scale.is_finite() { 1.0 / *scale } else { 0.0 };
+        let mut total = [0i32; 2];
+        for (index, (x, q)) in x.iter().zip(q.iter_mut()).enumerate() {
+            *q = (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
+            total[index / 16] += i32::from(*q);
+        }
+        sums[0] = *scale * total[0] as f32;
+        sums[1] = *scale * total[1] as f32;
+    }
+}
+
+#[inline(always)]
+pub fn axpy(a: f32, x: &[f32], y: &mut [f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += a * x;
+    }
+}
+
+#[inline(always)]
+pub fn exp_minus(x: &mut [f32], max: f32) -> f32 {
+    let mut lanes = [0f32; 8];
+    let mut chunks = x.chunks_exact_mut(8);
+    for chunk in &mut chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *x = exp(*x - max);
+            *lane += *x;
+        }
+    }
+    let mut sum = lanes.iter().sum::<f32>();
+    for x in chunks.into_remainder() {
+        *x = exp(*x - max);
+        sum += *x;
+    }
+    sum
+}
+
+#[inline(always)]
+pub fn swiglu(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = *gate / (1.0 + exp(-*gate)) * up;
+    }
+}
+
+#[inline(always)]
+pub fn widen_f16(x: &[u16], out: &mut [f32]) {
+    for (x, out) in x.iter().zip(out) {
+        *out = f16::from_bits(*x).to_f32();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_accurate() {
+        let mut worst = 0f64;
+        for step in 0..2_000_000 {
+            let x = -87.0 + step as f32 * 8.7e-5;
+            let exact = f64::from(x).exp();
+            worst = worst.max((f64::from(exp(x)) / exact - 1.0).abs());
+        }
+        assert!(worst <= 3e-7, "{worst}");
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(f32::INFINITY), f32::INFINITY);
+        assert!(exp(f32::NAN).is_nan());
+    }
+}

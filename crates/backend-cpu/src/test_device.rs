@@ -1,0 +1,154 @@
+//! A device with memory of its own and a limit, that fails when told to; for machines without a GPU.
+
+use crate::{CpuConfig, CpuDevice, ThreadPool};
+use backend::{BackendError, BufferId, Device, DeviceKind, HostBytes, MemoryUse, Op};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+const NAME: &str = "Test device";
+
+#[derive(Debug)]
+struct State {
+    limit: u64,
+    /// Allocations until one fails.
+    fail_allocation: Option<u64>,
+    /// Operations until one fails.
+    fail_run: Option<u64>,
+    lost: bool,
+}
+
+/// A handle to a [`TestDevice`] that the engine owns.
+#[derive(Clone, Debug)]
+pub struct TestDeviceControl(Arc<Mutex<State>>);
+
+impl TestDeviceControl {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the limit. Below what is used, the next operation finds no room: as if another program had taken it.
+    pub fn set_limit(&self, bytes: u64) {
+        self.state().limit = bytes;
+    }
+
+    pub fn limit(&self) -> u64 {
+        self.state().limit
+    }
+
+    /// The allocation after `after` more ones finds no room; those after it do again.
+    pub fn fail_allocation(&self, after: u64) {
+        self.state().fail_allocation = Some(after);
+    }
+
+    /// The operation after `after` more ones finds no room; those after it do again.
+    pub fn fail_run(&self, after: u64) {
+        self.state().fail_run = Some(after);
+    }
+
+    /// The device is gone, as after a driver reset.
+    pub fn lose(&self) {
+        self.state().lost = true;
+    }
+}
+
+/// CPU arithmetic over memory of its own: tokens are those of the CPU, failures are those of a GPU.
+pub struct TestDevice {
+    cpu: CpuDevice,
+    control: TestDeviceControl,
+}
+
+impl TestDevice {
+    /// A device with room for `limit` bytes, and the handle that makes it fail.
+    pub fn new(pool: Arc<ThreadPool>, config: CpuConfig, limit: u64) -> (TestDevice, TestDeviceControl) {
+        let state = State { limit, fail_allocation: None, fail_run: None, lost: false };
+        let control = TestDeviceControl(Arc::new(Mutex::new(state)));
+        let cpu = CpuDevice::named(NAME, DeviceKind::Accelerator, pool, config);
+        (TestDevice { cpu, control: control.clone() }, control)
+    }
+
+    fn present(&self) -> Result<MutexGuard<'_, State>, BackendError> {
+        let state = self.control.state();
+        if state.lost {
+            return Err(BackendError::Lost { device: NAME.into(), detail: "told to be".into() });
+        }
+        Ok(state)
+    }
+
+    fn full(&self, needed: u64, limit: u64) -> BackendError {
+        let free = limit.saturating_sub(self.cpu.memory().used);
+        BackendError::OutOfMemory { device: NAME.into(), needed, free }
+    }
+
+    fn room(&self, bytes: u64) -> Result<(), BackendError> {
+        let mut state = self.present()?;
+        let told = countdown(&mut state.fail_allocation);
+        if told || self.cpu.memory().used.saturating_add(bytes) > state.limit {
+            return Err(self.full(bytes, state.limit));
+        }
+        Ok(())
+    }
+}
+
+/// Whether it is time.
+fn countdown(left: &mut Option<u64>) -> bool {
+    match left {
+        Some(0) => {
+            *left = None;
+            true
+        }
+        Some(n) => {
+            *n -= 1;
+            false
+        }
+        None => false,
+    }
+}
+
+impl Device for TestDevice {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Accelerator
+    }
+
+    fn memory(&self) -> MemoryUse {
+        MemoryUse { used: self.cpu.memory().used, limit: Some(self.control.limit()) }
+    }
+
+    fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError> {
+        let bytes: &[u8] = (*bytes).as_ref();
+        let buffer = self.allocate(bytes.len() as u64)?;
+        self.cpu.write(buffer, 0, bytes)?;
+        Ok(buffer)
+    }
+
+    fn allocate(&mut self, bytes: u64) -> Result<BufferId, BackendError> {
+        self.room(bytes)?;
+        self.cpu.allocate(bytes)
+    }
+
+    fn free(&mut self, buffer: BufferId) {
+        self.cpu.free(buffer);
+    }
+
+    fn write(&mut self, buffer: BufferId, offset: u64, bytes: &[u8]) -> Result<(), BackendError> {
+        drop(self.present()?);
+        self.cpu.write(buffer, offset, bytes)
+    }
+
+    fn read(&mut self, buffer: BufferId, offset: u64, bytes: &mut [u8]) -> Result<(), BackendError> {
+        drop(self.present()?);
+        self.cpu.read(buffer, offset, bytes)
+    }
+
+    fn run(&mut self, op: &Op<'_>) -> Result<(), BackendError> {
+        let mut state = self.present()?;
+        let told = countdown(&mut state.fail_run);
+        if told || self.cpu.memory().used > state.limit {
+            return Err(self.full(0, state.limit));
+        }
+        drop(state);
+        self.cpu.run(op)
+    }
+}
