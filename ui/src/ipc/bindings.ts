@@ -140,7 +140,8 @@ export type MemoryParts = { weights: number, kv: number, compute: number, other:
 
 export type Reason = { 
 /**
- * "noGpu", "vramHoldsLayers", "kvDominates", "ramShort", "contextReduced", ...
+ * "noAccelerator", "allOnAccelerator", "acceleratorHolds", "acceleratorTooSmall", "beyondAccelerator",
+ * "contextReduced", "contextBeyondTraining", "weightsFromDisk", "ramShort", "kvLarge"
  */
 code: string, 
 /**
@@ -148,7 +149,11 @@ code: string,
  */
 text: string, needed: number | null, available: number | null, };
 
-export type Forecast = { tgLow: number, tgHigh: number, ppLow: number, ppHigh: number, };
+export type Forecast = { tgLow: number, tgHigh: number, 
+/**
+ * Null where only the speed of answers is known.
+ */
+ppLow: number | null, ppHigh: number | null, };
 
 export type Plan = { 
 /**
@@ -304,7 +309,7 @@ export type Chat = { id: string, title: string, pinned: boolean, systemPrompt: s
  */
 running: boolean, };
 
-export type Turn = { "type": "send", text: string, parent: string | null, } | { "type": "regenerate", message: string, } | { "type": "continue", message: string, };
+export type Turn = { "type": "send", text: string, parent: string | null, } | { "type": "edit", message: string, text: string, } | { "type": "regenerate", message: string, } | { "type": "continue", message: string, };
 
 export type SendArgs = { chat: string, turn: Turn, 
 /**

@@ -83,6 +83,8 @@ mod tests {
     fn checked_in_bindings_are_current() {
         let path = super::path();
         let found = std::fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
-        assert_eq!(found, super::typescript(), "{} is old: run `cargo xtask bindings`", path.display());
+        let text = super::typescript();
+        let differs = found.lines().zip(text.lines()).find(|(found, wanted)| found != wanted);
+        assert!(found == text, "{} is old: run `cargo xtask bindings` {differs:?}", path.display());
     }
 }

@@ -1,0 +1,126 @@
+//! An app in a temporary folder, with its events.
+#![allow(dead_code)]
+
+use app::wire::*;
+use app::{App, AppConfig};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use test_models::ModelSpec;
+
+pub type Events = Arc<Mutex<Vec<AppEvent>>>;
+
+/// Opens the app in `folder`, with its models in `folder/models`.
+pub fn open(folder: &Path, change: impl FnOnce(&mut AppConfig)) -> (Arc<App>, Events) {
+    let events: Events = Arc::default();
+    let seen = events.clone();
+    let mut config = AppConfig {
+        data_dir: folder.join("data"),
+        models_dir: folder.join("models"),
+        endpoint: Some("http://127.0.0.1:9".into()),
+        token: None,
+        hf_cache_dir: None,
+        bundled_models: Vec::new(),
+        test_device: None,
+        system_language: Language::En,
+        events: Arc::new(move |event| seen.lock().unwrap().push(event)),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    change(&mut config);
+    (App::open(config).unwrap(), events)
+}
+
+/// Writes a tiny model to `models/NAME.gguf`.
+pub fn install(folder: &Path, name: &str, spec: &ModelSpec) -> PathBuf {
+    let path = folder.join("models").join(format!("{name}.gguf"));
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, spec.build()).unwrap();
+    path
+}
+
+/// Loads the model of this name.
+pub async fn load(app: &Arc<App>, name: &str, settings: LoadSettings) {
+    let models = app.library().await.unwrap();
+    let model = models.iter().find(|model| model.name == name).unwrap();
+    assert!(model.problem.is_none(), "{:?}", model.problem);
+    app.model_load(model.id.clone(), settings).await.unwrap();
+}
+
+pub fn loaded(app: &App) -> LoadedModel {
+    match app.model_state() {
+        ModelState::Ready { loaded } => loaded,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn greedy(max_tokens: u32) -> Sampling {
+    Sampling { temperature: 0.0, max_tokens: Some(max_tokens), ..Sampling::default() }
+}
+
+pub fn say(text: &str) -> Turn {
+    Turn::Send { text: text.into(), parent: None }
+}
+
+/// An answer under way.
+pub type Answer = tokio::sync::mpsc::UnboundedReceiver<AnswerEvent>;
+
+pub async fn begin(app: &Arc<App>, chat: &str, turn: Turn, sampling: Sampling) -> Result<Answer, WireError> {
+    let (sender, events) = tokio::sync::mpsc::unbounded_channel();
+    let args = SendArgs { chat: chat.into(), turn, sampling: Some(sampling) };
+    app.chat_send(args, Box::new(move |event| drop(sender.send(event)))).await?;
+    Ok(events)
+}
+
+/// All events of an answer, to its end.
+pub async fn answer(app: &Arc<App>, chat: &str, turn: Turn, sampling: Sampling) -> Vec<AnswerEvent> {
+    rest(begin(app, chat, turn, sampling).await.unwrap()).await
+}
+
+pub async fn rest(mut answer: Answer) -> Vec<AnswerEvent> {
+    let mut events = Vec::new();
+    while let Some(event) = answer.recv().await {
+        events.push(event);
+    }
+    events
+}
+
+/// The last event of an answer: message, reason and error.
+pub fn end(events: &[AnswerEvent]) -> (Message, FinishReason, Option<WireError>) {
+    match events.last() {
+        Some(AnswerEvent::Finished { message, reason, error, .. }) => (message.clone(), *reason, error.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The text that was streamed.
+pub fn streamed(events: &[AnswerEvent]) -> String {
+    let text = |event: &AnswerEvent| match event {
+        AnswerEvent::Text { text } => Some(text.clone()),
+        _ => None,
+    };
+    events.iter().filter_map(text).collect()
+}
+
+/// Runs an ignored test of this test program in a process of its own, and kills it when it has printed `line`.
+/// Returns everything that it printed.
+pub fn run_and_kill(test: &str, variables: &[(&str, String)], line: &str) -> String {
+    use std::io::{BufRead, BufReader};
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture", "--test-threads", "1"])
+        .envs(variables.iter().map(|(name, value)| (name, value)))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut printed = String::new();
+    for text in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let text = text.unwrap();
+        printed.push_str(&text);
+        printed.push('\n');
+        if text.contains(line) {
+            // SIGKILL, or TerminateProcess.
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return printed;
+        }
+    }
+    panic!("the child ended by itself: {printed}");
+}

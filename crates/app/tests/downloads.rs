@@ -1,0 +1,186 @@
+//! Downloads through the app, from a local server that behaves like the Hub.
+
+mod common;
+
+use app::App;
+use app::wire::*;
+use common::{Events, open};
+use fake_hub::FakeHub;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use test_models::{GgmlType, ModelSpec};
+
+const REPO: &str = "owner/tiny-GGUF";
+const QUANT: &str = "Q8_0";
+
+/// A model of some megabytes, so that there is a middle to cut it at.
+fn file() -> Vec<u8> {
+    ModelSpec { n_layer: 6, n_vocab: 4000, ..ModelSpec::quantized(GgmlType::Q8_0) }.build()
+}
+
+fn hub() -> FakeHub {
+    let hub = FakeHub::start().unwrap();
+    hub.add_bytes(REPO, "tiny-Q8_0.gguf", file());
+    hub.add_bytes(REPO, "tiny-F16.gguf", ModelSpec { ty: GgmlType::F16, ..ModelSpec::llama() }.build());
+    hub
+}
+
+fn connect(folder: &Path, hub: &FakeHub) -> (Arc<App>, Events) {
+    open(folder, |config| config.endpoint = Some(hub.endpoint()))
+}
+
+async fn start(app: &Arc<App>) -> String {
+    let page = app.hub_model(REPO.into()).await.unwrap();
+    app.download_start(REPO.into(), page.commit, QUANT.into()).await.unwrap().id
+}
+
+/// Waits until a download is what is asked for.
+async fn until(app: &Arc<App>, id: &str, done: impl Fn(&Download) -> bool) -> Download {
+    loop {
+        let found = app.downloads().into_iter().find(|download| download.id == id);
+        let download = found.expect("the download is in the list");
+        assert_ne!(download.state, DownloadState::Failed, "{:?}", download.error);
+        if done(&download) {
+            return download;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn is(state: DownloadState) -> impl Fn(&Download) -> bool {
+    move |download| download.state == state
+}
+
+/// Some of it is on the disk, for certain.
+fn in_the_middle(download: &Download) -> bool {
+    download.state == DownloadState::Running && download.bytes > 0 && download.bytes < download.total
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn discover_shows_quantizations_with_plans() {
+    let (folder, hub) = (tempfile::tempdir().unwrap(), hub());
+    let (app, _) = connect(folder.path(), &hub);
+    let query = HubQuery { text: "tiny".into(), sort: HubSort::Downloads, cursor: None };
+    assert_eq!(app.hub_search(query).await.unwrap().models[0].repo, REPO);
+    assert!(app.hub_recommended().models.len() >= 10);
+    let page = app.hub_model(REPO.into()).await.unwrap();
+    let quants: Vec<&str> = page.quants.iter().map(|row| row.quant.as_str()).collect();
+    assert_eq!(quants, ["F16", QUANT], "smallest first");
+    assert_eq!(page.quants.iter().filter(|row| row.recommended.is_some()).count(), 1);
+    let plan = |quant: &str| app.hub_plan(REPO.into(), page.commit.clone(), quant.into(), LoadSettings::default());
+    let served = hub.served();
+    let row = plan(QUANT).await.unwrap();
+    let bits = row.bits_per_weight.unwrap();
+    assert!((8.0..10.0).contains(&bits), "{bits}");
+    assert_eq!(row.quality, Some(Quality::NearOriginal));
+    assert_eq!(row.plan.unwrap().fits, Fits::Ram);
+    assert!(hub.served() - served < row.bytes, "only the header is read");
+    // The second time without the network.
+    let requests = hub.log().len();
+    plan(QUANT).await.unwrap();
+    assert_eq!(hub.log().len(), requests);
+    assert_eq!(plan("Q5_K_M").await.unwrap_err().code, ErrorCode::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_connection_resumes_and_the_model_appears_whole() {
+    let (folder, hub) = (tempfile::tempdir().unwrap(), hub());
+    let (app, events) = connect(folder.path(), &hub);
+    let size = file().len() as u64;
+    hub.faults(|faults| faults.cuts = [size / 2].into());
+    let id = start(&app).await;
+    let done = until(&app, &id, is(DownloadState::Done)).await;
+    let list = app.library().await.unwrap();
+    assert_eq!(done.model_id, Some(list[0].id.clone()));
+    assert_eq!((list[0].repo.as_deref(), list[0].quant.as_deref()), (Some(REPO), Some(QUANT)));
+    assert!(std::fs::read(&list[0].path).unwrap() == file());
+    assert!(events.lock().unwrap().iter().any(|event| matches!(event, AppEvent::Library)));
+    let page = app.hub_model(REPO.into()).await.unwrap();
+    assert_eq!(page.quants.iter().find(|row| row.quant == QUANT).unwrap().installed, done.model_id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pause_keeps_resume_goes_on_cancel_deletes() {
+    let (folder, hub) = (tempfile::tempdir().unwrap(), hub());
+    let (app, _) = connect(folder.path(), &hub);
+    hub.faults(|faults| faults.bytes_per_second = Some(2 << 20));
+    let id = start(&app).await;
+    until(&app, &id, in_the_middle).await;
+    app.download_pause(id.clone()).await.unwrap();
+    until(&app, &id, is(DownloadState::Paused)).await;
+    drop(app);
+    // A pause outlives the program.
+    let (app, _) = connect(folder.path(), &hub);
+    let paused = until(&app, &id, |_| true).await;
+    assert_eq!(paused.state, DownloadState::Paused);
+    assert!(paused.bytes > 0 && paused.bytes < paused.total, "{paused:?}");
+    app.download_resume(id.clone()).await.unwrap();
+    until(&app, &id, in_the_middle).await;
+    app.download_cancel(id.clone()).await.unwrap();
+    while !app.downloads().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(app.library().await.unwrap().is_empty());
+    let left = walk(&folder.path().join("models"));
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(app.download_pause(id).await.unwrap_err().code, ErrorCode::NotFound);
+}
+
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    entries.flat_map(|e| { let path = e.unwrap().path(); if path.is_dir() { walk(&path) } else { vec![path] } }).collect()
+}
+
+/// Downloads until it is killed: run by the test below in a process of its own.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by a_killed_download_goes_on_by_itself"]
+async fn child_downloads() {
+    let folder = std::env::var("HEADROOM_TEST_FOLDER").unwrap();
+    let endpoint = std::env::var("HEADROOM_TEST_HUB").unwrap();
+    let (app, _) = open(Path::new(&folder), |config| config.endpoint = Some(endpoint));
+    let id = start(&app).await;
+    // The journal is written every second.
+    until(&app, &id, |download| in_the_middle(download) && download.bytes > download.total / 3).await;
+    println!("in the middle");
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_download_goes_on_by_itself() {
+    let (folder, hub) = (tempfile::tempdir().unwrap(), hub());
+    let size = file().len() as u64;
+    // Some three seconds.
+    hub.faults(|faults| faults.bytes_per_second = Some(size / 3));
+    let variables = [("HEADROOM_TEST_FOLDER", folder.path().display().to_string()), ("HEADROOM_TEST_HUB", hub.endpoint())];
+    common::run_and_kill("child_downloads", &variables, "in the middle");
+    hub.faults(|faults| faults.bytes_per_second = None);
+    let served = hub.served();
+    let (app, _) = connect(folder.path(), &hub);
+    let id = app.downloads()[0].id.clone();
+    assert!(app.downloads()[0].bytes > 0, "what the journal vouches for is shown at once");
+    until(&app, &id, is(DownloadState::Done)).await;
+    assert!(hub.served() - served < size, "it resumed");
+    assert!(std::fs::read(&app.library().await.unwrap()[0].path).unwrap() == file());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn problems_of_the_hub_are_typed() {
+    let (folder, hub) = (tempfile::tempdir().unwrap(), hub());
+    hub.add_bytes("meta/gated-GGUF", "m-Q4_K_M.gguf", ModelSpec::llama().build());
+    hub.gate("meta/gated-GGUF");
+    hub.add_token("hf_known", &["meta/gated-GGUF"]);
+    let (app, _) = connect(folder.path(), &hub);
+    assert_eq!(app.hub_model("no/where".into()).await.unwrap_err().code, ErrorCode::NotFound);
+    assert_eq!(app.hub_model("../etc".into()).await.unwrap_err().code, ErrorCode::BadArgument);
+    let page = app.hub_model("meta/gated-GGUF".into()).await.unwrap();
+    assert!(page.gated);
+    let plan = || app.hub_plan(page.repo.clone(), page.commit.clone(), "Q4_K_M".into(), LoadSettings::default());
+    assert_eq!(plan().await.unwrap().problem.unwrap().code, ErrorCode::NeedsToken);
+    app.hub_token_set(Some("hf_known".into())).await.unwrap();
+    assert!(plan().await.unwrap().plan.is_some());
+    let offline = Settings { hub_endpoint: Some("http://127.0.0.1:9".into()), ..app.settings_get() };
+    app.settings_set(offline).await.unwrap();
+    let query = HubQuery { text: String::new(), sort: HubSort::Trending, cursor: None };
+    assert_eq!(app.hub_search(query).await.unwrap_err().code, ErrorCode::Offline);
+}

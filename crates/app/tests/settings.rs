@@ -1,0 +1,114 @@
+//! Settings survive restarts, old versions and damage.
+
+mod common;
+
+use app::wire::*;
+use common::open;
+use std::path::Path;
+
+fn write(folder: &Path, text: &str) {
+    std::fs::create_dir_all(folder.join("data")).unwrap();
+    std::fs::write(folder.join("data/settings.json"), text).unwrap();
+}
+
+fn set_aside(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder.join("data")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with("settings.json.broken")).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kept_over_a_restart_with_the_token_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, _) = open(folder.path(), |_| {});
+    assert_eq!(app.settings_get(), Settings::default());
+    let wanted = Settings { language: LanguageChoice::Ja, threads: Some(3), ..Settings::default() };
+    app.settings_set(wanted.clone()).await.unwrap();
+    assert!(app.hub_token_set(Some("hf_secret".into())).await.unwrap().has_hub_token);
+    drop(app);
+    let text = std::fs::read_to_string(folder.path().join("data/settings.json")).unwrap();
+    assert!(text.contains("\"version\": 1") && !text.contains("hf_secret"), "{text}");
+    let (app, _) = open(folder.path(), |_| {});
+    assert_eq!(app.settings_get(), Settings { has_hub_token: true, ..wanted });
+    assert!(!app.hub_token_set(None).await.unwrap().has_hub_token);
+    assert!(!folder.path().join("data/hub-token").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_without_a_version_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), r#"{"theme":"dark","load":{"m":{"kvTypeK":"q80","kvTypeV":"f16"}}}"#);
+    let settings = open(folder.path(), |_| {}).0.settings_get();
+    assert_eq!(settings.theme, Theme::Dark);
+    assert_eq!((settings.load["m"].kv_type_k, settings.load["m"].kv_type_v), (KvType::Q8_0, KvType::F16));
+    assert_eq!(set_aside(folder.path()), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_file_is_kept_and_the_defaults_are_used() {
+    let folder = tempfile::tempdir().unwrap();
+    for (round, text) in ["{\"theme\":\"dark\"", "[]", "\u{0}\u{0}\u{0}"].into_iter().enumerate() {
+        write(folder.path(), text);
+        assert_eq!(open(folder.path(), |_| {}).0.settings_get(), Settings::default());
+        let aside = set_aside(folder.path());
+        assert_eq!(aside.len(), round + 1);
+        assert_eq!(std::fs::read_to_string(folder.path().join("data").join(&aside[round])).unwrap(), text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_field_costs_only_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = r#"{"version":1,"theme":"purple","language":"ja","sampling":{"temperature":-5},"threads":8}"#;
+    write(folder.path(), bad);
+    let settings = open(folder.path(), |_| {}).0.settings_get();
+    let expected = Settings { language: LanguageChoice::Ja, threads: Some(8), ..Settings::default() };
+    assert_eq!(settings, expected);
+    assert_eq!(set_aside(folder.path()).len(), 1);
+    // What was written in its place is whole.
+    assert_eq!(open(folder.path(), |_| {}).0.settings_get(), expected);
+    assert_eq!(set_aside(folder.path()).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_version_is_kept_and_read_as_far_as_possible() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), r#"{"version":99,"theme":"light","holograms":true}"#);
+    assert_eq!(open(folder.path(), |_| {}).0.settings_get().theme, Theme::Light);
+    assert_eq!(set_aside(folder.path()).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_out_of_range_are_refused_and_nothing_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, _) = open(folder.path(), |_| {});
+    let sampling = |change: fn(&mut Sampling)| {
+        let mut settings = Settings::default();
+        change(&mut settings.sampling);
+        settings
+    };
+    let bad = [
+        sampling(|s| s.temperature = f32::NAN),
+        sampling(|s| s.top_p = 1.5),
+        Settings { hub_endpoint: Some("file:///etc".into()), ..Settings::default() },
+        Settings { models_folder: Some("relative".into()), ..Settings::default() },
+        Settings { threads: Some(0), ..Settings::default() },
+    ];
+    for settings in bad {
+        assert_eq!(app.settings_set(settings).await.unwrap_err().code, ErrorCode::BadArgument);
+    }
+    assert_eq!(app.settings_get(), Settings::default());
+    assert_eq!(app.hub_token_set(Some("a b\n".into())).await.unwrap_err().code, ErrorCode::BadArgument);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_program_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, _) = open(folder.path(), |_| {});
+    let second = std::panic::catch_unwind(|| drop(open(folder.path(), |_| {})));
+    assert!(second.is_err());
+    drop(app);
+    open(folder.path(), |_| {});
+}
