@@ -2,8 +2,10 @@
 //! - `a ~ b` prints both sides like Python ([`CONCAT`]).
 //! - `a + b` escapes what is added to text marked as safe: `"<"|safe + "<"` is `<&lt;`, even where nothing else is
 //!   escaped ([`ADD`]). Only templates that mark text have it rewritten.
+//! - `a % b` formats when `a` is text ([`MODULO`]).
+//! - `a * b` is paid for before anything is repeated ([`MULTIPLY`]).
 
-use minijinja::value::{Rest, Value};
+use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Environment, Error, State};
 
 use crate::python;
@@ -11,6 +13,8 @@ use crate::tokens::tokens;
 
 const CONCAT: &str = "concat__";
 const ADD: &str = "add__";
+const MODULO: &str = "modulo__";
+const MULTIPLY: &str = "multiply__";
 
 /// Adds the functions; what is printed is nested at most `depth` levels.
 pub(crate) fn add_functions(env: &mut Environment<'_>, depth: usize) {
@@ -25,6 +29,44 @@ pub(crate) fn add_functions(env: &mut Environment<'_>, depth: usize) {
         Ok(text)
     });
     env.add_function(ADD, add);
+    env.add_function(MODULO, modulo);
+    env.add_function(MULTIPLY, multiply);
+}
+
+/// The engine's own operator.
+fn engine(state: &State<'_, '_>, expression: &'static str, a: &Value, b: &Value) -> Result<Value, Error> {
+    let context = Value::from_pairs([("a", a.clone()), ("b", b.clone())]);
+    state.env().compile_expression(expression)?.eval(context)
+}
+
+/// The remainder of numbers; for text Python's `%` formatting with a value, a tuple of values or a mapping.
+fn modulo(state: &mut State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
+    if a.as_str().is_none() {
+        return engine(state, "a % b", a, b);
+    }
+    let mut args = vec![a.clone()];
+    if b.is_tuple() {
+        args.extend(b.try_iter()?);
+    } else if b.kind() == ValueKind::Map && a.as_str().is_some_and(|format| format.contains("%(")) {
+        let pairs = b.try_iter()?.filter_map(|key| Some((key.to_str()?.to_string(), b.get_item(&key).ok()?)));
+        args.push(Value::from(Kwargs::from_iter(pairs)));
+    } else {
+        args.push(b.clone());
+    }
+    state.apply_filter("format", &args)
+}
+
+/// The product of numbers, or text or a list repeated.
+fn multiply(state: &mut State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
+    for (repeated, count) in [(a, b), (b, a)] {
+        let length = match repeated.as_str() {
+            Some(text) => text.len() as u64 / 64,
+            None => repeated.len().unwrap_or(0) as u64,
+        };
+        let count = count.as_i64().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        state.consume_fuel(length.saturating_mul(count))?;
+    }
+    engine(state, "a * b", a, b)
 }
 
 /// Adds from left to right: sums, concatenations, and escaping concatenations with safe text.
@@ -39,10 +81,7 @@ fn add(state: &mut State<'_, '_>, operands: Rest<Value>) -> Result<Value, Error>
                 let side = |value: &Value, text: &str| if value.is_safe() { text.to_owned() } else { escape(text) };
                 Value::from_safe_string(side(&sum, a) + &side(&operand, b))
             }
-            None => {
-                let context = Value::from_pairs([("a", sum), ("b", operand)]);
-                state.env().compile_expression("a + b")?.eval(context)?
-            }
+            None => engine(state, "a + b", &sum, &operand)?,
         };
     }
     Ok(sum)
@@ -108,7 +147,7 @@ impl Rewriter<'_> {
                     self.at -= 1;
                     break;
                 }
-                "~" => terms.next(token),
+                "~" | "*" | "/" | "//" | "%" => terms.next(token),
                 "+" | "-" if binary => terms.next(token),
                 "not" if previous == "is" => terms.last().push_str(token),
                 _ if ends_terms(token) => {
@@ -125,7 +164,8 @@ impl Rewriter<'_> {
     }
 }
 
-/// Terms with the operator before each, `+`, `-` or `~`; the first has none.
+/// Operands with the operator before each; the first has none. `*`, `/`, `//` and `%` bind more than `~`, and that more
+/// than `+` and `-`; all group from the left.
 #[derive(Default)]
 struct Terms<'a>(Vec<(&'a str, String)>);
 
@@ -144,27 +184,46 @@ impl<'a> Terms<'a> {
     }
 
     fn write(self, sums: bool, out: &mut String) {
-        // Without a term between two operators it is an error, which the engine reports.
-        let complete = self.0.iter().all(|(_, term)| !term.trim().is_empty());
+        // Without an operand between two operators it is an error, which the engine reports.
+        if self.0.iter().any(|(_, operand)| operand.trim().is_empty()) {
+            self.0.into_iter().for_each(|(operator, operand)| out.extend([operator, operand.as_str()]));
+            return;
+        }
         let mut concats: Vec<(&str, Vec<String>)> = Vec::new();
-        for (operator, term) in self.0 {
+        for (operator, product) in products(self.0) {
             match concats.last_mut() {
-                Some((_, terms)) if operator == "~" => terms.push(term),
-                _ => concats.push((operator, vec![term])),
+                Some((_, terms)) if operator == "~" => terms.push(product),
+                _ => concats.push((operator, vec![product])),
             }
         }
-        let call_concat = |terms: Vec<String>| if complete { call(CONCAT, terms) } else { terms.join("~") };
         // A sum that also subtracts is of numbers and stays as it is.
         let adds = concats.len() > 1 && concats.iter().skip(1).all(|(operator, _)| *operator == "+");
-        if sums && adds && complete {
-            out.push_str(&call(ADD, concats.into_iter().map(|(_, terms)| call_concat(terms)).collect()));
+        if sums && adds {
+            out.push_str(&call(ADD, concats.into_iter().map(|(_, terms)| call(CONCAT, terms)).collect()));
         } else {
             for (operator, terms) in concats {
                 out.push_str(operator);
-                out.push_str(&call_concat(terms));
+                out.push_str(&call(CONCAT, terms));
             }
         }
     }
+}
+
+/// Joins what `*`, `/`, `//` and `%` bind; what remains is joined by `+`, `-` and `~`.
+fn products(operands: Vec<(&str, String)>) -> Vec<(&str, String)> {
+    let mut products: Vec<(&str, String)> = Vec::new();
+    for (operator, operand) in operands {
+        match (products.last_mut(), operator) {
+            (Some((_, product)), "*") => *product = call(MULTIPLY, vec![std::mem::take(product), operand]),
+            (Some((_, product)), "%") => *product = call(MODULO, vec![std::mem::take(product), operand]),
+            (Some((_, product)), "/" | "//") => {
+                product.push_str(operator);
+                product.push_str(&operand);
+            }
+            _ => products.push((operator, operand)),
+        }
+    }
+    products
 }
 
 /// A call with these arguments; a single one stays alone. Space around them stays outside: it may be all that
@@ -206,7 +265,11 @@ mod tests {
             ("{% set x = a + b if c + d == e else -1 %}", "{% set x = add__(a, b) if add__(c, d) == e else -1 %}"),
             ("{{ n - 1 + 2 }}", "{{ n - 1 + 2 }}"),
             ("{{ +1 }}", "{{ +1 }}"),
-            ("{{ a ~ b + c * d }}", "{{ add__(concat__(a, b), c * d) }}"),
+            ("{{ a ~ b + c * d }}", "{{ add__(concat__(a, b), multiply__(c, d)) }}"),
+            ("{{ a * b // c % d * -e }}", "{{ multiply__(modulo__(multiply__(a, b) // c, d), -e) }}"),
+            ("{{ a ** b * c - d % e }}", "{{ multiply__(a ** b, c) - modulo__(d, e) }}"),
+            ("{{ '%s' % a|upper ~ b }}", "{{ concat__(modulo__('%s', a|upper), b) }}"),
+            ("{{ f(*args, **kwargs) }}", "{{ f(*args, **kwargs) }}"),
             ("{{ a - b ~ c }}", "{{ a - concat__(b, c) }}"),
             ("{{ a ~ -1 ~ 'x' }}", "{{ concat__(a, -1, 'x') }}"),
             ("{{ f(a + b, c=d ~ e) }}", "{{ f(add__(a, b), c=concat__(d, e)) }}"),

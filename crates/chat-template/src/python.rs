@@ -39,7 +39,7 @@ fn repr(out: &mut String, value: &Value, depth: usize, budget: usize) -> Result<
         ValueKind::Undefined => out.push_str("Undefined"),
         ValueKind::String => repr_str(out, value.as_str().unwrap_or_default()),
         ValueKind::Number if !value.is_integer() => out.push_str(&float(f64::try_from(value.clone())?)),
-        ValueKind::Seq => {
+        ValueKind::Seq | ValueKind::Iterable if value.len().is_some() => {
             let depth = deeper(depth)?;
             let tuple = value.is_tuple();
             out.push(if tuple { '(' } else { '[' });

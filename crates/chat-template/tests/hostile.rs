@@ -54,7 +54,10 @@ fn huge_text_is_not_made() {
     refused("{% set s = 'x' * 100000 %}{{ s.replace('x', s) }}", "template_too_many_steps");
     refused("{% set s = 'x' * 100000 %}{{ s|join(s) }}", "template_too_many_steps");
     refused("{{ ([1] * 999999)|tojson }}", "template_too_many_steps");
-    refused("{{ [1] * 999999 }}", "template_too_many_steps");
+    for repeated in ["[1] * 99999999", "99999999 * [1]", "(1, 2) * 50000000", "('x' * 9999) * 9999 * [1]"] {
+        refused(&format!("{{{{ {repeated} }}}}"), "template_too_many_steps");
+        refused(&format!("{{% set x = {repeated} %}}"), "template_too_many_steps");
+    }
 }
 
 #[test]
