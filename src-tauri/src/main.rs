@@ -18,14 +18,16 @@ fn main() -> anyhow::Result<()> {
     environment::prepare(&flags)?;
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
     let mut builder = tauri::Builder::default();
-    // Must be the first plugin. With a data folder of its own, a second program is meant.
+    // With a data folder of its own, a second program is meant, and nothing outside of the folder is touched.
     if flags.data_dir.is_none() {
-        builder = builder.plugin(tauri_plugin_single_instance::init(|handle, _, _| show(handle)));
+        // The window is shown when its page is there, not when it was shown the last time.
+        let remembered = StateFlags::all() & !StateFlags::VISIBLE;
+        builder = builder
+            // Must be the first plugin.
+            .plugin(tauri_plugin_single_instance::init(|handle, _, _| show(handle)))
+            .plugin(tauri_plugin_window_state::Builder::new().with_state_flags(remembered).build());
     }
-    // The window is shown when its page is there, not when it was shown the last time.
-    let remembered = StateFlags::all() & !StateFlags::VISIBLE;
     let program = builder
-        .plugin(tauri_plugin_window_state::Builder::new().with_state_flags(remembered).build())
         .plugin(tauri_plugin_dialog::init())
         .plugin(tauri_plugin_opener::init())
         .invoke_handler(tauri::generate_handler![
@@ -99,6 +101,7 @@ fn open(handle: &AppHandle<Wry>, flags: &Flags) -> anyhow::Result<()> {
         runtime: tauri::async_runtime::handle().inner().clone(),
         ..environment::config(handle, flags)?
     };
+    let web_data = flags.data_dir.is_some().then(|| config.data_dir.join("webview"));
     let app = App::open(config)?;
     handle.manage(app.clone());
     if let Some(model) = flags.demo.clone() {
@@ -111,7 +114,11 @@ fn open(handle: &AppHandle<Wry>, flags: &Flags) -> anyhow::Result<()> {
     }
     let windows = &handle.config().app.windows;
     for window in windows {
-        WebviewWindowBuilder::from_config(handle, window)?.build()?;
+        let mut builder = WebviewWindowBuilder::from_config(handle, window)?;
+        if let Some(folder) = &web_data {
+            builder = builder.data_directory(folder.clone());
+        }
+        builder.build()?;
     }
     Ok(())
 }
