@@ -159,6 +159,13 @@ fn parse_range(value: &str, size: u64) -> Option<(u64, u64)> {
     (start < end).then_some((start, end))
 }
 
+/// The error that makes the server close the connection. What was handed out before is sent first: without a pause the
+/// server would throw it away unsent.
+async fn cut() -> io::Error {
+    tokio::task::yield_now().await;
+    io::Error::new(io::ErrorKind::ConnectionReset, "cut on request")
+}
+
 struct BodyState {
     shared: Arc<Shared>,
     blob: Blob,
@@ -171,9 +178,8 @@ struct BodyState {
 impl BodyState {
     /// The next bytes, nothing at the end, an error where the connection is cut.
     async fn next_chunk(&mut self) -> io::Result<Bytes> {
-        let cut = || io::Error::new(io::ErrorKind::ConnectionReset, "cut on request");
         if self.cut_at.is_some_and(|at| self.at >= at) {
-            return Err(cut());
+            return Err(cut().await);
         }
         let rate = self.shared.world().faults.bytes_per_second;
         let chunk = rate.map_or(CHUNK, |r| (r / 20).clamp(1, CHUNK));
@@ -193,10 +199,12 @@ impl BodyState {
                 len = total.saturating_sub(world.served);
                 if len == 0 {
                     world.faults.cuts.pop_front();
-                    return Err(cut());
                 }
             }
             world.served += len;
+        }
+        if len == 0 {
+            return Err(cut().await);
         }
         let mut bytes = self.blob.read(self.at, len)?;
         if let Some(offset) = self.flip

@@ -114,7 +114,7 @@ pub fn test(arguments: &[String]) -> Result<ExitCode> {
     let tests = ["test", "--workspace", "--exclude", "e2e", "--no-fail-fast"];
     tally.runner("tests", cargo(&tests));
     if window {
-        tally.check("programs", || cargo(&["build", "-p", "headroom-desktop", "-p", "cli", "-p", "fake-hub"]).run());
+        tally.check("programs", || cargo(&["build", "-p", "headroom-desktop", "-p", "cli"]).run());
         match VirtualDisplay::start().and_then(|display| Ok((display, target_dir()?.join("debug")))) {
             Ok((display, programs)) => {
                 let step = cargo(&["test", "-p", "e2e", "--no-fail-fast", "--", "--test-threads", "1"])

@@ -1,11 +1,9 @@
 //! The real window, driven by WebKitWebDriver, against a local server that behaves like the Hub.
 
-mod hub;
 mod quants;
 mod window;
 
-pub use hub::Hub;
-pub use quants::{QUANTS, repository};
+pub use quants::{QUANTS, REPOSITORY, repository};
 pub use window::Window;
 
 use anyhow::{Context, Result};

@@ -1,24 +1,26 @@
-//! Three quantizations of the bundled model, as a repository on disk.
+//! Three quantizations of the bundled model, as a repository of the local Hub.
 
 use crate::fixture;
 use anyhow::{Context, Result};
+use fake_hub::FakeHub;
 use gguf::{Gguf, GgufWriter};
 use quant::GgmlType;
-use std::path::Path;
 
 /// What the repository offers.
 pub const QUANTS: [&str; 3] = ["F16", "Q8_0", "Q4_K_M"];
 
-/// Writes `FOLDER/headroom/rustdoc-tiny-GGUF/rustdoc-tiny-*.gguf`.
-pub fn repository(folder: &Path) -> Result<()> {
-    let repository = folder.join("headroom/rustdoc-tiny-GGUF");
-    std::fs::create_dir_all(&repository)?;
-    for name in ["rustdoc-tiny-F16.gguf", "rustdoc-tiny-Q4_K_M.gguf"] {
-        std::fs::copy(fixture(name), repository.join(name)).with_context(|| name.to_string())?;
+pub const REPOSITORY: &str = "headroom/rustdoc-tiny-GGUF";
+
+/// A Hub that offers the model in [`QUANTS`].
+pub fn repository() -> Result<FakeHub> {
+    let hub = FakeHub::start()?;
+    for quant in ["F16", "Q4_K_M"] {
+        let name = format!("rustdoc-tiny-{quant}.gguf");
+        hub.add_disk_file(REPOSITORY, &name, fixture(&name)).with_context(|| name.clone())?;
     }
     let q8 = requantize(&std::fs::read(fixture("rustdoc-tiny-F16.gguf"))?, GgmlType::Q8_0)?;
-    std::fs::write(repository.join("rustdoc-tiny-Q8_0.gguf"), q8)?;
-    Ok(())
+    hub.add_bytes(REPOSITORY, "rustdoc-tiny-Q8_0.gguf", q8);
+    Ok(hub)
 }
 
 /// The same model with its F16 matrices in another type.

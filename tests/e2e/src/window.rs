@@ -19,7 +19,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Opens the program with its data in `data`.
+    /// Opens the program with its data in `data`, at 1280x800.
     pub async fn open(data: &Path, arguments: &[&str]) -> Result<Window> {
         let port = free_port()?;
         let mut driver = Command::new("WebKitWebDriver")
@@ -44,18 +44,56 @@ impl Window {
         let mut builder = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new());
         builder.capabilities(capabilities.as_object().context("capabilities")?.clone());
         let client = builder.connect(&format!("http://127.0.0.1:{port}")).await.context("the window did not open")?;
+        client.set_window_size(1280, 800).await?;
         Ok(Window { driver, client, data: data.into() })
+    }
+
+    /// Goes to one of the five places.
+    pub async fn go(&self, place: &str) -> Result<()> {
+        self.click(&format!("nav-{place}")).await
+    }
+
+    /// The element with this test id and this attribute, when it is there.
+    pub async fn get_with(&self, id: &str, attribute: &str, value: &str) -> Result<Element> {
+        self.wait_for(&format!("[data-testid=\"{id}\"][{attribute}=\"{value}\"]")).await
+    }
+
+    /// An attribute of the element with this test id.
+    pub async fn attribute(&self, id: &str, name: &str) -> Result<Option<String>> {
+        Ok(self.get(id).await?.attr(name).await?)
+    }
+
+    /// Replaces the text of a field.
+    pub async fn fill(&self, id: &str, text: &str) -> Result<()> {
+        let field = self.get(id).await?;
+        field.clear().await?;
+        field.send_keys(text).await?;
+        Ok(())
+    }
+
+    /// Presses keys on the element with this test id.
+    pub async fn press(&self, id: &str, keys: &str) -> Result<()> {
+        self.get(id).await?.send_keys(keys).await?;
+        Ok(())
+    }
+
+    /// Runs a script in the page and gives what it returns.
+    pub async fn script(&self, script: &str) -> Result<serde_json::Value> {
+        Ok(self.client.execute(script, vec![]).await?)
     }
 
     /// The element with this test id, when it is there.
     pub async fn get(&self, id: &str) -> Result<Element> {
-        let selector = format!("[data-testid=\"{id}\"]");
-        self.client
-            .wait()
-            .at_most(PATIENCE)
-            .for_element(Locator::Css(&selector))
-            .await
-            .with_context(|| format!("there is no {id}"))
+        self.wait_for(&format!("[data-testid=\"{id}\"]")).await
+    }
+
+    async fn wait_for(&self, selector: &str) -> Result<Element> {
+        let found = self.client.wait().at_most(PATIENCE).for_element(Locator::Css(selector)).await;
+        if found.is_err() {
+            // The window may be gone; then its absence is the news.
+            let _ = self.screenshot("gave-up").await;
+        }
+        found.with_context(|| format!("there is no {selector}"))
     }
 
     /// Every element with this test id that is there now.
@@ -65,8 +103,13 @@ impl Window {
 
     /// Clicks what has this test id, as soon as it can be clicked.
     pub async fn click(&self, id: &str) -> Result<()> {
-        self.until(&format!("{id} can be clicked"), async || {
-            let element = self.get(id).await?;
+        self.click_css(&format!("[data-testid=\"{id}\"]")).await
+    }
+
+    /// Clicks the first element that a selector finds, as soon as it can be clicked.
+    pub async fn click_css(&self, selector: &str) -> Result<()> {
+        self.until(&format!("{selector} can be clicked"), async || {
+            let element = self.client.find(Locator::Css(selector)).await?;
             Ok(element.is_enabled().await? && element.click().await.is_ok())
         })
         .await
