@@ -9,56 +9,80 @@ use crate::vocab::Vocab;
 use gguf::Gguf;
 use std::collections::HashMap;
 
+/// Symbols are tokens by their ids, and above them whatever else merges speak of (cut vocabularies have merges whose
+/// result is no token).
 pub(crate) struct Bpe {
     pub pretokenizer: Pretokenizer,
-    /// Symbols: tokens and whatever else merges speak of.
-    symbols: HashMap<Box<[u8]>, u32>,
-    texts: Vec<Box<[u8]>>,
+    /// Number of tokens: symbols from here on are in `extra`.
+    tokens: u32,
+    extra: Extra,
     /// (left, right) to (rank, merged)
     merges: HashMap<(u32, u32), (u32, u32)>,
-    /// Bytes are written as characters in the vocabulary's texts.
-    byte_level: bool,
+    /// The symbol of each byte, where bytes are written as characters.
+    byte_symbols: Option<Box<[Option<u32>; 256]>>,
 }
 
+#[derive(Default)]
+struct Extra {
+    ids: HashMap<Box<[u8]>, u32>,
+    texts: Vec<Box<[u8]>>,
+}
+
+/// In a piece: a symbol, or (with this bit) the place in the piece of a character that no merge speaks of.
+const UNKNOWN: u64 = 1 << 63;
+
 impl Bpe {
-    pub fn new(gguf: &Gguf, byte_level: bool) -> Result<Bpe, TokenizerError> {
+    /// Reads the merges; `name` is the pre-tokenizer's.
+    pub fn new(gguf: &Gguf, vocab: &Vocab, name: Option<&str>) -> Result<Bpe, TokenizerError> {
         let merges = gguf.metadata.array("tokenizer.ggml.merges").and_then(|array| array.strings());
         let merges = merges.ok_or(TokenizerError::Missing("tokenizer.ggml.merges"))?;
-        let name = gguf.metadata.str("tokenizer.ggml.pre").unwrap_or("default");
         let mut bpe = Bpe {
             pretokenizer: Pretokenizer::new(name),
-            symbols: HashMap::new(),
-            texts: Vec::new(),
+            tokens: vocab.len() as u32,
+            extra: Extra::default(),
             merges: HashMap::with_capacity(merges.len()),
-            byte_level,
+            byte_symbols: None,
         };
+        let mut merged = Vec::new();
         for (rank, text) in merges.iter().enumerate() {
             // The separator is the first space that is not the first character: symbols may begin with a space.
             let Some(at) = text.iter().skip(1).position(|byte| *byte == b' ').map(|at| at + 1) else {
                 return Err(TokenizerError::Damaged(format!("merge {rank} is no pair")));
             };
             let (left, right) = (&text[..at], &text[at + 1..]);
-            let pair = (bpe.intern(left), bpe.intern(right));
-            let merged = bpe.intern(&[left, right].concat());
+            merged.clear();
+            merged.extend_from_slice(left);
+            merged.extend_from_slice(right);
+            let pair = (bpe.intern(vocab, left), bpe.intern(vocab, right));
+            let merged = bpe.intern(vocab, &merged);
             bpe.merges.entry(pair).or_insert((rank as u32, merged));
+        }
+        if bpe.pretokenizer.kind.byte_level {
+            let symbol = |byte: usize| bpe.symbol(vocab, character_of(byte as u8).encode_utf8(&mut [0; 4]).as_bytes());
+            bpe.byte_symbols = Some(Box::new(std::array::from_fn(symbol)));
         }
         Ok(bpe)
     }
 
-    fn intern(&mut self, text: &[u8]) -> u32 {
-        if let Some(symbol) = self.symbols.get(text) {
-            return *symbol;
+    fn symbol(&self, vocab: &Vocab, text: &[u8]) -> Option<u32> {
+        vocab.id(text).or_else(|| self.extra.ids.get(text).copied())
+    }
+
+    fn intern(&mut self, vocab: &Vocab, text: &[u8]) -> u32 {
+        if let Some(symbol) = self.symbol(vocab, text) {
+            return symbol;
         }
-        let symbol = self.texts.len() as u32;
-        self.texts.push(text.into());
-        self.symbols.insert(text.into(), symbol);
+        // Tokens and merges together are fewer than the header has bytes, far below 2^32.
+        let symbol = self.tokens + self.extra.texts.len() as u32;
+        self.extra.texts.push(text.into());
+        self.extra.ids.insert(text.into(), symbol);
         symbol
     }
 
     /// Appends the tokens of `bytes`.
     pub fn encode(&self, vocab: &Vocab, bytes: &[u8], out: &mut Vec<u32>) {
         let escaped;
-        let bytes = if self.byte_level {
+        let bytes = if self.byte_symbols.is_some() {
             bytes
         } else {
             escaped = escape(bytes);
@@ -66,54 +90,70 @@ impl Bpe {
         };
         let text = Text::new(bytes);
         for piece in self.pretokenizer.pieces(&text.text) {
-            let bytes = text.bytes(piece);
-            let written = if self.byte_level { write_bytes(&bytes) } else { bytes.into_owned() };
-            self.piece(vocab, &written, out);
+            self.piece(vocab, &text.bytes(piece), out);
         }
     }
 
     fn piece(&self, vocab: &Vocab, text: &[u8], out: &mut Vec<u32>) {
-        if self.pretokenizer.whole_words
-            && let Some(id) = vocab.id(text)
-        {
-            return out.push(id);
+        match &self.byte_symbols {
+            Some(byte_symbols) => {
+                if self.pretokenizer.kind.whole_words
+                    && let Some(id) = vocab.id(&write_bytes(text))
+                {
+                    return out.push(id);
+                }
+                let symbol = |byte: &u8| byte_symbols[usize::from(*byte)].map_or(UNKNOWN, u64::from);
+                self.merge(vocab, text, text.iter().map(symbol), out);
+            }
+            None => {
+                // Line ends are in no merge, but runs of them are tokens.
+                if text.iter().all(|byte| *byte == b'\n')
+                    && let Some(id) = vocab.id(text)
+                {
+                    return out.push(id);
+                }
+                let symbol = |(start, end): (u32, u32)| {
+                    let symbol = self.symbol(vocab, &text[start as usize..end as usize]);
+                    symbol.map_or(UNKNOWN | u64::from(start), u64::from)
+                };
+                self.merge(vocab, text, characters(text).map(symbol), out);
+            }
         }
-        // A character that no merge speaks of keeps its range instead of a symbol, above all symbols.
-        let unknown = |start: u32| (1u64 << 63) | u64::from(start);
-        let symbols = characters(text).map(|(start, end)| {
-            let symbol = self.symbols.get(&text[start as usize..end as usize]);
-            symbol.map_or(unknown(start), |symbol| u64::from(*symbol))
-        });
+    }
+
+    fn merge(&self, vocab: &Vocab, text: &[u8], symbols: impl Iterator<Item = u64>, out: &mut Vec<u32>) {
         let rank = |a: u64, b: u64| {
             let pair = (u32::try_from(a).ok()?, u32::try_from(b).ok()?);
             self.merges.get(&pair).map(|(rank, merged)| (u64::from(*rank), u64::from(*merged)))
         };
         for symbol in merge(symbols, rank) {
-            match self.texts.get(symbol as usize) {
-                Some(text) if symbol >> 63 == 0 => self.push(vocab, text, out),
-                _ => {
-                    let start = (symbol & u64::from(u32::MAX)) as usize;
-                    let end = characters(&text[start..]).next().map_or(text.len(), |(_, end)| start + end as usize);
-                    self.push(vocab, &text[start..end], out);
-                }
+            if symbol & UNKNOWN == 0 {
+                self.push(vocab, symbol as u32, out);
+            } else if self.byte_symbols.is_none() {
+                let start = (symbol & !UNKNOWN) as usize;
+                let end = characters(&text[start..]).next().map_or(text.len(), |(_, end)| start + end as usize);
+                push_or_bytes(vocab, &text[start..end], out);
             }
+            // A byte without a token cannot be said in this vocabulary.
         }
     }
 
     /// The token of a symbol, or of its characters (its bytes, in a vocabulary of characters).
-    fn push(&self, vocab: &Vocab, text: &[u8], out: &mut Vec<u32>) {
-        if !self.byte_level {
-            return push_or_bytes(vocab, text, out);
+    fn push(&self, vocab: &Vocab, symbol: u32, out: &mut Vec<u32>) {
+        if symbol < self.tokens {
+            return out.push(symbol);
         }
-        match vocab.id(text) {
-            Some(id) => out.push(id),
-            None => out.extend(characters(text).filter_map(|(a, b)| vocab.id(&text[a as usize..b as usize]))),
+        let text = self.extra.texts.get((symbol - self.tokens) as usize).map_or(&[][..], |text| &**text);
+        if self.byte_symbols.is_some() {
+            out.extend(characters(text).filter_map(|(start, end)| vocab.id(&text[start as usize..end as usize])));
+        } else {
+            push_or_bytes(vocab, text, out);
         }
     }
 
     /// The bytes that a token's text stands for.
     pub fn read(&self, text: &[u8]) -> Vec<u8> {
-        if self.byte_level { read_bytes(text) } else { unescape(text) }
+        if self.byte_symbols.is_some() { read_bytes(text) } else { unescape(text) }
     }
 }
 

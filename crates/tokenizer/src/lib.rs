@@ -6,7 +6,9 @@
 mod bpe;
 mod decode;
 mod error;
+mod markup;
 mod merge;
+mod patterns;
 mod pretokenize;
 mod special;
 mod spm;

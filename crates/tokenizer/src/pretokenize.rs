@@ -1,121 +1,139 @@
-//! How texts are cut into pieces before BPE merges: one list of patterns for each kind of pre-tokenizer.
-//!
-//! The patterns are those of the models' own tokenizers. Each pattern cuts the pieces that the ones before have left,
-//! into its matches and what lies between them.
+//! Cutting texts into pieces before BPE merges, by the rules of a [`Kind`].
 
-use fancy_regex::{Regex, RegexBuilder};
+use crate::patterns::{DEFAULT, KINDS, Kind, Rule, UNKNOWN};
+use regex::Regex;
 use std::ops::Range;
 
-/// A kind of pre-tokenizer (`tokenizer.ggml.pre`).
+/// The rules of one pre-tokenizer, ready for use.
 pub(crate) struct Pretokenizer {
-    patterns: Vec<Regex>,
-    /// A piece that is a token as a whole is not merged.
-    pub whole_words: bool,
-    /// BOS is added unless the file says otherwise.
-    pub adds_bos: bool,
+    passes: Vec<Pass>,
+    pub kind: &'static Kind,
     /// The name was not known: GPT-2's rules are used.
     pub unknown: bool,
 }
 
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const LLAMA3: &str = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN35: &str = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{L}--[a-z]]*[\p{L}--[A-Z]]+|[^\r\n\p{L}\p{N}]?[\p{L}--[a-z]]+[\p{L}--[A-Z]]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{L}--[a-z]]*[\p{L}--[A-Z]]+(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?|[^\r\n\p{L}\p{N}]?[\p{L}--[a-z]]+[\p{L}--[A-Z]]*(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const DEEPSEEK3: &[&str] = &[
-    r"\p{N}{1,3}",
-    r"[\x{4e00}-\x{9fa5}\x{3040}-\x{309f}\x{30a0}-\x{30ff}]+",
-    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##,
-];
-const DEEPSEEK_CODER: &[&str] =
-    &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[\x{4e00}-\x{9fa5}\x{0800}-\x{4e00}\x{ac00}-\x{d7ff}]+", r"\p{N}"];
-const DEEPSEEK_LLM: &[&str] = &[
-    r"[\r\n]",
-    r"\s?[\p{Lu}\p{Ll}\p{Lt}--[ªº]]+",
-    r"\s?[!-/:-~\x{ff01}-\x{ff0f}\x{ff1a}-\x{ff5e}\x{2018}-\x{201f}\x{3000}-\x{3002}]+",
-    r"\s+$",
-    r"[\x{4e00}-\x{9fa5}\x{0800}-\x{4e00}\x{ac00}-\x{d7ff}]+",
-    r"\p{N}+",
-];
-const FALCON: &[&str] = &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]"];
-const DIGITS_THEN_GPT2: &[&str] = &[r"\p{N}", GPT2];
-const LINES: &[&str] = &[r"[^\n]+|[\n]+"];
-
-/// (names, patterns, whole words, adds BOS)
-type Kind = (&'static [&'static str], &'static [&'static str], bool, bool);
-
-const KINDS: &[Kind] = &[
-    (&["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "llama4", "lfm2", "smaug-bpe"], &[LLAMA3], true, true),
-    (&["dbrx", "chatglm-bpe", "glm4", "minimax-m2", "bailingmoe"], &[LLAMA3], false, false),
-    (&["qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez", "mimo"], &[QWEN2], false, false),
-    (&["qwen35"], &[QWEN35], false, false),
-    (&["tekken"], &[TEKKEN], true, true),
-    (&["gpt-4o"], &[GPT4O], false, false),
-    (&["deepseek-v3", "deepseek-v3.1", "deepseek-r1", "hunyuan-dense", "joyai-llm"], DEEPSEEK3, false, false),
-    (&["deepseek-coder"], DEEPSEEK_CODER, false, false),
-    (&["deepseek-llm"], DEEPSEEK_LLM, false, false),
-    (&["falcon"], FALCON, false, false),
-    (
-        &["starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"],
-        DIGITS_THEN_GPT2,
-        false,
-        false,
-    ),
-    (&["gpt-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "phi-2", "gigachat"], &[GPT2], false, false),
-    (&["gemma4"], LINES, false, true),
-];
+enum Pass {
+    Pattern(Regex),
+    Words {
+        pattern: Regex,
+        /// The pattern takes line ends with the white space before them: that is not a run that leaves its last one.
+        line_ends: bool,
+    },
+    DigitGroups {
+        whole: bool,
+    },
+}
 
 impl Pretokenizer {
-    /// The kind of this name; an unknown one cuts as GPT-2 does and says so.
-    pub fn new(name: &str) -> Pretokenizer {
-        let known = KINDS.iter().find(|kind| kind.0.contains(&name));
-        let (patterns, whole_words, adds_bos) =
-            known.map_or((&[GPT2][..], false, false), |kind| (kind.1, kind.2, kind.3));
-        Pretokenizer {
-            patterns: patterns.iter().map(|pattern| compile(pattern)).collect(),
-            whole_words,
-            adds_bos,
-            unknown: known.is_none(),
-        }
+    /// The pre-tokenizer of this name (`tokenizer.ggml.pre`); an unknown one cuts as GPT-2 does and says so.
+    pub fn new(name: Option<&str>) -> Pretokenizer {
+        let known = match name {
+            Some(name) => KINDS.iter().find(|kind| kind.names.contains(&name)),
+            None => Some(&DEFAULT),
+        };
+        let kind = known.unwrap_or(&UNKNOWN);
+        let passes = kind.rules.iter().map(|rule| match rule {
+            Rule::Pattern(pattern) => Pass::Pattern(compile(pattern)),
+            Rule::Words(pattern) => {
+                Pass::Words { pattern: compile(pattern), line_ends: pattern.contains(r"|\s*[\r\n]") }
+            }
+            Rule::DigitGroups { whole } => Pass::DigitGroups { whole: *whole },
+        });
+        Pretokenizer { passes: passes.collect(), kind, unknown: known.is_none() }
     }
 
-    /// Cuts `text` into pieces that cover it.
+    /// Cuts `text` into pieces that cover it, in order.
     pub fn pieces(&self, text: &str) -> Vec<Range<usize>> {
-        let mut pieces = vec![0..text.len()];
-        for pattern in &self.patterns {
+        let mut pieces: Vec<_> = std::iter::once(0..text.len()).collect();
+        for pass in &self.passes {
             let mut cut = Vec::with_capacity(pieces.len() * 2);
             for piece in pieces {
-                split(pattern, &text[piece.clone()], piece.start, &mut cut);
+                let (text, offset) = (&text[piece.clone()], piece.start);
+                match pass {
+                    Pass::Pattern(pattern) => split(pattern, text, offset, &mut cut, |found| found.end),
+                    Pass::Words { pattern, line_ends } => {
+                        split(pattern, text, offset, &mut cut, |found| end_of_words(text, found, *line_ends))
+                    }
+                    Pass::DigitGroups { whole } => group_digits(text, *whole, offset, &mut cut),
+                }
             }
             pieces = cut;
         }
-        pieces.retain(|piece| !piece.is_empty());
         pieces
     }
 }
 
 fn compile(pattern: &str) -> Regex {
-    RegexBuilder::new(pattern)
-        // Steps back are bounded by the length of a run of white space; a limit would make long runs fail.
-        .backtrack_limit(usize::MAX)
-        .build()
-        .expect("the patterns are constants, and a test compiles each")
+    Regex::new(pattern).expect("the patterns are constants, and a test compiles each")
 }
 
-fn split(pattern: &Regex, text: &str, offset: usize, out: &mut Vec<Range<usize>>) {
+fn split(
+    pattern: &Regex,
+    text: &str,
+    offset: usize,
+    out: &mut Vec<Range<usize>>,
+    end_of: impl Fn(Range<usize>) -> usize,
+) {
     let mut at = 0;
-    while at < text.len() {
-        // An error of the engine leaves the rest in one piece.
-        let Ok(Some(found)) = pattern.find_from_pos(text, at) else { break };
-        if found.end() == found.start() {
+    while let Some(found) = pattern.find_at(text, at) {
+        let end = end_of(found.range());
+        // No pattern matches nothing; should one, the rest stays whole.
+        if end <= found.start() {
             break;
         }
         if found.start() > at {
             out.push(offset + at..offset + found.start());
         }
-        out.push(offset + found.start()..offset + found.end());
-        at = found.end();
+        out.push(offset + found.start()..offset + end);
+        at = end;
+    }
+    if at < text.len() {
+        out.push(offset + at..offset + text.len());
+    }
+}
+
+/// Where a match ends by [`Rule::Words`].
+fn end_of_words(text: &str, found: Range<usize>, line_ends: bool) -> usize {
+    let mut characters = text[found.clone()].chars();
+    let Some(last) = characters.next_back() else { return found.end };
+    if !last.is_whitespace() || line_ends && matches!(last, '\r' | '\n') {
+        return found.end;
+    }
+    let cut = found.end - last.len_utf8();
+    // A run of white space is as long as possible: if something follows, it is not white space.
+    let followed = cut > found.start && found.end < text.len();
+    if followed && characters.all(char::is_whitespace) { cut } else { found.end }
+}
+
+/// `1234567` to `1`, `234`, `567`. What lies between the runs of digits stays whole.
+fn group_digits(text: &str, whole: bool, offset: usize, out: &mut Vec<Range<usize>>) {
+    let mut at = 0;
+    let mut starts = Vec::new();
+    let mut characters = text.char_indices().peekable();
+    while let Some((start, character)) = characters.next() {
+        if !character.is_numeric() {
+            continue;
+        }
+        starts.clear();
+        starts.push(start);
+        while let Some((index, _)) = characters.next_if(|(_, next)| next.is_numeric()) {
+            starts.push(index);
+        }
+        let (end, next) = characters.peek().map_or((text.len(), None), |(index, next)| (*index, Some(*next)));
+        if whole && next.is_some_and(|next| next.is_alphanumeric() || next == '_') {
+            continue;
+        }
+        if start > at {
+            out.push(offset + at..offset + start);
+        }
+        at = start;
+        for index in 1..=starts.len() {
+            if (starts.len() - index).is_multiple_of(3) {
+                let group_end = starts.get(index).copied().unwrap_or(end);
+                out.push(offset + at..offset + group_end);
+                at = group_end;
+            }
+        }
     }
     if at < text.len() {
         out.push(offset + at..offset + text.len());
@@ -127,34 +145,77 @@ mod tests {
     use super::*;
 
     fn cut<'a>(name: &str, text: &'a str) -> Vec<&'a str> {
-        Pretokenizer::new(name).pieces(text).into_iter().map(|range| &text[range]).collect()
+        Pretokenizer::new(Some(name)).pieces(text).into_iter().map(|range| &text[range]).collect()
     }
 
     #[test]
     fn every_kind_compiles_and_covers_the_text() {
-        let text = "Hello, I'll pay 12345 yen for 日本語のテキスト!!\n\n  ok\t\r\n x_1=é  ";
-        for kind in KINDS {
-            for name in kind.0 {
-                assert_eq!(cut(name, text).concat(), text, "{name}");
-            }
+        let text = "Hello, I'll pay 12345 yen 1234x for 日本語のテキスト!!\n\n  ok\t\r\n x_1=é ½ \u{1d400}\u{301}  ";
+        for name in KINDS.iter().flat_map(|kind| kind.names) {
+            let pieces = cut(name, text);
+            assert_eq!(pieces.concat(), text, "{name}");
+            assert!(pieces.iter().all(|piece| !piece.is_empty()), "{name}");
+            assert!(!Pretokenizer::new(Some(name)).unknown, "{name}");
         }
+    }
+
+    #[test]
+    fn names_are_given_once() {
+        let mut names: Vec<_> = KINDS.iter().flat_map(|kind| kind.names).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
     }
 
     #[test]
     fn numbers_words_and_spaces_are_cut_by_kind() {
         assert_eq!(cut("llama-bpe", "I'LL be 12345  ok"), ["I", "'LL", " be", " ", "123", "45", " ", " ok"]);
         assert_eq!(cut("qwen2", "x123"), ["x", "1", "2", "3"]);
-        assert_eq!(cut("gpt-2", "x123"), ["x", "123"]);
-        assert_eq!(cut("gpt-4o", "HelloWorld"), ["Hello", "World"]);
-        assert!(Pretokenizer::new("nobody-knows").unknown);
+        assert_eq!(cut("qwen2", "a  \n \n  b \n"), ["a", "  \n \n", " ", " b", " \n"]);
+        assert_eq!(cut("gpt-2", "a  \n \n  b \n"), ["a", "  \n \n ", " b", " \n"]);
+        assert_eq!(
+            cut("gpt-2", "a \u{3000}b!\u{3000} \u{3000}"),
+            ["a", " ", "\u{3000}", "b", "!", "\u{3000} \u{3000}"]
+        );
+        assert_eq!(cut("qwen2", "e\u{301}a"), ["e", "\u{301}a"]);
+        assert_eq!(cut("qwen35", "e\u{301}a"), ["e\u{301}a"]);
+        assert_eq!(cut("gpt-2", "I'LL x123  "), ["I", "'", "LL", " x", "123", "  "]);
+        assert_eq!(cut("gpt-4o", "HelloWorld's"), ["Hello", "World's"]);
+        assert_eq!(cut("tekken", "HelloWorld's 12"), ["Hello", "World", "'s", " ", "1", "2"]);
+        assert_eq!(cut("deepseek-v3", "a中文b 1234"), ["a", "中文", "b", " ", "123", "4"]);
+        assert_eq!(cut("deepseek-llm", "Ab ა 𝐀1!\n"), ["Ab", " ", "ა", " 𝐀", "1", "!", "\n"]);
+        assert_eq!(cut("starcoder", "a 12 b"), ["a", " ", "1", "2", " b"]);
+        assert_eq!(cut("falcon", "a=1234`"), ["a", "=", "123", "4", "`"]);
+        assert_eq!(cut("default", "a=1234`"), ["a", "=", "123", "4", "`"]);
+        assert_eq!(cut("kimi-k2", "日本Hello漢"), ["日本", "Hello", "漢"]);
+        assert_eq!(cut("gemma4", "a b\n\n c"), ["a b", "\n\n", " c"]);
     }
 
     #[test]
-    fn long_runs_of_one_character_take_linear_time() {
-        for name in ["llama-bpe", "qwen35", "gpt-4o", "tekken", "deepseek-v3", "deepseek-llm", "falcon", "gemma4"] {
-            for character in [" ", "a", "A", "1", "!", "\n", "é", "日"] {
-                let text = character.repeat(100_000);
-                assert_eq!(cut(name, &text).iter().map(|piece| piece.len()).sum::<usize>(), text.len());
+    fn digits_are_grouped_from_the_right() {
+        assert_eq!(cut("superbpe", "a 1234567 b12"), ["a ", "1", "234", "567", " b", "12"]);
+        assert_eq!(cut("tiny_aya", "1234 1234x"), ["1", "234", " ", "123", "4", "x"]);
+        assert_eq!(cut("afmoe", "123456"), ["123", "456"]);
+    }
+
+    #[test]
+    fn no_name_is_the_default_and_an_unknown_one_is_told() {
+        let default = Pretokenizer::new(None);
+        assert!(!default.unknown);
+        assert_eq!(default.kind.names, ["default"]);
+        let unknown = Pretokenizer::new(Some("nobody-knows"));
+        assert!(unknown.unknown);
+        assert_eq!(unknown.pieces("a 12"), [0..1, 1..4]);
+    }
+
+    #[test]
+    fn long_runs_of_one_character_are_cut() {
+        for kind in KINDS {
+            let pretokenizer = Pretokenizer::new(Some(kind.names[0]));
+            for character in [" ", "a", "A", "1", "!", "\n", "é", "日", "\u{301}", "aA", " a", "x1", " \n", "'s"] {
+                let text = character.repeat(10_000);
+                assert_eq!(pretokenizer.pieces(&text).iter().map(|piece| piece.len()).sum::<usize>(), text.len());
             }
         }
     }

@@ -1,8 +1,13 @@
 //! Finding special tokens in a text.
 
+use crate::TokenizerError;
 use crate::vocab::{TokenKind, Vocab};
 use aho_corasick::{AhoCorasick, MatchKind};
 use std::ops::Range;
+
+/// The most bytes that special tokens' texts may have together: the automaton takes some tens of bytes for each. The
+/// largest vocabularies have some 200 KiB.
+const MAX_BYTES: usize = 4 << 20;
 
 /// Which tokens are cut out of a text before it is encoded.
 pub(crate) struct Specials {
@@ -26,16 +31,16 @@ pub(crate) enum Part {
 }
 
 impl Specials {
-    pub fn new(vocab: &Vocab) -> Specials {
+    pub fn new(vocab: &Vocab) -> Result<Specials, TokenizerError> {
         let of = |kinds: &[TokenKind]| {
             let ids =
                 (0..vocab.len() as u32).filter(|id| kinds.contains(&vocab.kind(*id)) && !vocab.text(*id).is_empty());
             Finder::new(vocab, ids.collect())
         };
-        Specials {
-            defined: of(&[TokenKind::UserDefined]),
-            all: of(&[TokenKind::UserDefined, TokenKind::Control, TokenKind::Unknown]),
-        }
+        Ok(Specials {
+            defined: of(&[TokenKind::UserDefined])?,
+            all: of(&[TokenKind::UserDefined, TokenKind::Control, TokenKind::Unknown])?,
+        })
     }
 
     /// Cuts `text` at special tokens: the leftmost first, of those the longest.
@@ -58,14 +63,18 @@ impl Specials {
 }
 
 impl Finder {
-    fn new(vocab: &Vocab, ids: Vec<u32>) -> Finder {
+    fn new(vocab: &Vocab, ids: Vec<u32>) -> Result<Finder, TokenizerError> {
         if ids.is_empty() {
-            return Finder::default();
+            return Ok(Finder::default());
+        }
+        let bytes: usize = ids.iter().map(|id| vocab.text(*id).len()).sum();
+        if bytes > MAX_BYTES {
+            return Err(TokenizerError::Damaged(format!("special tokens of {bytes} bytes, more than {MAX_BYTES}")));
         }
         let texts = ids.iter().map(|id| vocab.text(*id));
-        // Building fails only for automata beyond all memory: then markup is not found, and the text is plain.
-        let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(texts).ok();
-        Finder { automaton, ids }
+        let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(texts);
+        let automaton = automaton.map_err(|error| TokenizerError::Damaged(format!("special tokens: {error}")))?;
+        Ok(Finder { automaton: Some(automaton), ids })
     }
 
     fn find<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = (Range<usize>, u32)> + 'a {

@@ -45,11 +45,15 @@ pub(crate) fn encode(vocab: &Vocab, text: &[u8], out: &mut Vec<u32>) {
     }
 }
 
-/// The token with this text, or one token for each of its bytes; bytes without a token are left out.
+/// The token with this text, or one token for each of its bytes, or the unknown token.
 pub(crate) fn push_or_bytes(vocab: &Vocab, text: &[u8], out: &mut Vec<u32>) {
-    match vocab.id(text) {
-        Some(id) => out.push(id),
-        None => out.extend(text.iter().filter_map(|byte| vocab.byte(*byte))),
+    let byte = |byte: &u8| vocab.bytes[usize::from(*byte)];
+    if let Some(id) = vocab.id(text) {
+        out.push(id);
+    } else if text.iter().all(|b| byte(b).is_some()) {
+        out.extend(text.iter().filter_map(byte));
+    } else {
+        out.extend(vocab.unknown);
     }
 }
 

@@ -4,7 +4,7 @@ use crate::bpe::{Bpe, unescape};
 use crate::decode::Detokenizer;
 use crate::special::{Part, Specials};
 use crate::vocab::Vocab;
-use crate::{TokenKind, TokenizerError, spm};
+use crate::{TokenKind, TokenizerError, markup, spm};
 use gguf::Gguf;
 
 /// What is done to a text besides encoding it.
@@ -32,7 +32,7 @@ pub struct Tokenizer {
     adds_bos: bool,
     adds_eos: bool,
     add_space_prefix: bool,
-    /// White space after a special token belongs to it (phi-3).
+    /// White space after special tokens belongs to them (phi-3).
     strips_after_special: bool,
     end_of_generation: Vec<u32>,
 }
@@ -42,11 +42,13 @@ impl Tokenizer {
     /// No vocabulary, a kind of tokenizer that is not supported, or a damaged vocabulary.
     pub fn from_gguf(gguf: &Gguf) -> Result<Tokenizer, TokenizerError> {
         let model = gguf.metadata.str("tokenizer.ggml.model").ok_or(TokenizerError::Missing("tokenizer.ggml.model"))?;
-        let vocab = Vocab::from_gguf(gguf)?;
+        let mut vocab = Vocab::from_gguf(gguf)?;
+        markup::mark_control(&mut vocab);
+        let pre = gguf.metadata.str("tokenizer.ggml.pre");
         let kind = match model {
             "llama" => Kind::Spm,
-            "gpt2" => Kind::Bpe(Box::new(Bpe::new(gguf, true)?)),
-            "gemma4" => Kind::Bpe(Box::new(Bpe::new(gguf, false)?)),
+            "gpt2" => Kind::Bpe(Box::new(Bpe::new(gguf, &vocab, pre)?)),
+            "gemma4" => Kind::Bpe(Box::new(Bpe::new(gguf, &vocab, Some("gemma4"))?)),
             other => return Err(TokenizerError::Unsupported(other.chars().take(64).collect())),
         };
         let size = vocab.len();
@@ -59,36 +61,24 @@ impl Tokenizer {
         let flag = |name: &str| gguf.metadata.bool(&format!("tokenizer.ggml.{name}"));
         let adds_bos = match &kind {
             Kind::Spm => true,
-            Kind::Bpe(bpe) => bpe.pretokenizer.adds_bos,
+            Kind::Bpe(bpe) => bpe.pretokenizer.kind.adds_bos,
         };
         let name = gguf.metadata.str("general.name").unwrap_or_default().to_lowercase();
-        let mut tokenizer = Tokenizer {
-            specials: Specials::new(&vocab),
+        let (eos, eot) = (special("eos").or(default_id(2)), special("eot").or(markup::end_of_turn(&vocab)));
+        let named = ["eom", "fim_pad", "fim_rep", "fim_sep"].into_iter().filter_map(special).chain(eos).chain(eot);
+        Ok(Tokenizer {
+            specials: Specials::new(&vocab)?,
+            end_of_generation: markup::end_of_generation(&vocab, named),
             bos: special("bos").or(default_id(1)),
-            eos: special("eos").or(default_id(2)),
-            eot: special("eot"),
+            eos,
+            eot,
             adds_bos: flag("add_bos_token").unwrap_or(adds_bos),
             adds_eos: flag("add_eos_token").unwrap_or(false),
             add_space_prefix: flag("add_space_prefix").unwrap_or(is_spm),
             strips_after_special: ["phi-3", "phi3"].iter().any(|phi| name.contains(phi)),
-            end_of_generation: Vec::new(),
             vocab,
             kind,
-        };
-        tokenizer.end_of_generation = tokenizer.find_end_of_generation(special("eom"));
-        Ok(tokenizer)
-    }
-
-    fn find_end_of_generation(&self, eom: Option<u32>) -> Vec<u32> {
-        let mut ids: Vec<u32> = self.vocab.end_of_generation().chain(self.eos).chain(self.eot).chain(eom).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        // gpt-oss: <|end|> closes a channel, not the turn, where <|return|> and <|call|> do that.
-        let id = |text: &str| self.vocab.id(text.as_bytes());
-        if let (Some(_), Some(_), Some(end)) = (id("<|return|>"), id("<|call|>"), id("<|end|>")) {
-            ids.retain(|id| *id != end);
-        }
-        ids
+        })
     }
 
     /// Tokens of `text`, which need not be UTF-8.
@@ -98,23 +88,22 @@ impl Tokenizer {
         if options.add_special && self.adds_bos {
             ids.extend(self.bos);
         }
-        let mut after_special = true;
+        // The start counts as a special token, but takes no white space.
+        let (mut after_special, mut strips) = (true, false);
         for part in self.specials.parts(text, options.parse_special) {
             match part {
                 Part::Token(id) => {
                     ids.push(id);
-                    after_special = true;
+                    (after_special, strips) = (true, self.strips_after(id));
                 }
                 Part::Text(range) => {
                     let mut text = &text[range];
-                    // Only a token that was found in the text takes the space, not the start of the text.
-                    let after_token = after_special && !ids.is_empty() && self.is_special(ids[ids.len() - 1]);
-                    if self.strips_after_special && after_token && ids.last() != self.bos.as_ref() {
-                        text = text.trim_ascii_start();
+                    while let (true, Some(rest)) = (strips, text.split_first().filter(|(first, _)| is_space(**first))) {
+                        text = rest.1;
                     }
                     if !text.is_empty() {
                         self.encode_part(text, after_special, &mut ids);
-                        after_special = false;
+                        (after_special, strips) = (false, false);
                     }
                 }
             }
@@ -123,6 +112,10 @@ impl Tokenizer {
             ids.extend(self.eos);
         }
         ids
+    }
+
+    fn strips_after(&self, id: u32) -> bool {
+        self.strips_after_special && !matches!(self.vocab.text(id), b"<unk>" | b"<s>" | b"<|endoftext|>")
     }
 
     fn encode_part(&self, text: &[u8], after_special: bool, ids: &mut Vec<u32>) {
@@ -205,6 +198,11 @@ impl Tokenizer {
         self.eos
     }
 
+    /// The token that ends a turn: named by the file, or known by its text.
+    pub fn eot(&self) -> Option<u32> {
+        self.eot
+    }
+
     pub fn adds_bos(&self) -> bool {
         self.adds_bos
     }
@@ -213,4 +211,9 @@ impl Tokenizer {
     pub fn unknown_pretokenizer(&self) -> bool {
         matches!(&self.kind, Kind::Bpe(bpe) if bpe.pretokenizer.unknown)
     }
+}
+
+/// C's `isspace`.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r')
 }

@@ -3,7 +3,7 @@
 /// Text whose characters can be classified, and the bytes that some of them really stand for.
 pub(crate) struct Text {
     pub text: String,
-    /// (offset in `text`, bytes): encoded surrogates, which no Rust string can hold. A private-use character stands in.
+    /// (offset in `text`, bytes), in order: encoded surrogates, which no Rust string can hold. A private-use character stands in.
     surrogates: Vec<(usize, [u8; 3])>,
 }
 
@@ -41,12 +41,14 @@ impl Text {
     /// The bytes of a range of `text`.
     pub fn bytes(&self, range: std::ops::Range<usize>) -> std::borrow::Cow<'_, [u8]> {
         let plain = &self.text.as_bytes()[range.clone()];
-        if !self.surrogates.iter().any(|(at, _)| range.contains(at)) {
+        let before = self.surrogates.partition_point(|(at, _)| *at < range.start);
+        let inside = self.surrogates[before..].iter().take_while(|(at, _)| *at < range.end);
+        if inside.clone().next().is_none() {
             return plain.into();
         }
         let mut bytes = plain.to_vec();
         // The stand-in is 3 bytes long, as a surrogate is.
-        for (at, surrogate) in self.surrogates.iter().filter(|(at, _)| range.contains(at)) {
+        for (at, surrogate) in inside {
             bytes[at - range.start..][..3].copy_from_slice(surrogate);
         }
         bytes.into()

@@ -18,71 +18,6 @@ pub enum TokenKind {
     Byte,
 }
 
-/// Texts of tokens that end a turn, in whatever vocabulary they are found: files often name only one of several.
-const END_OF_GENERATION: &[&str] = &[
-    "<|eot_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<|return|>",
-    "<|call|>",
-    "<|flush|>",
-    "<|calls|>",
-    "<end_of_turn>",
-    "<turn|>",
-    "<|endoftext|>",
-    "</s>",
-    "<|eom_id|>",
-    "< EOT >",
-    "_< EOT >",
-    "[EOT]",
-    "[EOS]",
-    "[e~[",
-    "<｜end▁of▁sentence｜>",
-    "<end_of_utterance>",
-    "<|end_of_text|>",
-    "<eos>",
-];
-
-/// Fill-in-the-middle markup after which nothing can follow.
-const FILL_IN_END: &[&str] = &[
-    "<|fim_pad|>",
-    "<fim-pad>",
-    "<fim_pad>",
-    "<PAD>",
-    "[PAD]",
-    "<|fim_repo|>",
-    "<|repo_name|>",
-    "<fim-repo>",
-    "<REPO>",
-    "<reponame>",
-    "<|file_sep|>",
-];
-
-/// Fill-in-the-middle markup.
-const MARKUP: &[&str] = &[
-    "<|fim_prefix|>",
-    "<fim-prefix>",
-    "<fim_prefix>",
-    "<｜fim▁begin｜>",
-    "<PRE>",
-    "▁<PRE>",
-    "<|fim_suffix|>",
-    "<fim-suffix>",
-    "<fim_suffix>",
-    "<｜fim▁hole｜>",
-    "<SUF>",
-    "▁<SUF>",
-    "<|fim_middle|>",
-    "<fim-middle>",
-    "<fim_middle>",
-    "<｜fim▁end｜>",
-    "<MID>",
-    "▁<MID>",
-    "<|fim_pad|>",
-    "<|repo_name|>",
-    "<|file_sep|>",
-];
-
 /// Tokens by id and ids by text.
 pub(crate) struct Vocab {
     texts: Vec<u8>,
@@ -90,6 +25,10 @@ pub(crate) struct Vocab {
     pub kinds: Vec<TokenKind>,
     pub scores: Vec<f32>,
     ids: HashMap<Box<[u8]>, u32>,
+    /// The tokens `<0x00>` to `<0xFF>`.
+    pub bytes: [Option<u32>; 256],
+    /// What stands for a character that cannot be said.
+    pub unknown: Option<u32>,
 }
 
 impl Vocab {
@@ -107,6 +46,8 @@ impl Vocab {
             kinds: (0..tokens.len()).map(|id| kind(kinds.get(id).copied().unwrap_or(1))).collect(),
             scores: (0..tokens.len()).map(|id| scores.get(id).copied().unwrap_or(0.0)).collect(),
             ids: HashMap::with_capacity(tokens.len()),
+            bytes: [None; 256],
+            unknown: None,
         };
         for (id, text) in tokens.iter().enumerate() {
             vocab.texts.extend_from_slice(text);
@@ -114,18 +55,9 @@ impl Vocab {
             // The first of two equal texts is the one that text becomes.
             vocab.ids.entry(text.into()).or_insert(id as u32);
         }
-        // Files often mark them as ordinary tokens; users could then type them, and turns would not end.
-        for id in
-            END_OF_GENERATION.iter().chain(MARKUP).filter_map(|text| vocab.id(text.as_bytes())).collect::<Vec<_>>()
-        {
-            vocab.kinds[id as usize] = TokenKind::Control;
-        }
+        vocab.bytes = std::array::from_fn(|byte| vocab.id(format!("<0x{byte:02X}>").as_bytes()));
+        vocab.unknown = vocab.kinds.iter().position(|kind| *kind == TokenKind::Unknown).map(|id| id as u32);
         Ok(vocab)
-    }
-
-    /// Tokens that end a turn by their texts.
-    pub fn end_of_generation(&self) -> impl Iterator<Item = u32> + '_ {
-        END_OF_GENERATION.iter().chain(FILL_IN_END).filter_map(|text| self.id(text.as_bytes()))
     }
 
     pub fn len(&self) -> usize {
@@ -146,11 +78,6 @@ impl Vocab {
 
     pub fn kind(&self, id: u32) -> TokenKind {
         self.kinds.get(id as usize).copied().unwrap_or(TokenKind::Unused)
-    }
-
-    /// The token of a single byte: `<0xNN>`.
-    pub fn byte(&self, byte: u8) -> Option<u32> {
-        self.id(format!("<0x{byte:02X}>").as_bytes())
     }
 
     /// The byte that a byte token stands for.

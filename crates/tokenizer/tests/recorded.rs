@@ -1,5 +1,7 @@
 //! Ids and texts recorded from llama.cpp, and properties.
 
+#![allow(clippy::unwrap_used)]
+
 use proptest::prelude::*;
 use serde_json::Value;
 use std::sync::LazyLock;
