@@ -1,0 +1,7 @@
+export interface Toast {
+  id: number;
+  kind: "info" | "warning" | "error";
+  text: string;
+  actions: { label: string; run: () => void }[];
+  testId?: string;
+}

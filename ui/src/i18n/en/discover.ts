@@ -1,0 +1,3 @@
+export const discover = {
+  title: "Discover",
+} as const;

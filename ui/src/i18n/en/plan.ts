@@ -1,0 +1,52 @@
+/** Memory, plans, GPUs: words that more than one view uses. */
+export const plan = {
+  ram: "RAM",
+  vram: "VRAM",
+  weights: "Weights",
+  kv: "KV cache",
+  compute: "Compute",
+  other: "Other",
+  free: "Free",
+  over: "{bytes} too much",
+  barOf: "{used} of {available}",
+  barLabel: "{name}: {used} of {available} available",
+  fits_gpu: "All on the GPU",
+  fits_split: "GPU {gpuLayers}/{layers} + RAM",
+  fits_ram: "In RAM, on the CPU",
+  fits_disk: "Partly read from disk",
+  fits_no: "Does not fit",
+  speedUnknown: "Speed known after the hardware is measured",
+  reason_noAccelerator: "No GPU can take layers: everything runs on the CPU.",
+  reason_allOnAccelerator: "All {layers} layers fit into video memory.",
+  reason_acceleratorHolds: "{gpuLayers} of {layers} layers run on the GPU, the rest on the CPU.",
+  reason_acceleratorTooSmall:
+    "Video memory is too small for even one layer: needs {needed}, {available} is free.",
+  reason_beyondAccelerator:
+    "{gpuLayers} layers need {needed} of video memory, {available} is free. At most {max} layers fit.",
+  reason_contextReduced: "The context was set to {context} tokens, because more does not fit into RAM.",
+  reason_contextBeyondTraining:
+    "The model was trained for {contextMax} tokens; answers get worse beyond that.",
+  reason_weightsFromDisk:
+    "Needs {needed}, {available} is free. The rest is read from disk again and again, which is slow.",
+  reason_ramShort:
+    "Needs {needed} of RAM, {available} is free. Lower the context or choose q8_0 for the KV cache.",
+  reason_kvLarge: "The KV cache takes {needed}. q8_0 halves it, a shorter context too.",
+  gpu_noDriver: "No NVIDIA driver found: everything runs on the CPU.",
+  gpu_driverTooOld:
+    "The NVIDIA driver {found} is too old: {needed} or newer is needed. Update the driver to use the GPU.",
+  gpu_noDevice: "No NVIDIA GPU found: everything runs on the CPU.",
+  gpu_badState: "The GPU does not respond ({detail}). Restart the PC to use it again.",
+  gpu_notBuilt: "This build of Headroom has no GPU code: everything runs on the CPU.",
+  recovery_vramFull: "VRAM ran out: {n} {n|layer|layers} moved to RAM.",
+  recovery_vramFull_answer: "VRAM ran out: {n} {n|layer|layers} moved to RAM, the answer went on.",
+  recovery_deviceLost: "The GPU was lost: {n} {n|layer|layers} moved to RAM.",
+  recovery_deviceLost_answer: "The GPU was lost: {n} {n|layer|layers} moved to RAM, the answer went on.",
+  recovery_unknown: "{n} {n|layer|layers} moved to RAM.",
+  recovery_now: "{gpuLayers} of {layers} layers are on the GPU now.",
+  recovery_why: "Why",
+  recovery_back: "Move back",
+  recovery_whyVram:
+    "Another program took video memory, or the context grew. Headroom moved layers to RAM instead of failing; answers get slower. Close programs that use the GPU, then move the layers back.",
+  recovery_whyLost:
+    "The graphics driver reset the GPU. Headroom continued on the CPU with the same conversation. If it happens again, update the driver.",
+} as const;

@@ -1,0 +1,52 @@
+import type { plan as en } from "../en/plan";
+import type { Words } from "../types";
+
+export const plan: Words<typeof en> = {
+  ram: "RAM",
+  vram: "VRAM",
+  weights: "重み",
+  kv: "KVキャッシュ",
+  compute: "計算用",
+  other: "その他",
+  free: "空き",
+  over: "{bytes}超過",
+  barOf: "{used} / {available}",
+  barLabel: "{name}: 使用可能{available}のうち{used}",
+  fits_gpu: "すべてGPU",
+  fits_split: "GPU {gpuLayers}/{layers} + RAM",
+  fits_ram: "RAM(CPUで実行)",
+  fits_disk: "一部をディスクから読み込み",
+  fits_no: "収まりません",
+  speedUnknown: "速度はハードウェアの計測後に表示します",
+  reason_noAccelerator: "層を置けるGPUがありません。すべてCPUで実行します。",
+  reason_allOnAccelerator: "全{layers}層がVRAMに収まります。",
+  reason_acceleratorHolds: "{layers}層のうち{gpuLayers}層をGPU、残りをCPUで実行します。",
+  reason_acceleratorTooSmall: "VRAMが1層分にも足りません。必要{needed}、空き{available}。",
+  reason_beyondAccelerator:
+    "{gpuLayers}層にはVRAMが{needed}必要ですが、空きは{available}です。収まるのは{max}層までです。",
+  reason_contextReduced: "RAMに収まるよう、コンテキストを{context}トークンにしました。",
+  reason_contextBeyondTraining:
+    "このモデルの学習時の長さは{contextMax}トークンです。それを超えると回答の質が下がります。",
+  reason_weightsFromDisk: "必要{needed}、空き{available}。残りはディスクから繰り返し読むため遅くなります。",
+  reason_ramShort:
+    "RAMが{needed}必要ですが、空きは{available}です。コンテキストを短くするか、KVキャッシュをq8_0にしてください。",
+  reason_kvLarge: "KVキャッシュが{needed}を占めます。q8_0またはコンテキストの短縮で半分になります。",
+  gpu_noDriver: "NVIDIAドライバーが見つかりません。すべてCPUで実行します。",
+  gpu_driverTooOld:
+    "NVIDIAドライバー{found}は古すぎます。{needed}以降が必要です。GPUを使うには更新してください。",
+  gpu_noDevice: "NVIDIA GPUが見つかりません。すべてCPUで実行します。",
+  gpu_badState: "GPUが応答しません({detail})。PCを再起動すると再び使えるようになります。",
+  gpu_notBuilt: "このビルドにはGPU機能が含まれていません。すべてCPUで実行します。",
+  recovery_vramFull: "VRAMが不足したため{n}層をRAMに移しました。",
+  recovery_vramFull_answer: "VRAMが不足したため{n}層をRAMに移し、回答を続けました。",
+  recovery_deviceLost: "GPUが使えなくなったため{n}層をRAMに移しました。",
+  recovery_deviceLost_answer: "GPUが使えなくなったため{n}層をRAMに移し、回答を続けました。",
+  recovery_unknown: "{n}層をRAMに移しました。",
+  recovery_now: "現在、{layers}層のうち{gpuLayers}層がGPUにあります。",
+  recovery_why: "理由",
+  recovery_back: "GPUに戻す",
+  recovery_whyVram:
+    "ほかのプログラムがVRAMを使ったか、コンテキストが増えました。処理を止めずに層をRAMへ移したため、回答は遅くなります。GPUを使うプログラムを閉じてから戻してください。",
+  recovery_whyLost:
+    "グラフィックスドライバーがGPUをリセットしました。同じ会話のままCPUで続けています。繰り返す場合はドライバーを更新してください。",
+};

@@ -1,0 +1,69 @@
+import type { GpuReason, Plan, Reason, RecoveryNotice, WireError } from "../ipc";
+import { bytes, duration, number } from "./format";
+import { has, t, tCode, type Key } from "./index.svelte";
+
+/** What happened and what to do, for an error of any command. */
+export function errorSentence(error: WireError): string {
+  const { code, needed, available, retryAfter } = error;
+  const amount = code === "contextFull" ? number : bytes;
+  const values = {
+    subject: error.subject ?? fallbackSubject(code),
+    message: error.message,
+    needed: needed === null ? "" : amount(needed),
+    available: available === null ? "" : amount(available),
+    wait: retryAfter === null ? "" : duration(retryAfter),
+  };
+  const withNumbers = `errors.${code}_numbers`;
+  const withWait = `errors.${code}_wait`;
+  if (needed !== null && available !== null && has(withNumbers)) {
+    return tCode(withNumbers, values);
+  }
+  if (retryAfter !== null && has(withWait)) {
+    return tCode(withWait, values);
+  }
+  const key = `errors.${code}`;
+  return has(key) ? tCode(key, values) : error.message;
+}
+
+function fallbackSubject(code: WireError["code"]): string {
+  if (code.startsWith("file") || code === "checksumMismatch") {
+    return t("errors.theFile");
+  }
+  return code === "modelUnsupported" || code === "needsToken" ? t("errors.theModel") : t("errors.it");
+}
+
+/** Why a plan is as it is; codes that this window does not know are said in the program's English. */
+export function reasonSentence(reason: Reason, plan: Plan): string {
+  const key = `plan.reason_${reason.code}`;
+  const values = {
+    gpuLayers: plan.gpuLayers,
+    layers: plan.layers,
+    max: plan.maxGpuLayers,
+    context: plan.context,
+    contextMax: plan.contextMax,
+    needed: bytes(reason.needed ?? 0),
+    available: bytes(reason.available ?? 0),
+  };
+  return has(key) ? tCode(key, values) : reason.text;
+}
+
+export function gpuReasonSentence(reason: GpuReason): string {
+  const key: Key = `plan.gpu_${reason.type}`;
+  return tCode(key, { ...reason });
+}
+
+/** "GPU 27/33 + RAM" */
+export function fitsSentence(plan: Pick<Plan, "fits" | "gpuLayers" | "layers">): string {
+  return tCode(`plan.fits_${plan.fits}`, { gpuLayers: plan.gpuLayers, layers: plan.layers });
+}
+
+export function recoverySentence(notice: RecoveryNotice): string {
+  const key = `plan.recovery_${notice.cause}${notice.duringAnswer ? "_answer" : ""}`;
+  return has(key)
+    ? tCode(key, { n: notice.layersMoved })
+    : t("plan.recovery_unknown", { n: notice.layersMoved });
+}
+
+export function recoveryWhy(notice: RecoveryNotice): string {
+  return notice.cause === "deviceLost" ? t("plan.recovery_whyLost") : t("plan.recovery_whyVram");
+}

@@ -1,0 +1,323 @@
+import { wireError, type Api } from "../api";
+import type {
+  AppEvent,
+  GpuLayers,
+  GpuReason,
+  HardwareReport,
+  InstalledModel,
+  LoadSettings,
+  ModelState,
+  Settings,
+} from "../bindings";
+import { pause } from "./clock";
+import * as data from "./data";
+import { FakeHub } from "./hub";
+import { MACHINE, fakePlan } from "./plan";
+import { FakeTalk, pathTo, type FakeChat } from "./talk";
+
+export interface FakeOptions {
+  /** Milliseconds of one step of anything; 0 in tests. */
+  pace?: number;
+  /** Why there is no GPU; null: there is one. */
+  gpuReason?: GpuReason | null;
+  /** Nothing installed, no chats: the first start. */
+  empty?: boolean;
+  settings?: Partial<Settings>;
+}
+
+const GPU = {
+  name: "NVIDIA GeForce RTX 4060",
+  vramTotal: MACHINE.vramTotal,
+  vramFree: MACHINE.vramAvailable,
+  driver: "580.95",
+  computeCapability: "8.9",
+  isTestDevice: false,
+};
+
+/** Plays the program in memory, so that the window can be made and tested without it. */
+export function fakeApi(options: FakeOptions = {}): Api {
+  const { pace = 20, gpuReason = null, empty = false } = options;
+  const listeners = new Set<(event: AppEvent) => void>();
+  const emit = (event: AppEvent) => listeners.forEach((listener) => listener(structuredClone(event)));
+  let settings: Settings = { ...data.settings(), ...options.settings };
+  const library: InstalledModel[] = empty ? [] : data.installed(Date.now());
+  const chats: FakeChat[] = empty ? [] : data.chats(Date.now());
+  const talk = new FakeTalk(pace);
+  const hub = new FakeHub(pace, library, emit);
+  let state: ModelState = { type: "none" };
+  let measured = false;
+  let loads = 0;
+  let monitor: ReturnType<typeof setInterval> | undefined;
+
+  const setState = (next: ModelState) => {
+    state = next;
+    emit({ type: "model", state });
+  };
+  const installed = (id: string) => {
+    const model = library.find((model) => model.id === id);
+    if (!model) {
+      throw wireError("notFound", id, { subject: id });
+    }
+    return model;
+  };
+  const chatOf = (id: string) => {
+    const chat = chats.find((chat) => chat.id === id);
+    if (!chat) {
+      throw wireError("notFound", `there is no chat ${id}`);
+    }
+    return chat;
+  };
+  const shown = (chat: FakeChat) => structuredClone({ ...chat, running: talk.isRunning(chat.id) });
+  const plan = (model: InstalledModel, wish: LoadSettings) => {
+    if (model.problem) {
+      throw model.problem;
+    }
+    return fakePlan(model, wish, gpuReason === null);
+  };
+  const hardware = (): HardwareReport => ({
+    cpuName: "AMD Ryzen 7 7700",
+    physicalCores: 8,
+    logicalCores: 16,
+    cpuFeatures: ["AVX2", "AVX-512", "VNNI"],
+    ramTotal: MACHINE.ramTotal,
+    ramAvailable: MACHINE.ramAvailable,
+    gpus: gpuReason ? [] : [GPU],
+    gpuReason,
+    modelsDiskFree: 412e9,
+    ramBandwidth: measured ? 61.3e9 : null,
+    diskBandwidth: measured ? 3.4e9 : null,
+    measuring: false,
+  });
+
+  async function load(modelId: string, wish: LoadSettings): Promise<void> {
+    const mine = ++loads;
+    const model = installed(modelId);
+    await talk.stopAll();
+    const planned = plan(model, wish);
+    for (let step = 0; step <= 20; step++) {
+      setState({ type: "loading", modelId, name: model.name, progress: step / 20 });
+      await pause(pace * 4);
+      if (mine !== loads) {
+        throw wireError("cancelled", "cancelled");
+      }
+    }
+    settings.load[modelId] = wish;
+    model.lastUsed = Date.now();
+    setState({
+      type: "ready",
+      loaded: {
+        modelId,
+        name: model.name,
+        settings: wish,
+        plan: planned,
+        gpuLayers: planned.gpuLayers,
+        ramUsed: planned.ram.total,
+        vramUsed: planned.vram.total,
+        gpu: gpuReason ? null : GPU,
+        gpuReason,
+        templateMissing: false,
+        supportsThinking: true,
+      },
+    });
+    emit({ type: "library" });
+  }
+
+  /** Layer by layer, as the engine does it between two tokens. */
+  async function setGpuLayers(layers: GpuLayers): Promise<ModelState> {
+    if (state.type !== "ready") {
+      throw wireError("noModelLoaded", "no model is loaded");
+    }
+    const model = installed(state.loaded.modelId);
+    const wish = { ...state.loaded.settings, gpuLayers: layers };
+    const planned = plan(model, wish);
+    const loaded = { ...state.loaded, settings: wish, plan: planned };
+    const target = Math.min(planned.gpuLayers, planned.maxGpuLayers);
+    for (let at = loaded.gpuLayers; ; at += Math.sign(target - at)) {
+      const now = plan(model, { ...wish, gpuLayers: { type: "fixed", layers: at } });
+      setState({
+        type: "ready",
+        loaded: { ...loaded, gpuLayers: at, ramUsed: now.ram.total, vramUsed: now.vram.total },
+      });
+      if (at === target) {
+        break;
+      }
+      await pause(pace * 3);
+    }
+    if (planned.gpuLayers > target) {
+      const notice = {
+        cause: "vramFull",
+        layersMoved: planned.gpuLayers - target,
+        gpuLayers: target,
+        layers: planned.layers,
+      };
+      emit({ type: "recovery", notice: { ...notice, duringAnswer: false } });
+      const settled = plan(model, { ...wish, gpuLayers: { type: "fixed", layers: target } });
+      setState({
+        type: "ready",
+        loaded: {
+          ...loaded,
+          plan: settled,
+          gpuLayers: target,
+          ramUsed: settled.ram.total,
+          vramUsed: settled.vram.total,
+        },
+      });
+    }
+    return structuredClone(state);
+  }
+
+  function sample(): void {
+    const loaded = state.type === "ready" ? state.loaded : null;
+    const jitter = 0.12e9 * Math.sin(Date.now() / 2500);
+    emit({
+      type: "monitor",
+      sample: {
+        at: Date.now(),
+        ramTotal: MACHINE.ramTotal,
+        ramAvailable: MACHINE.ramAvailable - (loaded?.ramUsed ?? 0) * 0.9 + jitter,
+        ownPrivate: 0.3e9,
+        ownResident: 0.3e9 + (loaded?.ramUsed ?? 0),
+        vramTotal: gpuReason ? null : MACHINE.vramTotal,
+        vramFree: gpuReason ? null : MACHINE.vramAvailable - (loaded?.vramUsed ?? 0),
+        ownVram: gpuReason ? null : (loaded?.vramUsed ?? 0),
+        cpuLoad:
+          0.2 +
+          0.15 * Math.sin(Date.now() / 1500) +
+          (chats.some((chat) => talk.isRunning(chat.id)) ? 0.4 : 0),
+      },
+    });
+  }
+
+  return {
+    startup: async () => ({
+      version: "0.1.0",
+      settings: structuredClone(settings),
+      systemLanguage: navigator.language.startsWith("ja") ? "ja" : "en",
+      model: structuredClone(state),
+      downloads: structuredClone(hub.list),
+      openChat: null,
+      interruptedChat: empty ? null : "3",
+    }),
+    settingsGet: async () => structuredClone(settings),
+    settingsSet: async (next) => structuredClone((settings = structuredClone(next))),
+    hubTokenSet: async (token) => structuredClone((settings = { ...settings, hasHubToken: token !== null })),
+
+    hardware: async () => hardware(),
+    hardwareMeasure: async () => {
+      await pause(pace * 100);
+      measured = true;
+      emit({ type: "hardware", hardware: hardware() });
+      return hardware();
+    },
+    monitorStart: async () => {
+      if (monitor === undefined) {
+        sample();
+        monitor = setInterval(sample, 1000);
+      }
+    },
+    monitorStop: async () => {
+      clearInterval(monitor);
+      monitor = undefined;
+    },
+
+    library: async () => structuredClone(library),
+    libraryRemove: async (id) => {
+      if (state.type === "ready" && state.loaded.modelId === id) {
+        throw wireError("busy", "the model is loaded: unload it first");
+      }
+      library.splice(library.indexOf(installed(id)), 1);
+      emit({ type: "library" });
+    },
+    libraryReveal: async () => undefined,
+    libraryOpen: async () => false,
+
+    hubRecommended: async () => hub.recommended(),
+    hubSearch: (query) => hub.search(query),
+    hubModel: (repo) => hub.model(repo),
+    hubPlan: (repo, _commit, quant, wish) => hub.plan(repo, quant, wish),
+
+    downloads: async () => structuredClone(hub.list),
+    downloadStart: (repo, _commit, quant) => hub.start(repo, quant),
+    downloadPause: async (id) => hub.change(id, "paused"),
+    downloadResume: async (id) => hub.change(id, "running"),
+    downloadCancel: async (id) => hub.change(id, "cancelled"),
+
+    plan: async (modelId, wish) => plan(installed(modelId), wish),
+    modelLoad: async (modelId, wish) => {
+      try {
+        await load(modelId, wish);
+      } catch (error) {
+        setState({ type: "none" });
+        throw error;
+      }
+    },
+    modelLoadCancel: async () => {
+      loads += 1;
+    },
+    modelUnload: async () => {
+      loads += 1;
+      await talk.stopAll();
+      setState({ type: "none" });
+    },
+    modelState: async () => structuredClone(state),
+    setGpuLayers,
+
+    chats: async (query, deleted) => {
+      const words = query.toLowerCase().split(/\s+/).filter(Boolean);
+      const texts = (chat: FakeChat) => [chat.title, ...chat.messages.map((message) => message.text)];
+      return chats
+        .filter((chat) => (chat.deleted !== null) === deleted)
+        .filter((chat) =>
+          words.every((word) => texts(chat).some((text) => text.toLowerCase().includes(word))),
+        )
+        .sort((a, b) => Number(b.pinned) - Number(a.pinned) || b.updated - a.updated)
+        .map(({ id, title, pinned, updated, deleted, messages }) => {
+          const hit =
+            words[0] && messages.find((message) => message.text.toLowerCase().includes(words[0] ?? ""));
+          return { id, title, pinned, updated, deleted, snippet: hit ? hit.text.slice(0, 90) : null };
+        });
+    },
+    chat: async (id) => shown(chatOf(id)),
+    chatCreate: async () => {
+      const id = String(chats.length + 1);
+      const chat = {
+        id,
+        title: "",
+        pinned: false,
+        systemPrompt: settings.systemPrompt,
+        messages: [],
+        path: [],
+      };
+      chats.push({ ...chat, running: false, updated: Date.now(), deleted: null });
+      return shown(chatOf(id));
+    },
+    chatRename: async (id, title) => void (chatOf(id).title = title),
+    chatPin: async (id, pinned) => void (chatOf(id).pinned = pinned),
+    chatDelete: async (id) => void (chatOf(id).deleted = Date.now()),
+    chatRestore: async (id) => void (chatOf(id).deleted = null),
+    chatSetSystemPrompt: async (id, text) => void (chatOf(id).systemPrompt = text),
+    chatSelect: async (id, message) => {
+      const chat = chatOf(id);
+      let leaf = message;
+      for (let child; (child = chat.messages.findLast((next) => next.parent === leaf));) {
+        leaf = child.id;
+      }
+      chat.path = pathTo(chat.messages, leaf);
+      return shown(chat);
+    },
+    chatSend: async (args, onEvent) => {
+      if (state.type !== "ready") {
+        throw wireError("noModelLoaded", "no model is loaded");
+      }
+      talk.send(chatOf(args.chat), args, state.loaded.name, state.loaded.plan.context, onEvent);
+    },
+    chatStop: async (chat) => talk.stop(chat),
+
+    openLink: async (url) => void window.open(url, "_blank", "noopener"),
+
+    onEvent: async (listener) => {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+  };
+}

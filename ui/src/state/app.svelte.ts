@@ -1,0 +1,103 @@
+import { createContext } from "svelte";
+import { t } from "../i18n/index.svelte";
+import { recoverySentence, recoveryWhy } from "../i18n/sentences";
+import type { Api, AppEvent, InstalledModel, RecoveryNotice } from "../ipc";
+import { ChatsStore } from "./chats.svelte";
+import { DownloadsStore } from "./downloads.svelte";
+import { LibraryStore } from "./library.svelte";
+import { DEFAULT_LOAD, ModelStore } from "./model.svelte";
+import { MonitorStore } from "./monitor.svelte";
+import { Navigation } from "./navigation.svelte";
+import { SettingsStore } from "./settings.svelte";
+import { Toasts } from "./toasts.svelte";
+
+/** Everything that more than one view knows. Views get it with `useApp()`; tests make their own. */
+export class App {
+  readonly navigation = new Navigation();
+  readonly toasts = new Toasts();
+  readonly settings: SettingsStore;
+  readonly model: ModelStore;
+  readonly library: LibraryStore;
+  readonly downloads: DownloadsStore;
+  readonly monitor: MonitorStore;
+  readonly chats: ChatsStore;
+  version = $state("");
+
+  constructor(readonly api: Api) {
+    const failed = (error: unknown) => this.toasts.error(error);
+    this.settings = new SettingsStore(api, failed);
+    this.model = new ModelStore(api, failed);
+    this.library = new LibraryStore(api, failed);
+    this.downloads = new DownloadsStore(api, failed);
+    this.monitor = new MonitorStore(api, failed);
+    this.chats = new ChatsStore(api, failed);
+  }
+
+  /** Settles when the first frame can be drawn. Returns how to stop listening. */
+  async start(): Promise<() => void> {
+    // Listen first: what changes between the picture and the first event would be lost otherwise.
+    const stop = await this.api.onEvent((event) => this.take(event));
+    const startup = await this.api.startup();
+    this.version = startup.version;
+    this.settings.start(startup.settings, startup.systemLanguage);
+    this.model.state = startup.model;
+    this.downloads.list = startup.downloads;
+    void this.library.refresh();
+    void this.monitor.refreshHardware();
+    void this.chats.start(startup.openChat, startup.interruptedChat);
+    return stop;
+  }
+
+  take(event: AppEvent): void {
+    switch (event.type) {
+      case "model":
+        this.model.state = event.state;
+        break;
+      case "recovery":
+        this.tellRecovery(event.notice);
+        break;
+      case "download":
+        this.downloads.take(event.download);
+        break;
+      case "library":
+        void this.library.refresh();
+        break;
+      case "monitor":
+        this.monitor.take(event.sample);
+        break;
+      case "hardware":
+        this.monitor.hardware = event.hardware;
+        break;
+    }
+  }
+
+  /** Loads a model with the settings it had the last time, and shows the chat. */
+  async use(model: Pick<InstalledModel, "id">): Promise<void> {
+    this.navigation.go("chat");
+    await this.model.load(model.id, this.settings.current.load[model.id] ?? DEFAULT_LOAD);
+  }
+
+  /** Puts the layers back that a recovery moved to RAM. */
+  moveBack(notice: RecoveryNotice): Promise<void> {
+    return this.model.setGpuLayers({ type: "fixed", layers: notice.gpuLayers + notice.layersMoved });
+  }
+
+  private tellRecovery(notice: RecoveryNotice): void {
+    // The conversation tells it itself where the reader is looking at it.
+    if (notice.duringAnswer && this.navigation.place === "chat") {
+      return;
+    }
+    const why = () => this.toasts.add(recoveryWhy(notice), { stay: true });
+    this.toasts.add(recoverySentence(notice), {
+      kind: "warning",
+      stay: true,
+      testId: "recovery-notice",
+      actions: [
+        { label: t("plan.recovery_why"), run: why },
+        { label: t("plan.recovery_back"), run: () => void this.moveBack(notice) },
+      ],
+    });
+  }
+}
+
+export const [useApp, provideApp] = createContext<App>();

@@ -1,0 +1,112 @@
+import type { AnswerEvent, AnswerStats, Chat, Message, RecoveryNotice, WireError } from "../ipc";
+
+/** What the window adds to a chat while it is open. */
+export interface Conversation {
+  chat: Chat;
+  /** Where the running answer is. */
+  answer: string | null;
+  /** Tokens of the prompt that were read, until the first token comes. */
+  prompt: { done: number; total: number } | null;
+  /** Of the running or last answer, by message id. */
+  notices: Record<string, Notice[]>;
+}
+
+export type Notice =
+  | { type: "dropped"; turns: number; tokens: number }
+  | { type: "recovery"; notice: RecoveryNotice }
+  | { type: "error"; error: WireError };
+
+export function conversation(chat: Chat): Conversation {
+  return { chat, answer: null, prompt: null, notices: {} };
+}
+
+/** Takes one event of an answer's channel; changes the conversation in place. */
+export function take(state: Conversation, event: AnswerEvent): void {
+  const answer = state.chat.messages.find((message) => message.id === state.answer);
+  switch (event.type) {
+    case "started":
+      put(state.chat, event.user);
+      put(state.chat, event.answer);
+      state.chat.path = event.path;
+      state.chat.running = true;
+      state.answer = event.answer.id;
+      state.prompt = { done: 0, total: 0 };
+      delete state.notices[event.answer.id];
+      break;
+    case "prompt":
+      state.prompt = { done: event.done, total: event.total };
+      break;
+    case "thinking":
+      state.prompt = null;
+      if (answer) {
+        answer.thinking = (answer.thinking ?? "") + event.text;
+      }
+      break;
+    case "text":
+      state.prompt = null;
+      if (answer) {
+        answer.text += event.text;
+      }
+      break;
+    case "stats":
+      if (answer) {
+        answer.stats = event.stats;
+      }
+      break;
+    case "dropped":
+      note(state, { type: "dropped", turns: event.turns, tokens: event.tokens });
+      break;
+    case "recovery":
+      note(state, { type: "recovery", notice: event.notice });
+      break;
+    case "finished":
+      put(state.chat, { ...event.message, finish: event.reason });
+      if (event.error) {
+        note(state, { type: "error", error: event.error });
+      }
+      state.chat.title = event.title || state.chat.title;
+      state.chat.running = false;
+      state.prompt = null;
+      state.answer = null;
+      break;
+  }
+}
+
+function put(chat: Chat, message: Message | null): void {
+  if (!message) {
+    return;
+  }
+  const at = chat.messages.findIndex((old) => old.id === message.id);
+  if (at < 0) {
+    chat.messages.push(message);
+  } else {
+    chat.messages[at] = message;
+  }
+}
+
+function note(state: Conversation, notice: Notice): void {
+  if (state.answer !== null) {
+    state.notices[state.answer] = [...(state.notices[state.answer] ?? []), notice];
+  }
+}
+
+/** The messages that are shown, the first one first. */
+export function shownMessages(chat: Chat): Message[] {
+  const byId = new Map(chat.messages.map((message) => [message.id, message]));
+  return chat.path.flatMap((id) => byId.get(id) ?? []);
+}
+
+/** The branches beside a message, itself included, in the order in which they were made. */
+export function siblings(chat: Chat, message: Message): Message[] {
+  return chat.messages.filter((other) => other.parent === message.parent && other.role === message.role);
+}
+
+/** Whether an answer can go on where it was cut. */
+export function canContinue(message: Message): boolean {
+  return message.role === "assistant" && ["interrupted", "stopped", "length"].includes(message.finish ?? "");
+}
+
+/** The figures of the newest answer that has some. */
+export function latestStats(chat: Chat): AnswerStats | null {
+  return shownMessages(chat).findLast((message) => message.stats !== null)?.stats ?? null;
+}

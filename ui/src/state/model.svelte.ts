@@ -1,0 +1,77 @@
+import type { Api, GpuLayers, LoadSettings, LoadedModel, ModelState } from "../ipc";
+import { toWireError } from "../ipc";
+
+export const DEFAULT_LOAD: LoadSettings = {
+  gpuLayers: { type: "auto" },
+  context: null,
+  kvTypeK: "f16",
+  kvTypeV: "f16",
+};
+
+/** The one model that is loaded, or on its way. */
+export class ModelStore {
+  state = $state.raw<ModelState>({ type: "none" });
+  /** Layers are being moved because the slider was let go. */
+  moving = $state(false);
+
+  constructor(
+    private api: Api,
+    private failed: (error: unknown) => void,
+  ) {}
+
+  get loaded(): LoadedModel | null {
+    return this.state.type === "ready" ? this.state.loaded : null;
+  }
+
+  /** The model that is loaded, loading or failed to load. */
+  get id(): string | null {
+    switch (this.state.type) {
+      case "none":
+        return null;
+      case "ready":
+        return this.state.loaded.modelId;
+      default:
+        return this.state.modelId;
+    }
+  }
+
+  /** True when the model is ready. A failure is part of the state and told there. */
+  async load(modelId: string, settings: LoadSettings): Promise<boolean> {
+    try {
+      await this.api.modelLoad(modelId, settings);
+      this.state = await this.api.modelState();
+      return true;
+    } catch (error) {
+      this.state = await this.api.modelState();
+      if (this.state.type !== "failed" && toWireError(error).code !== "cancelled") {
+        this.failed(error);
+      }
+      return false;
+    }
+  }
+
+  async unload(): Promise<void> {
+    await this.attempt(() => this.api.modelUnload());
+  }
+
+  async cancel(): Promise<void> {
+    await this.attempt(() => this.api.modelLoadCancel());
+  }
+
+  /** Moves layers of the loaded model, also in the middle of an answer. */
+  async setGpuLayers(layers: GpuLayers): Promise<void> {
+    this.moving = true;
+    await this.attempt(async () => {
+      this.state = await this.api.setGpuLayers(layers);
+    });
+    this.moving = false;
+  }
+
+  private async attempt(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      this.failed(error);
+    }
+  }
+}
