@@ -129,7 +129,12 @@ async fn pause_keeps_resume_goes_on_cancel_deletes() {
 
 fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    entries.flat_map(|e| { let path = e.unwrap().path(); if path.is_dir() { walk(&path) } else { vec![path] } }).collect()
+    entries
+        .flat_map(|e| {
+            let path = e.unwrap().path();
+            if path.is_dir() { walk(&path) } else { vec![path] }
+        })
+        .collect()
 }
 
 /// Downloads until it is killed: run by the test below in a process of its own.
@@ -152,7 +157,8 @@ async fn a_killed_download_goes_on_by_itself() {
     let size = file().len() as u64;
     // Some three seconds.
     hub.faults(|faults| faults.bytes_per_second = Some(size / 3));
-    let variables = [("HEADROOM_TEST_FOLDER", folder.path().display().to_string()), ("HEADROOM_TEST_HUB", hub.endpoint())];
+    let variables =
+        [("HEADROOM_TEST_FOLDER", folder.path().display().to_string()), ("HEADROOM_TEST_HUB", hub.endpoint())];
     common::run_and_kill("child_downloads", &variables, "in the middle");
     hub.faults(|faults| faults.bytes_per_second = None);
     let served = hub.served();

@@ -43,7 +43,7 @@ pub enum ErrorCode {
 }
 
 /// An error as the window gets it.
-#[derive(Clone, Debug, Serialize, TS)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct WireError {
     pub code: ErrorCode,

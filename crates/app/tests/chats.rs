@@ -1,0 +1,193 @@
+//! Chats: kept, found, branched, binned, and never lost.
+
+mod common;
+
+use app::App;
+use app::wire::*;
+use common::*;
+use std::path::Path;
+use std::sync::Arc;
+use test_models::ModelSpec;
+
+async fn ready(folder: &Path) -> Arc<App> {
+    install(folder, "tiny", &ModelSpec::llama());
+    let (app, _) = open(folder, |_| {});
+    load(&app, "tiny", LoadSettings::default()).await;
+    app
+}
+
+/// A new chat with one message and its answer of three tokens.
+async fn talked(app: &Arc<App>, text: &str) -> Chat {
+    let id = app.chat_create().await.unwrap().id;
+    answer(app, &id, say(text), greedy(3)).await;
+    app.chat(id).await.unwrap()
+}
+
+async fn found(app: &Arc<App>, words: &str) -> Vec<String> {
+    app.chats(words.into(), false).await.unwrap().into_iter().map(|chat| chat.id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn named_pinned_binned_and_still_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = ready(folder.path()).await;
+    let settings = Settings { system_prompt: "Be brief.".into(), ..app.settings_get() };
+    app.settings_set(settings).await.unwrap();
+    let first = talked(&app, "What is a vector?\nTell me.").await;
+    let second = talked(&app, "And a slice?").await;
+    assert_eq!((first.title.as_str(), first.system_prompt.as_str()), ("What is a vector?", "Be brief."));
+    assert_eq!(first.messages.len(), 2);
+    assert_eq!(first.path, [first.messages[0].id.clone(), first.messages[1].id.clone()]);
+    assert_eq!(first.messages[1].finish, Some(FinishReason::Length));
+    assert_eq!(first.messages[1].model.as_deref(), Some("tiny"));
+    app.chat_rename(first.id.clone(), "  Vectors ".into()).await.unwrap();
+    app.chat_pin(first.id.clone(), true).await.unwrap();
+    app.chat_set_system_prompt(second.id.clone(), "Be long.".into()).await.unwrap();
+    let third = talked(&app, "Gone soon").await;
+    app.chat_delete(third.id.clone()).await.unwrap();
+    app.model_unload().await.unwrap();
+    drop(app);
+
+    let (app, _) = open(folder.path(), |_| {});
+    let list = app.chats(String::new(), false).await.unwrap();
+    let titles: Vec<&str> = list.iter().map(|chat| chat.title.as_str()).collect();
+    assert_eq!(titles, ["Vectors", "And a slice?"], "pinned first");
+    assert_eq!(app.chat(second.id).await.unwrap().system_prompt, "Be long.");
+    assert_eq!(app.chat(first.id).await.unwrap().messages[1].text, first.messages[1].text);
+    let bin = app.chats(String::new(), true).await.unwrap();
+    assert_eq!((bin.len(), bin[0].title.as_str()), (1, "Gone soon"));
+    assert!(bin[0].deleted.is_some());
+    app.chat_restore(third.id.clone()).await.unwrap();
+    assert_eq!(found(&app, "").await.len(), 3);
+    for wrong in ["", "9999", "x", "-1"] {
+        assert!(app.chat(wrong.into()).await.is_err());
+        assert!(app.chat_rename(wrong.into(), "t".into()).await.is_err());
+    }
+    assert_eq!(app.startup().interrupted_chat, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn search_finds_words_of_any_length_and_script() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = ready(folder.path()).await;
+    let japanese = talked(&app, "日本語の検索は単語の間に空白がない文章でも動きます").await.id;
+    let english = talked(&app, "Vectors grow, 100% of the time; \"quoted\" under_score").await.id;
+    assert_eq!(found(&app, "検索は").await, [japanese.clone()]);
+    assert_eq!(found(&app, "単語").await, [japanese.clone()], "two characters");
+    assert_eq!(found(&app, "語").await, [japanese.clone()], "one character");
+    assert_eq!(found(&app, "検索 空白").await, [japanese.clone()], "all words");
+    assert_eq!(found(&app, "検索は vectors").await, Vec::<String>::new());
+    assert_eq!(found(&app, "VECTORS").await, [english.clone()]);
+    assert_eq!(found(&app, "0%").await, [english.clone()], "no wildcard");
+    assert_eq!(found(&app, "%%").await, Vec::<String>::new());
+    assert_eq!(found(&app, "\"quoted\"").await, [english.clone()]);
+    assert_eq!(found(&app, "r_s").await, [english.clone()]);
+    assert_eq!(found(&app, "text:vectors OR").await, Vec::<String>::new(), "no query language");
+    app.chat_rename(english.clone(), "台所".into()).await.unwrap();
+    assert_eq!(found(&app, "台所").await, [english], "titles too");
+    let hit = app.chats("空白".into(), false).await.unwrap();
+    assert!(hit[0].snippet.as_ref().unwrap().contains("空白がない"), "{:?}", hit[0].snippet);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_and_new_answers_are_branches() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = ready(folder.path()).await;
+    let chat = talked(&app, "one").await;
+    let id = chat.id.clone();
+    let (question, reply) = (chat.path[0].clone(), chat.path[1].clone());
+    answer(&app, &id, say("two"), greedy(2)).await;
+    let second = app.chat(id.clone()).await.unwrap();
+    assert_eq!((second.messages.len(), second.path.len()), (4, 4));
+
+    // Another answer to the first question.
+    let events = answer(&app, &id, Turn::Regenerate { message: reply.clone() }, greedy(3)).await;
+    let other = end(&events).0;
+    let regenerated = app.chat(id.clone()).await.unwrap();
+    assert_eq!(other.parent.as_deref(), Some(question.as_str()));
+    assert_eq!(regenerated.path, [question.clone(), other.id.clone()]);
+    assert_eq!(regenerated.messages.len(), 5);
+
+    // The first question asked otherwise.
+    let edit = Turn::Edit { message: question.clone(), text: "uno".into() };
+    let events = answer(&app, &id, edit, greedy(1)).await;
+    assert!(matches!(&events[0], AnswerEvent::Started { user: Some(user), .. } if user.parent.is_none()));
+    let edited = app.chat(id.clone()).await.unwrap();
+    assert_eq!(edited.path.len(), 2);
+    assert_ne!(edited.path[0], question);
+
+    // Back to the first branch, down to its end.
+    let back = app.chat_select(id.clone(), reply.clone()).await.unwrap();
+    assert_eq!(back.path, second.path);
+    assert_eq!(app.chat(id.clone()).await.unwrap().path, second.path);
+    let elsewhere = talked(&app, "other").await;
+    assert!(app.chat_select(id, elsewhere.path[0].clone()).await.is_err(), "a message of another chat");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_data_base_is_kept_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path(), |_| {}));
+    let data = folder.path().join("data");
+    let mut bytes = std::fs::read(data.join("headroom.db")).unwrap();
+    let junk: Vec<u8> = (0..bytes.len().max(8192)).map(|i| (i * 31) as u8).collect();
+    bytes.truncate(0);
+    bytes.extend(&junk);
+    std::fs::write(data.join("headroom.db"), &bytes).unwrap();
+    for wal in ["headroom.db-wal", "headroom.db-shm"] {
+        let _ = std::fs::remove_file(data.join(wal));
+    }
+    let (app, _) = open(folder.path(), |_| {});
+    assert!(found(&app, "").await.is_empty());
+    assert_eq!(std::fs::read(data.join("headroom.db.broken-1")).unwrap(), bytes);
+    app.chat_create().await.unwrap();
+}
+
+/// Writes an answer until it is killed, printing what the window gets: run by the test below.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by a_killed_answer_is_still_there"]
+async fn child_answers() {
+    let folder = std::env::var("HEADROOM_TEST_FOLDER").unwrap();
+    let app = ready(Path::new(&folder)).await;
+    let id = app.chat_create().await.unwrap().id;
+    let mut events = begin(&app, &id, say("Tell me."), greedy(100_000)).await.unwrap();
+    let mut streamed = 0;
+    // Ends with the answer, which is too long for that.
+    while let Some(event) = events.recv().await {
+        if let AnswerEvent::Text { text } = event {
+            streamed += text.len();
+            // What the data base holds in the middle of the answer.
+            let kept = app.chat(id.clone()).await.unwrap().messages.remove(1);
+            assert_eq!(kept.finish, None);
+            println!("KEPT {} of {streamed}", kept.text.len());
+            if kept.text.len() > 400 {
+                println!("ENOUGH");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_answer_is_still_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let variables = [("HEADROOM_TEST_FOLDER", folder.path().display().to_string())];
+    let printed = run_and_kill("child_answers", &variables, "ENOUGH");
+    let lengths = printed.lines().filter_map(|line| line.split_once("KEPT ")?.1.split(' ').next()?.parse().ok());
+    let was_kept: usize = lengths.last().unwrap();
+    let (app, _) = open(folder.path(), |_| {});
+    let chat = app.chats(String::new(), false).await.unwrap().remove(0).id;
+    assert_eq!(app.startup().interrupted_chat, Some(chat.clone()));
+    let kept = app.chat(chat.clone()).await.unwrap();
+    assert_eq!(kept.messages[0].text, "Tell me.");
+    assert_eq!(kept.messages[1].finish, Some(FinishReason::Interrupted));
+    let text = kept.messages[1].text.as_bytes();
+    assert!(text.len() >= was_kept, "{} bytes of {was_kept}", text.len());
+
+    // And it goes on where it was cut.
+    load(&app, "tiny", LoadSettings::default()).await;
+    let go_on = Turn::Continue { message: kept.messages[1].id.clone() };
+    let (message, reason, error) = end(&answer(&app, &chat, go_on, greedy(5)).await);
+    assert_eq!((reason, error), (FinishReason::Length, None));
+    assert!(message.text.len() > text.len() && message.text.as_bytes().starts_with(text));
+    assert_eq!(app.chat(chat).await.unwrap().messages.len(), 2);
+}
