@@ -1,4 +1,4 @@
-//! `tokenizer/`: ids of every text, and back.
+//! `tokenizer/`: ids of every text, and back; the same for the vocabularies of `ref/`, with the tokens that end a turn.
 
 use crate::read_json;
 use crate::report::Report;
@@ -20,16 +20,58 @@ pub fn check(directory: &Path, report: &mut Report) -> Result<()> {
             report.skip(&label, "the vocabulary is not here");
             continue;
         }
-        let bytes = std::fs::read(&path)?;
-        let gguf = gguf::Gguf::parse(&bytes, bytes.len() as u64)?;
-        match Tokenizer::from_gguf(&gguf) {
+        match load(&path)? {
             Ok(tokenizer) => {
                 vocabulary(&tokenizer, &read_json(&folder.join(format!("{name}.expected.json")))?, &label, report)?
             }
             Err(error) => report.holds(&label, &error.to_string(), false),
         }
     }
+    models(directory, report)
+}
+
+fn load(path: &Path) -> Result<Result<Tokenizer, tokenizer::TokenizerError>> {
+    let bytes = std::fs::read(path)?;
+    let gguf = gguf::Gguf::parse(&bytes, bytes.len() as u64)?;
+    Ok(Tokenizer::from_gguf(&gguf))
+}
+
+/// The `tokenize` section of every `ref/NAME.json`.
+fn models(directory: &Path, report: &mut Report) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(directory.join("ref")) else { return Ok(()) };
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(".json")?.to_string()))
+        .collect();
+    names.sort();
+    for name in names {
+        let expected = read_json(&directory.join("ref").join(format!("{name}.json")))?;
+        let Some(cases) = expected["tokenize"].as_array() else { continue };
+        let label = format!("tokenizer of {name}");
+        let path = directory.join("models").join(format!("{name}.gguf"));
+        if !path.is_file() {
+            report.skip(&label, "the model is not here");
+            continue;
+        }
+        match load(&path)? {
+            Ok(tokenizer) => model(&tokenizer, cases, &expected["vocab"]["eog"], &label, report),
+            Err(error) => report.holds(&label, &error.to_string(), false),
+        }
+    }
     Ok(())
+}
+
+fn model(tokenizer: &Tokenizer, cases: &[Value], eog: &Value, label: &str, report: &mut Report) {
+    let differs = |case: &&Value| {
+        let flag = |name: &str| case[name].as_bool() == Some(true);
+        let options = Encode { add_special: flag("add_special"), parse_special: flag("parse_special") };
+        let found = tokenizer.encode(case["text"].as_str().unwrap_or_default(), options);
+        found != ids(&case["ids"])
+            || Some(tokenizer.decode(&found).as_slice()) != case["detok"].as_str().map(str::as_bytes)
+    };
+    let wrong: Vec<&str> = cases.iter().filter(differs).filter_map(|case| case["text"].as_str()).collect();
+    let what = format!("{} of {} texts differ {:?}", wrong.len(), cases.len(), &wrong[..wrong.len().min(3)]);
+    report.holds(label, &what, wrong.is_empty());
+    report.holds(label, "the same tokens end a turn", tokenizer.end_of_generation() == ids(eog));
 }
 
 fn vocabulary(tokenizer: &Tokenizer, cases: &Value, label: &str, report: &mut Report) -> Result<()> {
