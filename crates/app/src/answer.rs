@@ -12,6 +12,8 @@ use tokenizer::Encode;
 pub struct Task {
     /// System prompt (if any) and messages, the user's last one at the end.
     pub messages: Vec<Said>,
+    /// The last message is to be continued as it is, without a template.
+    pub raw: bool,
     /// What the model has written of this answer already.
     pub begun: String,
     pub sampling: sampler::Params,
@@ -53,7 +55,7 @@ pub fn write(
     let mut stats = Stats::new(context);
     // Room that dropping turns must leave, so that it is not done for every token.
     let room = (context / 8).clamp(1, 512);
-    let mut prompt = render(session, &task.messages)?;
+    let mut prompt = render(session, &task)?;
     on_step(Step::Prompt(prompt.text.clone()));
     let mut made = 0;
     loop {
@@ -97,8 +99,15 @@ pub fn write(
     }
 }
 
-fn render(session: &Session, messages: &[Said]) -> Result<Prompt> {
-    session.format.prompt(session.engine.tokenizer(), messages, chrono::Local::now().naive_local())
+fn render(session: &Session, task: &Task) -> Result<Prompt> {
+    let tokenizer = session.engine.tokenizer();
+    match task.messages.last().filter(|_| task.raw) {
+        Some(Said { text, .. }) => {
+            let ids = tokenizer.encode(text, Encode { add_special: true, parse_special: true });
+            Ok(Prompt { text: text.clone(), ids })
+        }
+        None => session.format.prompt(tokenizer, &task.messages, chrono::Local::now().naive_local()),
+    }
 }
 
 /// Leaves out the oldest turns, if that is the user's wish, until `room` tokens are free behind the prompt.
@@ -117,7 +126,7 @@ fn make_room(
         let Some(turn) = oldest_turn(&task.messages) else { break };
         task.messages.drain(turn);
         turns += 1;
-        *prompt = render(session, &task.messages)?;
+        *prompt = render(session, task)?;
     }
     if turns > 0 {
         let tokens = before.saturating_sub(prompt.ids.len()) as u32;

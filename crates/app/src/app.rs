@@ -40,7 +40,7 @@ pub struct AppConfig {
 
 pub struct App {
     pub(crate) config: AppConfig,
-    pub(crate) settings_file: SettingsFile,
+    owner: Option<Owner>,
     pub(crate) settings: Mutex<Settings>,
     pub(crate) chats: Chats,
     pub(crate) library: Library,
@@ -55,6 +55,11 @@ pub struct App {
     monitoring: Arc<AtomicBool>,
     interrupted_chat: Option<String>,
     open_chat: Mutex<Option<String>>,
+}
+
+/// What only the program has that owns the data folder.
+pub(crate) struct Owner {
+    pub settings_file: SettingsFile,
     /// Held while the app runs, so that no other program works on the same data.
     _lock: File,
 }
@@ -95,16 +100,50 @@ impl App {
     /// # Errors
     /// [`ErrorCode::Busy`] if another program has the folder open; a folder that cannot be used.
     pub fn open(config: AppConfig) -> Result<Arc<App>> {
-        let folder = &config.data_dir;
+        let app = App::own(config)?;
+        app.downloads.go_on();
+        Ok(app)
+    }
+
+    /// Like [`App::open`], for a program that does one thing and ends: downloads are left as they are.
+    ///
+    /// # Errors
+    /// As [`App::open`].
+    pub fn own(config: AppConfig) -> Result<Arc<App>> {
+        let folder = config.data_dir.clone();
+        let folder = folder.as_path();
         std::fs::create_dir_all(folder).map_err(|error| WireError::file(folder, &error))?;
         let lock_file = exclusive(&folder.join("headroom.lock"))?;
         let settings_file = SettingsFile::new(folder);
-        let settings = settings_file.load()?;
-        let store = Arc::new(Store::open(&folder.join("headroom.db"))?);
+        let (settings, token) = (settings_file.load()?, settings_file.token()?);
+        let store = Store::open(&folder.join("headroom.db"))?;
+        App::new(config, settings, token, store, Some(Owner { settings_file, _lock: lock_file }))
+    }
+
+    /// A guest in the data folder: it sees settings, library and what was measured, and may keep new measurements, but
+    /// its chats are only in memory. Works also while another program owns the folder; what would change it is
+    /// [`ErrorCode::Busy`].
+    ///
+    /// # Errors
+    /// The settings or the token are there and cannot be read.
+    pub fn visit(config: AppConfig) -> Result<Arc<App>> {
+        let settings_file = SettingsFile::new(&config.data_dir);
+        let (settings, token) = (settings_file.peek()?, settings_file.token()?);
+        App::new(config, settings, token, Store::in_memory()?, None)
+    }
+
+    fn new(
+        config: AppConfig,
+        settings: Settings,
+        token: Option<String>,
+        store: Store,
+        owner: Option<Owner>,
+    ) -> Result<Arc<App>> {
+        let store = Arc::new(store);
         let (chats, interrupted_chat) = Chats::open(store.clone())?;
         let hub = Arc::new(HubSource {
             endpoint: Mutex::new(settings.hub_endpoint.clone().or_else(|| config.endpoint.clone())),
-            token: Mutex::new(settings_file.token()?.or_else(|| config.token.clone())),
+            token: Mutex::new(token.or_else(|| config.token.clone())),
             cache_dir: config.hf_cache_dir.clone(),
         });
         let source = hub.clone();
@@ -115,9 +154,9 @@ impl App {
             config.runtime.clone(),
         )?;
         Ok(Arc::new(App {
-            machine: Arc::new(Machine::new(folder, config.test_device)),
+            machine: Arc::new(Machine::new(&config.data_dir, config.test_device)),
+            owner,
             settings: Mutex::new(settings),
-            settings_file,
             chats,
             library: Library::new(store),
             discover: Discover::default(),
@@ -130,7 +169,6 @@ impl App {
             interrupted_chat,
             open_chat: Mutex::new(None),
             config,
-            _lock: lock_file,
         }))
     }
 
@@ -159,6 +197,11 @@ impl App {
         *lock(&self.open_chat) = Some(chat);
     }
 
+    pub(crate) fn owner(&self) -> Result<&Owner> {
+        let refused = || WireError::new(ErrorCode::Busy, "this program is only a guest in Headroom's data folder");
+        self.owner.as_ref().ok_or_else(refused)
+    }
+
     pub(crate) fn emit(&self, event: AppEvent) {
         (self.config.events)(event);
     }
@@ -177,7 +220,7 @@ impl App {
             let mut current = lock(&app.settings);
             // The token has a command of its own.
             let new = Settings { has_hub_token: current.has_hub_token, ..settings };
-            app.settings_file.save(&new)?;
+            app.owner()?.settings_file.save(&new)?;
             *lock(&app.hub.endpoint) = new.hub_endpoint.clone().or_else(|| app.config.endpoint.clone());
             let folders_changed = folders(&app.config, &current) != folders(&app.config, &new);
             *current = new.clone();
@@ -193,8 +236,9 @@ impl App {
     pub async fn hub_token_set(self: &Arc<Self>, token: Option<String>) -> Result<Settings> {
         let app = self.clone();
         blocking(move || {
-            app.settings_file.set_token(token.as_deref())?;
-            let stored = app.settings_file.token()?;
+            let file = &app.owner()?.settings_file;
+            file.set_token(token.as_deref())?;
+            let stored = file.token()?;
             let mut settings = lock(&app.settings);
             settings.has_hub_token = stored.is_some();
             *lock(&app.hub.token) = stored.or_else(|| app.config.token.clone());
@@ -261,10 +305,17 @@ impl App {
         blocking(move || app.library.list(&app.folders())).await
     }
 
+    /// The installed model that a person means: by id, name, "owner/name" or "owner/name:QUANT".
+    pub async fn library_named(self: &Arc<Self>, wanted: String) -> Result<InstalledModel> {
+        let app = self.clone();
+        blocking(move || app.library.named(&app.folders(), &wanted)).await
+    }
+
     /// Deletes a model of our own folder.
     pub async fn library_remove(self: &Arc<Self>, id: String) -> Result<()> {
         let app = self.clone();
         blocking(move || {
+            app.owner()?;
             let in_use = match &*lock(&app.slot) {
                 Slot::Loading { model_id, .. } => *model_id == id,
                 Slot::Ready(session) => session.model_id == id,
@@ -332,13 +383,19 @@ impl App {
         self.discover.plan(&self.hub.hub()?, which, &settings, &facts, &installed).await
     }
 
-    pub(crate) async fn facts(self: &Arc<Self>) -> Result<planner::Facts> {
+    /// What a plan depends on, as it is now.
+    pub async fn facts(self: &Arc<Self>) -> Result<planner::Facts> {
         let app = self.clone();
         blocking(move || {
             let own = app.session().map_or(0, |session| session.engine.placement().host_used);
             Ok(app.machine.facts(own))
         })
         .await
+    }
+
+    /// What the header of a model on the Hub says. `wanted`: a quantization or a file's path.
+    pub async fn hub_describe(&self, repo: &str, wanted: &str) -> Result<Arc<model::Model>> {
+        self.discover.describe(&self.hub.hub()?, repo, wanted).await
     }
 
     // Downloads
@@ -348,6 +405,7 @@ impl App {
     }
 
     pub async fn download_start(self: &Arc<Self>, repo: String, commit: String, quant: String) -> Result<Download> {
+        self.owner()?;
         let choice = self.discover.choice(&self.hub.hub()?, &repo, &commit, &quant).await?;
         let target_dir = repo.split('/').fold(self.folders().models, |folder, part| folder.join(part));
         let request = hub::DownloadRequest { repo, commit, files: choice.files, target_dir };

@@ -94,6 +94,12 @@ impl Discover {
         })
     }
 
+    /// The header of a quantization (or file) of `main`.
+    pub async fn describe(&self, hub: &Hub, repo: &str, wanted: &str) -> Result<Arc<Model>> {
+        let files = hub.files(repo, None).await?;
+        self.header(hub, &files, choose(&files, wanted)?).await
+    }
+
     /// What to download for a quantization.
     pub async fn choice(&self, hub: &Hub, repo: &str, commit: &str, quant: &str) -> Result<GgufChoice> {
         let files = self.files(hub, repo, commit).await?;

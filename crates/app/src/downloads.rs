@@ -49,20 +49,23 @@ enum Wish {
 }
 
 impl Downloads {
-    /// Reads the list and goes on with everything that was not paused.
+    /// Reads the list.
     pub fn open(store: Arc<Store>, hub: GetHub, events: Events, runtime: Handle) -> Result<Downloads> {
         let entries = read(&store)?;
         let inner =
             Inner { store, hub, events, runtime, slots: Semaphore::new(AT_A_TIME), entries: Mutex::new(entries) };
-        let downloads = Downloads(Arc::new(inner));
-        let queued: Vec<String> = downloads
+        Ok(Downloads(Arc::new(inner)))
+    }
+
+    /// Goes on with everything that was not paused.
+    pub fn go_on(&self) {
+        let queued: Vec<String> = self
             .list()
             .into_iter()
             .filter(|download| download.state == DownloadState::Queued)
             .map(|download| download.id)
             .collect();
-        queued.iter().for_each(|id| downloads.spawn(id));
-        Ok(downloads)
+        queued.iter().for_each(|id| self.spawn(id));
     }
 
     pub fn list(&self) -> Vec<Download> {
@@ -117,13 +120,16 @@ impl Downloads {
 
     pub fn resume(&self, id: &str) -> Result<()> {
         let start = self.0.with(id, |entry| {
-            let idle = matches!(entry.shown.state, DownloadState::Paused | DownloadState::Failed);
+            // A queued one has no task where nobody went on with what the last run left.
+            let waits =
+                matches!(entry.shown.state, DownloadState::Paused | DownloadState::Failed | DownloadState::Queued);
+            let idle = waits && entry.task.is_none();
             entry.wish = Wish::Run;
             if idle {
                 entry.shown.error = None;
                 entry.shown.state = DownloadState::Queued;
             }
-            idle && entry.task.is_none()
+            idle
         })?;
         if start {
             self.0.changed(id)?;

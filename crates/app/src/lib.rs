@@ -8,6 +8,7 @@ mod app;
 mod chats;
 mod discover;
 mod downloads;
+mod environment;
 mod error;
 mod files;
 mod library;
@@ -22,5 +23,10 @@ mod stream;
 mod talk;
 pub mod wire;
 
+pub use answer::{Step, Task};
 pub use app::{App, AppConfig};
+pub use environment::Environment;
+pub use plans::plan;
+pub use prompt::Said;
+pub use session::{Loading, Session};
 pub use talk::AnswerSink;

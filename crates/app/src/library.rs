@@ -57,6 +57,18 @@ struct Found {
     repo: Option<String>,
 }
 
+impl Found {
+    fn is_called(&self, wanted: &str) -> bool {
+        let name = name_of(&self.path);
+        let same = |text: &str| text.eq_ignore_ascii_case(wanted);
+        let file = |wanted: &str| self.path.file_name().is_some_and(|name| name.eq_ignore_ascii_case(wanted));
+        let in_repo = self.repo.as_ref().is_some_and(|repo| {
+            same(repo) || hub::quant_of(&name).is_some_and(|quant| same(&format!("{repo}:{quant}")))
+        });
+        id_of(&self.path) == wanted || same(&name) || file(wanted) || in_repo
+    }
+}
+
 impl Library {
     pub fn new(store: Arc<Store>) -> Library {
         Library { store, facts: Mutex::default(), described: Mutex::default() }
@@ -89,12 +101,29 @@ impl Library {
         self.installed(found)
     }
 
+    /// The model that a person means by an id, a name, "owner/name" or "owner/name:QUANT", in any case.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`], or [`ErrorCode::BadArgument`] if several are meant.
+    pub fn named(&self, folders: &Folders, wanted: &str) -> Result<InstalledModel> {
+        let mut seen = HashSet::new();
+        let mut all = find(folders);
+        all.retain(|found| seen.insert(fs::canonicalize(&found.path).unwrap_or_else(|_| found.path.clone())));
+        let (exact, loose): (Vec<Found>, Vec<Found>) =
+            all.into_iter().filter(|found| found.is_called(wanted)).partition(|found| id_of(&found.path) == wanted);
+        let mut meant = if exact.is_empty() { loose } else { exact };
+        if meant.len() > 1 {
+            let paths: Vec<String> = meant.iter().map(|found| found.path.display().to_string()).collect();
+            let text = format!("'{wanted}' is the name of several models; give a path: {}", paths.join(", "));
+            return Err(WireError::bad_argument("model", text));
+        }
+        let none = || WireError::new(ErrorCode::NotFound, format!("no model here is called '{wanted}'")).about(wanted);
+        self.installed(meant.pop().ok_or_else(none)?)
+    }
+
     fn installed(&self, found: Found) -> Result<InstalledModel> {
         let Found { path, source, repo } = found;
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        // "-00001-of-00003" is 15 bytes of ASCII.
-        let parts = parts_of(&path);
-        let name = if parts.len() > 1 { stem[..stem.len() - 15].to_owned() } else { stem };
+        let (name, parts) = (name_of(&path), parts_of(&path));
         let bytes = parts.iter().filter_map(|part| fs::metadata(part).ok()).map(|meta| meta.len()).sum();
         let (facts, problem) = match self.facts(&path) {
             Ok(facts) => (Some(facts), None),
@@ -241,6 +270,14 @@ fn stamp(path: &Path) -> Result<Stamp> {
     let meta = fs::metadata(path).map_err(|error| WireError::file(path, &error))?;
     let modified = meta.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
     Ok(Stamp { len: meta.len(), modified: modified.map_or(0, |since| since.as_millis() as u64) })
+}
+
+/// The file's name without ending and part number.
+pub fn name_of(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    // "-00001-of-00003" is 15 bytes of ASCII.
+    let end = if parts_of(path).len() > 1 { stem.len() - 15 } else { stem.len() };
+    stem[..end].to_owned()
 }
 
 /// All files of the model whose first file is `path`.

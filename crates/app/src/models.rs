@@ -2,12 +2,13 @@
 
 use crate::app::{App, Slot, blocking, lock};
 use crate::error::Result;
+use crate::library::{id_of, name_of};
 use crate::machine::threads;
 use crate::plans;
-use crate::session::{LoadRequest, Session};
-use crate::wire::{AppEvent, ErrorCode, GpuLayers, LoadSettings, ModelState, Plan, WireError};
+use crate::session::{LoadRequest, Loading, Session};
+use crate::wire::{AppEvent, ErrorCode, GpuLayers, LoadSettings, ModelState, Plan, RecoveryNotice, WireError};
 use engine::Cancel;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -62,9 +63,7 @@ impl App {
     /// Loads a model in the place of the one that is loaded; returns when it can be used. An answer that is being
     /// written is ended first, and a load under way is cancelled.
     pub async fn model_load(self: &Arc<Self>, model_id: String, settings: LoadSettings) -> Result<()> {
-        if settings.context.is_some_and(|context| context == 0 || context > 1 << 24) {
-            return Err(WireError::bad_argument("context", "the context goes from 1 to 16777216 tokens"));
-        }
+        check(&settings)?;
         self.model_load_cancel();
         let _one_at_a_time = self.loading.lock().await;
         self.end_answer().await;
@@ -79,26 +78,8 @@ impl App {
             progress: 0.0,
             cancel: cancel.clone(),
         });
-        let facts = self.facts().await?;
         let app = self.clone();
         let loaded = blocking(move || {
-            let (gpu, gpu_reason) = app.machine.accelerator();
-            let threads = {
-                let settings = lock(&app.settings);
-                threads(settings.threads, settings.leave_responsive)
-            };
-            let request = LoadRequest {
-                model_id: model_id.clone(),
-                name: installed.name,
-                model: app.library.describe(&path)?,
-                path,
-                settings,
-                facts,
-                threads,
-                test_device: app.config.test_device,
-                gpu,
-                gpu_reason,
-            };
             let mut last = Instant::now();
             let mut progress = |share: f32| {
                 if let Slot::Loading { progress, .. } = &mut *lock(&app.slot) {
@@ -109,11 +90,11 @@ impl App {
                     app.model_changed();
                 }
             };
-            let loaded = Session::load(request, &mut progress, &cancel)?;
+            let loaded = app.open_model(&path, settings, Loading::default(), &mut progress, &cancel)?;
             app.library.mark_used(&model_id)?;
             let mut current = lock(&app.settings);
             current.load.insert(model_id, settings);
-            app.settings_file.save(&current)?;
+            app.owner()?.settings_file.save(&current)?;
             Ok(loaded)
         });
         match loaded.await {
@@ -133,6 +114,41 @@ impl App {
                 Err(error)
             }
         }
+    }
+
+    /// Loads a model for the caller alone, where nothing else is loaded; blocks. Recoveries while loading are given back.
+    ///
+    /// # Errors
+    /// The file or the model cannot be used, or there is no room.
+    pub fn open_model(
+        &self,
+        path: &Path,
+        settings: LoadSettings,
+        loading: Loading,
+        progress: &mut dyn FnMut(f32),
+        cancel: &Cancel,
+    ) -> Result<(Session, Vec<RecoveryNotice>)> {
+        check(&settings)?;
+        let (gpu, gpu_reason) = self.machine.accelerator();
+        let threads = {
+            let settings = lock(&self.settings);
+            let wanted = loading.threads.or(settings.threads);
+            threads(wanted, settings.leave_responsive && loading.threads.is_none())
+        };
+        let request = LoadRequest {
+            model_id: id_of(path),
+            name: name_of(path),
+            model: self.library.describe(path)?,
+            path: path.to_owned(),
+            settings,
+            facts: self.machine.facts(0),
+            threads,
+            loading,
+            test_device: self.config.test_device,
+            gpu,
+            gpu_reason,
+        };
+        Session::load(request, progress, cancel)
     }
 
     pub fn model_load_cancel(&self) {
@@ -163,7 +179,7 @@ impl App {
             {
                 let mut current = lock(&app.settings);
                 current.load.insert(session.model_id.clone(), settings);
-                app.settings_file.save(&current)?;
+                app.owner()?.settings_file.save(&current)?;
             }
             // Moves that found no room are told here, once; the engine's own list of them is not needed then.
             if lock(&app.answer).is_none() {
@@ -177,4 +193,11 @@ impl App {
         })
         .await
     }
+}
+
+fn check(settings: &LoadSettings) -> Result<()> {
+    if settings.context.is_some_and(|context| context == 0 || context > 1 << 24) {
+        return Err(WireError::bad_argument("context", "the context goes from 1 to 16777216 tokens"));
+    }
+    Ok(())
 }

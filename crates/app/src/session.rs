@@ -1,18 +1,21 @@
 //! A loaded model with everything a chat needs of it.
 
+use crate::answer::{self, Step, Task};
 use crate::error::Result;
 use crate::plans::{self, ggml_type, wishes};
 use crate::prompt::Format;
-use crate::wire::{ErrorCode, Gpu, GpuReason, LoadSettings, LoadedModel, Plan, RecoveryNotice, WireError};
+use crate::wire::{
+    AnswerStats, ErrorCode, FinishReason, Gpu, GpuReason, LoadSettings, LoadedModel, Plan, RecoveryNotice, WireError,
+};
 use backend_cpu::{CpuConfig, CpuDevice, Precision, TestDevice, ThreadPool};
 use engine::{BackendError, Cancel, Devices, Engine, EngineError, LoadOptions, Recovery, RecoveryCause};
 use model::Model;
-use planner::{Facts, Fits};
+use planner::{Facts, Fits, Wishes};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What to load, and where.
-pub struct LoadRequest {
+pub(crate) struct LoadRequest {
     pub model_id: String,
     pub name: String,
     pub path: PathBuf,
@@ -20,17 +23,42 @@ pub struct LoadRequest {
     pub settings: LoadSettings,
     pub facts: Facts,
     pub threads: usize,
+    pub loading: Loading,
     /// Bytes of the test device, where there is one.
     pub test_device: Option<u64>,
     pub gpu: Option<Gpu>,
     pub gpu_reason: Option<GpuReason>,
 }
 
+/// How a file is opened and computed; the window has no switches for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Loading {
+    /// Threads that compute; `None`: as the settings say.
+    pub threads: Option<u32>,
+    /// Tokens computed at once when a prompt is read.
+    pub ubatch: u32,
+    /// Rows of logits computed at once; more than 1 only pays where many positions are asked for.
+    pub logits_rows: u32,
+    /// Activations in f32 instead of 8 bits.
+    pub exact: bool,
+    /// Map the file (else read it into memory).
+    pub mmap: bool,
+    /// Lock the weights in RAM.
+    pub mlock: bool,
+}
+
+impl Default for Loading {
+    fn default() -> Self {
+        Loading { threads: None, ubatch: 512, logits_rows: 1, exact: false, mmap: true, mlock: false }
+    }
+}
+
+/// A loaded model and its chat format.
 pub struct Session {
     pub model_id: String,
     pub name: String,
     pub engine: Engine,
-    pub format: Format,
+    pub(crate) format: Format,
     model: Arc<Model>,
     facts: Facts,
     gpu: Option<Gpu>,
@@ -38,26 +66,28 @@ pub struct Session {
     /// The settings as changed by the slider, and their plan.
     placed: Mutex<(LoadSettings, Plan)>,
     /// Makes the test device fail, for tests.
-    pub test_control: Option<backend_cpu::TestDeviceControl>,
+    pub(crate) test_control: Option<backend_cpu::TestDeviceControl>,
 }
 
 impl Session {
     /// Blocks until the model is usable. Recoveries while loading are given back.
-    pub fn load(
+    pub(crate) fn load(
         request: LoadRequest,
         progress: &mut dyn FnMut(f32),
         cancel: &Cancel,
     ) -> Result<(Session, Vec<RecoveryNotice>)> {
-        let LoadRequest { model_id, name, path, model, settings, facts, threads, test_device, gpu, gpu_reason } =
-            request;
-        let planned = planner::plan(&model, &facts, &wishes(&settings))?;
+        let LoadRequest { model_id, name, path, model, settings, facts, threads, loading, .. } = request;
+        let LoadRequest { test_device, gpu, gpu_reason, .. } = request;
+        let Loading { ubatch, logits_rows, exact, mmap, mlock, .. } = loading;
+        let planned = planner::plan(&model, &facts, &Wishes { ubatch, logits_rows, ..wishes(&settings) })?;
         let too_many_layers = planned.gpu_layers > planned.max_gpu_layers;
         if planned.fits == Fits::No && !too_many_layers {
             let needed = planned.host.kv + planned.host.compute + planned.host_other;
             let text = format!("{name} needs {needed} bytes of RAM besides its file; {} are free", facts.ram_available);
             return Err(WireError::new(ErrorCode::RamFull, text).numbers(needed, facts.ram_available).about(name));
         }
-        let config = CpuConfig { threads, precision: Precision::Fast, simd: None };
+        let config =
+            CpuConfig { threads, precision: if exact { Precision::Exact } else { Precision::Fast }, simd: None };
         let pool = Arc::new(ThreadPool::new(threads));
         let (accelerator, test_control) = match test_device {
             Some(limit) => {
@@ -72,7 +102,10 @@ impl Session {
             gpu_layers: planned.gpu_layers,
             kv_type_k: ggml_type(settings.kv_type_k),
             kv_type_v: ggml_type(settings.kv_type_v),
-            ..LoadOptions::default()
+            ubatch,
+            mmap,
+            mlock,
+            logits_rows,
         };
         let engine = Engine::load(&path, options, devices, progress, cancel)?;
         let format = Format::new(engine.gguf(), engine.tokenizer())?;
@@ -83,6 +116,24 @@ impl Session {
         let notices = recoveries.iter().map(|recovery| session.notice(recovery, false)).collect();
         session.replan(None)?;
         Ok((session, notices))
+    }
+
+    /// Writes the answer to a conversation; blocks. What it shares with the one before is not computed again.
+    ///
+    /// # Errors
+    /// [`ErrorCode::ContextFull`] with numbers if not even the prompt fits, and failures of template, file and host.
+    pub fn answer(
+        &self,
+        task: Task,
+        cancel: &Cancel,
+        on_step: &mut dyn FnMut(Step),
+    ) -> Result<(FinishReason, AnswerStats)> {
+        answer::write(self, task, cancel, on_step)
+    }
+
+    /// Whether the model brought a chat template that can be used.
+    pub fn has_template(&self) -> bool {
+        !self.format.missing
     }
 
     /// How the window sees it.
@@ -105,7 +156,7 @@ impl Session {
     }
 
     /// Moves layers, also while an answer is being written; blocks until done. A notice says if not all found room.
-    pub fn set_gpu_layers(&self, wanted: crate::wire::GpuLayers) -> Result<Option<RecoveryNotice>> {
+    pub(crate) fn set_gpu_layers(&self, wanted: crate::wire::GpuLayers) -> Result<Option<RecoveryNotice>> {
         let settings = LoadSettings { gpu_layers: wanted, ..self.placed().0 };
         // "Auto" means what the planner would choose on the empty device.
         let wishes = planner::Wishes { context: Some(self.context()), ..wishes(&settings) };
@@ -123,7 +174,7 @@ impl Session {
     }
 
     /// Makes the plan describe the placement that holds now.
-    pub fn replan(&self, wanted: Option<crate::wire::GpuLayers>) -> Result<()> {
+    pub(crate) fn replan(&self, wanted: Option<crate::wire::GpuLayers>) -> Result<()> {
         let settings = self.placed().0;
         let now = crate::wire::GpuLayers::Fixed { layers: self.engine.placement().gpu_layers };
         let actual = LoadSettings { gpu_layers: now, context: Some(self.context()), ..settings };
@@ -140,7 +191,7 @@ impl Session {
         self.engine.layout().params.context
     }
 
-    pub fn notice(&self, recovery: &Recovery, during_answer: bool) -> RecoveryNotice {
+    pub(crate) fn notice(&self, recovery: &Recovery, during_answer: bool) -> RecoveryNotice {
         RecoveryNotice {
             cause: match recovery.cause {
                 RecoveryCause::OutOfMemory => "vramFull".into(),

@@ -46,16 +46,29 @@ impl SettingsFile {
         Ok(settings)
     }
 
-    fn load_file(&self) -> Result<Settings> {
+    /// The settings as far as they can be used; the file stays as it is.
+    ///
+    /// # Errors
+    /// The file is there but cannot be read.
+    pub fn peek(&self) -> Result<Settings> {
+        Ok(Settings { has_hub_token: self.token()?.is_some(), ..self.read()?.0 })
+    }
+
+    /// And whether every field could be used.
+    fn read(&self) -> Result<(Settings, bool)> {
         let text = match fs::read(&self.path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Settings::default()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((Settings::default(), true)),
             Err(error) => return Err(WireError::file(&self.path, &error)),
         };
-        let (settings, whole) = match serde_json::from_slice::<Value>(&text) {
+        Ok(match serde_json::from_slice::<Value>(&text) {
             Ok(Value::Object(object)) => parse(object),
             _ => (Settings::default(), false),
-        };
+        })
+    }
+
+    fn load_file(&self) -> Result<Settings> {
+        let (settings, whole) = self.read()?;
         if !whole {
             let aside = set_aside(&self.path)?;
             tracing::warn!("settings could not be read in full; the file is kept as {}", aside.display());

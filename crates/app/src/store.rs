@@ -86,6 +86,13 @@ impl Store {
         }
     }
 
+    /// A data base that is gone with the program.
+    pub fn in_memory() -> Result<Store> {
+        let mut connection = Connection::open_in_memory()?;
+        migrate(&mut connection).map_err(Failure::wire)?;
+        Ok(Store { connection: Mutex::new(connection) })
+    }
+
     pub fn lock(&self) -> MutexGuard<'_, Connection> {
         // A panic in another thread rolled its transaction back; the connection is usable.
         self.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -139,6 +146,11 @@ fn open(path: &Path) -> Result<Connection, Failure> {
     if check != "ok" {
         return Err(Failure::Damaged(check));
     }
+    migrate(&mut connection)?;
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), Failure> {
     let version: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version > MIGRATIONS.len() {
         return Err(Failure::Newer(version));
@@ -149,5 +161,5 @@ fn open(path: &Path) -> Result<Connection, Failure> {
         transaction.pragma_update(None, "user_version", done + 1)?;
         transaction.commit()?;
     }
-    Ok(connection)
+    Ok(())
 }

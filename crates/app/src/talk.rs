@@ -203,6 +203,7 @@ impl App {
         let path = path_to(&chat.messages, Some(answer.id.clone()));
         let task = Task {
             messages: conversation(&chat, &path[..path.len().saturating_sub(1)]),
+            raw: false,
             begun: begun.raw.clone(),
             max_tokens: sampling.max_tokens,
             sampling: params(&sampling),
