@@ -1,13 +1,14 @@
 import { createContext } from "svelte";
 import { t } from "../i18n/index.svelte";
 import { recoverySentence, recoveryWhy } from "../i18n/sentences";
-import type { Api, AppEvent, InstalledModel, RecoveryNotice } from "../ipc";
+import type { Api, AppEvent, Download, InstalledModel, RecoveryNotice } from "../ipc";
 import { ChatsStore } from "./chats.svelte";
 import { DownloadsStore } from "./downloads.svelte";
 import { LibraryStore } from "./library.svelte";
 import { DEFAULT_LOAD, ModelStore } from "./model.svelte";
 import { MonitorStore } from "./monitor.svelte";
 import { Navigation } from "./navigation.svelte";
+import { SearchStore } from "./search.svelte";
 import { SettingsStore } from "./settings.svelte";
 import { Toasts } from "./toasts.svelte";
 
@@ -21,6 +22,7 @@ export class App {
   readonly downloads: DownloadsStore;
   readonly monitor: MonitorStore;
   readonly chats: ChatsStore;
+  readonly search: SearchStore;
   version = $state("");
 
   constructor(readonly api: Api) {
@@ -31,6 +33,7 @@ export class App {
     this.downloads = new DownloadsStore(api, failed);
     this.monitor = new MonitorStore(api, failed);
     this.chats = new ChatsStore(api, failed);
+    this.search = new SearchStore(api);
   }
 
   /** Settles when the first frame can be drawn. Returns how to stop listening. */
@@ -58,6 +61,7 @@ export class App {
         break;
       case "download":
         this.downloads.take(event.download);
+        this.loadIfWanted(event.download);
         break;
       case "library":
         void this.library.refresh();
@@ -75,6 +79,18 @@ export class App {
   async use(model: Pick<InstalledModel, "id">): Promise<void> {
     this.navigation.go("chat");
     await this.model.load(model.id, this.settings.current.load[model.id] ?? DEFAULT_LOAD);
+  }
+
+  /** The first model loads by itself; nobody who has one loaded loses it. */
+  private loadIfWanted({ id, state, modelId }: Download): void {
+    if (
+      state === "done" &&
+      modelId !== null &&
+      this.downloads.thenLoad.delete(id) &&
+      this.model.id === null
+    ) {
+      void this.model.load(modelId, this.settings.current.load[modelId] ?? DEFAULT_LOAD);
+    }
   }
 
   /** Puts the layers back that a recovery moved to RAM. */

@@ -1,21 +1,16 @@
 import type { Api, Download } from "../ipc";
 import { toWireError } from "../ipc";
 
-const ENDED = new Set<Download["state"]>(["done", "cancelled"]);
-
 /** Downloads, as the program tells about them. */
 export class DownloadsStore {
   list = $state.raw<Download[]>([]);
+  /** Downloads whose models are loaded when they are there, if nothing else is loaded then. */
+  readonly thenLoad = new Set<string>();
 
   constructor(
     private api: Api,
     private failed: (error: unknown) => void,
   ) {}
-
-  /** Not done and not cancelled: what a list of downloads shows. */
-  get open(): Download[] {
-    return this.list.filter((download) => !ENDED.has(download.state));
-  }
 
   get running(): number {
     return this.list.filter(({ state }) => state === "running" || state === "verifying").length;
@@ -26,6 +21,10 @@ export class DownloadsStore {
   }
 
   take(download: Download): void {
+    if (download.state === "cancelled") {
+      this.list = this.list.filter(({ id }) => id !== download.id);
+      return;
+    }
     const known = this.list.some(({ id }) => id === download.id);
     this.list = known
       ? this.list.map((old) => (old.id === download.id ? download : old))

@@ -7,6 +7,9 @@ export class Navigation {
   /** For Discover: the repository whose page is open. */
   repo = $state<string | null>(null);
 
+  /** For Settings: the field that wants the focus. */
+  field = $state<"token" | null>(null);
+
   go(place: Place): void {
     this.place = place;
   }
@@ -15,5 +18,9 @@ export class Navigation {
   openRepo(repo: string): void {
     this.repo = repo;
     this.place = "discover";
+  }
+  openToken(): void {
+    this.field = "token";
+    this.place = "settings";
   }
 }

@@ -1,5 +1,5 @@
 import { setLanguage } from "../i18n/index.svelte";
-import type { Api, Language, Settings } from "../ipc";
+import { toWireError, type Api, type Language, type Settings, type WireError } from "../ipc";
 import { applyTheme } from "./theme";
 
 /** The user's settings; a change is shown at once and kept by the program. */
@@ -7,7 +7,8 @@ export class SettingsStore {
   current = $state() as Settings;
   private systemLanguage: Language = "en";
   /** Changes are written one after the other, so that the last one wins. */
-  private writing: Promise<void> = Promise.resolve();
+  private writing: Promise<unknown> = Promise.resolve();
+  private waiting = 0;
 
   constructor(
     private api: Api,
@@ -20,19 +21,45 @@ export class SettingsStore {
   }
 
   /** Changes some settings. If the program refuses, the ones before come back and the reason is told. */
-  change(change: Partial<Settings>): Promise<void> {
-    const wanted = { ...$state.snapshot(this.current), ...change };
-    this.take(wanted);
-    this.writing = this.writing.then(async () => {
-      try {
-        const kept = await this.api.settingsSet({ ...$state.snapshot(this.current), ...change });
-        this.current.hasHubToken = kept.hasHubToken;
-      } catch (error) {
-        this.take(await this.api.settingsGet());
-        this.failed(error);
+  async change(change: Partial<Settings>): Promise<void> {
+    const refused = await this.attempt(change);
+    if (refused) {
+      this.failed(refused);
+    }
+  }
+
+  /** The same for a field that tells the reason itself: what the program refused, or null. */
+  attempt(change: Partial<Settings>): Promise<WireError | null> {
+    this.take({ ...$state.snapshot(this.current), ...change });
+    return this.write(async () => this.api.settingsSet({ ...(await this.api.settingsGet()), ...change }));
+  }
+
+  setToken(token: string | null): Promise<WireError | null> {
+    return this.write(() => this.api.hubTokenSet(token));
+  }
+
+  /** After the program changed settings itself. */
+  refresh(): Promise<WireError | null> {
+    return this.write(() => this.api.settingsGet());
+  }
+
+  private write(work: () => Promise<Settings>): Promise<WireError | null> {
+    this.waiting += 1;
+    const written = this.writing.then(async () => {
+      let refused: WireError | null = null;
+      const kept = await work().catch((error: unknown) => {
+        refused = toWireError(error);
+        return this.api.settingsGet().catch(() => null);
+      });
+      this.waiting -= 1;
+      // What comes later is shown already.
+      if (kept && this.waiting === 0) {
+        this.take(kept);
       }
+      return refused;
     });
-    return this.writing;
+    this.writing = written;
+    return written;
   }
 
   /** As the program says, after it changed them itself. */
