@@ -19,10 +19,14 @@ const SMALL = 4;
 export function sizeOf(repo: string): Size | null {
   const name = repo.slice(repo.indexOf("/") + 1);
   const found = /(?:^|[-_.])(E|\d+x)?(\d+(?:\.\d+)?)B(?![a-z0-9])/i.exec(name);
-  if (!found) return null;
+  if (!found) {
+    return null;
+  }
   const number = Number(found[2]);
   const prefix = found[1]?.toLowerCase();
-  if (prefix === "e") return { total: number * 2, active: number };
+  if (prefix === "e") {
+    return { total: number * 2, active: number };
+  }
   const total = prefix ? number * Number.parseInt(prefix, 10) : number;
   const active = /[-_.]A(\d+(?:\.\d+)?)B(?![a-z0-9])/i.exec(name);
   return { total, active: active ? Number(active[1]) : prefix ? number * 2 : total };

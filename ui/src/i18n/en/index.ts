@@ -1,6 +1,7 @@
 import { chat } from "./chat";
 import { common } from "./common";
 import { discover } from "./discover";
+import { downloads } from "./downloads";
 import { errors } from "./errors";
 import { hardware } from "./hardware";
 import { inspector } from "./inspector";
@@ -8,4 +9,15 @@ import { models } from "./models";
 import { plan } from "./plan";
 import { settings } from "./settings";
 
-export const en = { chat, common, discover, errors, hardware, inspector, models, plan, settings } as const;
+export const en = {
+  chat,
+  common,
+  discover,
+  downloads,
+  errors,
+  hardware,
+  inspector,
+  models,
+  plan,
+  settings,
+} as const;
