@@ -1,10 +1,9 @@
 //! The one place of the desktop program that looks at its environment.
 
 use crate::flags::Flags;
-use app::AppConfig;
 use app::wire::Language;
+use app::{AppConfig, Environment};
 use std::env;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tauri::{AppHandle, Manager, Wry};
 
@@ -38,34 +37,24 @@ pub fn prepare(_: &Flags) -> anyhow::Result<()> {
 
 /// Folders, addresses and language; events and runtime are the caller's.
 pub fn config(handle: &AppHandle<Wry>, flags: &Flags) -> anyhow::Result<AppConfig> {
-    let data_dir = match &flags.data_dir {
-        Some(folder) => std::path::absolute(folder)?,
-        None => handle.path().app_data_dir()?,
+    let found = Environment::new(|name| env::var(name).ok(), handle.path().home_dir().ok());
+    let data_dir = match (&flags.data_dir, found.data_dir) {
+        (Some(folder), _) => std::path::absolute(folder)?,
+        (None, Some(folder)) => folder,
+        (None, None) => handle.path().app_data_dir()?,
     };
     Ok(AppConfig {
         models_dir: data_dir.join("models"),
         data_dir,
-        endpoint: flags.endpoint.clone().or_else(|| text("HF_ENDPOINT")),
-        token: text("HF_TOKEN"),
-        hf_cache_dir: hf_cache(handle.path().home_dir().ok().as_deref()),
+        endpoint: flags.endpoint.clone().or(found.endpoint),
+        token: found.token,
+        hf_cache_dir: found.hf_cache_dir,
         bundled_models: flags.demo.iter().cloned().collect(),
         test_device: flags.test_device,
         system_language: language(),
         events: Arc::new(|_| {}),
         runtime: tauri::async_runtime::handle().inner().clone(),
     })
-}
-
-fn text(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.trim().is_empty())
-}
-
-/// As the Hugging Face libraries find their cache.
-fn hf_cache(home: Option<&Path>) -> Option<PathBuf> {
-    let folder = text("HF_HUB_CACHE").map(PathBuf::from);
-    let in_hf_home = || text("HF_HOME").map(|folder| PathBuf::from(folder).join("hub"));
-    let in_xdg = || text("XDG_CACHE_HOME").map(|folder| PathBuf::from(folder).join("huggingface/hub"));
-    folder.or_else(in_hf_home).or_else(in_xdg).or_else(|| Some(home?.join(".cache/huggingface/hub")))
 }
 
 /// The language that the system's user has chosen.
