@@ -177,10 +177,18 @@ fn quality(bits: f64) -> Quality {
     }
 }
 
+/// What a model takes besides its file and a fifth of that, roughly.
+const BUFFERS: u64 = 512 << 20;
+
+/// The largest model file that runs from so much memory, roughly; what [`recommend`] goes by.
+pub fn largest_file(memory: u64) -> u64 {
+    memory.saturating_sub(BUFFERS) / 6 * 5
+}
+
 /// The quantization to take here and why, by sizes alone: KV cache and buffers are taken as a fifth of the file and
 /// half a gigabyte.
 pub fn recommend(models: &[GgufChoice], facts: &Facts) -> Option<(String, String)> {
-    let needs = |choice: &GgufChoice| choice.total_bytes + choice.total_bytes / 5 + (512 << 20);
+    let needs = |choice: &GgufChoice| choice.total_bytes + choice.total_bytes / 5 + BUFFERS;
     // Smallest first. More than 8 bits is space without use; below 4 bits answers get visibly worse.
     let usual: Vec<&GgufChoice> = models.iter().filter(|choice| !choice.is_mmproj && level(choice) <= 80).collect();
     let good: Vec<&&GgufChoice> = usual.iter().filter(|choice| level(choice) >= 40).collect();

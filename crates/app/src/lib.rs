@@ -25,7 +25,9 @@ pub mod wire;
 
 pub use answer::{Step, Task};
 pub use app::{App, AppConfig};
+pub use discover::largest_file;
 pub use environment::Environment;
+pub use machine::kernels;
 pub use plans::plan;
 pub use prompt::Said;
 pub use session::{Loading, Session};

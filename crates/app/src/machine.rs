@@ -134,6 +134,11 @@ impl Machine {
     }
 }
 
+/// The instructions that kernels use on this CPU, for people.
+pub fn kernels() -> &'static str {
+    backend_cpu::Simd::best().level().name()
+}
+
 /// Threads to compute with: as the user says, or the physical cores.
 pub fn threads(wanted: Option<u32>, leave_responsive: bool) -> usize {
     static CORES: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
