@@ -2,23 +2,24 @@
 
 use crate::args::Bench;
 use crate::failure::Failure;
+use crate::program::Program;
 use crate::{load, output};
 use engine::{Cancel, Engine, Positions, Request};
 use serde_json::json;
 use std::time::Instant;
 
-pub fn bench(options: &Bench, as_json: bool) -> Result<(), Failure> {
+pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
+    let watch = hardware::MemoryWatch::start();
     let whole = options.depth + options.prompt.max(options.count) + 1;
-    let context = options.loading.placement.context.unwrap_or(whole);
-    let loaded = load::load(&options.model, &options.loading, context, 1)?;
-    let engine = &loaded.engine;
+    let loaded = load::load(program, &options.model, &options.loading, Some(whole), 1, &Cancel::new())?;
+    let engine = &loaded.session.engine;
     let vocab = engine.model().vocab_size as u32;
     // Any tokens do: speed does not depend on them (except for the choice of experts).
     let tokens = |count: u32, seed: u32| -> Vec<u32> {
         (0..count).map(|i| (i.wrapping_add(seed).wrapping_mul(2_654_435_761) >> 7) % vocab).collect()
     };
     let (mut prompt_rates, mut rates) = (Vec::new(), Vec::new());
-    for repetition in 0..options.repeat.max(1) {
+    for repetition in 0..options.repeat {
         if options.prompt > 0 {
             prompt_rates.push(prompt_rate(engine, &tokens(options.depth, 1), &tokens(options.prompt, repetition + 2))?);
         }
@@ -27,7 +28,7 @@ pub fn bench(options: &Bench, as_json: bool) -> Result<(), Failure> {
         }
     }
     let totals = engine.layout().totals(engine.placement().gpu_layers as usize);
-    let memory = hardware::process_memory();
+    let memory = watch.memory();
     let value = json!({
         "load_s": loaded.seconds,
         "pp": { "tokens": options.prompt, "tps": prompt_rates, "median": median(&prompt_rates) },
@@ -37,13 +38,17 @@ pub fn bench(options: &Bench, as_json: bool) -> Result<(), Failure> {
         "peak_rss_bytes": memory.peak_rss_bytes,
         "peak_vram_bytes": engine.placement().accelerator_used,
     });
-    if as_json {
+    if program.json {
         return output::json(&value);
     }
     let show = |rates: &[f64]| median(rates).map_or("-".into(), |rate| format!("{rate:.2} tokens/s"));
     output::line(&format!("load {:.2} s", loaded.seconds))?;
     output::line(&format!("prompt of {}: {}", options.prompt, show(&prompt_rates)))?;
-    output::line(&format!("generation of {}: {}", options.count, show(&rates)))
+    output::line(&format!("generation of {}: {}", options.count, show(&rates)))?;
+    let bytes = |bytes: Option<u64>| bytes.map_or("-".into(), output::size);
+    output::line(&format!("KV cache {}", output::size(totals.host.kv + totals.accelerator.kv)))?;
+    output::line(&format!("peak of private memory {}", bytes(memory.peak_private_bytes)))?;
+    output::line(&format!("peak of resident memory, with the mapped file {}", bytes(memory.peak_rss_bytes)))
 }
 
 fn prompt_rate(engine: &Engine, depth: &[u32], prompt: &[u32]) -> Result<f64, Failure> {

@@ -2,6 +2,7 @@
 
 use crate::args::{Generate, Logits, Perplexity, Rows};
 use crate::failure::Failure;
+use crate::program::Program;
 use crate::{load, output};
 use engine::{Cancel, Engine, Positions, Request};
 use serde_json::json;
@@ -11,10 +12,11 @@ use tokenizer::Encode;
 /// Rows of logits computed at once where many are wanted.
 const LOGITS_ROWS: u32 = 32;
 
-pub fn logits(options: &Logits, as_json: bool) -> Result<(), Failure> {
-    let context = options.loading.placement.context.unwrap_or(options.ids.len() as u32);
+pub fn logits(program: &Program, options: &Logits) -> Result<(), Failure> {
+    let context = u32::try_from(options.ids.len()).ok();
     let rows = if options.positions == Rows::All { LOGITS_ROWS } else { 1 };
-    let engine = load::load(&options.model, &options.loading, context, rows)?.engine;
+    let engine = load::load(program, &options.model, &options.loading, context, rows, &Cancel::new())?.session.engine;
+    check(&engine, &options.ids)?;
     let file = std::fs::File::create(&options.output).map_err(|error| Failure::io(&options.output, error))?;
     let mut file = BufWriter::new(file);
     let mut positions = 0u64;
@@ -30,42 +32,54 @@ pub fn logits(options: &Logits, as_json: bool) -> Result<(), Failure> {
     })?;
     written.and_then(|()| file.flush()).map_err(|error| Failure::io(&options.output, error))?;
     let vocab = engine.model().vocab_size;
-    if as_json {
+    if program.json {
         return output::json(&json!({ "positions": positions, "vocab": vocab }));
     }
     output::line(&format!("{positions} positions x {vocab} values in {}", options.output.display()))
 }
 
-pub fn generate(options: &Generate, as_json: bool) -> Result<(), Failure> {
+pub fn generate(program: &Program, options: &Generate) -> Result<(), Failure> {
     let whole = (options.ids.len() as u32).saturating_add(options.count);
-    let context = options.loading.placement.context.unwrap_or(whole);
-    let engine = load::load(&options.model, &options.loading, context, 1)?.engine;
+    let sampling = options.sampling.params(sampler::Params::default())?;
+    let cancel = Cancel::new();
+    let engine = load::load(program, &options.model, &options.loading, Some(whole), 1, &cancel)?.session.engine;
+    check(&engine, &options.ids)?;
     let request = Request {
         prompt: options.ids.clone(),
-        sampling: load::sampling(&options.sampling, sampler::Params::default()),
+        sampling,
         max_tokens: Some(options.count),
         ignore_eog: options.ignore_eos,
     };
-    let completion = engine.generate(request, &Cancel::new(), &mut |_| {})?;
+    let completion = engine.generate(request, &cancel, &mut |_| {})?;
     let text = String::from_utf8_lossy(&engine.tokenizer().decode(&completion.ids)).into_owned();
-    if as_json {
+    if program.json {
         return output::json(&json!({ "ids": completion.ids, "text": text }));
     }
     output::line(&text)
 }
 
-pub fn perplexity(options: &Perplexity, as_json: bool) -> Result<(), Failure> {
+fn check(engine: &Engine, ids: &[u32]) -> Result<(), Failure> {
+    let vocab = engine.model().vocab_size;
+    match ids.iter().find(|id| **id as usize >= vocab) {
+        Some(id) => Err(Failure::usage(format!("token {id} is not in the vocabulary of {vocab}"))),
+        None => Ok(()),
+    }
+}
+
+pub fn perplexity(program: &Program, options: &Perplexity) -> Result<(), Failure> {
     let text = std::fs::read(&options.file).map_err(|error| Failure::io(&options.file, error))?;
     let context = options.loading.placement.context.unwrap_or(512);
     if context < 4 {
         return Err(Failure::usage("perplexity needs a context of at least 4 tokens"));
     }
-    let engine = load::load(&options.model, &options.loading, context, LOGITS_ROWS)?.engine;
+    let cancel = Cancel::new();
+    let loaded = load::load(program, &options.model, &options.loading, Some(context), LOGITS_ROWS, &cancel)?;
+    let engine = loaded.session.engine;
     let ids = engine.tokenizer().encode(&text, Encode { add_special: true, parse_special: false });
     let result = measure(&engine, &ids, context as usize)?;
     let value =
         json!({ "ppl": result.perplexity, "tokens": ids.len(), "scored": result.scored, "chunks": result.chunks });
-    if as_json {
+    if program.json {
         return output::json(&value);
     }
     output::line(&format!("perplexity {:.4} over {} of {} tokens", result.perplexity, result.scored, ids.len()))
@@ -101,9 +115,9 @@ fn measure(engine: &Engine, ids: &[u32], context: usize) -> Result<Measured, Fai
             }
             position += 1;
         })?;
-        eprint!("\r{}/{count} {:.4}", index + 1, (sum / scored as f64).exp());
+        output::progress(format!("{}/{count} {:.4}", index + 1, (sum / scored as f64).exp()));
     }
-    eprintln!();
+    output::progress("");
     Ok(Measured { perplexity: (sum / scored as f64).exp(), scored, chunks: count })
 }
 

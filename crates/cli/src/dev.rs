@@ -2,12 +2,19 @@
 
 use crate::args::{Dev, DevCommand, Rowwise};
 use crate::failure::Failure;
+use crate::output;
+use crate::program::Program;
+use serde_json::json;
 
-pub fn dev(options: &Dev) -> Result<(), Failure> {
-    match &options.command {
-        DevCommand::Dequantize(rows) => dequantize(rows),
-        DevCommand::Quantize(rows) => quantize(rows),
+pub fn dev(program: &Program, options: &Dev) -> Result<(), Failure> {
+    let (rows, count) = match &options.command {
+        DevCommand::Dequantize(rows) => (rows, dequantize(rows)?),
+        DevCommand::Quantize(rows) => (rows, quantize(rows)?),
+    };
+    if program.json {
+        return output::json(&json!({ "rows": count, "columns": rows.columns }));
     }
+    Ok(())
 }
 
 fn read(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
@@ -31,7 +38,8 @@ fn whole_rows(bytes: &[u8], row: usize) -> Result<(), Failure> {
     Err(Failure::usage(format!("the input has {} bytes, which are no whole rows of {row}", bytes.len())))
 }
 
-fn dequantize(rows: &Rowwise) -> Result<(), Failure> {
+/// Returns the number of rows.
+fn dequantize(rows: &Rowwise) -> Result<usize, Failure> {
     let input = read(&rows.input)?;
     let row = row_bytes(rows)?;
     whole_rows(&input, row)?;
@@ -40,10 +48,12 @@ fn dequantize(rows: &Rowwise) -> Result<(), Failure> {
         quant::dequantize_row(rows.ty, packed, values).map_err(|error| Failure::new("unsupported-type", error))?;
     }
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    write(&rows.output, &bytes)
+    write(&rows.output, &bytes)?;
+    Ok(input.len() / row)
 }
 
-fn quantize(rows: &Rowwise) -> Result<(), Failure> {
+/// Returns the number of rows.
+fn quantize(rows: &Rowwise) -> Result<usize, Failure> {
     let floats = |bytes: Vec<u8>| -> Vec<f32> {
         bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
     };
@@ -57,5 +67,6 @@ fn quantize(rows: &Rowwise) -> Result<(), Failure> {
         quant::quantize_row(rows.ty, values, importance.as_deref(), packed)
             .map_err(|error| Failure::new("unsupported-type", error))?;
     }
-    write(&rows.output, &packed)
+    write(&rows.output, &packed)?;
+    Ok(input.len() / rows.columns)
 }

@@ -2,6 +2,7 @@
 
 use crate::args::Inspect;
 use crate::failure::Failure;
+use crate::program::Program;
 use crate::{load, output};
 use gguf::{Array, Value};
 use serde_json::{Map, json};
@@ -9,8 +10,8 @@ use serde_json::{Map, json};
 /// Elements of an array in the metadata that are printed; the rest is counted.
 const SHOWN_ELEMENTS: usize = 16;
 
-pub fn inspect(options: &Inspect, as_json: bool) -> Result<(), Failure> {
-    let gguf = load::header(&options.model)?;
+pub fn inspect(program: &Program, options: &Inspect) -> Result<(), Failure> {
+    let gguf = load::header(program, &options.model)?;
     let architecture = gguf.architecture().unwrap_or("unknown").to_string();
     let key = |name: &str| gguf.metadata.u64(&format!("{architecture}.{name}"));
     let name = gguf.metadata.str("general.name");
@@ -22,7 +23,7 @@ pub fn inspect(options: &Inspect, as_json: bool) -> Result<(), Failure> {
         .collect();
     let metadata: Map<String, serde_json::Value> =
         gguf.metadata.iter().map(|(key, value)| (key.to_string(), to_json(value))).collect();
-    if as_json {
+    if program.json {
         return output::json(&json!({
             "architecture": architecture,
             "name": name,

@@ -1,82 +1,76 @@
 //! Finding a model and loading it as the flags say.
 
-use crate::args::{Loading, Sampling};
+use crate::args::Loading;
 use crate::failure::Failure;
-use backend_cpu::{CpuConfig, CpuDevice, Precision, TestDevice, ThreadPool};
-use engine::{Cancel, Devices, Engine, LoadOptions};
-use planner::GpuLayers;
-use std::path::PathBuf;
-use std::sync::Arc;
+use crate::output;
+use crate::program::Program;
+use app::Session;
+use app::wire::ErrorCode;
+use engine::Cancel;
+use std::path::{Path, PathBuf};
 
-/// The file that MODEL means: a path.
-pub fn find(model: &str) -> Result<PathBuf, Failure> {
-    let path = PathBuf::from(model);
-    if path.is_file() {
-        return Ok(path);
+/// The file that MODEL means: a path, or the name or id of an installed model.
+pub fn find(program: &Program, model: &str) -> Result<PathBuf, Failure> {
+    if Path::new(model).exists() {
+        return Ok(model.into());
     }
-    Err(Failure::new(
-        "not-found",
-        format!("there is no file '{model}': see `headroom list`, or give the path of a .gguf file"),
-    ))
+    match installed(program, model)? {
+        Some(path) => Ok(path),
+        None => Err(Failure::new(
+            "not-found",
+            format!("'{model}' is neither a file nor an installed model: see `headroom list`, or `headroom pull` it"),
+        )),
+    }
 }
 
-pub fn header(model: &str) -> Result<gguf::Gguf, Failure> {
-    Ok(weights::read_header(&find(model)?)?)
+/// Where the installed model of this name lies, if there is one.
+pub fn installed(program: &Program, model: &str) -> Result<Option<PathBuf>, Failure> {
+    let app = program.visit(None)?;
+    match program.block_on(app.library_named(model.to_owned())) {
+        Ok(model) => Ok(Some(model.path.into())),
+        Err(error) if error.code == ErrorCode::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub fn header(program: &Program, model: &str) -> Result<gguf::Gguf, Failure> {
+    Ok(weights::read_header(&find(program, model)?)?)
 }
 
 /// A loaded model and how long that took.
 pub struct Loaded {
-    pub engine: Engine,
+    pub session: Session,
     pub seconds: f64,
 }
 
-pub fn load(model: &str, loading: &Loading, context: u32, logits_rows: u32) -> Result<Loaded, Failure> {
-    let path = find(model)?;
-    let threads = loading.threads.unwrap_or_else(default_threads).clamp(1, 1024);
-    let precision = if loading.exact { Precision::Exact } else { Precision::Fast };
-    let config = CpuConfig { threads, precision, simd: None };
-    let pool = Arc::new(ThreadPool::new(threads));
-    let accelerator = loading
-        .test_device
-        .map(|limit| Box::new(TestDevice::new(pool.clone(), config, limit).0) as Box<dyn engine::Device>);
-    let all = u32::MAX;
-    let gpu_layers = match (&accelerator, loading.placement.gpu_layers) {
-        (None, _) => 0,
-        (Some(_), GpuLayers::Auto) => all,
-        (Some(_), GpuLayers::Fixed(layers)) => layers,
-    };
-    let devices = Devices { host: Box::new(CpuDevice::new(pool, config)), accelerator };
-    let options = LoadOptions {
-        context,
-        gpu_layers,
-        kv_type_k: loading.placement.kv_type_k,
-        kv_type_v: loading.placement.kv_type_v,
+/// Loads a model where the planner puts it. `context`: where the flags say nothing; `rows`: logits computed at once.
+pub fn load(
+    program: &Program,
+    model: &str,
+    loading: &Loading,
+    context: Option<u32>,
+    rows: u32,
+    cancel: &Cancel,
+) -> Result<Loaded, Failure> {
+    let path = find(program, model)?;
+    let app = program.visit(loading.test_device)?;
+    let mut settings = loading.placement.settings();
+    settings.context = settings.context.or(context.map(|context| context.max(1)));
+    let how = app::Loading {
+        threads: loading.threads,
         ubatch: loading.ubatch,
+        logits_rows: rows,
+        exact: loading.exact,
         mmap: !loading.no_mmap,
         mlock: loading.mlock,
-        logits_rows,
     };
     let started = std::time::Instant::now();
-    let engine = Engine::load(&path, options, devices, &mut |_| {}, &Cancel::new())?;
-    Ok(Loaded { engine, seconds: started.elapsed().as_secs_f64() })
-}
-
-fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
-}
-
-/// Sampling parameters from the flags, over `base`.
-pub fn sampling(flags: &Sampling, base: sampler::Params) -> sampler::Params {
-    sampler::Params {
-        temperature: flags.temperature.unwrap_or(base.temperature),
-        top_k: flags.top_k.unwrap_or(base.top_k),
-        top_p: flags.top_p.unwrap_or(base.top_p),
-        min_p: flags.min_p.unwrap_or(base.min_p),
-        repeat_penalty: flags.repeat_penalty.unwrap_or(base.repeat_penalty),
-        repeat_last_n: flags.repeat_last_n.unwrap_or(base.repeat_last_n),
-        presence_penalty: flags.presence_penalty.unwrap_or(base.presence_penalty),
-        frequency_penalty: flags.frequency_penalty.unwrap_or(base.frequency_penalty),
-        seed: flags.seed.unwrap_or(base.seed),
-        ..base
+    let (session, notices) = app.open_model(&path, settings, how, &mut |_| {}, cancel)?;
+    for notice in notices {
+        output::note(format!(
+            "{} of {} layers are on the GPU: there was no room for {} more",
+            notice.gpu_layers, notice.layers, notice.layers_moved
+        ));
     }
+    Ok(Loaded { session, seconds: started.elapsed().as_secs_f64() })
 }

@@ -2,44 +2,76 @@
 
 mod args;
 mod bench;
+mod chat;
 mod compute;
 mod dev;
+mod doctor;
 mod failure;
 mod inspect;
+mod library;
 mod load;
 mod output;
 mod plan;
+mod program;
+mod pull;
+mod run;
+mod search;
+mod stream;
 mod text;
 
 use args::{Arguments, Command};
 use clap::Parser;
 use failure::Failure;
+use program::Program;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // clap itself prints usage errors and ends with status 2.
-    let arguments = Arguments::parse_from(args::long_names(std::env::args_os()));
-    match run(&arguments) {
+    let arguments = match Arguments::try_parse_from(args::long_names(std::env::args_os())) {
+        Ok(arguments) => arguments,
+        // Help and version go to standard output, and are no failure.
+        Err(error) if !error.use_stderr() => error.exit(),
+        Err(error) => {
+            let text = error.render().to_string();
+            output::note(format!("error [usage]: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end()));
+            return ExitCode::from(2);
+        }
+    };
+    match start(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error [{}]: {}", failure.code, failure.message);
+            output::note(format!("error [{}]: {}", failure.code, failure.message));
             ExitCode::from(failure.exit_status())
         }
     }
 }
 
-fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let json = arguments.json;
-    match &arguments.command {
-        Command::Inspect(options) => inspect::inspect(options, json),
-        Command::Plan(options) => plan::plan(options, json),
-        Command::Tokenize(options) => text::tokenize(options, json),
-        Command::Detokenize(options) => text::detokenize(options),
-        Command::Render(options) => text::render(options),
-        Command::Logits(options) => compute::logits(options, json),
-        Command::Generate(options) => compute::generate(options, json),
-        Command::Perplexity(options) => compute::perplexity(options, json),
-        Command::Bench(options) => bench::bench(options, json),
-        Command::Dev(options) => dev::dev(options),
+fn start(arguments: &Arguments) -> Result<(), Failure> {
+    let (program, runtime) = Program::new(arguments)?;
+    let result = run(&program, &arguments.command);
+    // Nobody waits for a name server or a disk that does not answer.
+    runtime.shutdown_background();
+    result
+}
+
+fn run(program: &Program, command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Inspect(options) => inspect::inspect(program, options),
+        Command::Plan(options) => plan::plan(program, options),
+        Command::Tokenize(options) => text::tokenize(program, options),
+        Command::Detokenize(options) => text::detokenize(program, options),
+        Command::Render(options) => text::render(program, options),
+        Command::Logits(options) => compute::logits(program, options),
+        Command::Generate(options) => compute::generate(program, options),
+        Command::Perplexity(options) => compute::perplexity(program, options),
+        Command::Bench(options) => bench::bench(program, options),
+        Command::Doctor => doctor::doctor(program),
+        Command::Run(options) => run::run(program, options),
+        Command::Chat(options) => chat::chat(program, options),
+        Command::Search(options) => search::search(program, options),
+        Command::Files(options) => search::files(program, options),
+        Command::Pull(options) => pull::pull(program, options),
+        Command::List => library::list(program),
+        Command::Remove(options) => library::remove(program, options),
+        Command::Dev(options) => dev::dev(program, options),
     }
 }

@@ -1,8 +1,9 @@
-//! Printing: JSON for scripts, text for people; a closed pipe is no error worth a panic.
+//! Printing: results to standard output, everything else to standard error. A closed pipe is no error worth a panic.
 
 use crate::failure::Failure;
 use serde::Serialize;
-use std::io::Write;
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
 
 /// One JSON object on standard output.
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
@@ -22,6 +23,20 @@ pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
         // The reader has seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         other => other.map_err(|error| Failure::new("io", error)),
+    }
+}
+
+/// A line for the person at the terminal.
+pub fn note(text: impl Display) {
+    // Where nobody can read it, nothing is lost.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Shows how far something is, on the terminal's current line.
+pub fn progress(text: impl Display) {
+    let mut out = std::io::stderr();
+    if out.is_terminal() {
+        let _ = write!(out, "\r{text}\x1b[K");
     }
 }
 

@@ -2,53 +2,118 @@
 
 use crate::args::Plan;
 use crate::failure::Failure;
+use crate::program::Program;
 use crate::{load, output};
-use planner::{AcceleratorFacts, Facts, Wishes};
-use serde_json::json;
+use app::App;
+use app::wire::{Fits, MemoryParts};
+use model::Model;
+use planner::AcceleratorFacts;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
 
-pub fn plan(options: &Plan, as_json: bool) -> Result<(), Failure> {
-    let header = load::header(&options.model)?;
-    let model = model::describe(&header)?;
-    let wishes = Wishes {
-        gpu_layers: options.placement.gpu_layers,
-        context: options.placement.context,
-        kv_type_k: options.placement.kv_type_k,
-        kv_type_v: options.placement.kv_type_v,
-        ..Wishes::default()
-    };
-    let machine = hardware::Hardware::probe();
-    let facts = Facts {
-        ram_available: options.ram.unwrap_or(machine.ram_available),
-        accelerator: options.vram.map(|memory_free| AcceleratorFacts { memory_free, ..AcceleratorFacts::default() }),
-        ..Facts::default()
-    };
-    let plan = planner::plan(&model, &facts, &wishes)?;
-    let parts = |parts: &model::Parts, other: u64| json!({ "weights": parts.weights, "kv": parts.kv, "compute": parts.compute, "other": other, "total": parts.total() + other });
-    let value = json!({
-        "gpu_layers": plan.gpu_layers,
-        "layers": plan.layers,
-        "context": plan.context,
-        "fits": plan.fits,
-        "ram": parts(&plan.host, plan.host_other),
-        "vram": parts(&plan.accelerator, plan.accelerator_other),
-        "tg_tps": plan.forecast.map(|forecast| (forecast.generation.low + forecast.generation.high) / 2.0),
-        "pp_tps": plan.forecast.and_then(|forecast| forecast.prompt).map(|speed| (speed.low + speed.high) / 2.0),
-        "reasons": plan.reasons.iter().map(|reason| reason.text.clone()).collect::<Vec<_>>(),
-    });
-    if as_json {
-        return output::json(&value);
+pub fn plan(program: &Program, options: &Plan) -> Result<(), Failure> {
+    let app = program.visit(None)?;
+    let model = describe(program, &app, &options.model)?;
+    let mut facts = program.wait(app.facts())?;
+    if facts.ram_bandwidth.is_none() {
+        // Once per machine, a second or two. Where it cannot be measured, the plan says nothing of speed.
+        let _ = program.wait(app.hardware_measure());
+        facts = program.wait(app.facts())?;
     }
-    output::line(&format!("{} of {} layers on the GPU, context {}", plan.gpu_layers, plan.layers, plan.context))?;
+    facts.ram_available = options.ram.unwrap_or(facts.ram_available);
+    if let Some(memory_free) = options.vram {
+        facts.accelerator = Some(AcceleratorFacts { memory_free, ..facts.accelerator.unwrap_or_default() });
+    }
+    let plan = app::plan(&model, &facts, &options.placement.settings())?;
+    let middle = |low: f64, high: f64| (low + high) / 2.0;
+    let generation = plan.forecast.map(|forecast| middle(forecast.tg_low, forecast.tg_high));
+    let prompt = plan.forecast.and_then(|forecast| Some(middle(forecast.pp_low?, forecast.pp_high?)));
+    let fits = match plan.fits {
+        Fits::Gpu => "gpu",
+        Fits::Split => "split",
+        Fits::Ram => "ram",
+        Fits::Disk => "disk",
+        Fits::No => "no",
+    };
+    if program.json {
+        return output::json(&json!({
+            "gpu_layers": plan.gpu_layers,
+            "layers": plan.layers,
+            "context": plan.context,
+            "fits": fits,
+            "ram": parts(&plan.ram),
+            "vram": parts(&plan.vram),
+            "tg_tps": generation,
+            "pp_tps": prompt,
+            "reasons": plan.reasons.iter().map(|reason| reason.text.clone()).collect::<Vec<_>>(),
+        }));
+    }
+    let place = match plan.fits {
+        Fits::Gpu => "runs on the GPU",
+        Fits::Split => "runs on GPU and CPU",
+        Fits::Ram => "runs from RAM",
+        Fits::Disk => "runs from disk, slowly",
+        Fits::No => "does not fit",
+    };
     output::line(&format!(
-        "RAM  {} (weights {}, KV {}, compute {})",
-        output::size(plan.host_total()),
-        output::size(plan.host.weights),
-        output::size(plan.host.kv),
-        output::size(plan.host.compute)
+        "{place}: {} of {} layers on the GPU, context {}",
+        plan.gpu_layers, plan.layers, plan.context
     ))?;
-    output::line(&format!("VRAM {}", output::size(plan.accelerator_total())))?;
-    for reason in &plan.reasons {
-        output::line(&format!("- {}", reason.text))?;
+    output::line(&format!("RAM  {} of {}", text(&plan.ram), output::size(plan.ram_available)))?;
+    if plan.vram_available > 0 {
+        output::line(&format!("VRAM {} of {}", text(&plan.vram), output::size(plan.vram_available)))?;
     }
-    Ok(())
+    if let Some(forecast) = plan.forecast {
+        output::line(&format!("about {:.1} to {:.1} tokens/s", forecast.tg_low, forecast.tg_high))?;
+    }
+    plan.reasons.iter().try_for_each(|reason| output::line(&format!("- {}", reason.text)))
+}
+
+fn parts(parts: &MemoryParts) -> Value {
+    let MemoryParts { weights, kv, compute, other, total } = *parts;
+    json!({ "weights": weights, "kv": kv, "compute": compute, "other": other, "total": total })
+}
+
+fn text(parts: &MemoryParts) -> String {
+    let [total, weights, kv, compute] = [parts.total, parts.weights, parts.kv, parts.compute].map(output::size);
+    format!("{total} (weights {weights}, KV cache {kv}, buffers {compute})")
+}
+
+/// A file, an installed model, or one on the Hub, of which only the header is fetched.
+fn describe(program: &Program, app: &Arc<App>, name: &str) -> Result<Arc<Model>, Failure> {
+    let local = match Path::new(name).exists() {
+        true => Some(name.into()),
+        false => load::installed(program, name)?,
+    };
+    match (local, remote(name)) {
+        (Some(path), _) => Ok(Arc::new(model::describe(&weights::read_header(&path)?)?)),
+        (None, Some((repo, wanted))) => program.wait(app.hub_describe(&repo, &wanted)),
+        // Says what there could have been.
+        (None, None) => load::find(program, name).and_then(|path| describe(program, app, &path.to_string_lossy())),
+    }
+}
+
+/// "owner/name/file.gguf" or "owner/name:QUANT", taken apart.
+fn remote(name: &str) -> Option<(String, String)> {
+    let (owner, rest) = name.split_once('/')?;
+    let (repo, wanted) = rest.split_once([':', '/'])?;
+    (!owner.is_empty() && !repo.is_empty() && !wanted.is_empty()).then(|| (format!("{owner}/{repo}"), wanted.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::remote;
+
+    #[test]
+    fn names_on_the_hub() {
+        let pair = |repo: &str, wanted: &str| Some((repo.to_owned(), wanted.to_owned()));
+        assert_eq!(remote("a/b/c.gguf"), pair("a/b", "c.gguf"));
+        assert_eq!(remote("a/b/c/d.gguf"), pair("a/b", "c/d.gguf"));
+        assert_eq!(remote("a/b:Q4_K_M"), pair("a/b", "Q4_K_M"));
+        assert_eq!(remote("a/b:UD/x.gguf"), pair("a/b", "UD/x.gguf"));
+        for name in ["a", "a/b", "a/b:", "a/b/", "/b/c", "a.gguf", "C:\\models\\x.gguf"] {
+            assert_eq!(remote(name), None, "{name}");
+        }
+    }
 }

@@ -2,16 +2,17 @@
 
 use crate::args::{Detokenize, Render, TextSource, Tokenize};
 use crate::failure::Failure;
+use crate::program::Program;
 use crate::{load, output};
 use chat_template::{RenderInput, Template, TemplateTokens};
 use serde_json::json;
 use tokenizer::{Encode, Tokenizer};
 
-pub fn tokenize(options: &Tokenize, as_json: bool) -> Result<(), Failure> {
-    let tokenizer = Tokenizer::from_gguf(&load::header(&options.model)?)?;
+pub fn tokenize(program: &Program, options: &Tokenize) -> Result<(), Failure> {
+    let tokenizer = Tokenizer::from_gguf(&load::header(program, &options.model)?)?;
     let special = !options.no_special;
     let ids = tokenizer.encode(&bytes(&options.source)?, Encode { add_special: special, parse_special: special });
-    if as_json {
+    if program.json {
         return output::json(&json!({ "ids": ids }));
     }
     output::line(&ids.iter().map(u32::to_string).collect::<Vec<_>>().join(","))
@@ -32,18 +33,23 @@ fn bytes(source: &TextSource) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(|error| Failure::io(path, error))
 }
 
-pub fn detokenize(options: &Detokenize) -> Result<(), Failure> {
-    let tokenizer = Tokenizer::from_gguf(&load::header(&options.model)?)?;
+pub fn detokenize(program: &Program, options: &Detokenize) -> Result<(), Failure> {
+    let tokenizer = Tokenizer::from_gguf(&load::header(program, &options.model)?)?;
     if let Some(id) = options.ids.iter().find(|id| **id as usize >= tokenizer.vocab_size()) {
         return Err(Failure::usage(format!("token {id} is not in the vocabulary of {}", tokenizer.vocab_size())));
     }
-    output::bytes(&tokenizer.decode(&options.ids))
+    let bytes = tokenizer.decode(&options.ids);
+    if program.json {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        return output::json(&json!({ "text": String::from_utf8_lossy(&bytes), "hex": hex }));
+    }
+    output::bytes(&bytes)
 }
 
-pub fn render(options: &Render) -> Result<(), Failure> {
+pub fn render(program: &Program, options: &Render) -> Result<(), Failure> {
     let template = match (&options.model, &options.template) {
         (Some(model), _) => {
-            let header = load::header(model)?;
+            let header = load::header(program, model)?;
             let tokenizer = Tokenizer::from_gguf(&header)?;
             let source = header
                 .metadata
@@ -68,5 +74,9 @@ pub fn render(options: &Render) -> Result<(), Failure> {
             .map_err(|error| Failure::usage(format!("--now: {error}")))?,
         None => chrono::Local::now().naive_local(),
     };
-    output::bytes(template.render(&input, now)?.as_bytes())
+    let prompt = template.render(&input, now)?;
+    if program.json {
+        return output::json(&json!({ "prompt": prompt }));
+    }
+    output::bytes(prompt.as_bytes())
 }

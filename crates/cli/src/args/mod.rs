@@ -1,5 +1,11 @@
 //! The one table of commands and flags.
 
+mod flags;
+mod talk;
+
+pub use flags::*;
+pub use talk::*;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use quant::GgmlType;
 use std::ffi::OsString;
@@ -11,6 +17,12 @@ pub struct Arguments {
     /// Print one JSON object instead of text
     #[arg(long, global = true)]
     pub json: bool,
+    /// Settings, models and chats are in this folder
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address of the Hub, before HF_ENDPOINT
+    #[arg(long, global = true, value_name = "URL")]
+    pub endpoint: Option<String>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -35,6 +47,22 @@ pub enum Command {
     Perplexity(Perplexity),
     /// Measure prompt and generation speed
     Bench(Bench),
+    /// What this machine can do: hardware, driver, bandwidths
+    Doctor,
+    /// Answer one prompt
+    Run(Run),
+    /// A conversation in the terminal
+    Chat(Chat),
+    /// Models on the Hub
+    Search(Search),
+    /// The quantizations of a repository on the Hub
+    Files(Files),
+    /// Download a model: resumes what was begun, verifies what has arrived
+    Pull(Pull),
+    /// Installed models
+    List,
+    /// Delete an installed model
+    Remove(Remove),
     /// Tools for developers
     Dev(Dev),
 }
@@ -59,7 +87,7 @@ pub struct Inspect {
 
 #[derive(Args)]
 pub struct Plan {
-    /// A file, the name of an installed model, or REPO/FILE.gguf on the Hub
+    /// A file, the name of an installed model, or on the Hub REPO/FILE.gguf or REPO:QUANT
     pub model: String,
     #[command(flatten)]
     pub placement: Placement,
@@ -121,81 +149,6 @@ pub struct Render {
     pub now: Option<String>,
 }
 
-/// Where a model runs and what its KV cache is made of.
-#[derive(Args, Clone)]
-pub struct Placement {
-    /// Context length in tokens
-    #[arg(short = 'c', long = "ctx-size")]
-    pub context: Option<u32>,
-    /// Layers on the GPU, or auto
-    #[arg(long = "ngl", default_value = "auto", value_parser = gpu_layers, value_name = "N|auto")]
-    pub gpu_layers: planner::GpuLayers,
-    /// Type of the K cache
-    #[arg(long = "ctk", default_value = "f16", value_parser = kv_type, value_name = "TYPE")]
-    pub kv_type_k: GgmlType,
-    /// Type of the V cache
-    #[arg(long = "ctv", default_value = "f16", value_parser = kv_type, value_name = "TYPE")]
-    pub kv_type_v: GgmlType,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OnOffAuto {
-    On,
-    Off,
-    Auto,
-}
-
-/// How a model is loaded and computed.
-#[derive(Args, Clone)]
-pub struct Loading {
-    #[command(flatten)]
-    pub placement: Placement,
-    /// Threads that compute; all physical cores, if not given
-    #[arg(short = 't', long)]
-    pub threads: Option<usize>,
-    /// Tokens computed at once when a prompt is read
-    #[arg(long, default_value_t = 512)]
-    pub ubatch: u32,
-    /// Keep activations in f32 instead of 8 bits
-    #[arg(long)]
-    pub exact: bool,
-    /// Flash attention is how attention is computed here; the flag is accepted for scripts
-    #[arg(long = "fa", value_enum, default_value_t = OnOffAuto::Auto)]
-    pub flash_attention: OnOffAuto,
-    /// Read the file into memory instead of mapping it
-    #[arg(long)]
-    pub no_mmap: bool,
-    /// Lock the weights in RAM
-    #[arg(long)]
-    pub mlock: bool,
-    /// Offer a test device with this many bytes for layers (K, M, G allowed)
-    #[arg(long, value_parser = bytes, hide = true)]
-    pub test_device: Option<u64>,
-}
-
-#[derive(Args, Clone)]
-pub struct Sampling {
-    /// 0: always the likeliest token
-    #[arg(long = "temp")]
-    pub temperature: Option<f32>,
-    #[arg(long)]
-    pub top_k: Option<u32>,
-    #[arg(long)]
-    pub top_p: Option<f32>,
-    #[arg(long)]
-    pub min_p: Option<f32>,
-    #[arg(long)]
-    pub repeat_penalty: Option<f32>,
-    #[arg(long)]
-    pub repeat_last_n: Option<u32>,
-    #[arg(long)]
-    pub presence_penalty: Option<f32>,
-    #[arg(long)]
-    pub frequency_penalty: Option<f32>,
-    #[arg(long)]
-    pub seed: Option<u64>,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Rows {
     All,
@@ -246,16 +199,16 @@ pub struct Perplexity {
 pub struct Bench {
     pub model: String,
     /// Tokens of the prompt
-    #[arg(short = 'p', long, default_value_t = 512)]
+    #[arg(short = 'p', long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(0..=MAX_TOKENS))]
     pub prompt: u32,
     /// Tokens to generate
-    #[arg(short = 'n', long = "tokens", default_value_t = 64)]
+    #[arg(short = 'n', long = "tokens", default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=MAX_TOKENS))]
     pub count: u32,
     /// Tokens in the context beforehand
-    #[arg(short = 'd', long, default_value_t = 0)]
+    #[arg(short = 'd', long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=MAX_TOKENS))]
     pub depth: u32,
     /// Repetitions
-    #[arg(short = 'r', long, default_value_t = 5)]
+    #[arg(short = 'r', long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
     #[command(flatten)]
     pub loading: Loading,
@@ -289,42 +242,6 @@ pub struct Rowwise {
     pub output: PathBuf,
 }
 
-fn ggml_type(text: &str) -> Result<GgmlType, String> {
-    GgmlType::from_name(text).ok_or_else(|| format!("there is no type '{text}'"))
-}
-
-fn kv_type(text: &str) -> Result<GgmlType, String> {
-    let ty = ggml_type(text)?;
-    match ty {
-        GgmlType::F32 | GgmlType::F16 | GgmlType::Q8_0 => Ok(ty),
-        _ => Err(format!("a KV cache of type {ty} is not supported; supported are f32, f16, q8_0")),
-    }
-}
-
-fn gpu_layers(text: &str) -> Result<planner::GpuLayers, String> {
-    if text.eq_ignore_ascii_case("auto") {
-        return Ok(planner::GpuLayers::Auto);
-    }
-    text.parse().map(planner::GpuLayers::Fixed).map_err(|_| format!("'{text}' is neither a number nor auto"))
-}
-
-/// "1500", "12G", "512M", "64K" (powers of 1024).
-pub fn bytes(text: &str) -> Result<u64, String> {
-    let text = text.trim().trim_end_matches(['B', 'b']).trim_end_matches('i');
-    let (digits, shift) = match text.chars().last() {
-        Some('k' | 'K') => (&text[..text.len() - 1], 10),
-        Some('m' | 'M') => (&text[..text.len() - 1], 20),
-        Some('g' | 'G') => (&text[..text.len() - 1], 30),
-        Some('t' | 'T') => (&text[..text.len() - 1], 40),
-        _ => (text, 0),
-    };
-    let number: f64 = digits.parse().map_err(|_| format!("'{text}' is not a number of bytes"))?;
-    if !(number >= 0.0 && number < 1e6 * (1u64 << 40) as f64) {
-        return Err(format!("'{text}' is outside what memory can be"));
-    }
-    Ok((number * (1u64 << shift) as f64) as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -336,20 +253,12 @@ mod tests {
     }
 
     #[test]
-    fn bytes_have_units() {
-        assert_eq!(bytes("1500"), Ok(1500));
-        assert_eq!(bytes("1.5G"), Ok(3 << 29));
-        assert_eq!(bytes("512MiB"), Ok(512 << 20));
-        assert!(bytes("-1").is_err() && bytes("x").is_err() && bytes("").is_err() && bytes("nan").is_err());
-    }
-
-    #[test]
     fn flags_of_the_field_are_known() {
         let words = ["headroom", "bench", "m.gguf", "-ngl", "12", "-ctk", "q8_0", "-fa", "on", "-p", "64"];
         let arguments = Arguments::try_parse_from(long_names(words.iter().map(OsString::from))).unwrap();
         let Command::Bench(bench) = arguments.command else { panic!("not bench") };
-        assert_eq!(bench.loading.placement.gpu_layers, planner::GpuLayers::Fixed(12));
-        assert_eq!(bench.loading.placement.kv_type_k, GgmlType::Q8_0);
+        assert_eq!(bench.loading.placement.gpu_layers, app::wire::GpuLayers::Fixed { layers: 12 });
+        assert_eq!(bench.loading.placement.kv_type_k, app::wire::KvType::Q8_0);
         assert_eq!(bench.prompt, 64);
     }
 }

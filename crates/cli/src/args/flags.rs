@@ -1,0 +1,169 @@
+//! Flags that several commands share, and how their values are read.
+
+use crate::failure::Failure;
+use app::wire::{GpuLayers, KvType, LoadSettings};
+use clap::{Args, ValueEnum};
+use quant::GgmlType;
+
+/// The most tokens that any count may be.
+pub const MAX_TOKENS: i64 = 1 << 24;
+
+/// Where a model runs and what its KV cache is made of.
+#[derive(Args, Clone)]
+pub struct Placement {
+    /// Context length in tokens
+    #[arg(short = 'c', long = "ctx-size", value_parser = clap::value_parser!(u32).range(1..=MAX_TOKENS))]
+    pub context: Option<u32>,
+    /// Layers on the GPU, or auto
+    #[arg(long = "ngl", default_value = "auto", value_parser = gpu_layers, value_name = "N|auto")]
+    pub gpu_layers: GpuLayers,
+    /// Type of the K cache
+    #[arg(long = "ctk", default_value = "f16", value_parser = kv_type, value_name = "TYPE")]
+    pub kv_type_k: KvType,
+    /// Type of the V cache
+    #[arg(long = "ctv", default_value = "f16", value_parser = kv_type, value_name = "TYPE")]
+    pub kv_type_v: KvType,
+}
+
+impl Placement {
+    /// As the crate `app` takes it.
+    pub fn settings(&self) -> LoadSettings {
+        LoadSettings {
+            gpu_layers: self.gpu_layers,
+            context: self.context,
+            kv_type_k: self.kv_type_k,
+            kv_type_v: self.kv_type_v,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnOffAuto {
+    On,
+    Off,
+    Auto,
+}
+
+/// How a model is loaded and computed.
+#[derive(Args, Clone)]
+pub struct Loading {
+    #[command(flatten)]
+    pub placement: Placement,
+    /// Threads that compute; all physical cores, if not given
+    #[arg(short = 't', long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Tokens computed at once when a prompt is read
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=8192))]
+    pub ubatch: u32,
+    /// Keep activations in f32 instead of 8 bits
+    #[arg(long)]
+    pub exact: bool,
+    /// Flash attention is how attention is computed here; the flag is accepted for scripts
+    #[arg(long = "fa", value_enum, default_value_t = OnOffAuto::Auto)]
+    pub flash_attention: OnOffAuto,
+    /// Read the file into memory instead of mapping it
+    #[arg(long)]
+    pub no_mmap: bool,
+    /// Lock the weights in RAM
+    #[arg(long)]
+    pub mlock: bool,
+    /// Offer a test device with this many bytes for layers (K, M, G allowed)
+    #[arg(long, value_parser = bytes, hide = true)]
+    pub test_device: Option<u64>,
+}
+
+#[derive(Args, Clone)]
+pub struct Sampling {
+    /// 0: always the likeliest token
+    #[arg(long = "temp")]
+    pub temperature: Option<f32>,
+    #[arg(long)]
+    pub top_k: Option<u32>,
+    #[arg(long)]
+    pub top_p: Option<f32>,
+    #[arg(long)]
+    pub min_p: Option<f32>,
+    #[arg(long)]
+    pub repeat_penalty: Option<f32>,
+    #[arg(long)]
+    pub repeat_last_n: Option<u32>,
+    #[arg(long)]
+    pub presence_penalty: Option<f32>,
+    #[arg(long)]
+    pub frequency_penalty: Option<f32>,
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+impl Sampling {
+    /// Sampling parameters from the flags, over `base`.
+    ///
+    /// # Errors
+    /// A parameter out of its range, which is the same as a wrong flag.
+    pub fn params(&self, base: sampler::Params) -> Result<sampler::Params, Failure> {
+        let params = sampler::Params {
+            temperature: self.temperature.unwrap_or(base.temperature),
+            top_k: self.top_k.unwrap_or(base.top_k),
+            top_p: self.top_p.unwrap_or(base.top_p),
+            min_p: self.min_p.unwrap_or(base.min_p),
+            repeat_penalty: self.repeat_penalty.unwrap_or(base.repeat_penalty),
+            repeat_last_n: self.repeat_last_n.unwrap_or(base.repeat_last_n),
+            presence_penalty: self.presence_penalty.unwrap_or(base.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(base.frequency_penalty),
+            seed: self.seed.unwrap_or(base.seed),
+            ..base
+        };
+        params.validate().map_err(Failure::usage)?;
+        Ok(params)
+    }
+}
+
+pub fn ggml_type(text: &str) -> Result<GgmlType, String> {
+    GgmlType::from_name(text).ok_or_else(|| format!("there is no type '{text}'"))
+}
+
+fn kv_type(text: &str) -> Result<KvType, String> {
+    match ggml_type(text)? {
+        GgmlType::F32 => Ok(KvType::F32),
+        GgmlType::F16 => Ok(KvType::F16),
+        GgmlType::Q8_0 => Ok(KvType::Q8_0),
+        ty => Err(format!("a KV cache of type {ty} is not supported; supported are f32, f16, q8_0")),
+    }
+}
+
+fn gpu_layers(text: &str) -> Result<GpuLayers, String> {
+    if text.eq_ignore_ascii_case("auto") {
+        return Ok(GpuLayers::Auto);
+    }
+    text.parse().map(|layers| GpuLayers::Fixed { layers }).map_err(|_| format!("'{text}' is neither a number nor auto"))
+}
+
+/// "1500", "12G", "512M", "64K" (powers of 1024).
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim().trim_end_matches(['B', 'b']).trim_end_matches('i');
+    let (digits, shift) = match text.chars().last() {
+        Some('k' | 'K') => (&text[..text.len() - 1], 10),
+        Some('m' | 'M') => (&text[..text.len() - 1], 20),
+        Some('g' | 'G') => (&text[..text.len() - 1], 30),
+        Some('t' | 'T') => (&text[..text.len() - 1], 40),
+        _ => (text, 0),
+    };
+    let number: f64 = digits.parse().map_err(|_| format!("'{text}' is not a number of bytes"))?;
+    if !(number >= 0.0 && number < 1e6 * (1u64 << 40) as f64) {
+        return Err(format!("'{text}' is outside what memory can be"));
+    }
+    Ok((number * (1u64 << shift) as f64) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_units() {
+        assert_eq!(bytes("1500"), Ok(1500));
+        assert_eq!(bytes("1.5G"), Ok(3 << 29));
+        assert_eq!(bytes("512MiB"), Ok(512 << 20));
+        assert!(bytes("-1").is_err() && bytes("x").is_err() && bytes("").is_err() && bytes("nan").is_err());
+    }
+}

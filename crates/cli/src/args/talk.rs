@@ -1,0 +1,82 @@
+//! Flags of the commands that talk: to the model and to the Hub.
+
+use super::{Loading, Sampling};
+use clap::{Args, ValueEnum};
+
+#[derive(Args)]
+pub struct Run {
+    /// A file, or the name of an installed model
+    pub model: String,
+    /// What to answer; standard input, if not given
+    #[arg(short = 'p', long, allow_hyphen_values = true)]
+    pub prompt: Option<String>,
+    /// Continue the prompt as it is, without the model's chat template
+    #[arg(long, conflicts_with = "system")]
+    pub raw: bool,
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+#[derive(Args)]
+pub struct Chat {
+    /// A file, or the name of an installed model
+    pub model: String,
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+/// What answering a person takes.
+#[derive(Args)]
+pub struct Talk {
+    /// What the model is told before everything else
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Tokens that an answer may have; until the model ends it, if not given
+    #[arg(short = 'n', long = "tokens")]
+    pub count: Option<u32>,
+    #[command(flatten)]
+    pub sampling: Sampling,
+    #[command(flatten)]
+    pub loading: Loading,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SearchSort {
+    Downloads,
+    Likes,
+    Trending,
+    Updated,
+}
+
+#[derive(Args)]
+pub struct Search {
+    /// What to look for; suggestions, if nothing is given
+    pub words: Vec<String>,
+    #[arg(long, value_enum, default_value_t = SearchSort::Downloads)]
+    pub sort: SearchSort,
+    /// The next page: `next` of the page before
+    #[arg(long)]
+    pub cursor: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Files {
+    /// OWNER/NAME
+    pub repo: String,
+}
+
+#[derive(Args)]
+pub struct Pull {
+    /// OWNER/NAME, with :QUANT or without, which takes the one recommended for this PC
+    #[arg(value_name = "REPO[:QUANT]")]
+    pub model: String,
+}
+
+#[derive(Args)]
+pub struct Remove {
+    /// An installed model: name, id, or OWNER/NAME:QUANT
+    pub model: String,
+    /// Do not ask
+    #[arg(short = 'y', long)]
+    pub yes: bool,
+}

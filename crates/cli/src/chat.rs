@@ -1,0 +1,213 @@
+//! `headroom chat`
+
+use crate::args::Chat;
+use crate::failure::Failure;
+use crate::load::Loaded;
+use crate::output;
+use crate::program::Program;
+use crate::run::{open, said, sampling};
+use crate::stream::{self, Printer};
+use app::wire::ErrorCode;
+use app::{Said, Session, Task};
+use engine::Cancel;
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
+use std::io::{BufRead, IsTerminal};
+
+const HELP: &str =
+    "/quit ends, /reset forgets the conversation, /system TEXT tells the model what it is; Ctrl-C stops an answer";
+
+pub fn chat(program: &Program, options: &Chat) -> Result<(), Failure> {
+    let sampling = sampling(&options.talk)?;
+    let interrupts = program.interrupts();
+    let Loaded { session, .. } = open(program, &options.model, &options.talk, &interrupts.begin())?;
+    interrupts.end();
+    let policy = program.visit(None)?.settings_get().context_policy;
+    let mut talk = Conversation { json: program.json, session, messages: Vec::new(), policy, sampling, options };
+    talk.reset(options.talk.system.as_deref());
+    let mut input = Input::new()?;
+    if input.asks() {
+        talk.greet();
+    }
+    while let Some(text) = input.next()? {
+        match Line::new(&text) {
+            Line::Nothing => {}
+            Line::Quit => break,
+            Line::Help => output::note(HELP),
+            Line::Unknown(command) => output::note(format!("there is no command {command}: {HELP}")),
+            Line::Reset => {
+                let system = talk.system().map(str::to_owned);
+                talk.reset(system.as_deref());
+            }
+            Line::System(text) => talk.reset(Some(text).filter(|text| !text.is_empty())),
+            Line::Say(text) => {
+                let result = talk.say(text, &interrupts.begin());
+                interrupts.end();
+                match result {
+                    // The conversation can be made shorter; scripts must know.
+                    Err(failure) if input.asks() => {
+                        output::note(format!("error [{}]: {}", failure.code, failure.message));
+                    }
+                    other => other?,
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Conversation<'a> {
+    json: bool,
+    session: Session,
+    messages: Vec<Said>,
+    policy: app::wire::ContextPolicy,
+    sampling: sampler::Params,
+    options: &'a Chat,
+}
+
+impl Conversation<'_> {
+    fn greet(&self) {
+        let placement = self.session.engine.placement();
+        let (name, layers, gpu) = (&self.session.name, placement.layers, placement.gpu_layers);
+        output::note(format!("{name}: {gpu} of {layers} layers on the GPU, context {}", self.session.context()));
+        if !self.session.has_template() {
+            output::note("the model has no chat template: a plain one is used");
+        }
+        output::note(HELP);
+    }
+
+    fn system(&self) -> Option<&str> {
+        self.messages.first().filter(|said| said.role == "system").map(|said| said.text.as_str())
+    }
+
+    /// Begins anew.
+    fn reset(&mut self, system: Option<&str>) {
+        self.messages = system.map(|text| said("system", text)).into_iter().collect();
+    }
+
+    fn say(&mut self, text: &str, cancel: &Cancel) -> Result<(), Failure> {
+        self.messages.push(said("user", text));
+        let answered = self.answer(cancel);
+        // What could not be answered is not part of the conversation.
+        if !matches!(answered, Ok(true)) {
+            self.messages.pop();
+        }
+        answered.map(drop)
+    }
+
+    /// Whether there is an answer.
+    fn answer(&mut self, cancel: &Cancel) -> Result<bool, Failure> {
+        let task = Task {
+            messages: self.messages.clone(),
+            raw: false,
+            begun: String::new(),
+            sampling: self.sampling.clone(),
+            max_tokens: self.options.talk.count,
+            policy: self.policy,
+        };
+        let mut printer = Printer::new(self.json, false);
+        let result = self.session.answer(task, cancel, &mut |step| printer.step(step));
+        let answer = printer.finish()?;
+        let (reason, stats) = match result {
+            Ok(done) => done,
+            Err(error) if error.code == ErrorCode::ContextFull => {
+                return Err(Failure::new("context-full", format!("{error}: /reset, or a larger -c, makes room")));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if self.json {
+            output::json(&stream::to_json(&answer, reason, &stats))?;
+        } else {
+            output::note(stream::summary(reason, &stats));
+        }
+        let any = !answer.text.is_empty();
+        if any {
+            self.messages.push(answer);
+        }
+        Ok(any)
+    }
+}
+
+/// What a person typed.
+#[derive(Debug, PartialEq, Eq)]
+enum Line<'a> {
+    Nothing,
+    Say(&'a str),
+    Quit,
+    Reset,
+    System(&'a str),
+    Help,
+    Unknown(&'a str),
+}
+
+impl Line<'_> {
+    fn new(text: &str) -> Line<'_> {
+        let text = text.trim();
+        let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+        let is_command = |word: &str| word.len() > 1 && word[1..].bytes().all(|b| b.is_ascii_lowercase());
+        match word {
+            "" => Line::Nothing,
+            "/quit" | "/exit" => Line::Quit,
+            "/reset" => Line::Reset,
+            "/system" => Line::System(rest.trim()),
+            "/help" => Line::Help,
+            // A path is not meant as a command.
+            word if word.starts_with('/') && rest.is_empty() && is_command(word) => Line::Unknown(word),
+            _ => Line::Say(text),
+        }
+    }
+}
+
+/// Where messages come from: a person at a terminal, who may paste several lines at once, or lines of a pipe.
+enum Input {
+    Terminal(Box<DefaultEditor>),
+    Pipe(std::io::Lines<std::io::StdinLock<'static>>),
+}
+
+impl Input {
+    fn new() -> Result<Input, Failure> {
+        // The editor draws on standard output, which may be the way to a file.
+        if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+            return Ok(Input::Terminal(Box::new(DefaultEditor::new().map_err(|error| Failure::new("io", error))?)));
+        }
+        Ok(Input::Pipe(std::io::stdin().lock().lines()))
+    }
+
+    fn asks(&self) -> bool {
+        matches!(self, Input::Terminal(_))
+    }
+
+    /// `None` at the end, which is also Ctrl-C at the prompt.
+    fn next(&mut self) -> Result<Option<String>, Failure> {
+        match self {
+            Input::Terminal(editor) => match editor.readline("> ") {
+                Ok(text) => {
+                    // Only for the arrow keys, in memory.
+                    let _ = editor.add_history_entry(text.as_str());
+                    Ok(Some(text))
+                }
+                Err(ReadlineError::Eof | ReadlineError::Interrupted) => Ok(None),
+                Err(error) => Err(Failure::new("io", error)),
+            },
+            Input::Pipe(lines) => lines.next().transpose().map_err(|error| Failure::new("io", error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Line;
+
+    #[test]
+    fn commands_are_told_from_messages() {
+        assert_eq!(Line::new("  hello /quit "), Line::Say("hello /quit"));
+        assert_eq!(Line::new("/quit"), Line::Quit);
+        assert_eq!(Line::new("/system You are\na cat"), Line::System("You are\na cat"));
+        assert_eq!(Line::new("/help"), Line::Help);
+        assert_eq!(Line::new("/rest"), Line::Unknown("/rest"));
+        assert_eq!(Line::new("/usr/bin is what?"), Line::Say("/usr/bin is what?"));
+        assert_eq!(Line::new("/usr/bin"), Line::Say("/usr/bin"));
+        assert_eq!(Line::new("/"), Line::Say("/"));
+        assert_eq!(Line::new(" \n"), Line::Nothing);
+    }
+}

@@ -1,0 +1,139 @@
+//! `headroom doctor`
+
+use crate::failure::Failure;
+use crate::output::{self, size};
+use crate::program::Program;
+use app::largest_file;
+use hardware::{DiskKind, Gpu, GpuReason, Hardware};
+use serde_json::{Value, json};
+
+/// Sizes of model files that speed is told for.
+const EXAMPLES: [u64; 3] = [2_000_000_000, 5_000_000_000, 20_000_000_000];
+
+pub fn doctor(program: &Program) -> Result<(), Failure> {
+    let app = program.visit(None)?;
+    let report = program.wait(app.hardware_measure())?;
+    let facts = program.wait(app.facts())?;
+    let machine = Hardware::probe();
+    let folder = program.data_dir()?.join("models");
+    let disk = hardware::disk_of(&folder);
+    // This build computes on the CPU.
+    let reason = machine.gpus.unusable(false);
+    let in_ram = largest_file(facts.ram_available);
+    let speed = |bytes: u64| speed(bytes, in_ram, facts.ram_bandwidth, facts.disk_bandwidth);
+    if program.json {
+        let gpus: Vec<Value> = machine.gpus.gpus.iter().map(gpu).collect();
+        let works: Vec<Value> =
+            EXAMPLES.iter().map(|bytes| json!({ "file_bytes": bytes, "tg_tps": speed(*bytes) })).collect();
+        return output::json(&json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "cpu": {
+                "name": report.cpu_name,
+                "physical_cores": report.physical_cores,
+                "logical_cores": report.logical_cores,
+                "features": report.cpu_features,
+                "kernels": app::kernels(),
+            },
+            "ram": {
+                "total": report.ram_total,
+                "available": report.ram_available,
+                "read_bytes_per_s": report.ram_bandwidth,
+            },
+            "gpu": {
+                "usable": reason.is_none(),
+                "reason": reason,
+                "text": reason.as_ref().map(why),
+                "driver": machine.gpus.driver_version,
+                "cuda": machine.gpus.cuda_version.map(|(major, minor)| format!("{major}.{minor}")),
+                "gpus": gpus,
+            },
+            "disk": {
+                "folder": folder,
+                "kind": disk.as_ref().map(|disk| disk.kind),
+                "free": disk.as_ref().map(|disk| disk.free),
+                "read_bytes_per_s": report.disk_bandwidth,
+            },
+            "works": { "largest_file_in_ram": in_ram, "speed": works },
+        }));
+    }
+    let rate = |rate: Option<f64>| rate.map_or("not measured".into(), |rate| format!("{}/s", size(rate as u64)));
+    output::line(&format!("CPU   {}, {} cores", report.cpu_name, report.physical_cores))?;
+    output::line(&format!("      kernels for {} ({})", app::kernels(), report.cpu_features.join(" ")))?;
+    output::line(&format!(
+        "RAM   {} of {} available, read at {}",
+        size(report.ram_available),
+        size(report.ram_total),
+        rate(report.ram_bandwidth)
+    ))?;
+    for gpu in &machine.gpus.gpus {
+        output::line(&format!("GPU   {}, {} of {} free", gpu.name, size(gpu.vram_free), size(gpu.vram_total)))?;
+    }
+    if let Some(driver) = &machine.gpus.driver_version {
+        output::line(&format!("      driver {driver}"))?;
+    }
+    if let Some(reason) = &reason {
+        output::line(&format!("GPU   not used: {}", why(reason)))?;
+    }
+    let (kind, free) = disk.map_or(("disk", 0), |disk| (kind(disk.kind), disk.free));
+    output::line(&format!("Disk  {kind}, {} free, read at {}", size(free), rate(report.disk_bandwidth)))?;
+    output::line(&format!("      models are in {}", folder.display()))?;
+    output::line("")?;
+    output::line(&format!("Models up to about {} run from RAM, larger ones from disk.", size(in_ram)))?;
+    for bytes in EXAMPLES {
+        if let Some(speed) = speed(bytes) {
+            output::line(&format!("A model file of {:>8} gives about {speed:.1} tokens/s.", size(bytes)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Tokens per second of a dense model: every byte of it is read for each token, at four fifths of the bandwidth.
+fn speed(bytes: u64, in_ram: u64, ram: Option<f64>, disk: Option<f64>) -> Option<f64> {
+    let from_disk = bytes.saturating_sub(in_ram) as f64;
+    let from_ram = bytes as f64 - from_disk;
+    let disk_seconds = if from_disk > 0.0 { from_disk / disk? } else { 0.0 };
+    Some(0.8 / (from_ram / ram? + disk_seconds))
+}
+
+fn gpu(gpu: &Gpu) -> Value {
+    json!({
+        "name": gpu.name,
+        "vram_total": gpu.vram_total,
+        "vram_free": gpu.vram_free,
+        "compute_capability": gpu.compute_capability.map(|(major, minor)| format!("{major}.{minor}")),
+        "temperature": gpu.temperature,
+    })
+}
+
+fn why(reason: &GpuReason) -> String {
+    match reason {
+        GpuReason::NoDriver => "the NVIDIA driver is not installed; install it from nvidia.com".into(),
+        GpuReason::DriverTooOld { found, needed } => {
+            format!("the driver {found} is too old; install {needed} or newer")
+        }
+        GpuReason::NoDevice => "there is no NVIDIA GPU; models run on the CPU".into(),
+        GpuReason::BadState { detail } => format!("the driver reports a failure ({detail}); restart the computer"),
+        GpuReason::NotBuilt => "this version of Headroom computes on the CPU only".into(),
+    }
+}
+
+fn kind(kind: DiskKind) -> &'static str {
+    match kind {
+        DiskKind::Ssd => "SSD",
+        DiskKind::Hdd => "hard disk",
+        DiskKind::Unknown => "disk",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::speed;
+
+    #[test]
+    fn what_does_not_fit_into_ram_comes_at_the_speed_of_the_disk() {
+        assert_eq!(speed(10, 10, Some(100.0), None), Some(8.0));
+        assert_eq!(speed(20, 10, Some(100.0), Some(10.0)), Some(0.8 / 1.1));
+        assert_eq!(speed(20, 10, Some(100.0), None), None);
+        assert_eq!(speed(10, 20, None, None), None);
+    }
+}

@@ -1,0 +1,114 @@
+//! What every command may need: the environment, the app, Ctrl-C.
+
+use crate::args::Arguments;
+use crate::failure::Failure;
+use app::wire::{AppEvent, Language, WireError};
+use app::{App, AppConfig, Environment};
+use engine::Cancel;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use tokio::runtime::{Builder, Handle, Runtime};
+
+pub type Events = Arc<dyn Fn(AppEvent) + Send + Sync>;
+
+pub struct Program {
+    pub json: bool,
+    environment: Environment,
+    handle: Handle,
+}
+
+impl Program {
+    /// The one place of this program that looks at its environment. The runtime must live as long as the program.
+    pub fn new(arguments: &Arguments) -> Result<(Program, Runtime), Failure> {
+        let mut environment = Environment::new(|name| std::env::var(name).ok(), std::env::home_dir());
+        if let Some(folder) = &arguments.data_dir {
+            let folder = std::path::absolute(folder).map_err(|error| Failure::io(folder, error))?;
+            environment.data_dir = Some(folder);
+        }
+        environment.endpoint = arguments.endpoint.clone().or(environment.endpoint);
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::new("internal", error))?;
+        let handle = runtime.handle().clone();
+        Ok((Program { json: arguments.json, environment, handle }, runtime))
+    }
+
+    pub fn data_dir(&self) -> Result<PathBuf, Failure> {
+        let missing = || Failure::usage("there is no home folder: say with --data-dir where data and models are");
+        self.environment.data_dir.clone().ok_or_else(missing)
+    }
+
+    /// For what only reads: works also while the window is open. `test_device`: its bytes.
+    pub fn visit(&self, test_device: Option<u64>) -> Result<Arc<App>, Failure> {
+        Ok(App::visit(self.config(test_device, Arc::new(|_| {}))?)?)
+    }
+
+    /// For what changes the library.
+    ///
+    /// # Errors
+    /// Code "busy" while another program has the data folder.
+    pub fn own(&self, events: Events) -> Result<Arc<App>, Failure> {
+        Ok(App::own(self.config(None, events)?)?)
+    }
+
+    fn config(&self, test_device: Option<u64>, events: Events) -> Result<AppConfig, Failure> {
+        let data_dir = self.data_dir()?;
+        let Environment { endpoint, token, hf_cache_dir, .. } = self.environment.clone();
+        Ok(AppConfig {
+            models_dir: data_dir.join("models"),
+            data_dir,
+            endpoint,
+            token,
+            hf_cache_dir,
+            bundled_models: Vec::new(),
+            test_device,
+            system_language: Language::En,
+            events,
+            runtime: self.handle.clone(),
+        })
+    }
+
+    pub fn wait<T>(&self, work: impl Future<Output = Result<T, WireError>>) -> Result<T, Failure> {
+        Ok(self.handle.block_on(work)?)
+    }
+
+    /// Like [`Program::wait`], for work that fails in the words of this program.
+    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.handle.block_on(work)
+    }
+
+    /// From now on Ctrl-C stops what runs, and ends the program only where nothing does.
+    pub fn interrupts(&self) -> Interrupts {
+        let running: Arc<Mutex<Option<Cancel>>> = Arc::default();
+        let listener = running.clone();
+        self.handle.spawn(async move {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                match take(&listener) {
+                    Some(cancel) => cancel.cancel(),
+                    None => std::process::exit(1),
+                }
+            }
+        });
+        Interrupts(running)
+    }
+}
+
+/// What Ctrl-C stops.
+pub struct Interrupts(Arc<Mutex<Option<Cancel>>>);
+
+impl Interrupts {
+    /// The next Ctrl-C cancels this; another one ends the program.
+    pub fn begin(&self) -> Cancel {
+        let cancel = Cancel::new();
+        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(cancel.clone());
+        cancel
+    }
+
+    pub fn end(&self) {
+        take(&self.0);
+    }
+}
+
+fn take(running: &Mutex<Option<Cancel>>) -> Option<Cancel> {
+    // Replaced whole under the lock, so a panic elsewhere leaves it usable.
+    running.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
+}

@@ -1,0 +1,80 @@
+//! `headroom run`
+
+use crate::args::{Run, Talk};
+use crate::failure::Failure;
+use crate::load::{self, Loaded};
+use crate::output;
+use crate::program::Program;
+use crate::stream::{self, Printer};
+use app::wire::{ContextPolicy, FinishReason};
+use app::{Said, Task};
+use engine::Cancel;
+use std::hash::{BuildHasher, Hasher};
+use std::io::{IsTerminal, Read};
+
+pub fn run(program: &Program, options: &Run) -> Result<(), Failure> {
+    let sampling = sampling(&options.talk)?;
+    let prompt = prompt(options)?;
+    let cancel = program.interrupts().begin();
+    let Loaded { session, seconds } = open(program, &options.model, &options.talk, &cancel)?;
+    let raw = options.raw || !session.has_template();
+    if raw && !options.raw {
+        output::note("the model has no chat template: the prompt is continued as it is");
+    }
+    let system = options.talk.system.iter().filter(|_| !raw);
+    let mut messages: Vec<Said> = system.map(|text| said("system", text)).collect();
+    messages.push(said("user", &prompt));
+    let task = Task {
+        messages,
+        raw,
+        begun: String::new(),
+        sampling,
+        max_tokens: options.talk.count,
+        policy: ContextPolicy::Stop,
+    };
+    let mut printer = Printer::new(program.json, raw);
+    let (reason, stats) = session.answer(task, &cancel, &mut |step| printer.step(step))?;
+    let answer = printer.finish()?;
+    if program.json {
+        let mut value = stream::to_json(&answer, reason, &stats);
+        value["load_s"] = seconds.into();
+        output::json(&value)?;
+    } else {
+        output::note(stream::summary(reason, &stats));
+    }
+    match reason {
+        FinishReason::Stopped => Err(Failure::new("cancelled", "stopped before the answer's end")),
+        _ => Ok(()),
+    }
+}
+
+fn prompt(options: &Run) -> Result<String, Failure> {
+    let text = match &options.prompt {
+        Some(text) => text.clone(),
+        None if std::io::stdin().is_terminal() => return Err(Failure::usage("give a prompt with -p TEXT")),
+        None => {
+            let mut bytes = Vec::new();
+            std::io::stdin().lock().read_to_end(&mut bytes).map_err(|error| Failure::new("io", error))?;
+            String::from_utf8(bytes).map_err(|_| Failure::usage("the prompt on standard input is not UTF-8"))?
+        }
+    };
+    match text.trim().is_empty() {
+        true => Err(Failure::usage("the prompt is empty")),
+        false => Ok(text),
+    }
+}
+
+pub fn open(program: &Program, model: &str, talk: &Talk, cancel: &Cancel) -> Result<Loaded, Failure> {
+    load::load(program, model, &talk.loading, None, 1, cancel)
+}
+
+/// As the flags say; another seed each time unless there is one.
+pub fn sampling(talk: &Talk) -> Result<sampler::Params, Failure> {
+    // Every hasher of the standard library starts from a random state.
+    let seed = std::collections::hash_map::RandomState::new().build_hasher().finish();
+    talk.sampling.params(sampler::Params { seed, ..sampler::Params::default() })
+}
+
+pub fn said(role: &'static str, text: &str) -> Said {
+    Said { role, text: text.into(), thinking: None }
+}

@@ -1,0 +1,164 @@
+//! An answer on its way to the terminal: thinking dimmed, statistics at the end.
+
+use crate::failure::Failure;
+use crate::output;
+use app::wire::{AnswerStats, FinishReason};
+use app::{Said, Step};
+use chat_template::{Piece, ReasoningSplitter};
+use console::style;
+use serde_json::{Value, json};
+use std::io::IsTerminal;
+
+/// Prints pieces as they come, unless only the whole is wanted.
+pub struct Printer {
+    /// JSON has the answer whole, at its end.
+    silent: bool,
+    terminal: bool,
+    /// `None` where thinking is not told apart.
+    splitter: Option<ReasoningSplitter>,
+    raw: bool,
+    thinking: String,
+    text: String,
+    /// Printing failed; told at the end, because the engine does not want to know.
+    failed: Option<Failure>,
+    last: Option<char>,
+}
+
+impl Printer {
+    pub fn new(silent: bool, raw: bool) -> Printer {
+        let terminal = std::io::stdout().is_terminal();
+        let (thinking, text) = Default::default();
+        Printer { silent, terminal, splitter: None, raw, thinking, text, failed: None, last: None }
+    }
+
+    pub fn step(&mut self, step: Step) {
+        match step {
+            Step::Prompt(prompt) if !self.raw => self.splitter = Some(ReasoningSplitter::new(&prompt)),
+            Step::Prompt(_) => {}
+            Step::Reading { done, total } if self.terminal && !self.silent && total > 512 => {
+                output::progress(if done < total {
+                    format!("reading {done} of {total} tokens")
+                } else {
+                    String::new()
+                });
+            }
+            Step::Reading { .. } => {}
+            Step::Text(text) => match &mut self.splitter {
+                Some(splitter) => splitter.push(&text).into_iter().for_each(|piece| self.piece(piece)),
+                None => self.piece(Piece::Answer(text)),
+            },
+            Step::Dropped { turns, tokens } => {
+                output::note(format!("[the context is full: {turns} old turns ({tokens} tokens) are left out]"));
+            }
+            Step::Recovery(notice) => output::note(format!(
+                "[{} layers moved to RAM; {} of {} are on the GPU now]",
+                notice.layers_moved, notice.gpu_layers, notice.layers
+            )),
+        }
+    }
+
+    fn piece(&mut self, piece: Piece) {
+        match piece {
+            Piece::Thinking(text) => {
+                // A pipe gets the answer alone.
+                if self.terminal {
+                    self.print(&style(visible(&text)).dim().to_string(), text.chars().next_back());
+                }
+                self.thinking.push_str(&text);
+            }
+            Piece::Answer(text) => {
+                let last = text.chars().next_back();
+                match self.terminal {
+                    true => {
+                        if self.text.is_empty() && !self.thinking.is_empty() {
+                            self.print("\n", Some('\n'));
+                        }
+                        self.print(&visible(&text), last);
+                    }
+                    false => self.print(&text, last),
+                }
+                self.text.push_str(&text);
+            }
+        }
+    }
+
+    fn print(&mut self, text: &str, last: Option<char>) {
+        if !self.silent && self.failed.is_none() {
+            self.failed = output::bytes(text.as_bytes()).err();
+            self.last = last.or(self.last);
+        }
+    }
+
+    /// The whole answer as it goes into the history.
+    pub fn finish(mut self) -> Result<Said, Failure> {
+        let rest = self.splitter.take().map(ReasoningSplitter::finish).unwrap_or_default();
+        rest.into_iter().for_each(|piece| self.piece(piece));
+        if self.last.is_some_and(|last| last != '\n') {
+            self.print("\n", None);
+        }
+        let thinking = Some(self.thinking).filter(|thinking| !thinking.is_empty());
+        let said = Said { role: "assistant", text: self.text, thinking };
+        self.failed.map_or(Ok(said), Err)
+    }
+}
+
+/// What a model writes must not steer the terminal.
+fn visible(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+}
+
+/// The answer as one JSON object.
+pub fn to_json(said: &Said, reason: FinishReason, stats: &AnswerStats) -> Value {
+    json!({
+        "text": said.text,
+        "thinking": said.thinking,
+        "finish": word(reason),
+        "prompt_tokens": stats.prompt_tokens,
+        "reused_tokens": stats.reused_tokens,
+        "answer_tokens": stats.answer_tokens,
+        "first_token_ms": stats.first_token_ms,
+        "tg_tps": stats.tokens_per_second,
+        "pp_tps": stats.prompt_tokens_per_second,
+        "context_used": stats.context_used,
+        "context": stats.context,
+    })
+}
+
+/// Statistics for people, and why the answer is not whole, if so.
+pub fn summary(reason: FinishReason, stats: &AnswerStats) -> String {
+    let end = match reason {
+        FinishReason::Length => "; the limit of -n is reached",
+        FinishReason::ContextFull => "; the context is full",
+        FinishReason::Stopped => "; stopped",
+        _ => "",
+    };
+    format!(
+        "[prompt {} tokens ({} reused), {:.1}/s; answer {} tokens, {:.1}/s; context {} of {}{end}]",
+        stats.prompt_tokens,
+        stats.reused_tokens,
+        stats.prompt_tokens_per_second,
+        stats.answer_tokens,
+        stats.tokens_per_second,
+        stats.context_used,
+        stats.context
+    )
+}
+
+fn word(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::End => "end",
+        FinishReason::Stopped => "stopped",
+        FinishReason::Length => "length",
+        FinishReason::ContextFull => "context_full",
+        FinishReason::Error => "error",
+        FinishReason::Interrupted => "interrupted",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn control_characters_are_not_shown() {
+        assert_eq!(super::visible("a\x1b[31mb\u{9b}c\r\nd\te\x07"), "a[31mbc\nd\te");
+    }
+}
