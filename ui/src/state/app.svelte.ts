@@ -47,7 +47,16 @@ export class App {
     this.downloads.list = startup.downloads;
     void this.library.refresh();
     void this.monitor.refreshHardware();
-    void this.chats.start(startup.openChat, startup.interruptedChat);
+    void this.chats.start(startup.openChat ?? startup.interruptedChat);
+    if (startup.openChat !== null && startup.interruptedChat !== null) {
+      this.tellInterrupted(startup.interruptedChat);
+    }
+    if (startup.keptAside?.length) {
+      this.toasts.add(t("common.keptAside", { names: startup.keptAside.join(", ") }), {
+        kind: "warning",
+        stay: true,
+      });
+    }
     return stop;
   }
 
@@ -98,9 +107,22 @@ export class App {
     return this.model.setGpuLayers({ type: "fixed", layers: notice.gpuLayers + notice.layersMoved });
   }
 
+  /** Another chat is shown first: that an answer was cut is told aside. */
+  private tellInterrupted(chat: string): void {
+    const show = () => {
+      this.navigation.go("chat");
+      void this.chats.show(chat);
+    };
+    this.toasts.add(t("chat.interruptedElsewhere"), {
+      stay: true,
+      actions: [{ label: t("common.open"), run: show }],
+    });
+  }
+
   private tellRecovery(notice: RecoveryNotice): void {
-    // The conversation tells it itself where the reader is looking at it.
-    if (notice.duringAnswer && this.navigation.place === "chat") {
+    // Where the reader looks at the answer, the conversation tells it.
+    const seen = this.navigation.place === "chat" && Boolean(this.chats.shown?.answer);
+    if (notice.duringAnswer && seen) {
       return;
     }
     const why = () => this.toasts.add(recoveryWhy(notice), { stay: true });

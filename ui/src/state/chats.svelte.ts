@@ -12,9 +12,7 @@ export class ChatsStore {
   /** The bin is shown instead of the chats. */
   bin = $state(false);
   current = $state<string | null>(null);
-  /** The chat whose answer a crash cut, until it is dealt with. */
-  interrupted = $state<string | null>(null);
-  /** A message that was deleted from the box by sending, kept in case that sending fails. */
+  /** What is written and not sent, by chat id ("" without a chat). */
   drafts = new SvelteMap<string, string>();
   private open = new SvelteMap<string, Conversation>();
   private asked = 0;
@@ -24,10 +22,10 @@ export class ChatsStore {
     private failed: (error: unknown) => void,
   ) {}
 
-  async start(openChat: string | null, interrupted: string | null): Promise<void> {
-    this.interrupted = interrupted;
+  /** Shows a chat: the one asked for, or the last one. */
+  async start(wanted: string | null): Promise<void> {
     await this.refresh();
-    const first = openChat ?? interrupted ?? this.list[0]?.id ?? null;
+    const first = wanted ?? this.list[0]?.id ?? null;
     if (first !== null) {
       await this.show(first);
     }
@@ -109,9 +107,6 @@ export class ChatsStore {
       });
       return true;
     });
-    if (this.interrupted === id) {
-      this.interrupted = null;
-    }
     return done ?? false;
   }
 

@@ -1,3 +1,4 @@
+import { SvelteSet } from "svelte/reactivity";
 import type { Api, Download } from "../ipc";
 import { toWireError } from "../ipc";
 
@@ -5,7 +6,7 @@ import { toWireError } from "../ipc";
 export class DownloadsStore {
   list = $state.raw<Download[]>([]);
   /** Downloads whose models are loaded when they are there, if nothing else is loaded then. */
-  readonly thenLoad = new Set<string>();
+  readonly thenLoad = new SvelteSet<string>();
 
   constructor(
     private api: Api,

@@ -42,8 +42,8 @@ export class SearchStore {
         return;
       }
       const before = busy === "more" ? (this.models ?? []) : [];
-      const known = new Set(before.map((model) => model.repo));
-      this.models = [...before, ...page.models.filter((model) => !known.has(model.repo))];
+      const known = before.map((model) => model.repo);
+      this.models = [...before, ...page.models.filter((model) => !known.includes(model.repo))];
       this.next = page.next;
     } catch (error) {
       if (mine !== this.asked) {

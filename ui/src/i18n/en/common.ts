@@ -12,6 +12,8 @@ export const common = {
   downloadsRunning: "{n} {n|download|downloads} running",
   starting: "Starting",
   startFailed: "Headroom could not start",
+  keptAside:
+    "Settings or chats were damaged and could not be read. They were kept aside as {names}; Headroom began afresh.",
   retry: "Try again",
   cancel: "Cancel",
   close: "Close",

@@ -6,6 +6,7 @@ export const plan = {
   kv: "KV cache",
   compute: "Compute",
   other: "Other",
+  real: "In use now",
   free: "Free",
   over: "{bytes} too much",
   barOf: "{used} of {available}",

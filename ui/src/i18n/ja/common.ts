@@ -15,6 +15,7 @@ export const common: Words<typeof en> = {
   downloadsRunning: "{n}件をダウンロード中",
   starting: "起動中",
   startFailed: "Headroomを起動できませんでした",
+  keptAside: "設定またはチャットが壊れていて読み込めませんでした。{names}として保管し、新しく始めました。",
   retry: "再試行",
   cancel: "キャンセル",
   close: "閉じる",

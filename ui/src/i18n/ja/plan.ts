@@ -8,6 +8,7 @@ export const plan: Words<typeof en> = {
   kv: "KVキャッシュ",
   compute: "計算用",
   other: "その他",
+  real: "現在の使用量",
   free: "空き",
   over: "{bytes}超過",
   barOf: "{used} / {available}",

@@ -1,0 +1,120 @@
+import type { Api, GpuLayers, LoadSettings, Plan, WireError } from "../../../ipc";
+import { toWireError } from "../../../ipc";
+import type { LibraryStore } from "../../../state/library.svelte";
+import { DEFAULT_LOAD, type ModelStore } from "../../../state/model.svelte";
+import type { SettingsStore } from "../../../state/settings.svelte";
+
+interface Parts {
+  api: Api;
+  library: LibraryStore;
+  model: ModelStore;
+  settings: SettingsStore;
+}
+
+/** What the load panel shows: a model, how it should be loaded, and the plan that follows. */
+export class LoadPanel {
+  modelId = $state<string | null>(null);
+  wish = $state.raw<LoadSettings>(DEFAULT_LOAD);
+  /** The newest plan that came back; the one before stays until then. */
+  plan = $state.raw<Plan | null>(null);
+  problem = $state.raw<WireError | null>(null);
+  private asking = false;
+  private askAgain = false;
+
+  constructor(private app: Parts) {}
+
+  /** The panel shows the loaded model, with its settings. */
+  get isLoaded(): boolean {
+    return this.modelId !== null && this.app.model.loaded?.modelId === this.modelId;
+  }
+
+  /** What can only be changed by loading again differs. */
+  get needsReload(): boolean {
+    const loaded = this.app.model.loaded?.settings;
+    return (
+      this.isLoaded &&
+      loaded !== undefined &&
+      (loaded.context !== this.wish.context ||
+        loaded.kvTypeK !== this.wish.kvTypeK ||
+        loaded.kvTypeV !== this.wish.kvTypeV)
+    );
+  }
+
+  choose(id: string): void {
+    this.modelId = id;
+    const loaded = this.app.model.loaded;
+    this.wish =
+      loaded?.modelId === id ? loaded.settings : (this.app.settings.current.load[id] ?? DEFAULT_LOAD);
+    this.plan = null;
+    void this.ask();
+  }
+
+  /** The program says that a model is loaded, or how. */
+  follow(): void {
+    const { model, library } = this.app;
+    const id = model.id ?? this.modelId ?? library.usable[0]?.id ?? null;
+    if (id !== null && id !== this.modelId) {
+      this.choose(id);
+    } else if (model.loaded && this.isLoaded) {
+      this.wish = { ...this.wish, gpuLayers: model.loaded.settings.gpuLayers };
+      void this.ask();
+    }
+  }
+
+  change(change: Partial<LoadSettings>): void {
+    this.wish = { ...this.wish, ...change };
+    void this.ask();
+  }
+
+  /** The slider moved: only the plan follows. */
+  move(layers: number): void {
+    this.change({ gpuLayers: { type: "fixed", layers } });
+  }
+
+  /** The slider was let go, or "Auto" was switched: the engine follows, if it has the model. */
+  async settle(gpuLayers: GpuLayers): Promise<void> {
+    this.change({ gpuLayers });
+    if (this.isLoaded) {
+      await this.app.model.setGpuLayers(gpuLayers);
+    }
+  }
+
+  async load(): Promise<void> {
+    if (this.modelId !== null) {
+      await this.app.model.load(this.modelId, this.wish);
+    }
+  }
+
+  /** One question at a time; while it runs, only the newest wish waits. */
+  private async ask(): Promise<void> {
+    if (this.asking) {
+      this.askAgain = true;
+      return;
+    }
+    this.asking = true;
+    do {
+      this.askAgain = false;
+      await this.askOnce();
+    } while (this.askAgain);
+    this.asking = false;
+  }
+
+  private async askOnce(): Promise<void> {
+    const id = this.modelId;
+    if (id === null) {
+      return;
+    }
+    try {
+      const plan = await this.app.api.plan(id, this.wish);
+      if (id === this.modelId) {
+        this.plan = plan;
+        this.problem = null;
+      }
+    } catch (error) {
+      if (id === this.modelId) {
+        this.plan = null;
+        this.problem = toWireError(error);
+      }
+    }
+  }
+}
