@@ -61,6 +61,9 @@ pub fn write(
     loop {
         make_room(session, &mut task, &mut prompt, answer.len() as u32 + room, on_step)?;
         let needed = prompt.ids.len() + answer.len();
+        if needed >= context as usize && made > 0 {
+            return Ok((FinishReason::ContextFull, stats.done()));
+        }
         if needed >= context as usize {
             let text = format!("the conversation has {needed} tokens, the context holds {context}");
             return Err(WireError::new(ErrorCode::ContextFull, text).numbers(needed as u64 + 1, context.into()));
@@ -184,5 +187,26 @@ impl Stats {
         self.shown.tokens_per_second = rate(self.shown.answer_tokens, self.generation_seconds);
         self.shown.prompt_tokens_per_second = rate(self.computed, self.prompt_seconds);
         self.shown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_turns_go_and_the_system_prompt_and_the_last_turn_stay() {
+        let said = |roles: &[&'static str]| -> Vec<Said> {
+            roles.iter().map(|role| Said { role, text: String::new(), thinking: None }).collect()
+        };
+        let mut all = said(&["system", "user", "assistant", "user", "user", "assistant", "user"]);
+        for left in [5, 4, 2] {
+            all.drain(oldest_turn(&all).unwrap());
+            assert_eq!((all.len(), all[0].role, all[1].role), (left, "system", "user"));
+        }
+        assert_eq!(oldest_turn(&all), None);
+        assert_eq!(oldest_turn(&said(&["user"])), None);
+        assert_eq!(oldest_turn(&said(&["system"])), None);
+        assert_eq!(oldest_turn(&[]), None);
     }
 }

@@ -54,6 +54,8 @@ pub struct App {
     pub(crate) answer: Mutex<Option<RunningAnswer>>,
     monitoring: Arc<AtomicBool>,
     interrupted_chat: Option<String>,
+    /// Damaged files of ours under their new names.
+    kept_aside: Vec<PathBuf>,
     open_chat: Mutex<Option<String>>,
 }
 
@@ -115,9 +117,11 @@ impl App {
         std::fs::create_dir_all(folder).map_err(|error| WireError::file(folder, &error))?;
         let lock_file = exclusive(&folder.join("headroom.lock"))?;
         let settings_file = SettingsFile::new(folder);
-        let (settings, token) = (settings_file.load()?, settings_file.token()?);
-        let store = Store::open(&folder.join("headroom.db"))?;
-        App::new(config, settings, token, store, Some(Owner { settings_file, _lock: lock_file }))
+        let ((settings, old_settings), token) = (settings_file.load()?, settings_file.token()?);
+        let (store, old_store) = Store::open(&folder.join("headroom.db"))?;
+        let owner = Owner { settings_file, _lock: lock_file };
+        let kept_aside = old_settings.into_iter().chain(old_store).collect();
+        App::new(config, settings, token, store, Some(owner), kept_aside)
     }
 
     /// A guest in the data folder: it sees settings, library and what was measured, and may keep new measurements, but
@@ -129,7 +133,7 @@ impl App {
     pub fn visit(config: AppConfig) -> Result<Arc<App>> {
         let settings_file = SettingsFile::new(&config.data_dir);
         let (settings, token) = (settings_file.peek()?, settings_file.token()?);
-        App::new(config, settings, token, Store::in_memory()?, None)
+        App::new(config, settings, token, Store::in_memory()?, None, Vec::new())
     }
 
     fn new(
@@ -138,6 +142,7 @@ impl App {
         token: Option<String>,
         store: Store,
         owner: Option<Owner>,
+        kept_aside: Vec<PathBuf>,
     ) -> Result<Arc<App>> {
         let store = Arc::new(store);
         let (chats, interrupted_chat) = Chats::open(store.clone())?;
@@ -149,7 +154,7 @@ impl App {
         let source = hub.clone();
         let downloads = Downloads::open(
             store.clone(),
-            Arc::new(move || source.hub()),
+            Arc::new(move || Ok(hub::Downloader::new(source.hub()?))),
             config.events.clone(),
             config.runtime.clone(),
         )?;
@@ -167,6 +172,7 @@ impl App {
             answer: Mutex::new(None),
             monitoring: Arc::new(AtomicBool::new(false)),
             interrupted_chat,
+            kept_aside,
             open_chat: Mutex::new(None),
             config,
         }))
@@ -189,6 +195,7 @@ impl App {
             downloads: self.downloads(),
             open_chat: lock(&self.open_chat).clone(),
             interrupted_chat: self.interrupted_chat.clone(),
+            kept_aside: self.kept_aside.iter().map(|path| path.display().to_string()).collect(),
         }
     }
 

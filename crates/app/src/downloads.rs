@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::library::id_of;
 use crate::store::Store;
 use crate::wire::{AppEvent, Download, DownloadState, ErrorCode, WireError};
-use hub::{CancellationToken, DownloadRequest, Downloader, Hub, HubError, Progress, State};
+use hub::{CancellationToken, DownloadRequest, Downloader, HubError, Progress, State};
 use rusqlite::params;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -18,14 +18,15 @@ const AT_A_TIME: usize = 2;
 const RETRY: Duration = Duration::from_secs(20);
 
 type Events = Arc<dyn Fn(AppEvent) + Send + Sync>;
-type GetHub = Arc<dyn Fn() -> Result<Hub> + Send + Sync>;
+/// Makes a downloader as the settings are now.
+type GetDownloader = Arc<dyn Fn() -> Result<Downloader> + Send + Sync>;
 
 #[derive(Clone)]
 pub struct Downloads(Arc<Inner>);
 
 struct Inner {
     store: Arc<Store>,
-    hub: GetHub,
+    downloader: GetDownloader,
     events: Events,
     runtime: Handle,
     slots: Semaphore,
@@ -50,10 +51,16 @@ enum Wish {
 
 impl Downloads {
     /// Reads the list.
-    pub fn open(store: Arc<Store>, hub: GetHub, events: Events, runtime: Handle) -> Result<Downloads> {
+    pub fn open(store: Arc<Store>, downloader: GetDownloader, events: Events, runtime: Handle) -> Result<Downloads> {
         let entries = read(&store)?;
-        let inner =
-            Inner { store, hub, events, runtime, slots: Semaphore::new(AT_A_TIME), entries: Mutex::new(entries) };
+        let inner = Inner {
+            store,
+            downloader,
+            events,
+            runtime,
+            slots: Semaphore::new(AT_A_TIME),
+            entries: Mutex::new(entries),
+        };
         Ok(Downloads(Arc::new(inner)))
     }
 
@@ -176,12 +183,12 @@ impl Inner {
         let Ok(request) = self.with(id, |entry| entry.request.clone()) else { return Err(HubError::Cancelled) };
         loop {
             self.show(id, |shown| (shown.state, shown.error) = (DownloadState::Running, None));
-            let hub = match (self.hub)() {
-                Ok(hub) => hub,
+            let downloader = match (self.downloader)() {
+                Ok(downloader) => downloader,
                 Err(error) => return Err(HubError::BadName { name: error.message, why: "see Settings" }),
             };
             let progress = |progress: Progress| self.show(id, |shown| update(shown, &progress));
-            match Downloader::new(hub).download(&request, progress, cancel).await {
+            match downloader.download(&request, progress, cancel).await {
                 Ok(paths) => return paths.into_iter().next().ok_or(HubError::Cancelled),
                 Err(error) if error.is_transient() => {
                     let wait = match &error {

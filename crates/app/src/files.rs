@@ -25,7 +25,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8], private: bool) -> Result<()> 
         file.write_all(bytes)?;
         file.sync_all()?;
         drop(file);
-        fs::rename(&new, path)?;
+        hub::replace_file(&new, path)?;
         // Windows cannot open folders as files; NTFS journals the rename itself.
         if cfg!(unix) {
             File::open(folder)?.sync_all()?;

@@ -91,10 +91,10 @@ impl App {
                 }
             };
             let loaded = app.open_model(&path, settings, Loading::default(), &mut progress, &cancel)?;
-            app.library.mark_used(&model_id)?;
-            let mut current = lock(&app.settings);
-            current.load.insert(model_id, settings);
-            app.owner()?.settings_file.save(&current)?;
+            if let Err(error) = app.library.mark_used(&model_id) {
+                tracing::warn!("{error}");
+            }
+            app.remember_load(model_id, settings);
             Ok(loaded)
         });
         match loaded.await {
@@ -151,6 +151,15 @@ impl App {
         Session::load(request, progress, cancel)
     }
 
+    /// Keeps with which settings a model was loaded. A disk too full for that is no reason not to use the model.
+    fn remember_load(&self, model_id: String, settings: LoadSettings) {
+        let mut current = lock(&self.settings);
+        current.load.insert(model_id, settings);
+        if let Err(error) = self.owner().and_then(|owner| owner.settings_file.save(&current)) {
+            tracing::warn!("the load settings cannot be kept: {error}");
+        }
+    }
+
     pub fn model_load_cancel(&self) {
         if let Slot::Loading { cancel, .. } = &*lock(&self.slot) {
             cancel.cancel();
@@ -176,11 +185,7 @@ impl App {
         blocking(move || {
             let notice = session.set_gpu_layers(layers)?;
             let settings = session.shown().settings;
-            {
-                let mut current = lock(&app.settings);
-                current.load.insert(session.model_id.clone(), settings);
-                app.owner()?.settings_file.save(&current)?;
-            }
+            app.remember_load(session.model_id.clone(), settings);
             // Moves that found no room are told here, once; the engine's own list of them is not needed then.
             if lock(&app.answer).is_none() {
                 session.engine.take_recoveries()?;

@@ -36,14 +36,19 @@ impl SettingsFile {
         SettingsFile { path: data_dir.join("settings.json"), token_path: data_dir.join("hub-token") }
     }
 
-    /// The settings on disk, or the defaults. A file that cannot be used, or only in part, is kept under another name.
+    /// The settings on disk, or the defaults. A file that cannot be used, or only in part, is kept under another name,
+    /// which is given back, too.
     ///
     /// # Errors
     /// The file is there but cannot be read or moved.
-    pub fn load(&self) -> Result<Settings> {
-        let mut settings = self.load_file()?;
-        settings.has_hub_token = self.token()?.is_some();
-        Ok(settings)
+    pub fn load(&self) -> Result<(Settings, Option<PathBuf>)> {
+        let (settings, whole) = self.read()?;
+        let aside = (!whole).then(|| set_aside(&self.path)).transpose()?;
+        if let Some(aside) = &aside {
+            tracing::warn!("settings could not be read in full; the file is kept as {}", aside.display());
+            self.save(&settings)?;
+        }
+        Ok((Settings { has_hub_token: self.token()?.is_some(), ..settings }, aside))
     }
 
     /// The settings as far as they can be used; the file stays as it is.
@@ -65,16 +70,6 @@ impl SettingsFile {
             Ok(Value::Object(object)) => parse(object),
             _ => (Settings::default(), false),
         })
-    }
-
-    fn load_file(&self) -> Result<Settings> {
-        let (settings, whole) = self.read()?;
-        if !whole {
-            let aside = set_aside(&self.path)?;
-            tracing::warn!("settings could not be read in full; the file is kept as {}", aside.display());
-            self.save(&settings)?;
-        }
-        Ok(settings)
     }
 
     pub fn save(&self, settings: &Settings) -> Result<()> {

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::files::set_aside;
 use crate::wire::{ErrorCode, WireError};
 use rusqlite::Connection;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 /// Step `n` makes schema `n + 1` of schema `n`.
@@ -64,23 +64,24 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or makes the data base. One that is damaged is kept under another name and a new one made.
+    /// Opens or makes the data base. One that is damaged is kept under another name, which is given back, and a new one
+    /// made.
     ///
     /// # Errors
     /// It cannot be opened, was written by a newer version, or the damaged one cannot be moved.
-    pub fn open(path: &Path) -> Result<Store> {
+    pub fn open(path: &Path) -> Result<(Store, Option<PathBuf>)> {
         match open(path) {
-            Ok(connection) => Ok(Store { connection: Mutex::new(connection) }),
+            Ok(connection) => Ok((Store { connection: Mutex::new(connection) }, None)),
             Err(error) if is_damaged(&error) => {
                 let aside = set_aside(path)?;
                 for suffix in ["-wal", "-shm"] {
-                    let beside = |path: &Path| std::path::PathBuf::from(format!("{}{suffix}", path.display()));
+                    let beside = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
                     // SQLite finds the journal of the copy by its name.
                     let _ = std::fs::rename(beside(path), beside(&aside));
                 }
                 tracing::error!("the data base was damaged ({error}); it is kept as {}", aside.display());
                 let connection = open(path).map_err(Failure::wire)?;
-                Ok(Store { connection: Mutex::new(connection) })
+                Ok((Store { connection: Mutex::new(connection) }, Some(aside)))
             }
             Err(error) => Err(error.wire()),
         }

@@ -1,5 +1,7 @@
 //! Chats: kept, found, branched, binned, and never lost.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use app::App;
@@ -72,16 +74,16 @@ async fn search_finds_words_of_any_length_and_script() {
     let app = ready(folder.path()).await;
     let japanese = talked(&app, "日本語の検索は単語の間に空白がない文章でも動きます").await.id;
     let english = talked(&app, "Vectors grow, 100% of the time; \"quoted\" under_score").await.id;
-    assert_eq!(found(&app, "検索は").await, [japanese.clone()]);
-    assert_eq!(found(&app, "単語").await, [japanese.clone()], "two characters");
-    assert_eq!(found(&app, "語").await, [japanese.clone()], "one character");
-    assert_eq!(found(&app, "検索 空白").await, [japanese.clone()], "all words");
+    assert_eq!(found(&app, "検索は").await, [japanese.as_str()]);
+    assert_eq!(found(&app, "単語").await, [japanese.as_str()], "two characters");
+    assert_eq!(found(&app, "語").await, [japanese.as_str()], "one character");
+    assert_eq!(found(&app, "検索 空白").await, [japanese.as_str()], "all words");
     assert_eq!(found(&app, "検索は vectors").await, Vec::<String>::new());
-    assert_eq!(found(&app, "VECTORS").await, [english.clone()]);
-    assert_eq!(found(&app, "0%").await, [english.clone()], "no wildcard");
+    assert_eq!(found(&app, "VECTORS").await, [english.as_str()]);
+    assert_eq!(found(&app, "0%").await, [english.as_str()], "no wildcard");
     assert_eq!(found(&app, "%%").await, Vec::<String>::new());
-    assert_eq!(found(&app, "\"quoted\"").await, [english.clone()]);
-    assert_eq!(found(&app, "r_s").await, [english.clone()]);
+    assert_eq!(found(&app, "\"quoted\"").await, [english.as_str()]);
+    assert_eq!(found(&app, "r_s").await, [english.as_str()]);
     assert_eq!(found(&app, "text:vectors OR").await, Vec::<String>::new(), "no query language");
     app.chat_rename(english.clone(), "台所".into()).await.unwrap();
     assert_eq!(found(&app, "台所").await, [english], "titles too");
@@ -172,8 +174,8 @@ async fn a_killed_answer_is_still_there() {
     let folder = tempfile::tempdir().unwrap();
     let variables = [("HEADROOM_TEST_FOLDER", folder.path().display().to_string())];
     let printed = run_and_kill("child_answers", &variables, "ENOUGH");
-    let lengths = printed.lines().filter_map(|line| line.split_once("KEPT ")?.1.split(' ').next()?.parse().ok());
-    let was_kept: usize = lengths.last().unwrap();
+    let mut lengths = printed.lines().filter_map(|line| line.split_once("KEPT ")?.1.split(' ').next()?.parse().ok());
+    let was_kept: usize = lengths.next_back().unwrap();
     let (app, _) = open(folder.path(), |_| {});
     let chat = app.chats(String::new(), false).await.unwrap().remove(0).id;
     assert_eq!(app.startup().interrupted_chat, Some(chat.clone()));

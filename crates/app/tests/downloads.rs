@@ -1,5 +1,7 @@
 //! Downloads through the app, from a local server that behaves like the Hub.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use app::App;

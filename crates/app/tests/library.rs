@@ -1,5 +1,7 @@
 //! Models on disk: found, described, planned, removed.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use app::wire::*;

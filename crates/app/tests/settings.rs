@@ -1,5 +1,7 @@
 //! Settings survive restarts, old versions and damage.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use app::wire::*;

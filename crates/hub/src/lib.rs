@@ -1,7 +1,7 @@
 //! Hugging Face: search, files, remote headers, resumable verified downloads.
 //!
 //! Everything goes through one client of our own ([`Hub`]); nothing is sent unless the caller asks for it. Configuration
-//! is passed in ([`HubConfig`]): this crate reads no environment variable. README.md says what of `hf-hub` is used and why
+//! is passed in ([`HubConfig`]): this crate reads no environment variable. docs/hub.md says what of `hf-hub` is used and why
 //! not more, and how a download survives cuts, kills and full disks.
 
 mod backoff;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub use cache::{CachedFile, CachedModel, cached_models, token_from_cache};
 pub use download::{
     Disk, DownloadOptions, DownloadRequest, Downloader, OsDisk, PendingDownload, Progress, STAGING, State, discard,
-    pending, sha256_of_file,
+    pending, replace_file, sha256_of_file,
 };
 pub use error::{HubError, Needs};
 pub use files::{GgufChoice, RepoFile, RepoFiles, quant_of};

@@ -1,5 +1,7 @@
 //! Search, file lists, headers and refusals against the fake hub.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{Bench, REPO, TOKEN, client};

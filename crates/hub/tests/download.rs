@@ -1,5 +1,7 @@
 //! Downloads against the fake hub: cuts, resumption, damage, full disks, refusals, hostile names.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::fs::{self, File};

@@ -1,5 +1,7 @@
 //! `kill -9` at random moments: the next process resumes, and no half file is ever visible.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::fs;

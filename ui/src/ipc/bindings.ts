@@ -331,6 +331,10 @@ openChat: string | null,
 /**
  * A chat whose answer was cut by a crash, if any: offer to go on.
  */
-interruptedChat: string | null, };
+interruptedChat: string | null, 
+/**
+ * Settings or chats that were damaged and are kept under these names, if any: say so.
+ */
+keptAside?: Array<string>, };
 
 export type AppEvent = { "type": "model", state: ModelState, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "download", download: Download, } | { "type": "library" } | { "type": "monitor", sample: MonitorSample, } | { "type": "hardware", hardware: HardwareReport, };

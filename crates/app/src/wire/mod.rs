@@ -37,6 +37,10 @@ pub struct Startup {
     pub open_chat: Option<String>,
     /// A chat whose answer was cut by a crash, if any: offer to go on.
     pub interrupted_chat: Option<String>,
+    /// Settings or chats that were damaged and are kept under these names, if any: say so.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[ts(optional, as = "Option<Vec<String>>")]
+    pub kept_aside: Vec<String>,
 }
 
 /// Pushed to the window at any time (Tauri event `headroom`), besides the channel of a running answer.

@@ -39,6 +39,7 @@ pub struct InstalledModel {
 }
 
 /// The loaded model. Command `model_state`, event `model`.
+#[allow(clippy::large_enum_variant)] // There is one at a time.
 #[derive(Clone, Debug, Serialize, TS)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum ModelState {

@@ -1,5 +1,5 @@
 //! An app in a temporary folder, with its events.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use app::wire::*;
 use app::{App, AppConfig};
@@ -34,6 +34,15 @@ pub fn install(folder: &Path, name: &str, spec: &ModelSpec) -> PathBuf {
     let path = folder.join("models").join(format!("{name}.gguf"));
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, spec.build()).unwrap();
+    path
+}
+
+/// Copies a small trained model to `models/rustdoc.gguf`.
+pub fn install_trained(folder: &Path) -> PathBuf {
+    let path = folder.join("models/rustdoc.gguf");
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/rustdoc-tiny-Q4_K_M.gguf");
+    std::fs::copy(source, &path).unwrap();
     path
 }
 
@@ -104,23 +113,28 @@ pub fn streamed(events: &[AnswerEvent]) -> String {
 /// Returns everything that it printed.
 pub fn run_and_kill(test: &str, variables: &[(&str, String)], line: &str) -> String {
     use std::io::{BufRead, BufReader};
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+    let mut child = start(test, variables);
+    let mut printed = String::new();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let found = lines.any(|text| {
+        printed.push_str(&text.unwrap());
+        printed.push('\n');
+        printed.trim_end().ends_with(line)
+    });
+    // SIGKILL, or TerminateProcess.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(found, "the child ended by itself: {printed}");
+    printed
+}
+
+/// Starts an ignored test of this test program in a process of its own, to be killed. What it prints can be read.
+#[allow(clippy::zombie_processes)] // Its callers wait.
+pub fn start(test: &str, variables: &[(&str, String)]) -> std::process::Child {
+    std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture", "--test-threads", "1"])
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdout(std::process::Stdio::piped())
         .spawn()
-        .unwrap();
-    let mut printed = String::new();
-    for text in BufReader::new(child.stdout.take().unwrap()).lines() {
-        let text = text.unwrap();
-        printed.push_str(&text);
-        printed.push('\n');
-        if text.contains(line) {
-            // SIGKILL, or TerminateProcess.
-            child.kill().unwrap();
-            child.wait().unwrap();
-            return printed;
-        }
-    }
-    panic!("the child ended by itself: {printed}");
+        .unwrap()
 }

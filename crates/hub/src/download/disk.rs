@@ -45,6 +45,21 @@ impl Disk for OsDisk {
     }
 }
 
+/// Renames `from` to `to`, in the place of a file that is there. Virus scanners on Windows hold new files open for a
+/// moment, so it is tried for two seconds there.
+pub fn replace_file(from: &Path, to: &Path) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        match std::fs::rename(from, to) {
+            Err(error) if cfg!(windows) && error.kind() == io::ErrorKind::PermissionDenied && tries < 20 => {
+                tries += 1;
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Makes names that were created or renamed in `folder` survive a power cut, where the system offers it.
 pub(crate) fn sync_folder(folder: &Path) {
     // Windows cannot open folders as files; there the rename itself is journalled by NTFS.

@@ -3,12 +3,13 @@
 //! A small JSON file beside the part file, replaced atomically, and only after the bytes that it names are flushed. So
 //! after a kill or a power cut it never claims too much; at most the last second of the download is fetched again.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::disk::replace_file;
 use super::ranges::RangeSet;
 use crate::RepoFile;
 
@@ -57,7 +58,7 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> 
     file.write_all(&serde_json::to_vec(value)?)?;
     file.sync_all()?;
     drop(file);
-    fs::rename(&new, path)
+    replace_file(&new, path)
 }
 
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
@@ -69,6 +70,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn identity(commit: &str) -> Identity {
         let file = RepoFile { path: "m.gguf".into(), size: 100, sha256: None };

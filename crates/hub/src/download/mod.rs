@@ -22,7 +22,7 @@ use crate::files::is_hex;
 use crate::remote::RemoteFile;
 use crate::{Hub, HubError, RepoFile, safe_path};
 
-pub use disk::{Disk, OsDisk};
+pub use disk::{Disk, OsDisk, replace_file};
 use fetch::{Fetch, Lanes};
 use journal::Identity;
 use meter::{Meter, Phase, Sampler};

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::disk::sync_folder;
+use super::disk::{replace_file, sync_folder};
 use super::journal;
 use super::{DownloadRequest, PendingDownload};
 use crate::{HubError, check_repo, safe_path};
@@ -89,7 +89,7 @@ impl Staging {
         for (index, path) in moves.iter().rev() {
             let folder = path.parent().unwrap_or(Path::new("."));
             fs::create_dir_all(folder).map_err(HubError::io(folder))?;
-            rename(&self.part(*index), path).map_err(HubError::io(path))?;
+            replace_file(&self.part(*index), path).map_err(HubError::io(path))?;
             // In this order on the disk, too.
             sync_folder(folder);
         }
@@ -107,20 +107,6 @@ impl Staging {
         if let Some(parent) = folder.parent() {
             // Fails, as it should, while other downloads are in it.
             let _ = fs::remove_dir(parent);
-        }
-    }
-}
-
-/// Renames over `to`. Virus scanners on Windows hold new files open for a moment.
-fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    let mut tries = 0;
-    loop {
-        match fs::rename(from, to) {
-            Err(error) if cfg!(windows) && error.kind() == io::ErrorKind::PermissionDenied && tries < 20 => {
-                tries += 1;
-                std::thread::sleep(std::time::Duration::from_millis(100));
-            }
-            result => return result,
         }
     }
 }

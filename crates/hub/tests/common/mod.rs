@@ -1,5 +1,5 @@
 //! What the tests share: a hub with one model, quick options, a target folder.
-#![allow(dead_code)] // Each test program uses a part of it.
+#![allow(dead_code, clippy::unwrap_used)] // Each test program uses a part of it.
 
 use std::fs;
 use std::path::{Path, PathBuf};

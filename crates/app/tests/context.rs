@@ -1,0 +1,130 @@
+//! A full context is never cut in silence.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use app::App;
+use app::wire::*;
+use common::*;
+use std::path::Path;
+use std::sync::Arc;
+use test_models::ModelSpec;
+
+const CONTEXT: u32 = 128;
+
+async fn ready(folder: &Path, policy: ContextPolicy, system_prompt: &str) -> (Arc<App>, String) {
+    install(folder, "tiny", &ModelSpec::llama());
+    let (app, _) = open(folder, |_| {});
+    let settings = Settings { context_policy: policy, system_prompt: system_prompt.into(), ..app.settings_get() };
+    app.settings_set(settings).await.unwrap();
+    load(&app, "tiny", LoadSettings { context: Some(CONTEXT), ..LoadSettings::default() }).await;
+    let chat = app.chat_create().await.unwrap().id;
+    (app, chat)
+}
+
+fn dropped(events: &[AnswerEvent]) -> Vec<(u32, u32)> {
+    let turns = |event: &AnswerEvent| match event {
+        AnswerEvent::Dropped { turns, tokens } => Some((*turns, *tokens)),
+        _ => None,
+    };
+    events.iter().filter_map(turns).collect()
+}
+
+/// Turns of about so many tokens each: the tiny vocabulary has one for most letters.
+async fn talk(app: &Arc<App>, chat: &str, turns: usize) -> Vec<Vec<AnswerEvent>> {
+    let mut all = Vec::new();
+    for turn in 0..turns {
+        all.push(answer(app, chat, say(&format!("turn {turn} qzxjv kqzx")), greedy(8)).await);
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stop_ends_an_answer_that_fills_the_context_and_keeps_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, chat) = ready(folder.path(), ContextPolicy::Stop, "").await;
+    let events = answer(&app, &chat, say("hello"), greedy(100_000)).await;
+    let (message, reason, error) = end(&events);
+    assert_eq!((reason, error), (FinishReason::ContextFull, None));
+    let stats = message.stats.unwrap();
+    assert_eq!((stats.context_used, stats.context), (CONTEXT, CONTEXT));
+    assert!(!message.text.is_empty() && dropped(&events).is_empty());
+    let kept = app.chat(chat.clone()).await.unwrap();
+    assert_eq!(kept.messages[1].finish, Some(FinishReason::ContextFull));
+    assert_eq!(kept.messages[1].text, message.text);
+
+    // Neither can it go on, nor another message be added: with numbers, and the message is kept.
+    for turn in [Turn::Continue { message: message.id.clone() }, say("more")] {
+        let (_, reason, error) = end(&answer(&app, &chat, turn, greedy(5)).await);
+        let error = error.unwrap();
+        assert_eq!(
+            (reason, error.code, error.available),
+            (FinishReason::ContextFull, ErrorCode::ContextFull, Some(128))
+        );
+        assert!(error.needed.unwrap() > 128);
+    }
+    let kept = app.chat(chat.clone()).await.unwrap();
+    assert_eq!((kept.messages[1].text.as_str(), kept.messages[2].text.as_str()), (message.text.as_str(), "more"));
+
+    // With more room the same chat goes on.
+    load(&app, "tiny", LoadSettings { context: Some(1024), ..LoadSettings::default() }).await;
+    let (_, reason, _) = end(&answer(&app, &chat, say("again"), greedy(5)).await);
+    assert_eq!(reason, FinishReason::Length);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drop_oldest_leaves_out_whole_turns_and_keeps_the_system_prompt() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, chat) = ready(folder.path(), ContextPolicy::DropOldest, "be brief").await;
+    let all = talk(&app, &chat, 8).await;
+    let first = all.iter().position(|events| !dropped(events).is_empty()).expect("8 turns are more than 128 tokens");
+    assert!(first > 1, "nothing is dropped before it must be");
+    for events in &all {
+        let (message, reason, error) = end(events);
+        assert_eq!((reason, error), (FinishReason::Length, None));
+        assert!(message.stats.unwrap().context_used <= CONTEXT);
+    }
+    for events in &all[first..] {
+        let dropped = dropped(events);
+        assert_eq!(dropped.len(), 1, "told in every answer that it concerns");
+        assert!(dropped[0].0 >= 1 && dropped[0].1 > 8, "{dropped:?}");
+    }
+    // The chat itself is whole.
+    assert_eq!(app.chat(chat).await.unwrap().messages.len(), 16);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drop_oldest_goes_on_in_the_middle_of_an_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, chat) = ready(folder.path(), ContextPolicy::DropOldest, "").await;
+    talk(&app, &chat, 1).await;
+    let events = answer(&app, &chat, say("now a long one"), greedy(100_000)).await;
+    let (message, reason, error) = end(&events);
+    // The tiny model never ends: when nothing is left to drop, the context is full.
+    assert_eq!((reason, error), (FinishReason::ContextFull, None));
+    assert_eq!(streamed(&events), message.text);
+    let dropped_at = events.iter().position(|event| matches!(event, AnswerEvent::Dropped { .. })).unwrap();
+    let text_before = events[..dropped_at].iter().any(|event| matches!(event, AnswerEvent::Text { .. }));
+    assert!(text_before, "turns went while it was written");
+    assert_eq!(dropped(&events).iter().map(|(turns, _)| turns).sum::<u32>(), 1);
+    let stats = message.stats.unwrap();
+    assert_eq!(stats.context_used, CONTEXT);
+    assert!(stats.answer_tokens > CONTEXT / 3, "{}", stats.answer_tokens);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_longer_than_the_context_is_refused_with_numbers_whatever_the_policy() {
+    for policy in [ContextPolicy::Stop, ContextPolicy::DropOldest] {
+        let folder = tempfile::tempdir().unwrap();
+        let (app, chat) = ready(folder.path(), policy, "").await;
+        talk(&app, &chat, 1).await;
+        let events = answer(&app, &chat, say(&"qzxjv".repeat(100)), greedy(5)).await;
+        let (message, reason, error) = end(&events);
+        let error = error.unwrap();
+        assert_eq!((reason, error.code), (FinishReason::ContextFull, ErrorCode::ContextFull));
+        assert!(error.needed.unwrap() > 400 && error.available == Some(128), "{error:?}");
+        assert_eq!(message.text, "");
+        assert_eq!(app.chat(chat).await.unwrap().messages[2].text.len(), 500, "the message is kept, to be edited");
+    }
+}

@@ -1,0 +1,173 @@
+//! Layers move during an answer: by the slider, and because memory is short. The answer is the same.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use app::App;
+use app::wire::*;
+use common::*;
+use std::sync::Arc;
+
+const PLENTY: u64 = 1 << 30;
+const TOKENS: u32 = 300;
+const QUESTION: &str = "Returns an iterator over";
+
+fn layers(layers: u32) -> LoadSettings {
+    LoadSettings { gpu_layers: GpuLayers::Fixed { layers }, context: Some(512), ..LoadSettings::default() }
+}
+
+/// The trained model with so many layers on a test device of so many bytes, in a folder of its own.
+async fn ready(device: u64, on_device: u32) -> (Arc<App>, Events, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    install_trained(folder.path());
+    let (app, events) = open(folder.path(), |config| config.test_device = Some(device));
+    load(&app, "rustdoc", layers(on_device)).await;
+    (app, events, folder)
+}
+
+async fn answered(app: &Arc<App>) -> Vec<AnswerEvent> {
+    let chat = app.chat_create().await.unwrap().id;
+    answer(app, &chat, say(QUESTION), greedy(TOKENS)).await
+}
+
+/// What is answered when nothing happens.
+async fn undisturbed() -> String {
+    let (app, _, _folder) = ready(PLENTY, 0).await;
+    end(&answered(&app).await).0.text
+}
+
+fn notices(events: &[AnswerEvent]) -> Vec<RecoveryNotice> {
+    let notice = |event: &AnswerEvent| match event {
+        AnswerEvent::Recovery { notice } => Some(notice.clone()),
+        _ => None,
+    };
+    events.iter().filter_map(notice).collect()
+}
+
+fn app_notices(events: &Events) -> Vec<RecoveryNotice> {
+    let notice = |event: &AppEvent| match event {
+        AppEvent::Recovery { notice } => Some(notice.clone()),
+        _ => None,
+    };
+    events.lock().unwrap().iter().filter_map(notice).collect()
+}
+
+/// The answer ended well, with this text.
+fn check_answer(events: &[AnswerEvent], expected: &str) {
+    let (message, reason, error) = end(events);
+    assert_eq!(error, None);
+    assert!(matches!(reason, FinishReason::Length | FinishReason::End), "{reason:?}");
+    assert_eq!(message.text, expected);
+    assert_eq!(streamed(events), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_slider_moves_during_an_answer_and_the_text_stays_the_same() {
+    let expected = undisturbed().await;
+    let (app, events, _folder) = ready(PLENTY, 2).await;
+    let all = loaded(&app).plan.layers;
+    let chat = app.chat_create().await.unwrap().id;
+    let mut answer = begin(&app, &chat, say(QUESTION), greedy(TOKENS)).await.unwrap();
+    let mut seen = Vec::new();
+    for (step, wanted) in [all, 0, 3, 1, all, 2].into_iter().cycle().enumerate() {
+        let state = app.set_gpu_layers(GpuLayers::Fixed { layers: wanted }).await.unwrap();
+        let ModelState::Ready { loaded } = state else { panic!("{state:?}") };
+        assert_eq!((loaded.gpu_layers, loaded.plan.gpu_layers), (wanted, wanted));
+        assert_eq!(loaded.settings.gpu_layers, GpuLayers::Fixed { layers: wanted });
+        while let Ok(event) = answer.try_recv() {
+            seen.push(event);
+        }
+        let ended = matches!(seen.last(), Some(AnswerEvent::Finished { .. }));
+        assert!(step > 0 || !ended, "the first move came after the answer");
+        if ended {
+            break;
+        }
+    }
+    check_answer(&seen, &expected);
+    assert!(notices(&seen).is_empty() && app_notices(&events).is_empty(), "wishes are no recoveries");
+    // The plan describes what is there to the byte.
+    let now = loaded(&app);
+    assert_eq!(now.vram_used, now.plan.vram.weights + now.plan.vram.kv + now.plan.vram.compute);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_too_small_at_load_takes_what_fits_and_says_so() {
+    let expected = undisturbed().await;
+    let all = {
+        let (app, _, _folder) = ready(PLENTY, 0).await;
+        let all = loaded(&app).plan.layers;
+        app.set_gpu_layers(GpuLayers::Fixed { layers: all }).await.unwrap();
+        loaded(&app)
+    };
+    // Room for a part of it.
+    let (app, events, _folder) = ready(all.vram_used * 3 / 4, all.gpu_layers).await;
+    let now = loaded(&app);
+    assert!((1..all.gpu_layers).contains(&now.gpu_layers), "{}", now.gpu_layers);
+    assert!(now.vram_used <= all.vram_used * 3 / 4);
+    let told = app_notices(&events);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((told[0].cause.as_str(), told[0].during_answer), ("vramFull", false));
+    assert_eq!(told[0].layers_moved, all.gpu_layers - now.gpu_layers);
+    assert_eq!((told[0].gpu_layers, told[0].layers), (now.gpu_layers, all.gpu_layers));
+    assert_eq!(now.plan.gpu_layers, now.gpu_layers);
+    check_answer(&answered(&app).await, &expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_in_the_middle_of_an_answer_end_with_fewer_layers_and_the_same_text() {
+    let expected = undisturbed().await;
+    // In the prompt, in the first tokens, far in.
+    for after in [0, 7, 60, 500, 5000] {
+        let (app, events, _folder) = ready(PLENTY, 99).await;
+        let before = loaded(&app).gpu_layers;
+        app.test_device_control().unwrap().fail_run(after);
+        let seen = answered(&app).await;
+        check_answer(&seen, &expected);
+        let told = notices(&seen);
+        assert_eq!(told.len(), 1, "after {after} operations: {told:?}");
+        assert_eq!((told[0].cause.as_str(), told[0].during_answer), ("vramFull", true));
+        assert_eq!((told[0].layers_moved, told[0].gpu_layers), (1, before - 1));
+        assert_eq!(app_notices(&events).len(), 1, "the window hears of it wherever it is");
+        let now = loaded(&app);
+        assert_eq!((now.gpu_layers, now.plan.gpu_layers), (before - 1, before - 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_taken_by_others_and_a_lost_device_do_not_end_an_answer() {
+    let expected = undisturbed().await;
+    let (app, _, _folder) = ready(PLENTY, 99).await;
+    let control = app.test_device_control().unwrap();
+    control.set_limit(loaded(&app).vram_used * 3 / 4);
+    let seen = answered(&app).await;
+    check_answer(&seen, &expected);
+    let told = notices(&seen);
+    assert!(told.iter().map(|notice| notice.layers_moved).sum::<u32>() > 1, "{told:?}");
+    assert!(loaded(&app).vram_used <= control.limit());
+
+    let before = loaded(&app).gpu_layers;
+    assert!(before > 0);
+    control.lose();
+    let seen = answered(&app).await;
+    check_answer(&seen, &expected);
+    let told = notices(&seen);
+    assert_eq!((told[0].cause.as_str(), told[0].layers_moved, told[0].gpu_layers), ("deviceLost", before, 0));
+    assert_eq!((loaded(&app).gpu_layers, loaded(&app).vram_used), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_finds_no_room_says_so_and_changes_nothing_else() {
+    let expected = undisturbed().await;
+    let (app, events, _folder) = ready(PLENTY, 2).await;
+    let control = app.test_device_control().unwrap();
+    control.set_limit(loaded(&app).vram_used);
+    app.set_gpu_layers(GpuLayers::Fixed { layers: 4 }).await.unwrap();
+    assert_eq!(loaded(&app).gpu_layers, 2);
+    let told = app_notices(&events);
+    assert_eq!(told.len(), 1);
+    assert_eq!((told[0].layers_moved, told[0].gpu_layers, told[0].during_answer), (2, 2, false));
+    let seen = answered(&app).await;
+    check_answer(&seen, &expected);
+    assert!(notices(&seen).is_empty(), "it is told once");
+}
