@@ -1,4 +1,4 @@
-import type { QuantRow } from "../../ipc/bindings";
+import type { QuantRow } from "../../ipc";
 
 /** Each plan reads a remote header: two at once are quick enough and leave the line to downloads. */
 const AT_ONCE = 2;

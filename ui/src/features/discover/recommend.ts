@@ -1,4 +1,4 @@
-import type { HardwareReport, HubModel } from "../../ipc/bindings";
+import type { HardwareReport, HubModel } from "../../ipc";
 
 /** Billions of parameters, as the repository's name says. */
 export type Size = { total: number; active: number };
@@ -32,6 +32,11 @@ export function sizeOf(repo: string): Size | null {
   return { total, active: active ? Number(active[1]) : prefix ? number * 2 : total };
 }
 
+/** Bytes that a model may take here. */
+export function memoryOf({ gpus, ramAvailable }: HardwareReport): { vram: number; ram: number } {
+  return { vram: Math.max(0, ...gpus.map((gpu) => gpu.vramFree)), ram: ramAvailable };
+}
+
 /** Three models for this PC: the one to start with, a larger one, a small one. */
 export function choose(models: HubModel[], hardware: HardwareReport): Pick[] {
   const sized = models.flatMap((model) => {
@@ -39,8 +44,7 @@ export function choose(models: HubModel[], hardware: HardwareReport): Pick[] {
     return size ? [{ model, size, bytes: size.total * 1e9 * BYTES_PER_PARAMETER }] : [];
   });
   sized.sort((a, b) => a.size.total - b.size.total);
-  const vram = Math.max(0, ...hardware.gpus.map((gpu) => gpu.vramFree));
-  const ram = hardware.ramAvailable;
+  const { vram, ram } = memoryOf(hardware);
   // KV cache and buffers, as the planner's own quick guess has it.
   const needs = (bytes: number) => bytes * 1.2 + 512 * 2 ** 20;
   type Sized = (typeof sized)[number];
@@ -57,9 +61,13 @@ export function choose(models: HubModel[], hardware: HardwareReport): Pick[] {
   const larger = sized.findLast(
     (one) => fits(one) && one.size.total > first.size.total && one.size.active <= BEARABLE_FROM_RAM,
   );
-  if (larger) picks.push({ ...larger, reason: "ram" });
+  if (larger) {
+    picks.push({ ...larger, reason: "ram" });
+  }
   const small = sized.findLast((one) => one.size.total <= Math.min(first.size.total / 2, SMALL));
-  if (small) picks.push({ ...small, reason: "small" });
+  if (small) {
+    picks.push({ ...small, reason: "small" });
+  }
   // A third one where the PC has no room for a larger one, or none is smaller.
   const next = sized.findLast((one) => fits(one) && picks.every((pick) => pick.model !== one.model));
   if (picks.length < 3 && next) {

@@ -1,0 +1,60 @@
+import { bytes, bytesPerSecond, duration, percent } from "../../i18n/format";
+import { t } from "../../i18n/index.svelte";
+import { errorSentence } from "../../i18n/sentences";
+import type { Download } from "../../ipc";
+
+const ORDER: Download["state"][] = ["running", "verifying", "waiting", "queued", "paused", "failed", "done"];
+
+/** What works comes first, what is done last; otherwise as they were begun. */
+export function sorted(downloads: Download[]): Download[] {
+  return [...downloads].sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state));
+}
+
+/** 0..1 */
+export function share({ bytes, total }: Pick<Download, "bytes" | "total">): number {
+  return total > 0 ? Math.min(1, bytes / total) : 0;
+}
+
+/** "Qwen3-8B Q4_K_M" */
+export function nameOf({ repo, quant }: Pick<Download, "repo" | "quant">): string {
+  return `${shortRepo(repo)} ${quant}`;
+}
+
+/** The name without its owner and without what all of them end in. */
+export function shortRepo(repo: string): string {
+  return repo.slice(repo.indexOf("/") + 1).replace(/[-_.]gguf$/i, "");
+}
+
+/** How a download is doing, in one line. */
+export function statusLine(download: Download): string {
+  const { state, error } = download;
+  const values = {
+    percent: percent(share(download)),
+    done: bytes(download.bytes),
+    total: bytes(download.total),
+  };
+  switch (state) {
+    case "running":
+      return download.bytesPerSecond > 0 ? running(download) : t("downloads.starting");
+    case "waiting": {
+      const lost = error === null || error.code === "offline";
+      return t(lost ? "downloads.waiting" : "downloads.waitingBusy", { percent: values.percent });
+    }
+    case "paused":
+      return t("downloads.paused", values);
+    case "failed":
+      return error ? errorSentence(error) : values.percent;
+    case "done":
+      return t("downloads.done", { total: values.total });
+    default:
+      return t(`downloads.${state}`);
+  }
+}
+
+function running({ bytes: done, total, bytesPerSecond: speed, secondsLeft }: Download): string {
+  const parts = [t("downloads.of", { done: bytes(done), total: bytes(total) }), bytesPerSecond(speed)];
+  if (secondsLeft !== null) {
+    parts.push(t("downloads.left", { time: duration(secondsLeft) }));
+  }
+  return parts.join(" · ");
+}
