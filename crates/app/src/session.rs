@@ -223,6 +223,7 @@ impl From<EngineError> for WireError {
                 WireError::new(ErrorCode::RamFull, message).numbers(needed, free)
             }
             EngineError::Cancelled => WireError::new(ErrorCode::Cancelled, message),
+            EngineError::Numbers(_) => WireError::new(ErrorCode::FileInvalid, message),
             EngineError::Invalid(_) => WireError::new(ErrorCode::BadArgument, message),
             _ => WireError::internal(message),
         }

@@ -17,6 +17,9 @@ pub enum EngineError {
     Device(#[from] BackendError),
     #[error("cancelled")]
     Cancelled,
+    /// The logits are no numbers: the weights are damaged.
+    #[error("the model computes no usable numbers: {0}; its file is damaged, get it again")]
+    Numbers(sampler::SamplerError),
     #[error("invalid argument: {0}")]
     Invalid(String),
     /// The engine's thread is gone: a bug; load the model again.

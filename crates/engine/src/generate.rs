@@ -81,7 +81,7 @@ pub(crate) fn generate(
         if cancel.is_cancelled() {
             return Ok(run.end_with_text(core, Finish::Cancelled, text, on_event));
         }
-        let token = sampler.sample(&logits).map_err(|error| EngineError::Invalid(error.to_string()))?;
+        let token = sampler.sample(&logits).map_err(EngineError::Numbers)?;
         run.first.get_or_insert_with(Instant::now);
         if engine.tokenizer().is_eog(token) && !request.ignore_eog {
             return Ok(run.end_with_text(core, Finish::EndOfGeneration, text, on_event));

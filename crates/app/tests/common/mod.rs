@@ -4,6 +4,7 @@
 use app::wire::*;
 use app::{App, AppConfig};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use test_models::ModelSpec;
 
@@ -128,13 +129,22 @@ pub fn run_and_kill(test: &str, variables: &[(&str, String)], line: &str) -> Str
     printed
 }
 
-/// Starts an ignored test of this test program in a process of its own, to be killed. What it prints can be read.
+/// Starts an ignored test of this test program in a process of its own. What it prints can be read.
 #[allow(clippy::zombie_processes)] // Its callers wait.
-pub fn start(test: &str, variables: &[(&str, String)]) -> std::process::Child {
-    std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--ignored", "--nocapture", "--test-threads", "1"])
-        .envs(variables.iter().map(|(name, value)| (name, value)))
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap()
+pub fn start(test: &str, variables: &[(&str, String)]) -> Child {
+    spawn(Command::new(std::env::current_exe().unwrap()), test, variables)
+}
+
+/// The same through a shell script, which gets the program and its arguments.
+#[allow(clippy::zombie_processes)] // Its callers wait.
+pub fn start_under(script: &str, test: &str, variables: &[(&str, String)]) -> Child {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(script).arg(std::env::current_exe().unwrap());
+    spawn(shell, test, variables)
+}
+
+fn spawn(mut program: Command, test: &str, variables: &[(&str, String)]) -> Child {
+    program.args(["--exact", test, "--ignored", "--nocapture", "--test-threads", "1"]);
+    program.envs(variables.iter().map(|(name, value)| (name, value)));
+    program.stdout(Stdio::piped()).spawn().unwrap()
 }
