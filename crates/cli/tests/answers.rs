@@ -1,0 +1,203 @@
+//! `run` and `chat`.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Ended, Home, ended, fixture, has_keys};
+use serde_json::Value;
+use std::io::Write;
+use std::process::Stdio;
+use test_models::ModelSpec;
+
+const TRAINED: &str = "rustdoc-tiny-F16.gguf";
+const QUESTION: &str = "Tell me about std::vec::Vec.";
+/// How the reference implementation begins its greedy answer; further on two tokens may be equally likely.
+const ANSWER: &str = "A draining iterator over the elements of a `Vec`.\n\nThis `struct` is created by the";
+
+const STATS: [&str; 10] = [
+    "finish",
+    "prompt_tokens",
+    "reused_tokens",
+    "answer_tokens",
+    "first_token_ms",
+    "tg_tps",
+    "pp_tps",
+    "context_used",
+    "context",
+    "thinking",
+];
+
+fn talk(home: &Home, arguments: &[&str], input: &str) -> Ended {
+    let mut command = home.command(arguments);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    ended(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn run_answers_through_the_chat_template() {
+    let home = Home::new();
+    let ended = home.run(&["run", &fixture(TRAINED), "-p", QUESTION, "--temp", "0"]);
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert!(ended.stdout.starts_with(ANSWER), "{}", ended.stdout);
+    // Only the answer goes to standard output; the numbers do not.
+    assert!(ended.stdout.ends_with("more.\n"), "{}", ended.stdout);
+    assert!(ended.stderr.starts_with("[prompt 21 tokens (0 reused), "), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+}
+
+#[test]
+fn run_as_json() {
+    let home = Home::new();
+    let model = fixture(TRAINED);
+    let value = home.json(&["run", &model, "-p", QUESTION, "--temp", "0", "-n", "8", "--no-mmap", "-t", "1"]);
+    has_keys(&value, &[&STATS[..], &["text", "load_s"]].concat());
+    assert_eq!((&value["finish"], &value["answer_tokens"]), (&"length".into(), &8.into()));
+    assert!(ANSWER.starts_with(value["text"].as_str().unwrap()), "{value}");
+}
+
+#[test]
+fn run_reads_standard_input() {
+    let home = Home::new();
+    let ended = talk(&home, &["run", &fixture(TRAINED), "--temp", "0", "-n", "8"], QUESTION);
+    assert!(ANSWER.starts_with(ended.stdout.trim_end()), "{ended:?}");
+}
+
+#[test]
+fn raw_prompts_are_continued() {
+    let home = Home::new();
+    let model = fixture(TRAINED);
+    let arguments = ["run", &model, "--raw", "-p", "pub fn", "--temp", "0", "-n", "6"];
+    let raw = home.json(&arguments);
+    let ids = home.json(&["tokenize", &model, "--text", "pub fn"])["ids"].clone();
+    let ids: Vec<String> = ids.as_array().unwrap().iter().map(Value::to_string).collect();
+    assert_eq!(raw["prompt_tokens"], ids.len());
+    let same = home.json(&["generate", &model, "--ids", &ids.join(","), "-n", "6", "--temp", "0"]);
+    assert_eq!(raw["text"], same["text"]);
+}
+
+#[test]
+fn a_seed_repeats_an_answer() {
+    let home = Home::new();
+    let model = home.model("m.gguf", &ModelSpec::qwen3());
+    let answer = |seed: &str| home.json(&["run", &model, "-p", "x", "-n", "16", "--temp", "2", "--seed", seed]);
+    assert_eq!(answer("7")["text"], answer("7")["text"]);
+    assert_ne!(answer("7")["text"], answer("8")["text"]);
+}
+
+#[test]
+fn layers_on_a_device_give_the_same_answer() {
+    let home = Home::new();
+    let base = ["run", &fixture(TRAINED), "-p", QUESTION, "--temp", "0", "-n", "12"];
+    let split = [&base[..], &["-ngl", "3", "--test-device", "64M"]].concat();
+    assert_eq!(home.json(&base)["text"], home.json(&split)["text"]);
+    // A device that is too small for what is wished is a matter of speed, not of failure.
+    let small = [&base[..], &["-ngl", "7", "--test-device", "3M"]].concat();
+    assert_eq!(home.json(&base)["text"], home.json(&small)["text"]);
+}
+
+#[test]
+fn chat_remembers_and_reuses() {
+    let home = Home::new();
+    let model = fixture(TRAINED);
+    let input = format!("{QUESTION}\n\nAnd again?\n/reset\n{QUESTION}\n/quit\nnever read\n");
+    let ended = talk(&home, &["chat", &model, "--temp", "0", "-n", "20", "--json"], &input);
+    assert_eq!(ended.status, 0, "{ended:?}");
+    let answers: Vec<Value> = ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(answers.len(), 3, "{}", ended.stdout);
+    has_keys(&answers[0], &[&STATS[..], &["text"]].concat());
+    let number = |index: usize, name: &str| answers[index][name].as_u64().unwrap();
+    assert!(number(1, "reused_tokens") >= 21, "{}", answers[1]);
+    assert!(number(1, "prompt_tokens") > 41, "{}", answers[1]);
+    assert_eq!(number(2, "prompt_tokens"), 21, "forgotten");
+    assert_eq!(answers[0]["text"], answers[2]["text"]);
+}
+
+#[test]
+fn chat_streams_only_answers_to_a_pipe() {
+    let home = Home::new();
+    let ended = talk(&home, &["chat", &fixture(TRAINED), "--temp", "0"], &format!("{QUESTION}\n"));
+    assert!(ended.stdout.starts_with(ANSWER) && ended.stdout.ends_with("more.\n"), "{ended:?}");
+    assert!(!ended.stdout.contains('\x1b'), "{ended:?}");
+}
+
+#[test]
+fn chat_takes_commands() {
+    let home = Home::new();
+    let model = fixture(TRAINED);
+    let ended =
+        talk(&home, &["chat", &model, "--temp", "0", "-n", "4"], "/help\n/nonsense\n/system Be brief.\n/quit\n");
+    assert_eq!((ended.status, ended.stdout.as_str()), (0, ""));
+    assert!(ended.stderr.contains("there is no command /nonsense"), "{}", ended.stderr);
+    let plain = talk(&home, &["chat", &model, "--json", "-n", "1"], "x\n").stdout;
+    let told = talk(&home, &["chat", &model, "--json", "-n", "1"], "/system You are a cat\nx\n").stdout;
+    let flag = talk(&home, &["chat", &model, "--json", "-n", "1", "--system", "You are a cat"], "x\n").stdout;
+    let tokens = |line: &str| serde_json::from_str::<Value>(line).unwrap()["prompt_tokens"].as_u64().unwrap();
+    assert!(tokens(&told) > tokens(&plain));
+    assert_eq!(tokens(&told), tokens(&flag));
+}
+
+#[test]
+fn a_model_that_is_too_full_is_a_failure_for_scripts() {
+    let home = Home::new();
+    let ended = talk(&home, &["chat", &fixture(TRAINED), "-c", "24"], &format!("{}\n", "word ".repeat(100)));
+    assert_eq!(ended.status, 1);
+    assert!(ended.stderr.contains("error [context-full]"), "{}", ended.stderr);
+}
+
+#[cfg(unix)]
+mod interrupts {
+    use super::*;
+    use std::io::Read;
+    use std::time::{Duration, Instant};
+
+    /// A model that hardly ever ends an answer, and takes a moment for each token.
+    fn endless(home: &Home) -> String {
+        home.model("m.gguf", &ModelSpec { n_ctx: 1 << 20, n_layer: 16, n_vocab: 8192, ..ModelSpec::llama() })
+    }
+
+    /// Reads until the answer has begun.
+    fn begun(child: &mut std::process::Child) -> std::process::ChildStdout {
+        let mut out = child.stdout.take().unwrap();
+        out.read_exact(&mut [0; 16]).unwrap();
+        out
+    }
+
+    #[test]
+    fn run_stops() {
+        let home = Home::new();
+        let model = endless(&home);
+        let mut child = home.spawn(&["run", &model, "--raw", "-p", "x", "-c", "100000", "--temp", "5", "--top-k", "0"]);
+        let mut out = begun(&mut child);
+        let at = Instant::now();
+        common::interrupt(&child);
+        let mut rest = Vec::new();
+        out.read_to_end(&mut rest).unwrap();
+        // At once, but for a machine that does much else.
+        assert!(at.elapsed() < Duration::from_secs(3), "{:?}", at.elapsed());
+        let ended = ended(child.wait_with_output().unwrap());
+        assert_eq!(ended.status, 1, "{ended:?}");
+        assert!(ended.stderr.contains("; stopped]") && ended.stderr.contains("error [cancelled]"), "{ended:?}");
+    }
+
+    #[test]
+    fn chat_goes_on_after_a_stopped_answer() {
+        let home = Home::new();
+        let model = endless(&home);
+        let mut command = home.command(&["chat", &model, "-c", "100000", "--temp", "5", "--top-k", "0"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        writeln!(input, "hello").unwrap();
+        let mut out = begun(&mut child);
+        common::interrupt(&child);
+        // The next answer begins after the first one's end.
+        writeln!(input, "/help\n/quit").unwrap();
+        let mut rest = Vec::new();
+        out.read_to_end(&mut rest).unwrap();
+        let ended = ended(child.wait_with_output().unwrap());
+        assert_eq!(ended.status, 0, "{ended:?}");
+        assert!(ended.stderr.contains("; stopped]") && ended.stderr.contains("/quit ends"), "{ended:?}");
+    }
+}
