@@ -5,7 +5,7 @@ import type { Api, AppEvent, Download, InstalledModel, RecoveryNotice } from "..
 import { ChatsStore } from "./chats.svelte";
 import { DownloadsStore } from "./downloads.svelte";
 import { LibraryStore } from "./library.svelte";
-import { DEFAULT_LOAD, ModelStore } from "./model.svelte";
+import { ModelStore } from "./model.svelte";
 import { MonitorStore } from "./monitor.svelte";
 import { Navigation } from "./navigation.svelte";
 import { SearchStore } from "./search.svelte";
@@ -87,7 +87,7 @@ export class App {
   /** Loads a model with the settings it had the last time, and shows the chat. */
   async use(model: Pick<InstalledModel, "id">): Promise<void> {
     this.navigation.go("chat");
-    await this.model.load(model.id, this.settings.current.load[model.id] ?? DEFAULT_LOAD);
+    await this.model.load(model.id, this.settings.load(model.id));
   }
 
   /** The first model loads by itself; nobody who has one loaded loses it. */
@@ -98,7 +98,7 @@ export class App {
       this.downloads.thenLoad.delete(id) &&
       this.model.id === null
     ) {
-      void this.model.load(modelId, this.settings.current.load[modelId] ?? DEFAULT_LOAD);
+      void this.model.load(modelId, this.settings.load(modelId));
     }
   }
 

@@ -13,6 +13,7 @@ export class ModelStore {
   state = $state.raw<ModelState>({ type: "none" });
   /** Layers are being moved because the slider was let go. */
   moving = $state(false);
+  private wanted: GpuLayers | null = null;
 
   constructor(
     private api: Api,
@@ -58,13 +59,26 @@ export class ModelStore {
     await this.attempt(() => this.api.modelLoadCancel());
   }
 
-  /** Moves layers of the loaded model, also in the middle of an answer. */
+  /** Moves layers of the loaded model, also in the middle of an answer. Of wishes that come meanwhile the last counts. */
   async setGpuLayers(layers: GpuLayers): Promise<void> {
+    this.wanted = layers;
+    if (this.moving) {
+      return;
+    }
     this.moving = true;
-    await this.attempt(async () => {
-      this.state = await this.api.setGpuLayers(layers);
-    });
+    for (let next = this.takeWanted(); next; next = this.takeWanted()) {
+      const wish = next;
+      await this.attempt(async () => {
+        this.state = await this.api.setGpuLayers(wish);
+      });
+    }
     this.moving = false;
+  }
+
+  private takeWanted(): GpuLayers | null {
+    const wanted = this.wanted;
+    this.wanted = null;
+    return wanted;
   }
 
   private async attempt(work: () => Promise<void>): Promise<void> {

@@ -1,3 +1,4 @@
+import { untrack } from "svelte";
 import type { Api, HardwareReport, MonitorSample } from "../ipc";
 
 const KEPT = 120;
@@ -27,7 +28,8 @@ export class MonitorStore {
   watch(): () => void {
     this.watchers += 1;
     if (this.watchers === 1) {
-      this.api.monitorStart().catch(this.failed);
+      // The effect that watches must not depend on the figures that come.
+      untrack(() => this.api.monitorStart().catch(this.failed));
     }
     return () => {
       this.watchers -= 1;

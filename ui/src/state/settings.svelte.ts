@@ -1,5 +1,13 @@
 import { setLanguage } from "../i18n/index.svelte";
-import { toWireError, type Api, type Language, type Settings, type WireError } from "../ipc";
+import {
+  toWireError,
+  type Api,
+  type Language,
+  type LoadSettings,
+  type Settings,
+  type WireError,
+} from "../ipc";
+import { DEFAULT_LOAD } from "./model.svelte";
 import { applyTheme } from "./theme";
 
 /** The user's settings; a change is shown at once and kept by the program. */
@@ -18,6 +26,12 @@ export class SettingsStore {
   start(settings: Settings, systemLanguage: Language): void {
     this.systemLanguage = systemLanguage;
     this.take(settings);
+  }
+
+  /** How a model was loaded the last time. */
+  load(modelId: string): LoadSettings {
+    const last = this.current.load[modelId];
+    return last ? $state.snapshot(last) : DEFAULT_LOAD;
   }
 
   /** Changes some settings. If the program refuses, the ones before come back and the reason is told. */

@@ -12,8 +12,10 @@ export class Toasts {
 
   add(text: string, options: Partial<Omit<Toast, "id" | "text">> & { stay?: boolean } = {}): void {
     const { stay = false, kind = "info", actions = [], testId } = options;
-    // The same message twice is one message.
-    this.list = this.list.filter((toast) => toast.text !== text).slice(1 - MOST);
+    // The same message twice is one message, and a newer one of its kind takes the place of the older.
+    const repeated = (toast: Toast) =>
+      toast.text === text || (testId !== undefined && toast.testId === testId);
+    this.list = this.list.filter((toast) => !repeated(toast)).slice(1 - MOST);
     const toast: Toast = { id: this.next++, kind, text, actions, testId };
     this.list.push(toast);
     if (!stay && kind !== "error") {

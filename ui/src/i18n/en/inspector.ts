@@ -3,6 +3,7 @@ export const inspector = {
   model: "Model",
   noModels: "No model installed",
   load: "Load",
+  loaded: "Loaded",
   reload: "Reload with these settings",
   unload: "Unload",
   cancelLoad: "Cancel",

@@ -6,6 +6,7 @@ export const inspector: Words<typeof en> = {
   model: "モデル",
   noModels: "モデルがありません",
   load: "読み込む",
+  loaded: "読み込み済み",
   reload: "この設定で読み込み直す",
   unload: "解放する",
   cancelLoad: "キャンセル",

@@ -7,6 +7,7 @@ import type {
   InstalledModel,
   LoadSettings,
   ModelState,
+  Plan,
   Settings,
 } from "../bindings";
 import { pause } from "./clock";
@@ -130,38 +131,24 @@ export function fakeApi(options: FakeOptions = {}): Api {
     const model = installed(state.loaded.modelId);
     const wish = { ...state.loaded.settings, gpuLayers: layers };
     const planned = plan(model, wish);
-    const loaded = { ...state.loaded, settings: wish, plan: planned };
     const target = Math.min(planned.gpuLayers, planned.maxGpuLayers);
-    for (let at = loaded.gpuLayers; ; at += Math.sign(target - at)) {
-      const now = plan(model, { ...wish, gpuLayers: { type: "fixed", layers: at } });
-      setState({
-        type: "ready",
-        loaded: { ...loaded, gpuLayers: at, ramUsed: now.ram.total, vramUsed: now.vram.total },
-      });
-      if (at === target) {
-        break;
-      }
+    const loaded = { ...state.loaded, settings: wish };
+    const placed = (layers: number) => plan(model, { ...wish, gpuLayers: { type: "fixed", layers } });
+    const show = (layers: number, shown: Plan) => {
+      const { ram, vram } = placed(layers);
+      const now = { plan: shown, gpuLayers: layers, ramUsed: ram.total, vramUsed: vram.total };
+      setState({ type: "ready", loaded: { ...loaded, ...now } });
+    };
+    for (let at = loaded.gpuLayers; at !== target;) {
       await pause(pace * 3);
+      at += Math.sign(target - at);
+      show(at, loaded.plan);
     }
+    show(target, placed(target));
     if (planned.gpuLayers > target) {
-      const notice = {
-        cause: "vramFull",
-        layersMoved: planned.gpuLayers - target,
-        gpuLayers: target,
-        layers: planned.layers,
-      };
+      const { layers, gpuLayers } = planned;
+      const notice = { cause: "vramFull", layersMoved: gpuLayers - target, gpuLayers: target, layers };
       emit({ type: "recovery", notice: { ...notice, duringAnswer: false } });
-      const settled = plan(model, { ...wish, gpuLayers: { type: "fixed", layers: target } });
-      setState({
-        type: "ready",
-        loaded: {
-          ...loaded,
-          plan: settled,
-          gpuLayers: target,
-          ramUsed: settled.ram.total,
-          vramUsed: settled.vram.total,
-        },
-      });
     }
     return structuredClone(state);
   }
@@ -174,7 +161,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
       sample: {
         at: Date.now(),
         ramTotal: MACHINE.ramTotal,
-        ramAvailable: MACHINE.ramAvailable - (loaded?.ramUsed ?? 0) * 0.9 + jitter,
+        ramAvailable: Math.max(0.8e9, MACHINE.ramAvailable - (loaded?.ramUsed ?? 0) * 0.9 + jitter),
         ownPrivate: 0.3e9,
         ownResident: 0.3e9 + (loaded?.ramUsed ?? 0),
         vramTotal: gpuReason ? null : MACHINE.vramTotal,

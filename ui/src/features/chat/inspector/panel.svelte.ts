@@ -1,4 +1,4 @@
-import type { Api, GpuLayers, LoadSettings, Plan, WireError } from "../../../ipc";
+import type { Api, GpuLayers, LoadedModel, LoadSettings, Plan, WireError } from "../../../ipc";
 import { toWireError } from "../../../ipc";
 import type { LibraryStore } from "../../../state/library.svelte";
 import { DEFAULT_LOAD, type ModelStore } from "../../../state/model.svelte";
@@ -18,6 +18,8 @@ export class LoadPanel {
   /** The newest plan that came back; the one before stays until then. */
   plan = $state.raw<Plan | null>(null);
   problem = $state.raw<WireError | null>(null);
+  private followed: string | null = null;
+  private dragging = false;
   private asking = false;
   private askAgain = false;
 
@@ -40,24 +42,51 @@ export class LoadPanel {
     );
   }
 
+  /** Where the slider's mark and limit are: while the model is loaded, what the engine goes by. */
+  get bounds(): Plan | null {
+    const loaded = this.app.model.loaded;
+    return loaded && this.isLoaded && !this.needsReload ? loaded.plan : this.plan;
+  }
+
   choose(id: string): void {
     this.modelId = id;
     const loaded = this.app.model.loaded;
-    this.wish =
-      loaded?.modelId === id ? loaded.settings : (this.app.settings.current.load[id] ?? DEFAULT_LOAD);
-    this.plan = null;
-    void this.ask();
+    this.wish = loaded?.modelId === id ? loaded.settings : this.app.settings.load(id);
+    this.plan = loaded?.modelId === id ? loaded.plan : null;
+    this.problem = null;
+    if (this.plan === null) {
+      void this.ask();
+    }
   }
 
-  /** The program says that a model is loaded, or how. */
+  /** The program says that another model is loaded, or how it is. A model that the user looks at meanwhile stays. */
   follow(): void {
     const { model, library } = this.app;
-    const id = model.id ?? this.modelId ?? library.usable[0]?.id ?? null;
-    if (id !== null && id !== this.modelId) {
-      this.choose(id);
-    } else if (model.loaded && this.isLoaded) {
-      this.wish = { ...this.wish, gpuLayers: model.loaded.settings.gpuLayers };
+    if (model.id !== null && model.id !== this.followed) {
+      this.followed = model.id;
+      this.choose(model.id);
+    } else if (this.modelId === null || !library.find(this.modelId)) {
+      const first = library.usable[0];
+      if (first) {
+        this.choose(first.id);
+      }
+    } else if (model.loaded && this.isLoaded && !this.dragging && !model.moving) {
+      this.agree(model.loaded);
+    }
+    this.followed = model.id;
+  }
+
+  /** Nothing moves: the slider stands where the layers are, and the plan is the engine's own. */
+  private agree(loaded: LoadedModel): void {
+    const auto = loaded.settings.gpuLayers.type === "auto";
+    this.wish = {
+      ...this.wish,
+      gpuLayers: auto ? loaded.settings.gpuLayers : { type: "fixed", layers: loaded.gpuLayers },
+    };
+    if (this.needsReload) {
       void this.ask();
+    } else {
+      this.plan = loaded.plan;
     }
   }
 
@@ -68,11 +97,13 @@ export class LoadPanel {
 
   /** The slider moved: only the plan follows. */
   move(layers: number): void {
+    this.dragging = true;
     this.change({ gpuLayers: { type: "fixed", layers } });
   }
 
   /** The slider was let go, or "Auto" was switched: the engine follows, if it has the model. */
   async settle(gpuLayers: GpuLayers): Promise<void> {
+    this.dragging = false;
     this.change({ gpuLayers });
     if (this.isLoaded) {
       await this.app.model.setGpuLayers(gpuLayers);

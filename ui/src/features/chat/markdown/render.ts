@@ -39,6 +39,8 @@ const CLEAN = {
   ALLOWED_ATTR: ["href", "title", "start", "align"],
   // What else an address can be, the program does not open.
   ALLOWED_URI_REGEXP: /^https?:\/\//i,
+  // No addresses: the rule above is not for them.
+  ADD_URI_SAFE_ATTR: ["start", "align"],
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
 };
