@@ -8,6 +8,7 @@ use app::Session;
 use app::wire::ErrorCode;
 use engine::Cancel;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The file that MODEL means: a path, or the name or id of an installed model.
 pub fn find(program: &Program, model: &str) -> Result<PathBuf, Failure> {
@@ -64,13 +65,26 @@ pub fn load(
         mmap: !loading.no_mmap,
         mlock: loading.mlock,
     };
-    let started = std::time::Instant::now();
-    let (session, notices) = app.open_model(&path, settings, how, &mut |_| {}, cancel)?;
+    let started = Instant::now();
+    let mut shown = false;
+    let mut progress = |share: f32| {
+        // Most models are there before anybody could read it.
+        if started.elapsed() > Duration::from_secs(1) {
+            output::progress(format!("loading {:.0} %", share * 100.0));
+            shown = true;
+        }
+    };
+    let loaded = app.open_model(&path, settings, how, &mut progress, cancel);
+    let seconds = started.elapsed().as_secs_f64();
+    if shown {
+        output::progress("");
+    }
+    let (session, notices) = loaded?;
     for notice in notices {
         output::note(format!(
             "{} of {} layers are on the GPU: there was no room for {} more",
             notice.gpu_layers, notice.layers, notice.layers_moved
         ));
     }
-    Ok(Loaded { session, seconds: started.elapsed().as_secs_f64() })
+    Ok(Loaded { session, seconds })
 }

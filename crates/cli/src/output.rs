@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use serde::Serialize;
 use std::fmt::Display;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 /// One JSON object on standard output.
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
@@ -32,11 +32,12 @@ pub fn note(text: impl Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Shows how far something is, on the terminal's current line.
+/// Shows how far something is, on the terminal's current line; nothing takes it away again.
 pub fn progress(text: impl Display) {
-    let mut out = std::io::stderr();
-    if out.is_terminal() {
-        let _ = write!(out, "\r{text}\x1b[K");
+    let terminal = console::Term::stderr();
+    if terminal.is_term() {
+        // As in `note`.
+        let _ = terminal.clear_line().and_then(|()| terminal.write_str(&text.to_string()));
     }
 }
 

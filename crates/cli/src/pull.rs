@@ -124,7 +124,7 @@ fn failure(error: Option<WireError>) -> Failure {
 /// Draws on standard error, and only on a terminal.
 fn bar(download: &Download) -> ProgressBar {
     let bar = ProgressBar::new(download.total);
-    let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {msg}");
+    let style = ProgressStyle::with_template("{bar:30} {decimal_bytes} of {decimal_total_bytes} {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar
 }

@@ -157,8 +157,21 @@ fn word(reason: FinishReason) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn thinking_is_told_apart() {
+        let mut printer = Printer::new(true, false);
+        printer.step(Step::Prompt("<|im_start|>assistant\n<think>\n".into()));
+        for text in ["hm", "m</thi", "nk>\n\n4", "2"] {
+            printer.step(Step::Text(text.into()));
+        }
+        let said = printer.finish().unwrap();
+        assert_eq!((said.thinking.as_deref().map(str::trim), said.text.trim()), (Some("hmm"), "42"));
+    }
+
     #[test]
     fn control_characters_are_not_shown() {
-        assert_eq!(super::visible("a\x1b[31mb\u{9b}c\r\nd\te\x07"), "a[31mbc\nd\te");
+        assert_eq!(visible("a\x1b[31mb\u{9b}c\r\nd\te\x07"), "a[31mbc\nd\te");
     }
 }
