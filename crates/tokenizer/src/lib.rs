@@ -6,6 +6,7 @@
 mod bpe;
 mod decode;
 mod error;
+mod kinds;
 mod markup;
 mod merge;
 mod patterns;

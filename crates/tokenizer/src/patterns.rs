@@ -1,7 +1,10 @@
-//! The rules of every pre-tokenizer that files name (`tokenizer.ggml.pre`).
+//! The rules by which pre-tokenizers cut a text.
 //!
 //! The patterns are those of the models' own `tokenizer.json`, in the form in which llama.cpp applies them. Where the
-//! two differ (gpt-4o and tekken: combining marks), llama.cpp's is taken, because files are made and measured with it.
+//! two differ (gpt-4o and tekken: combining marks; deepseek-llm and -coder: white space beyond ASCII), llama.cpp's is
+//! taken, because files are made and measured with it. Not so where llama.cpp cannot say what the model's pattern says:
+//! it has no upper and lower case (kimi-k2, tiny_aya, youtu), and one of its ranges begins at another sign of the same
+//! shape (afmoe).
 
 /// How one pass cuts a piece.
 pub(crate) enum Rule {
@@ -18,21 +21,7 @@ pub(crate) enum Rule {
     },
 }
 
-use Rule::{DigitGroups, Pattern, Words};
-
-/// A pre-tokenizer: passes, each over the pieces that the one before has left.
-pub(crate) struct Kind {
-    pub names: &'static [&'static str],
-    pub rules: &'static [Rule],
-    /// A piece that is a token as a whole is not merged.
-    pub whole_words: bool,
-    /// BOS is added unless the file says otherwise.
-    pub adds_bos: bool,
-    /// Bytes are written as printable characters in the vocabulary (GPT-2's way); otherwise as they are, "▁" for space.
-    pub byte_level: bool,
-}
-
-const PLAIN: Kind = Kind { names: &[], rules: &[], whole_words: false, adds_bos: false, byte_level: true };
+use Rule::{Pattern, Words};
 
 macro_rules! contractions {
     () => {
@@ -81,32 +70,32 @@ macro_rules! cased {
     };
 }
 
-const GPT2: Rule = Words(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+");
-const LLAMA3: Rule = Words(gpt4!(r"\p{N}{1,3}"));
-const QWEN2: Rule = Words(gpt4!(r"\p{N}"));
-const QWEN35: Rule = Words(concat!(
+pub(crate) const GPT2: Rule = Words(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+");
+pub(crate) const LLAMA3: Rule = Words(gpt4!(r"\p{N}{1,3}"));
+pub(crate) const QWEN2: Rule = Words(gpt4!(r"\p{N}"));
+pub(crate) const QWEN35: Rule = Words(concat!(
     contractions!(),
     r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|",
     spaces!()
 ));
-const TEKKEN: Rule = Words(cased!(r"[\p{L}--[a-z]]", r"[\p{L}--[A-Z]]", "", r"\p{N}", r"[\r\n/]"));
-const GPT4O: Rule =
+pub(crate) const TEKKEN: Rule = Words(cased!(r"[\p{L}--[a-z]]", r"[\p{L}--[A-Z]]", "", r"\p{N}", r"[\r\n/]"));
+pub(crate) const GPT4O: Rule =
     Words(cased!(r"[\p{L}--[a-z]]", r"[\p{L}--[A-Z]]", concat!(contractions!(), "?"), r"\p{N}{1,3}", r"[\r\n/]"));
-const TINY_AYA: Rule = Words(cased!(
+pub(crate) const TINY_AYA: Rule = Words(cased!(
     r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]",
     r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]",
     concat!(contractions!(), "?"),
     r"\p{N}{1,3}",
     r"[\r\n/]"
 ));
-const YOUTU: Rule = Words(cased!(
+pub(crate) const YOUTU: Rule = Words(cased!(
     r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]",
     r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]",
     concat!(contractions!(), "?"),
     r"\p{N}",
     r"[\r\n/]"
 ));
-const KIMI_K2: Rule = Words(concat!(
+pub(crate) const KIMI_K2: Rule = Words(concat!(
     r"\p{Han}+|",
     cased!(
         r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]",
@@ -116,15 +105,15 @@ const KIMI_K2: Rule = Words(concat!(
         r"[\r\n]"
     )
 ));
-const THREE_DIGITS: Rule = Pattern(r"\p{N}{1,3}");
-const CJK: Rule = Pattern(r"[\x{4e00}-\x{9fa5}\x{3040}-\x{309f}\x{30a0}-\x{30ff}]+");
-const DEEPSEEK3: Rule = Words(concat!(
+pub(crate) const THREE_DIGITS: Rule = Pattern(r"\p{N}{1,3}");
+pub(crate) const CJK: Rule = Pattern(r"[\x{4e00}-\x{9fa5}\x{3040}-\x{309f}\x{30a0}-\x{30ff}]+");
+pub(crate) const DEEPSEEK3: Rule = Words(concat!(
     r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"##,
     r"|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|",
     spaces!()
 ));
 /// Cased letters as of the model's own list: without the Armenian and Georgian small letters and the mathematical ones.
-const DEEPSEEK_LLM_WORDS: Rule = Pattern(concat!(
+pub(crate) const DEEPSEEK_LLM_WORDS: Rule = Pattern(concat!(
     r"\s?[A-Za-z\xb5\xc0-\xd6\xd8-\xf6\x{f8}-\x{1ba}\x{1bc}-\x{1bf}\x{1c4}-\x{293}\x{295}-\x{2af}\x{370}-\x{373}",
     r"\x{376}\x{377}\x{37b}-\x{37d}\x{37f}\x{386}\x{388}-\x{38a}\x{38c}\x{38e}-\x{3a1}\x{3a3}-\x{3f5}\x{3f7}-\x{481}",
     r"\x{48a}-\x{52f}\x{531}-\x{556}\x{10a0}-\x{10c5}\x{13a0}-\x{13f5}\x{13f8}-\x{13fd}\x{1c90}-\x{1cba}",
@@ -138,174 +127,37 @@ const DEEPSEEK_LLM_WORDS: Rule = Pattern(concat!(
     r"\x{ff21}-\x{ff3a}\x{ff41}-\x{ff5a}\x{10400}-\x{1044f}\x{104b0}-\x{104d3}\x{104d8}-\x{104fb}\x{10c80}-\x{10cb2}",
     r"\x{10cc0}-\x{10cf2}\x{118a0}-\x{118df}\x{1e900}-\x{1e943}]+"
 ));
-const LINE_END: Rule = Pattern(r"[\r\n]");
-const DEEPSEEK_CJK: Rule = Pattern(r"[\x{4e00}-\x{9fa5}\x{0800}-\x{4e00}\x{ac00}-\x{d7ff}]+");
-const LINES: Rule = Pattern(r"[^\n]+|[\n]+");
-const BLOOM: Rule = Pattern(r" ?[^(\s|.,!?…。，、।۔،)]+");
+pub(crate) const LINE_END: Rule = Pattern(r"[\r\n]");
+pub(crate) const DEEPSEEK_CJK: Rule = Pattern(r"[\x{4e00}-\x{9fa5}\x{0800}-\x{4e00}\x{ac00}-\x{d7ff}&&\S]+");
+pub(crate) const LINES: Rule = Pattern(r"[^\n]+|[\n]+");
+pub(crate) const BLOOM: Rule = Pattern(r" ?[^(\s|.,!?…。，、।۔،)]+");
 
-/// llama.cpp's rules where a file names none.
-pub(crate) const DEFAULT: Kind = Kind {
-    names: &["default"],
-    rules: &[Pattern(r"[\p{P}$+<=>^~|]+"), GPT2, Pattern(r"\p{N}+"), Pattern("[0-9][0-9][0-9]")],
-    ..PLAIN
-};
-
-/// What an unknown name is taken for.
-pub(crate) const UNKNOWN: Kind = Kind { rules: &[GPT2], ..PLAIN };
-
-pub(crate) const KINDS: &[Kind] = &[
-    DEFAULT,
-    Kind {
-        names: &[
-            "llama3",
-            "llama-v3",
-            "llama-bpe",
-            "falcon3",
-            "falcon-h1",
-            "pixtral",
-            "midm-2.0",
-            "lfm2",
-            "jina-v5-nano",
-        ],
-        rules: &[LLAMA3],
-        whole_words: true,
-        adds_bos: true,
-        ..PLAIN
-    },
-    Kind { names: &["dbrx", "smaug-bpe", "glm4", "chatglm-bpe"], rules: &[LLAMA3], ..PLAIN },
-    Kind {
-        names: &[
-            "qwen2",
-            "deepseek-r1-qwen",
-            "kormo",
-            "f2llmv2",
-            "stablelm2",
-            "hunyuan",
-            "megrez",
-            "grok-2",
-            "solar-open",
-        ],
-        rules: &[QWEN2],
-        ..PLAIN
-    },
-    Kind { names: &["qwen35"], rules: &[QWEN35], ..PLAIN },
-    Kind { names: &["laguna"], rules: &[LINES, QWEN2], ..PLAIN },
-    Kind { names: &["minicpm5"], rules: &[THREE_DIGITS, Words(gpt4!(r"\p{N}+"))], whole_words: true, ..PLAIN },
-    Kind { names: &["tekken"], rules: &[TEKKEN], whole_words: true, adds_bos: true, ..PLAIN },
-    Kind { names: &["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], rules: &[GPT4O], ..PLAIN },
-    Kind { names: &["tiny_aya", "cohere2moe"], rules: &[DigitGroups { whole: true }, TINY_AYA], ..PLAIN },
-    Kind {
-        names: &["youtu"],
-        rules: &[
-            Pattern(concat!(
-                r"[\x{ac00}-\x{d7a3}\x{3131}-\x{318e}]+|[！…“”‘’—：；，\x{3001}-\x{303f}\x{fe30}-\x{fe4f}]+",
-                r"|[\x{3105}-\x{312f}]+|[\x{4e00}-\x{9fa5}\x{3040}-\x{309f}\x{30a0}-\x{30ff}]+"
-            )),
-            YOUTU,
-        ],
-        whole_words: true,
-        ..PLAIN
-    },
-    Kind { names: &["kimi-k2"], rules: &[KIMI_K2], ..PLAIN },
-    Kind { names: &["deepseek-v3", "hunyuan-dense", "joyai-llm"], rules: &[THREE_DIGITS, CJK, DEEPSEEK3], ..PLAIN },
-    Kind {
-        names: &["afmoe"],
-        rules: &[
-            DigitGroups { whole: false },
-            Pattern(concat!(
-                r"[\x{4e00}-\x{9fff}\x{3400}-\x{4dbf}\x{f900}-\x{faff}\x{3040}-\x{309f}\x{30a0}-\x{30ff}\x{ff65}-\x{ff9f}",
-                r"\x{2f00}-\x{2fdf}\x{0e40}-\x{0e7f}\x{0e80}-\x{0eff}\x{1780}-\x{17ff}\x{1000}-\x{109f}\x{aa60}-\x{aa7f}",
-                r"\x{a9e0}-\x{a9ff}\x{ac00}-\x{d7af}\x{1100}-\x{11ff}]+"
-            )),
-            DEEPSEEK3,
-        ],
-        ..PLAIN
-    },
-    Kind {
-        names: &["deepseek-coder"],
-        rules: &[LINE_END, Pattern(r"\s?\p{L}+"), Pattern(r"\s?\p{P}+"), DEEPSEEK_CJK, Pattern(r"\p{N}")],
-        ..PLAIN
-    },
-    Kind {
-        names: &["deepseek-llm"],
-        rules: &[
-            LINE_END,
-            DEEPSEEK_LLM_WORDS,
-            // From ':' to '~' are letters too; what is one was a word already.
-            Pattern(r"\s?[!-/:-~\x{ff01}-\x{ff0f}\x{ff1a}-\x{ff5e}\x{2018}-\x{201f}\x{3000}-\x{3002}]+"),
-            Pattern(r"\s+$"),
-            DEEPSEEK_CJK,
-            Pattern(r"\p{N}+"),
-        ],
-        ..PLAIN
-    },
-    Kind { names: &["falcon"], rules: &[Pattern(r"[\p{P}$+<=>^~|`]+"), GPT2, Pattern("[0-9][0-9][0-9]")], ..PLAIN },
-    Kind {
-        names: &["starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"],
-        rules: &[Pattern(r"\p{N}"), GPT2],
-        ..PLAIN
-    },
-    Kind {
-        names: &[
-            "gpt-2",
-            "phi-2",
-            "mpt",
-            "olmo",
-            "jais",
-            "trillion",
-            "granite-docling",
-            "gigachat",
-            "a.x-4.0",
-            "mellum",
-            "exaone4",
-            "modern-bert",
-            "roberta-bpe",
-        ],
-        rules: &[GPT2],
-        ..PLAIN
-    },
-    Kind {
-        names: &["exaone-moe"],
-        rules: &[Words(concat!(
-            contractions!(),
-            r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?",
-            r"|\s*[\r\n]|\s+"
-        ))],
-        ..PLAIN
-    },
-    Kind {
-        names: &["bailingmoe", "bailingmoe2", "llada-moe"],
-        rules: &[Words(concat!(
-            r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
-            r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+"
-        ))],
-        ..PLAIN
-    },
-    Kind {
-        names: &["seed-coder"],
-        rules: &[Words(concat!(
-            contractions!(),
-            r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|",
-            spaces!()
-        ))],
-        ..PLAIN
-    },
-    Kind {
-        names: &["chameleon"],
-        rules: &[
-            Pattern("<sentinel:[0-9]+>"),
-            Pattern("IMGIMG[A-I]{1,4}Z"),
-            Pattern(r"[\t\n]|    |  "),
-            Pattern(r"\p{N}"),
-            Pattern(r"[\p{P}!-/:-@\[-`{-~]"),
-            GPT2,
-        ],
-        adds_bos: true,
-        ..PLAIN
-    },
-    Kind { names: &["superbpe"], rules: &[Pattern(r"\p{N}+"), DigitGroups { whole: false }], ..PLAIN },
-    Kind { names: &["poro-chat", "bloom", "gpt3-finnish"], rules: &[BLOOM], ..PLAIN },
-    Kind { names: &["viking"], rules: &[BLOOM, Pattern(r"\p{N}")], ..PLAIN },
-    Kind { names: &["gemma4"], rules: &[LINES], adds_bos: true, byte_level: false, ..PLAIN },
-    Kind { names: &["sarvam-moe"], rules: &[LINES], byte_level: false, ..PLAIN },
-];
+pub(crate) const SPARK: Rule = Words(concat!(
+    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"##,
+    r"|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+|[\r\n]|\s+"
+));
+pub(crate) const UFAKZEKA: Rule =
+    Words(concat!(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|", spaces!()));
+pub(crate) const MINICPM: Rule = Words(gpt4!(r"\p{N}+"));
+pub(crate) const YOUTU_SCRIPTS: Rule = Pattern(concat!(
+    r"[\x{ac00}-\x{d7a3}\x{3131}-\x{318e}]+|[！…“”‘’—：；，\x{3001}-\x{303f}\x{fe30}-\x{fe4f}]+",
+    r"|[\x{3105}-\x{312f}]+|[\x{4e00}-\x{9fa5}\x{3040}-\x{309f}\x{30a0}-\x{30ff}]+"
+));
+pub(crate) const AFMOE_SCRIPTS: Rule = Pattern(concat!(
+    r"[\x{4e00}-\x{9fff}\x{3400}-\x{4dbf}\x{f900}-\x{faff}\x{3040}-\x{309f}\x{30a0}-\x{30ff}\x{ff65}-\x{ff9f}",
+    r"\x{2f00}-\x{2fdf}\x{0e40}-\x{0e7f}\x{0e80}-\x{0eff}\x{1780}-\x{17ff}\x{1000}-\x{109f}\x{aa60}-\x{aa7f}",
+    r"\x{a9e0}-\x{a9ff}\x{ac00}-\x{d7af}\x{1100}-\x{11ff}]+"
+));
+pub(crate) const EXAONE_MOE: Rule = Words(concat!(
+    contractions!(),
+    r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?",
+    r"|\s*[\r\n]|\s+"
+));
+pub(crate) const BAILING: Rule = Words(concat!(
+    r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+"
+));
+pub(crate) const SEED_CODER: Rule =
+    Words(concat!(contractions!(), r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|", spaces!()));
+pub(crate) const DEEPSEEK_LLM_SIGNS: Rule =
+    Pattern(r"\s?[!-/:-~\x{ff01}-\x{ff0f}\x{ff1a}-\x{ff5e}\x{2018}-\x{201f}\x{3001}\x{3002}]+");

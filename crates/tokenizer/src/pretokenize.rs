@@ -1,6 +1,7 @@
 //! Cutting texts into pieces before BPE merges, by the rules of a [`Kind`].
 
-use crate::patterns::{DEFAULT, KINDS, Kind, Rule, UNKNOWN};
+use crate::kinds::{DEFAULT, KINDS, Kind, UNKNOWN};
+use crate::patterns::Rule;
 use regex::Regex;
 use std::ops::Range;
 

@@ -59,6 +59,7 @@ impl Tokenizer {
         let is_spm = matches!(kind, Kind::Spm);
         let default_id = |id: u32| (is_spm && size > id as usize).then_some(id);
         let flag = |name: &str| gguf.metadata.bool(&format!("tokenizer.ggml.{name}"));
+        let is_gemma4 = matches!(&kind, Kind::Bpe(bpe) if bpe.pretokenizer.kind.names.contains(&"gemma4"));
         let adds_bos = match &kind {
             Kind::Spm => true,
             Kind::Bpe(bpe) => bpe.pretokenizer.kind.adds_bos,
@@ -72,7 +73,8 @@ impl Tokenizer {
             bos: special("bos").or(default_id(1)),
             eos,
             eot,
-            adds_bos: flag("add_bos_token").unwrap_or(adds_bos),
+            // Early gemma4 files deny it, and the model does not work without.
+            adds_bos: flag("add_bos_token").unwrap_or(adds_bos) || is_gemma4,
             adds_eos: flag("add_eos_token").unwrap_or(false),
             add_space_prefix: flag("add_space_prefix").unwrap_or(is_spm),
             strips_after_special: ["phi-3", "phi3"].iter().any(|phi| name.contains(phi)),
