@@ -51,9 +51,9 @@ export function speed(tokensPerSecond: number): string {
   );
 }
 
-/** "18–22 tok/s"; below ten with one digit. */
+/** "18–22 tok/s"; below ten with one digit, far below one with two. */
 export function forecast({ tgLow, tgHigh }: Pick<Forecast, "tgLow" | "tgHigh">): string {
-  const digits = tgHigh < 10 ? 1 : 0;
+  const digits = tgLow < 0.095 ? 2 : tgHigh < 10 ? 1 : 0;
   const shown = formatter(language(), { minimumFractionDigits: digits, maximumFractionDigits: digits });
   const [low, high] = [shown.format(tgLow), shown.format(tgHigh)];
   return t("common.tokensPerSecond", { speed: low === high ? low : `${low}–${high}` });

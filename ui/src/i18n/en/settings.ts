@@ -31,6 +31,9 @@ export const settings = {
   tokenNew: "Replace the token",
   tokenSave: "Save token",
   tokenForget: "Remove token",
+  tokenForgetTitle: "Remove the token?",
+  tokenForgetText:
+    "Models that ask to accept terms cannot be downloaded without it. It stays valid on Hugging Face.",
   chat: "Chat",
   contextPolicy: "When the context is full",
   policy_stop: "Stop",

@@ -34,6 +34,9 @@ export const settings: Words<typeof en> = {
   tokenNew: "トークンを置き換える",
   tokenSave: "トークンを保存",
   tokenForget: "トークンを削除",
+  tokenForgetTitle: "トークンを削除しますか?",
+  tokenForgetText:
+    "利用規約への同意が必要なモデルはダウンロードできなくなります。トークン自体はHugging Faceで有効なままです。",
   chat: "チャット",
   contextPolicy: "コンテキストがいっぱいになったとき",
   policy_stop: "停止する",

@@ -1,0 +1,179 @@
+import { cleanup, configure, render, screen, waitFor, within } from "@testing-library/svelte";
+import userEvent from "@testing-library/user-event";
+import { afterEach, expect, test, vi } from "vitest";
+import Root from "../App.svelte";
+import { wireError, type Api } from "../ipc";
+import { fakeApi, type FakeOptions } from "../ipc/fake";
+import { App } from "../state/app.svelte";
+import type { Place } from "../state/navigation.svelte";
+
+// A whole window is drawn in each test, perhaps on a busy machine.
+configure({ asyncUtilTimeout: 15_000 });
+vi.setConfig({ testTimeout: 60_000 });
+afterEach(cleanup);
+
+async function open(
+  place: Place,
+  options: FakeOptions = {},
+  change: (fake: Api) => Partial<Api> = () => ({}),
+) {
+  const fake = fakeApi({ pace: 0, settings: { language: "en" }, ...options });
+  const app = new App({ ...fake, ...change(fake) });
+  app.navigation.go(place);
+  render(Root, { app });
+  await screen.findByRole("heading", { level: 1 });
+  return { app, user: userEvent.setup() };
+}
+
+test("deleting a model asks with the bytes that it frees", async () => {
+  const removed: string[] = [];
+  const { user } = await open("models", {}, (fake) => ({
+    libraryRemove: async (id) => {
+      removed.push(id);
+      await fake.libraryRemove(id);
+    },
+  }));
+  const [first] = await screen.findAllByTestId("library-item");
+  await user.click(within(first!).getByTestId("library-remove"));
+  expect(screen.getByText(/Qwen3-8B-Q4_K_M is deleted from the disk. That frees 5.0 GB/)).toBeTruthy();
+  expect(removed).toEqual([]);
+  await user.click(screen.getByRole("button", { name: "Delete 5.0 GB" }));
+  await waitFor(() => expect(screen.getAllByTestId("library-item")).toHaveLength(3));
+  expect(removed).toEqual(["m1"]);
+});
+
+test("a loaded model is not deleted, and says why", async () => {
+  const { app, user } = await open("models");
+  await app.model.load("m1", { gpuLayers: { type: "auto" }, context: null, kvTypeK: "f16", kvTypeV: "f16" });
+  const [first] = await screen.findAllByTestId("library-item");
+  await user.click(within(first!).getByTestId("library-remove"));
+  expect(screen.getByText(/is in use. Unload it first/)).toBeTruthy();
+  expect(screen.queryByRole("button", { name: "Delete 5.0 GB" })).toBe(null);
+});
+
+test("only models of our own folder can be deleted, and broken ones not loaded", async () => {
+  await open("models");
+  const items = await screen.findAllByTestId("library-item");
+  const removable = items.filter((item) => within(item).queryByTestId("library-remove"));
+  expect(removable.map((item) => item.dataset.name)).toEqual([
+    "Qwen3-8B-Q4_K_M",
+    "Llama-3.3-70B-Instruct-Q4_K_M",
+  ]);
+  const broken = items.find((item) => item.dataset.name === "whisper-large-v3")!;
+  expect(within(broken).getByTestId<HTMLButtonElement>("library-load").disabled).toBe(true);
+  expect(within(broken).getByText(/does not run whisper/)).toBeTruthy();
+});
+
+test("cancelling a download asks with the bytes that are lost; a finished one only leaves the list", async () => {
+  const cancelled: string[] = [];
+  const { app, user } = await open("models", {}, () => ({
+    downloadCancel: async (id) => void cancelled.push(id),
+  }));
+  const download = {
+    id: "d1",
+    repo: "unsloth/Qwen3-8B-GGUF",
+    quant: "Q8_0",
+    state: "running" as const,
+    bytes: 3.1e9,
+    total: 8.7e9,
+    bytesPerSecond: 84e6,
+    secondsLeft: 67,
+    modelId: null,
+    error: null,
+  };
+  app.take({ type: "download", download });
+  const item = await screen.findByTestId("download-item");
+  const bar = within(item).getByRole("progressbar", { name: "Download of Qwen3-8B Q8_0" });
+  expect(bar.getAttribute("aria-valuetext")).toBe("3.1 GB of 8.7 GB · 84 MB/s · 1 min 7 s left");
+  await user.click(within(item).getByTestId("download-cancel"));
+  expect(screen.getByText("3.1 GB of Qwen3-8B Q8_0 have arrived and will be deleted.")).toBeTruthy();
+  expect(cancelled).toEqual([]);
+  await user.click(screen.getByRole("button", { name: "Delete 3.1 GB" }));
+  expect(cancelled).toEqual(["d1"]);
+
+  app.take({ type: "download", download: { ...download, state: "done", modelId: "m1" } });
+  await user.click(await screen.findByRole("button", { name: "Remove Qwen3-8B Q8_0 from this list" }));
+  expect(cancelled).toEqual(["d1", "d1"]);
+  app.take({ type: "download", download: { ...download, state: "cancelled" } });
+  await waitFor(() => expect(screen.queryByTestId("download-item")).toBe(null));
+});
+
+test("a refused setting is told at its field, and what was typed stays", async () => {
+  const { app, user } = await open("settings", {}, (fake) => ({
+    settingsSet: (settings) => {
+      if (settings.hubEndpoint !== null && !settings.hubEndpoint.startsWith("http")) {
+        return Promise.reject(wireError("badArgument", "no address", { subject: "hubEndpoint" }));
+      }
+      return fake.settingsSet(settings);
+    },
+  }));
+  const field = screen.getByTestId<HTMLInputElement>("settings-endpoint");
+  await user.type(field, "mirror.example");
+  await user.tab();
+  expect(await screen.findByText(/begins with http/)).toBeTruthy();
+  expect(field.value).toBe("mirror.example");
+  expect(field.getAttribute("aria-invalid")).toBe("true");
+  expect(app.settings.current.hubEndpoint).toBe(null);
+
+  await user.clear(field);
+  await user.type(field, "https://mirror.example");
+  await user.tab();
+  expect(await screen.findByText("Saved")).toBeTruthy();
+  expect(app.settings.current.hubEndpoint).toBe("https://mirror.example");
+  expect(field.getAttribute("aria-invalid")).toBe(null);
+});
+
+test("the token is sent and not kept in the window", async () => {
+  const tokens: (string | null)[] = [];
+  const { app, user } = await open("settings", {}, (fake) => ({
+    hubTokenSet: (token) => {
+      tokens.push(token);
+      return fake.hubTokenSet(token);
+    },
+  }));
+  const field = screen.getByTestId<HTMLInputElement>("settings-token");
+  await user.type(field, " hf_secret {Enter}");
+  await waitFor(() => expect(app.settings.current.hasHubToken).toBe(true));
+  expect(tokens).toEqual(["hf_secret"]);
+  expect(field.value).toBe("");
+  expect(document.body.textContent).not.toContain("hf_secret");
+});
+
+test("without a network Discover says what still works", async () => {
+  const { user } = await open("discover");
+  await user.type(screen.getByTestId("discover-search"), "offline");
+  await user.click(screen.getByTestId("discover-submit"));
+  expect(await screen.findByText(/Models in your library work without a network/)).toBeTruthy();
+  await user.click(screen.getByRole("button", { name: "Open my models" }));
+  expect(await screen.findAllByTestId("library-item")).toHaveLength(4);
+});
+
+test("from a search to a model in the library", async () => {
+  const { user } = await open("discover", { empty: true });
+  await user.type(screen.getByTestId("discover-search"), "bartowski qwen3-8b");
+  await user.click(screen.getByTestId("discover-submit"));
+  const result = await waitFor(() => {
+    const found = screen.getAllByTestId("discover-result");
+    expect(found.map((button) => button.dataset.repo)).toEqual(["bartowski/Qwen3-8B-GGUF"]);
+    return found[0]!;
+  });
+  await user.click(result);
+  const row = await waitFor(() => {
+    const row = screen.getAllByTestId("quant-row").find((row) => row.dataset.quant === "Q4_K_M")!;
+    expect(within(row).getByText(/All on the GPU/)).toBeTruthy();
+    return row;
+  });
+  await user.click(within(row).getByTestId("quant-download"));
+  await screen.findByTestId("download-load");
+  expect(await within(row).findByTestId("quant-load")).toBeTruthy();
+});
+
+test("the hardware page says why no GPU is used and what to do, and invents no numbers", async () => {
+  const { user } = await open("hardware", { gpuReason: { type: "noDriver" } });
+  const reason = await screen.findByTestId("hardware-gpu-reason");
+  expect(reason.textContent).toContain("No NVIDIA driver found");
+  expect(reason.textContent).toContain("install its driver");
+  expect(screen.getAllByText("not measured yet")).toHaveLength(2);
+  await user.click(screen.getByTestId("hardware-measure"));
+  expect(await screen.findByText("61.3 GB/s")).toBeTruthy();
+});
