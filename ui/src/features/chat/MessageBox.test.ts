@@ -1,0 +1,55 @@
+import { fireEvent, screen } from "@testing-library/svelte";
+import { expect, test, vi } from "vitest";
+import type { Api } from "../../ipc";
+import { renderWith, startApp, until } from "../../testing";
+import MessageBox from "./MessageBox.svelte";
+
+async function setUp(change: (api: Api) => Partial<Api> = () => ({})) {
+  const app = await startApp({}, change);
+  await app.model.load("m1", app.settings.load("m1"));
+  renderWith(app, MessageBox, {});
+  return { app, input: screen.getByTestId<HTMLTextAreaElement>("message-input") };
+}
+
+test("the Enter of a Japanese composition keeps the text, the next one sends it", async () => {
+  const chatSend = vi.fn<Api["chatSend"]>().mockResolvedValue();
+  const { input } = await setUp(() => ({ chatSend }));
+  await fireEvent.input(input, { target: { value: "日本語" } });
+  await fireEvent.keyDown(input, { key: "Enter", isComposing: true, keyCode: 229 });
+  await fireEvent.compositionEnd(input);
+  await fireEvent.keyDown(input, { key: "Enter", keyCode: 229 });
+  expect(chatSend).not.toHaveBeenCalled();
+  expect(input.value).toBe("日本語");
+  await fireEvent.keyDown(input, { key: "Enter", keyCode: 13 });
+  await until(() => chatSend.mock.calls.length === 1);
+  expect(chatSend.mock.calls[0]?.[0].turn).toEqual({ type: "send", text: "日本語", parent: null });
+  expect(input.value).toBe("");
+});
+
+test("what could not be sent is still there", async () => {
+  const { input, app } = await setUp(() => ({ chatSend: () => Promise.reject(new Error("no")) }));
+  await fireEvent.input(input, { target: { value: "precious" } });
+  await fireEvent.keyDown(input, { key: "Enter" });
+  await until(() => app.toasts.list.length === 1);
+  await until(() => input.value === "precious");
+});
+
+test("without a model nothing is sent", async () => {
+  const chatSend = vi.fn<Api["chatSend"]>().mockResolvedValue();
+  const { app, input } = await setUp(() => ({ chatSend }));
+  await app.model.unload();
+  await fireEvent.input(input, { target: { value: "hello" } });
+  await fireEvent.keyDown(input, { key: "Enter" });
+  expect(chatSend).not.toHaveBeenCalled();
+  expect(screen.getByTestId("send")).toHaveProperty("disabled", true);
+});
+
+test("a draft belongs to its chat", async () => {
+  const { app, input } = await setUp();
+  await fireEvent.input(input, { target: { value: "for this one" } });
+  const first = app.chats.current;
+  await app.chats.show("2");
+  await until(() => input.value === "");
+  await app.chats.show(first!);
+  await until(() => input.value === "for this one");
+});

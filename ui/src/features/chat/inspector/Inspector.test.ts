@@ -1,0 +1,78 @@
+import { fireEvent, screen } from "@testing-library/svelte";
+import { expect, test, vi } from "vitest";
+import type { Api } from "../../../ipc";
+import { renderWith, startApp, until } from "../../../testing";
+import Inspector from "./Inspector.svelte";
+
+function slider(): HTMLInputElement {
+  return screen.getByTestId("gpu-layers");
+}
+
+test("bars follow the slider, layers follow its end", async () => {
+  const setGpuLayers = vi.fn<Api["setGpuLayers"]>();
+  const app = await startApp({}, (api) => ({
+    setGpuLayers: setGpuLayers.mockImplementation(api.setGpuLayers),
+  }));
+  renderWith(app, Inspector, {});
+  await until(() => screen.queryByTestId("memory-vram") !== null);
+  await fireEvent.click(screen.getByTestId("load-model"));
+  await until(() => screen.queryByTestId("unload-model") !== null);
+  const planned = () => Number(screen.getByTestId("memory-vram").dataset.planned);
+  const used = () => Number(screen.getByTestId("memory-vram").dataset.used);
+  const before = planned();
+  expect(used()).toBe(before);
+  await fireEvent.input(slider(), { target: { value: "10" } });
+  await until(() => planned() < before);
+  expect(used(), "nothing has moved").toBe(before);
+  await fireEvent.change(slider(), { target: { value: "10" } });
+  await until(() => used() === planned() && used() < before);
+  expect(setGpuLayers.mock.calls).toEqual([[{ type: "fixed", layers: 10 }]]);
+});
+
+test("Page keys go by four, Auto is a state", async () => {
+  const app = await startApp();
+  renderWith(app, Inspector, {});
+  await until(() => !slider().disabled);
+  const auto = screen.getByTestId("gpu-layers-auto");
+  expect(auto.getAttribute("aria-pressed")).toBe("true");
+  const from = slider().valueAsNumber;
+  await fireEvent.keyDown(slider(), { key: "PageDown" });
+  await until(() => slider().valueAsNumber === from - 4);
+  expect(auto.getAttribute("aria-pressed")).toBe("false");
+  await fireEvent.click(auto);
+  await until(() => slider().valueAsNumber === from);
+  expect(auto.getAttribute("aria-pressed")).toBe("true");
+});
+
+test("a typed number stays in range", async () => {
+  const app = await startApp();
+  renderWith(app, Inspector, {});
+  await until(() => !slider().disabled);
+  const number = screen.getByTestId<HTMLInputElement>("gpu-layers-number");
+  await fireEvent.change(number, { target: { value: "999" } });
+  await until(() => number.value === number.max);
+  await fireEvent.change(number, { target: { value: "-3" } });
+  await until(() => number.value === "0");
+});
+
+test("without a GPU the slider says why", async () => {
+  const app = await startApp({ gpuReason: { type: "driverTooOld", found: "470.1", needed: "570" } });
+  renderWith(app, Inspector, {});
+  await until(() => screen.queryByTestId("gpu-layers-reason") !== null);
+  expect(slider().disabled).toBe(true);
+  expect(screen.getByTestId("gpu-layers-reason").textContent).toMatch(/470\.1.*570/);
+});
+
+test("sampling is kept, what is no number is not", async () => {
+  const settingsSet = vi.fn<Api["settingsSet"]>();
+  const app = await startApp({}, (api) => ({ settingsSet: settingsSet.mockImplementation(api.settingsSet) }));
+  renderWith(app, Inspector, {});
+  await fireEvent.click(screen.getByText("Sampling"));
+  await until(() => screen.queryByTestId("sampling-temperature") !== null);
+  await fireEvent.change(screen.getByTestId("sampling-temperature"), { target: { value: "0.3" } });
+  await until(() => settingsSet.mock.calls.length === 1);
+  expect(settingsSet.mock.calls[0]?.[0].sampling.temperature).toBe(0.3);
+  await fireEvent.change(screen.getByTestId("sampling-seed"), { target: { value: "42" } });
+  await until(() => settingsSet.mock.calls.length === 2);
+  expect(settingsSet.mock.calls[1]?.[0].sampling).toMatchObject({ temperature: 0.3, seed: 42 });
+});

@@ -1,0 +1,136 @@
+import { expect, test, vi } from "vitest";
+import type { Api, LoadSettings, Plan } from "../../../ipc";
+import { fakePlan } from "../../../ipc/fake/plan";
+import { settled, startApp, until } from "../../../testing";
+import { LoadPanel } from "./panel.svelte";
+
+/** An `Api.plan` that answers when told to. */
+function slowPlanner() {
+  const asked: { wish: LoadSettings; answer: () => void }[] = [];
+  const plan: Api["plan"] = (_id, wish) =>
+    new Promise<Plan>((done) => {
+      const answer = () => done(fakePlan({ bytes: 5e9, layers: 37, contextMax: 40960 }, wish, true));
+      asked.push({ wish, answer });
+    });
+  return { asked, plan };
+}
+
+test("while the slider moves one plan is asked for at a time, and the last position is planned", async () => {
+  const { asked, plan } = slowPlanner();
+  const panel = new LoadPanel(await startApp({}, () => ({ plan })));
+  panel.choose("m1");
+  asked.shift()?.answer();
+  await settled();
+  for (let layers = 1; layers <= 20; layers++) {
+    panel.move(layers);
+  }
+  await settled();
+  expect(asked).toHaveLength(1);
+  asked.shift()?.answer();
+  await settled();
+  expect(asked.map(({ wish }) => wish.gpuLayers)).toEqual([{ type: "fixed", layers: 20 }]);
+  asked.shift()?.answer();
+  await settled();
+  expect(panel.plan?.gpuLayers).toBe(20);
+  expect(asked).toHaveLength(0);
+});
+
+test("a plan for the model before is thrown away", async () => {
+  const { asked, plan } = slowPlanner();
+  const panel = new LoadPanel(await startApp({}, () => ({ plan })));
+  panel.choose("m1");
+  panel.choose("m2");
+  asked.shift()?.answer();
+  await settled();
+  expect(panel.plan).toBeNull();
+  asked.shift()?.answer();
+  await settled();
+  expect(panel.plan).not.toBeNull();
+});
+
+test("moving the slider moves no layers, letting it go does", async () => {
+  const setGpuLayers = vi.fn<Api["setGpuLayers"]>();
+  const app = await startApp({}, (api) => ({
+    setGpuLayers: setGpuLayers.mockImplementation(api.setGpuLayers),
+  }));
+  const panel = new LoadPanel(app);
+  panel.choose("m1");
+  await panel.settle({ type: "fixed", layers: 3 });
+  expect(setGpuLayers, "the model is not loaded").not.toHaveBeenCalled();
+  await panel.load();
+  panel.follow();
+  panel.move(7);
+  panel.move(8);
+  await settled();
+  expect(setGpuLayers).not.toHaveBeenCalled();
+  await panel.settle({ type: "fixed", layers: 8 });
+  expect(setGpuLayers.mock.calls).toEqual([[{ type: "fixed", layers: 8 }]]);
+  expect(app.model.loaded?.gpuLayers).toBe(8);
+});
+
+test("what does not fit comes back to where the layers are", async () => {
+  const app = await startApp();
+  const panel = new LoadPanel(app);
+  panel.choose("m2");
+  await panel.load();
+  panel.follow();
+  await panel.settle({ type: "fixed", layers: 80 });
+  panel.follow();
+  const { loaded } = app.model;
+  expect(loaded!.gpuLayers).toBeLessThan(80);
+  expect(panel.wish.gpuLayers).toEqual({ type: "fixed", layers: loaded!.gpuLayers });
+  expect(panel.plan).toBe(loaded!.plan);
+  expect(app.toasts.list[0]?.testId).toBe("recovery-notice");
+});
+
+test("of several wishes while layers move, the last one counts", async () => {
+  const finish: (() => void)[] = [];
+  const setGpuLayers = vi.fn<Api["setGpuLayers"]>();
+  const app = await startApp({}, (api) => ({
+    setGpuLayers: setGpuLayers.mockImplementation(async () => {
+      await new Promise<void>((done) => finish.push(done));
+      return api.modelState();
+    }),
+  }));
+  const wish = (layers: number) => app.model.setGpuLayers({ type: "fixed", layers });
+  void wish(1);
+  void wish(2);
+  void wish(3);
+  await until(() => finish.length === 1);
+  finish[0]?.();
+  await until(() => finish.length === 2);
+  finish[1]?.();
+  await until(() => !app.model.moving);
+  expect(setGpuLayers.mock.calls.map(([layers]) => layers)).toEqual([
+    { type: "fixed", layers: 1 },
+    { type: "fixed", layers: 3 },
+  ]);
+});
+
+test("the panel keeps the model that the user looks at while another is loaded", async () => {
+  const app = await startApp();
+  const panel = new LoadPanel(app);
+  panel.choose("m1");
+  await panel.load();
+  panel.follow();
+  panel.choose("m3");
+  panel.follow();
+  expect(panel.modelId).toBe("m3");
+  await app.model.load("m2", app.settings.load("m2"));
+  panel.follow();
+  expect(panel.modelId).toBe("m2");
+});
+
+test("a longer context needs loading again", async () => {
+  const app = await startApp();
+  const panel = new LoadPanel(app);
+  panel.choose("m1");
+  await panel.load();
+  panel.follow();
+  expect(panel.needsReload).toBe(false);
+  panel.change({ context: 16384 });
+  expect(panel.needsReload).toBe(true);
+  await panel.load();
+  expect(panel.needsReload).toBe(false);
+  expect(app.model.loaded?.plan.context).toBe(16384);
+});

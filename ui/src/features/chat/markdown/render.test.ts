@@ -1,0 +1,75 @@
+// @vitest-environment jsdom -- happy-dom is too simple a browser to clean markup in.
+
+import { describe, expect, test } from "vitest";
+import { lex, toHtml } from "./render";
+
+function html(text: string): string {
+  return lex(text).map(toHtml).join("");
+}
+
+function page(text: string): HTMLElement {
+  const element = document.createElement("div");
+  element.innerHTML = html(text);
+  return element;
+}
+
+describe("what a model writes cannot do anything", () => {
+  const attacks = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<svg onload=alert(1)></svg>",
+    "<iframe src='https://example.org'></iframe>",
+    "<a href='javascript:alert(1)'>x</a>",
+    "[x](javascript:alert(1))",
+    "[x](JaVaScRiPt:alert(1))",
+    "[x](java\tscript:alert(1))",
+    "[x](data:text/html,<script>alert(1)</script>)",
+    "[x](vbscript:msgbox)",
+    "[x](file:///etc/passwd)",
+    "![x](https://example.org/track.png)",
+    "![x](data:image/png;base64,AAAA)",
+    '![" onerror="alert(1)](https://example.org/a.png)',
+    '[x](https://example.org "title\\" onclick=alert(1)")',
+    "<style>body { display: none }</style>",
+    "<form action='https://example.org'><input name=a></form>",
+    "<p style='position: fixed'>x</p>",
+    "<math><mtext><style><img src=x onerror=alert(1)></style></mtext></math>",
+    "text\n<div onclick=alert(1)>\n\nx\n\n</div>",
+    "```html\n<script>alert(1)</script>\n```",
+    "| a |\n|---|\n| <img src=x onerror=alert(1)> |",
+    "[x]: javascript:alert(1)\n\n[x]",
+  ];
+
+  test.each(attacks)("%s", (attack) => {
+    const found = page(attack);
+    const forbidden =
+      "script, style, img, svg, iframe, form, input, object, embed, link, meta, math, video, audio";
+    expect(found.querySelector(forbidden)).toBeNull();
+    for (const element of found.querySelectorAll("*")) {
+      for (const { name } of element.attributes) {
+        expect(["href", "title", "start", "align", "class"]).toContain(name);
+      }
+      const href = element.getAttribute("href");
+      expect(href === null || /^https?:\/\//.test(href), `${href}`).toBe(true);
+    }
+  });
+});
+
+test("markup shows what it should", () => {
+  expect(html("**bold** and `code`")).toBe("<p><strong>bold</strong> and <code>code</code></p>\n");
+  expect(page("[the paper](https://arxiv.org/abs/1)").querySelector("a")?.getAttribute("href")).toBe(
+    "https://arxiv.org/abs/1",
+  );
+  expect(page("3. three\n4. four").querySelector("ol")?.getAttribute("start")).toBe("3");
+  expect(page("| a |\n|--:|\n| 1 |").querySelector("td")?.getAttribute("align")).toBe("right");
+});
+
+test("tags in a text are shown, not swallowed", () => {
+  expect(page("Use <div> and <T> here").textContent).toContain("Use <div> and <T> here");
+});
+
+test("an image is a link that says what it is", () => {
+  const link = page("![a cat](https://example.org/cat.png)").querySelector("a");
+  expect(link?.getAttribute("href")).toBe("https://example.org/cat.png");
+  expect(link?.textContent).toContain("a cat");
+});

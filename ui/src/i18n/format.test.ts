@@ -1,0 +1,51 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import { ago, bytes, compact, duration, forecast, percent, speed } from "./format";
+import { setLanguage } from "./index.svelte";
+
+beforeEach(() => setLanguage("en"));
+
+test.each([
+  [0, "0 B"],
+  [999, "999 B"],
+  [714_000_000, "714 MB"],
+  [999_400_000, "999 MB"],
+  [999_600_000, "1.0 GB"],
+  [4_920_000_000, "4.9 GB"],
+  [38_200_000_000, "38.2 GB"],
+  [412_300_000_000, "412 GB"],
+  [1_500_000_000_000, "1.5 TB"],
+  [-1_200_000_000, "−1.2 GB"],
+])("%d bytes are %s", (value, text) => expect(bytes(value)).toBe(text));
+
+test.each([
+  [0.8, "0.8 s"],
+  [5, "5 s"],
+  [9.97, "10 s"],
+  [61, "1 min 1 s"],
+  [3600, "1 h"],
+  [7320, "2 h 2 min"],
+])("%d seconds are %s", (value, text) => expect(duration(value)).toBe(text));
+
+describe("speeds", () => {
+  test("have one digit where it says something", () => {
+    expect(speed(12.44)).toBe("12.4");
+    expect(speed(141.2)).toBe("141");
+    expect(forecast({ tgLow: 18.2, tgHigh: 22.4 })).toBe("18–22 tok/s");
+    expect(forecast({ tgLow: 0.58, tgHigh: 0.63 })).toBe("0.6 tok/s");
+  });
+});
+
+test("numbers are said as the language does", () => {
+  expect(percent(0.614)).toBe("61 %");
+  expect(compact(1_900_000)).toBe("1.9M");
+  setLanguage("ja");
+  expect(compact(1_900_000)).toBe("190万");
+  expect(duration(125)).toBe("2分 5秒");
+  expect(forecast({ tgLow: 18.2, tgHigh: 22.4 })).toBe("18–22トークン/秒");
+});
+
+test("times are told from now", () => {
+  const now = Date.UTC(2026, 2, 4);
+  expect(ago(now - 3 * 86400e3, now)).toBe("3 days ago");
+  expect(ago(now - 1000, now)).toBe("this minute");
+});

@@ -1,0 +1,82 @@
+import { beforeEach, expect, test } from "vitest";
+import { wireError, type ErrorCode, type Plan } from "../ipc";
+import { en } from "./en";
+import { setLanguage } from "./index.svelte";
+import { errorSentence, gpuReasonSentence, reasonSentence, recoverySentence } from "./sentences";
+
+beforeEach(() => setLanguage("en"));
+
+/** Every code, so that a new one does not compile without being here. */
+const CODES: Record<ErrorCode, true> = {
+  fileMissing: true,
+  fileInvalid: true,
+  fileTruncated: true,
+  fileAccess: true,
+  modelUnsupported: true,
+  ramFull: true,
+  vramFull: true,
+  diskFull: true,
+  contextFull: true,
+  noModelLoaded: true,
+  busy: true,
+  cancelled: true,
+  offline: true,
+  needsToken: true,
+  needsTerms: true,
+  notFound: true,
+  rateLimited: true,
+  checksumMismatch: true,
+  hubAnswer: true,
+  badArgument: true,
+  storage: true,
+  internal: true,
+};
+
+const codes = Object.keys(CODES) as ErrorCode[];
+
+test.each(codes)("%s has a sentence in both languages, with and without numbers", (code) => {
+  for (const language of ["en", "ja"] as const) {
+    setLanguage(language);
+    for (const more of [{}, { needed: 38.2e9, available: 21.4e9, subject: "a.gguf", retryAfter: 60 }]) {
+      const sentence = errorSentence(wireError(code, "details", more));
+      expect(sentence.length).toBeGreaterThan(4);
+      expect(sentence).not.toMatch(/[{}]|undefined|null/);
+      expect(sentence).not.toContain(code);
+    }
+  }
+});
+
+test("numbers are said where they are known", () => {
+  const full = wireError("ramFull", "", { needed: 38.2e9, available: 21.4e9 });
+  expect(errorSentence(full)).toContain("Needs 38.2 GB of RAM, 21.4 GB is free");
+  expect(errorSentence(wireError("contextFull", "", { needed: 9000, available: 8192 }))).toContain(
+    "9,000 tokens",
+  );
+  expect(errorSentence(wireError("rateLimited", "", { retryAfter: 90 }))).toContain("in 1 min 30 s");
+});
+
+test("a code that this window does not know is told in the program's words", () => {
+  const unknown = wireError("fromTheFuture" as ErrorCode, "the flux is low");
+  expect(errorSentence(unknown)).toBe("the flux is low");
+});
+
+test("plans are explained with their numbers", () => {
+  const plan = { gpuLayers: 28, layers: 33, maxGpuLayers: 23, context: 8192, contextMax: 32768 } as Plan;
+  const reason = { code: "beyondAccelerator", text: "english", needed: 9e9, available: 7.4e9 };
+  expect(reasonSentence(reason, plan)).toBe(
+    "28 layers need 9.0 GB of video memory, 7.4 GB is free. At most 23 layers fit.",
+  );
+  expect(reasonSentence({ ...reason, code: "unknown" }, plan)).toBe("english");
+});
+
+test("recoveries and missing GPUs are told as the design says", () => {
+  const notice = { cause: "vramFull", layersMoved: 4, gpuLayers: 8, layers: 33, duringAnswer: true };
+  expect(recoverySentence(notice)).toBe("VRAM ran out: 4 layers moved to RAM, the answer went on.");
+  expect(recoverySentence({ ...notice, layersMoved: 1, duringAnswer: false })).toBe(
+    "VRAM ran out: 1 layer moved to RAM.",
+  );
+  expect(recoverySentence({ ...notice, cause: "other" })).toBe("4 layers moved to RAM.");
+  expect(gpuReasonSentence({ type: "noDriver" })).toBe(en.plan.gpu_noDriver);
+  setLanguage("ja");
+  expect(recoverySentence(notice)).toBe("VRAMが不足したため4層をRAMに移し、回答を続けました。");
+});
