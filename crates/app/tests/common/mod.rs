@@ -12,9 +12,20 @@ pub type Events = Arc<Mutex<Vec<AppEvent>>>;
 
 /// Opens the app in `folder`, with its models in `folder/models`.
 pub fn open(folder: &Path, change: impl FnOnce(&mut AppConfig)) -> (Arc<App>, Events) {
+    let (mut config, events) = config(folder);
+    change(&mut config);
+    (App::open(config).unwrap(), events)
+}
+
+/// The same for a program that leaves downloads as they are.
+pub fn own(folder: &Path) -> Arc<App> {
+    App::own(config(folder).0).unwrap()
+}
+
+fn config(folder: &Path) -> (AppConfig, Events) {
     let events: Events = Arc::default();
     let seen = events.clone();
-    let mut config = AppConfig {
+    let config = AppConfig {
         data_dir: folder.join("data"),
         models_dir: folder.join("models"),
         endpoint: Some("http://127.0.0.1:9".into()),
@@ -26,8 +37,7 @@ pub fn open(folder: &Path, change: impl FnOnce(&mut AppConfig)) -> (Arc<App>, Ev
         events: Arc::new(move |event| seen.lock().unwrap().push(event)),
         runtime: tokio::runtime::Handle::current(),
     };
-    change(&mut config);
-    (App::open(config).unwrap(), events)
+    (config, events)
 }
 
 /// Writes a tiny model to `models/NAME.gguf`.
