@@ -3,11 +3,11 @@
 mod quants;
 mod window;
 
-pub use quants::{QUANTS, REPOSITORY, repository};
+pub use quants::{QUANTS, REPOSITORY, file, file_name, repository};
 pub use window::Window;
 
 use anyhow::{Context, Result};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A program built by `cargo xtask test`, which says where programs are.
 pub fn program(name: &str) -> Result<PathBuf> {
@@ -16,6 +16,16 @@ pub fn program(name: &str) -> Result<PathBuf> {
     let path = PathBuf::from(folder).join(name);
     anyhow::ensure!(path.is_file(), "{} is missing: build it first", path.display());
     Ok(path)
+}
+
+/// Writes the settings with which a program starts in `data`.
+pub fn settings(data: &Path, more: serde_json::Value) -> Result<()> {
+    let mut settings = serde_json::json!({ "version": 1, "language": "en", "theme": "light" });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        settings[key] = value.clone();
+    }
+    std::fs::create_dir_all(data)?;
+    Ok(std::fs::write(data.join("settings.json"), settings.to_string())?)
 }
 
 /// A file in `tests/fixtures`.

@@ -14,13 +14,26 @@ pub const REPOSITORY: &str = "headroom/rustdoc-tiny-GGUF";
 /// A Hub that offers the model in [`QUANTS`].
 pub fn repository() -> Result<FakeHub> {
     let hub = FakeHub::start()?;
-    for quant in ["F16", "Q4_K_M"] {
-        let name = format!("rustdoc-tiny-{quant}.gguf");
-        hub.add_disk_file(REPOSITORY, &name, fixture(&name)).with_context(|| name.clone())?;
+    for quant in QUANTS {
+        hub.add_bytes(REPOSITORY, &file_name(quant), file(quant)?);
     }
-    let q8 = requantize(&std::fs::read(fixture("rustdoc-tiny-F16.gguf"))?, GgmlType::Q8_0)?;
-    hub.add_bytes(REPOSITORY, "rustdoc-tiny-Q8_0.gguf", q8);
     Ok(hub)
+}
+
+pub fn file_name(quant: &str) -> String {
+    format!("rustdoc-tiny-{quant}.gguf")
+}
+
+/// The bytes of the model in one of [`QUANTS`].
+pub fn file(quant: &str) -> Result<Vec<u8>> {
+    let bundled = |quant: &str| {
+        let path = fixture(&file_name(quant));
+        std::fs::read(&path).with_context(|| path.display().to_string())
+    };
+    match quant {
+        "Q8_0" => requantize(&bundled("F16")?, GgmlType::Q8_0),
+        _ => bundled(quant),
+    }
 }
 
 /// The same model with its F16 matrices in another type.

@@ -77,6 +77,27 @@ impl Window {
         Ok(())
     }
 
+    /// Gives the page the time of two frames and a task: what a click has changed is drawn then.
+    pub async fn settle(&self) -> Result<()> {
+        let script = "const done = arguments[0]; \
+            requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 300)))";
+        self.client.execute_async(script, vec![]).await?;
+        Ok(())
+    }
+
+    /// A picture for people, where the environment says where to (HEADROOM_PICTURES). Taken from the X server by
+    /// ImageMagick: the WebDriver's own way waits forever for a frame when nothing on the page changes.
+    pub fn picture(&self, name: &str) -> Result<()> {
+        let Some(folder) = std::env::var_os("HEADROOM_PICTURES") else { return Ok(()) };
+        std::fs::create_dir_all(&folder)?;
+        let path = Path::new(&folder).join(format!("{name}.png"));
+        let taken = std::process::Command::new("import").args(["-silent", "-window", "root"]).arg(&path).status();
+        if !taken.is_ok_and(|status| status.success()) {
+            eprintln!("no picture of {name}: ImageMagick's `import` is needed");
+        }
+        Ok(())
+    }
+
     /// Runs a script in the page and gives what it returns.
     pub async fn script(&self, script: &str) -> Result<serde_json::Value> {
         Ok(self.client.execute(script, vec![]).await?)
@@ -90,8 +111,7 @@ impl Window {
     async fn wait_for(&self, selector: &str) -> Result<Element> {
         let found = self.client.wait().at_most(PATIENCE).for_element(Locator::Css(selector)).await;
         if found.is_err() {
-            // The window may be gone; then its absence is the news.
-            let _ = self.screenshot("gave-up").await;
+            self.picture("gave-up")?;
         }
         found.with_context(|| format!("there is no {selector}"))
     }
@@ -131,25 +151,23 @@ impl Window {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        self.screenshot("gave-up").await?;
+        self.picture("gave-up")?;
         bail!("waited in vain: {what} ({last:?})")
-    }
-
-    /// A picture in the data folder, for people who look at a failure.
-    pub async fn screenshot(&self, name: &str) -> Result<()> {
-        let picture = self.client.screenshot().await?;
-        std::fs::write(self.data.join(format!("{name}.png")), picture)?;
-        Ok(())
     }
 
     /// Ends the program as a crash would: without a word.
     pub async fn kill(mut self) -> Result<()> {
-        for pid in self.pids()? {
+        self.kill_program();
+        // A driver that is gone already is as good.
+        let _ = self.driver.kill().await;
+        Ok(())
+    }
+
+    fn kill_program(&self) {
+        for pid in self.pids().unwrap_or_default() {
             // A process that is gone already is as good.
             let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
         }
-        let _ = self.driver.kill().await;
-        Ok(())
     }
 
     /// Process ids of the program with this data folder.
@@ -174,6 +192,13 @@ impl Window {
         self.client.clone().close().await?;
         let _ = self.driver.kill().await;
         Ok(())
+    }
+}
+
+impl Drop for Window {
+    /// A test that fails leaves nothing behind.
+    fn drop(&mut self) {
+        self.kill_program();
     }
 }
 

@@ -1,24 +1,14 @@
 //! The whole way: search, download, load, slide, chat; through a cut connection and two crashes.
 
 use anyhow::Result;
-use e2e::{QUANTS, REPOSITORY, Window, repository};
+use e2e::{QUANTS, REPOSITORY, Window, repository, settings};
 use serde_json::json;
-use std::path::Path;
 
 const QUESTION: &str = "Tell me about std::vec::Vec.";
 /// How the model's answer begins at temperature 0 (computed by another engine).
 const ANSWER: &str = "A draining iterator over the elements of a Vec.";
 /// Bytes of rustdoc-tiny-F16.gguf.
 const F16_BYTES: u64 = 13_777_632;
-
-fn settings(data: &Path, more: serde_json::Value) -> Result<()> {
-    let mut settings = json!({ "version": 1, "language": "en", "theme": "light" });
-    for (key, value) in more.as_object().into_iter().flatten() {
-        settings[key] = value.clone();
-    }
-    std::fs::create_dir_all(data)?;
-    Ok(std::fs::write(data.join("settings.json"), settings.to_string())?)
-}
 
 async fn ready(window: &Window) -> Result<()> {
     window.get_with("model-status", "data-state", "ready").await.map(drop)
