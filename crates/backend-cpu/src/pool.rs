@@ -193,7 +193,10 @@ mod tests {
         let error = pool.run(20, &|_, chunk| assert!(chunk != 13, "unlucky")).unwrap_err();
         assert!(error.0.contains("unlucky"), "{error:?}");
         let sum = AtomicUsize::new(0);
-        pool.run(20, &|_, chunk| drop(sum.fetch_add(chunk, Ordering::Relaxed))).unwrap();
+        pool.run(20, &|_, chunk| {
+            sum.fetch_add(chunk, Ordering::Relaxed);
+        })
+        .unwrap();
         assert_eq!(sum.into_inner(), 190);
     }
 
@@ -205,7 +208,10 @@ mod tests {
             if round % 500 == 0 {
                 thread::sleep(Duration::from_millis(2));
             }
-            pool.run(3, &|_, _| drop(sum.fetch_add(1, Ordering::Relaxed))).unwrap();
+            pool.run(3, &|_, _| {
+                sum.fetch_add(1, Ordering::Relaxed);
+            })
+            .unwrap();
         }
         assert_eq!(sum.into_inner(), 6000);
     }

@@ -2,50 +2,62 @@
 
 use crate::buffers::Span;
 use crate::cpu::Machine;
-use crate::simd::ActivationRow;
+use crate::simd::packed::{Form, NARROW, NarrowBlock, Row, WIDE, WideBlock};
 use backend::BackendError;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
+/// Rows in either form; what an operation does not need keeps the values of an earlier one.
 #[derive(Default)]
 pub(crate) struct Activations {
+    wide: Vec<WideBlock>,
+    narrow: Vec<NarrowBlock>,
     cols: usize,
-    q: Vec<i8>,
-    scales: Vec<f32>,
-    sums: Vec<f32>,
 }
 
 impl Activations {
-    /// Rounds `n` rows of `cols` values (a multiple of 32).
+    /// Rounds `n` rows of `cols` values, a multiple of the form's block.
     pub fn fill(
         &mut self,
         machine: &Machine,
         op: &'static str,
+        form: Form,
         input: Span,
         n: usize,
         cols: usize,
     ) -> Result<(), BackendError> {
         self.cols = cols;
-        self.q.resize(n * cols, 0);
-        self.scales.resize(n * cols / 32, 0.0);
-        self.sums.resize(n * cols / 16, 0.0);
-        let rows = self.q.chunks_exact_mut(cols).zip(self.scales.chunks_exact_mut(cols / 32));
-        let rows = rows.zip(self.sums.chunks_exact_mut(cols / 16));
-        // Locks hand each row to the one chunk that writes it.
-        let rows: Vec<_> = rows.map(|((q, scales), sums)| Mutex::new((q, scales, sums))).collect();
-        machine.run(op, n, &|_, row| {
-            let mut parts = rows[row].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let (q, scales, sums) = &mut *parts;
-            // SAFETY: the input is only read during this operation.
-            machine.simd.quantize(unsafe { input.read(row * cols, cols) }, q, scales, sums);
-        })
-    }
-
-    pub fn row(&self, index: usize) -> ActivationRow<'_> {
-        let cols = self.cols;
-        ActivationRow {
-            q: &self.q[index * cols..][..cols],
-            scales: &self.scales[index * cols / 32..][..cols / 32],
-            sums: &self.sums[index * cols / 16..][..cols / 16],
+        // SAFETY: the input is only read during this operation.
+        let row = |row: usize| unsafe { input.read(row * cols, cols) };
+        match form {
+            Form::Wide => {
+                self.wide.resize(n * cols / WIDE, WideBlock::default());
+                let rows = self.wide.chunks_exact_mut(cols / WIDE);
+                each(machine, op, rows, &|index, out| machine.simd.quantize_wide(row(index), out))
+            }
+            Form::Narrow => {
+                self.narrow.resize(n * cols / NARROW, NarrowBlock::default());
+                let rows = self.narrow.chunks_exact_mut(cols / NARROW);
+                each(machine, op, rows, &|index, out| machine.simd.quantize_narrow(row(index), out))
+            }
         }
     }
+
+    pub fn row(&self, form: Form, index: usize) -> Row<'_> {
+        match form {
+            Form::Wide => Row::Wide(&self.wide[index * self.cols / WIDE..][..self.cols / WIDE]),
+            Form::Narrow => Row::Narrow(&self.narrow[index * self.cols / NARROW..][..self.cols / NARROW]),
+        }
+    }
+}
+
+/// Calls `fill` for every row, on all threads.
+fn each<'a, B: Send + 'a>(
+    machine: &Machine,
+    op: &'static str,
+    rows: impl Iterator<Item = &'a mut [B]>,
+    fill: &(dyn Fn(usize, &mut [B]) + Sync),
+) -> Result<(), BackendError> {
+    // Locks hand each row to the one chunk that writes it.
+    let rows: Vec<Mutex<&mut [B]>> = rows.map(Mutex::new).collect();
+    machine.run(op, rows.len(), &|_, row| fill(row, &mut rows[row].lock().unwrap_or_else(PoisonError::into_inner)))
 }

@@ -1,13 +1,10 @@
 //! Mixtures of experts: routing, products grouped by expert, the weighted sum.
 
-use super::matmul::{RowProduct, use_integers};
+use super::matmul::{CHUNK_ROWS, Operand, Rows, finish, run};
 use super::{invalid, product};
 use crate::buffers::Buffers;
 use crate::cpu::Machine;
 use backend::{BackendError, Gating, Router, View, Weight};
-use std::sync::Mutex;
-
-const CHUNK_ROWS: usize = 32;
 
 pub(crate) struct Shape {
     pub n: usize,
@@ -54,21 +51,20 @@ pub(crate) fn expert_matmul(
         let id = unsafe { ids.read(slot, 1) }[0].to_bits() as usize;
         of_expert.get_mut(id).ok_or_else(|| invalid(OP, format!("there is no expert {id}")))?.push(slot);
     }
+    let expert_bytes = bytes.len() / shape.experts.max(1);
+    let rows_of = |expert: usize| Rows::new(machine, weight, &bytes[expert * expert_bytes..][..expert_bytes]);
     let mut activations = machine.scratch.activations();
-    if use_integers(machine, weight.ty, weight.cols) {
-        activations.fill(machine, OP, input, inputs, weight.cols)?;
+    if let Some(form) = rows_of(0).form {
+        activations.fill(machine, OP, form, input, inputs, weight.cols)?;
     }
     let activations = &*activations;
-    let expert_bytes = bytes.len() / shape.experts.max(1);
     let chunks: Vec<(usize, usize)> = (0..shape.experts)
         .filter(|expert| !of_expert[*expert].is_empty())
         .flat_map(|expert| (0..weight.rows).step_by(CHUNK_ROWS).map(move |row| (expert, row)))
         .collect();
-    let failure = Mutex::new(None);
-    machine.run(OP, chunks.len(), &|worker, chunk| {
+    run(machine, OP, chunks.len(), &|worker, chunk| {
         let (expert, first) = chunks[chunk];
         let range = first..weight.rows.min(first + CHUNK_ROWS);
-        let rows = RowProduct { weight, bytes: &bytes[expert * expert_bytes..][..expert_bytes] };
         let slots = &of_expert[expert];
         let tokens: Vec<usize> =
             slots.iter().map(|slot| if shape.input_per_slot { *slot } else { slot / shape.used }).collect();
@@ -77,19 +73,13 @@ pub(crate) fn expert_matmul(
             let scale = scales.map_or(1.0, |scales| scales.read(expert, 1)[0]);
             (scale, bias.map(|bias| bias.read(expert * weight.rows, weight.rows)))
         };
-        let write = |index: usize, row: usize, value: f32| {
-            let value = value * scale + bias.map_or(0.0, |bias| bias[row]);
+        let operand = Operand { input, activations, tokens: &tokens };
+        rows_of(expert).compute(machine, worker, range, &operand, &mut |index, row, values| {
             // SAFETY: a slot has one expert, and this chunk alone has these rows of it.
-            unsafe { out.write(slots[index] * weight.rows + row, 1)[0] = value };
-        };
-        if let Err(error) = rows.compute(machine, worker, range, &tokens, activations, input, &write) {
-            *failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
-        }
-    })?;
-    match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
+            let out = unsafe { out.write(slots[index] * weight.rows + row, values.len()) };
+            finish(out, values, scale, bias.map(|bias| &bias[row..row + values.len()]));
+        })
+    })
 }
 
 pub(crate) fn route(

@@ -1,23 +1,27 @@
-//! Matrix products. Rows of weights are unpacked once (to integers, or to f32) and meet every row of activations.
+//! Matrix products: one token's rows at the speed of memory, a prompt's in panels that are unpacked once.
 
-use super::{invalid, product, rows};
+use super::activations::Activations;
+use super::{invalid, product};
 use crate::buffers::{Buffers, Span};
 use crate::cpu::{Machine, Precision};
-use crate::simd::{ROWS, TOKENS};
+use crate::simd::packed::{self, Form, PANEL_ROWS, ROWS, Row};
 use backend::{BackendError, Linear, View, Weight};
 use quant::GgmlType;
-use std::sync::Mutex;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 const OP: &str = "MatMul";
-/// Rows of weights in a chunk of work: enough to be worth taking, few enough to share out evenly.
-const CHUNK_ROWS: usize = 16;
+/// Rows of weights in a chunk of work: two panels, which share a tile of activations in the second-level cache.
+pub(crate) const CHUNK_ROWS: usize = PANELS * PANEL_ROWS;
+pub(crate) const PANELS: usize = 2;
+/// Activations from which on unpacking a panel pays. Both ways give the same bits.
+const PANEL_TOKENS: usize = 4;
+/// Activations that meet a panel before the next panel does.
+const TILE: usize = 8;
 
 /// One product with everything looked up.
 struct Task<'a> {
-    weight: Weight,
-    bytes: &'a [u8],
-    row_bytes: usize,
-    integers: bool,
+    rows: Rows<'a>,
     bias: Option<Span>,
     scale: f32,
     out: Span,
@@ -43,115 +47,179 @@ pub(crate) fn matmul(
         if weight.cols != cols {
             return Err(invalid(OP, format!("weights of {} and {cols} columns read the same input", weight.cols)));
         }
-        let bytes = buffers.weight(OP, &weight, 1)?;
+        let rows = Rows::new(machine, weight, buffers.weight(OP, &weight, 1)?);
         let out = buffers.span_mut(OP, linear.out, product(OP, &[n, weight.rows])?)?;
         if out.overlaps(input) {
             return Err(invalid(OP, "the result overlaps the input"));
         }
         let bias = linear.bias.map(|bias| buffers.span(OP, bias, weight.rows)).transpose()?;
-        let row_bytes = bytes.len() / weight.rows.max(1);
-        let integers = use_integers(machine, weight.ty, cols);
         chunks.extend((0..weight.rows).step_by(CHUNK_ROWS).map(|row| (tasks.len(), row)));
-        tasks.push(Task { weight, bytes, row_bytes, integers, bias, scale: linear.scale, out });
+        tasks.push(Task { rows, bias, scale: linear.scale, out });
     }
     let mut activations = machine.scratch.activations();
-    if tasks.iter().any(|task| task.integers) {
-        activations.fill(machine, OP, input, n, cols)?;
+    for form in [Form::Wide, Form::Narrow] {
+        if tasks.iter().any(|task| task.rows.form == Some(form)) {
+            activations.fill(machine, OP, form, input, n, cols)?;
+        }
     }
-    let activations = &*activations;
-    let failure = Mutex::new(None);
-    machine.run(OP, chunks.len(), &|worker, chunk| {
+    let tokens: Vec<usize> = (0..n).collect();
+    let operand = Operand { input, activations: &activations, tokens: &tokens };
+    run(machine, OP, chunks.len(), &|worker, chunk| {
         let (task, first) = chunks[chunk];
         let task = &tasks[task];
-        let last = task.weight.rows.min(first + CHUNK_ROWS);
-        let result = if task.integers {
-            integer_rows(machine, worker, task, first..last, &|t| activations.row(t), n)
-        } else {
-            float_rows(machine, worker, task, first..last, input, n)
-        };
-        if let Err(error) = result {
-            *failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
-        }
-    })?;
-    match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-        Some(error) => Err(error),
-        None => Ok(()),
+        let count = task.rows.weight.rows;
+        let range = first..count.min(first + CHUNK_ROWS);
+        task.rows.compute(machine, worker, range, &operand, &mut |token, row, values| {
+            // SAFETY: this chunk alone writes these rows of the result; biases are not written during the operation.
+            let (out, bias) = unsafe {
+                let out = task.out.write(token * count + row, values.len());
+                (out, task.bias.map(|bias| bias.read(row, values.len())))
+            };
+            finish(out, values, task.scale, bias);
+        })
+    })
+}
+
+/// `out = values * scale + bias`
+pub(crate) fn finish(out: &mut [f32], values: &[f32], scale: f32, bias: Option<&[f32]>) {
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = value * scale;
+    }
+    if let Some(bias) = bias {
+        out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
     }
 }
 
-/// Whether a weight of this type is multiplied with 8-bit activations.
-pub(crate) fn use_integers(machine: &Machine, ty: GgmlType, cols: usize) -> bool {
-    machine.precision == Precision::Fast && cols % 32 == 0 && rows::form(ty).is_some()
-}
-
-fn finish(task: &Task<'_>, row: usize, value: f32) -> f32 {
-    // SAFETY: biases are not written during the operation.
-    value * task.scale + task.bias.map_or(0.0, |bias| unsafe { bias.read(row, 1) }[0])
-}
-
-fn integer_rows<'a>(
+/// Runs chunks that may fail; one of the failures is the operation's.
+pub(crate) fn run(
     machine: &Machine,
-    worker: usize,
-    task: &Task<'_>,
-    range: std::ops::Range<usize>,
-    activation: &dyn Fn(usize) -> crate::simd::ActivationRow<'a>,
-    n: usize,
+    op: &'static str,
+    chunks: usize,
+    chunk: &(dyn Fn(usize, usize) -> Result<(), BackendError> + Sync),
 ) -> Result<(), BackendError> {
-    let form = rows::form(task.weight.ty).ok_or_else(|| invalid(OP, "no integer form"))?;
-    let mut scratch = machine.scratch.worker(worker);
-    let count = task.weight.rows;
-    for first in range.clone().step_by(ROWS) {
-        let present = ROWS.min(range.end - first);
-        let bytes = &task.bytes[first * task.row_bytes..][..present * task.row_bytes];
-        scratch.rows.fill(OP, task.weight.ty, bytes, task.weight.cols)?;
-        let weights = scratch.rows.rows();
-        for token in (0..n).step_by(TOKENS) {
-            let mut out = [[0f32; ROWS]; TOKENS];
-            let tokens = TOKENS.min(n - token);
-            if tokens == TOKENS {
-                machine.simd.dot_rows(form, &weights, &[activation(token), activation(token + 1)], &mut out);
-            } else {
-                machine.simd.dot_rows(form, &weights, &[activation(token)], &mut out[..1]);
+    let failure = Mutex::new(None);
+    machine.run(op, chunks, &|worker, index| {
+        if let Err(error) = chunk(worker, index) {
+            *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
+    })?;
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+/// What weights are multiplied with: rows `tokens` of an input, as they are and rounded.
+pub(crate) struct Operand<'a> {
+    pub input: Span,
+    /// Filled in the forms of the weights that have one.
+    pub activations: &'a Activations,
+    pub tokens: &'a [usize],
+}
+
+/// A matrix of weights.
+pub(crate) struct Rows<'a> {
+    pub weight: Weight,
+    bytes: &'a [u8],
+    row_bytes: usize,
+    /// How they are multiplied in integers, if they are.
+    pub form: Option<Form>,
+}
+
+/// Takes results: index of the token, first row, values of rows from there on.
+type Write<'a> = &'a mut dyn FnMut(usize, usize, &[f32]);
+
+impl<'a> Rows<'a> {
+    pub fn new(machine: &Machine, weight: Weight, bytes: &'a [u8]) -> Rows<'a> {
+        let row_bytes = bytes.len() / weight.rows.max(1);
+        let form = packed::form(weight.ty).filter(|_| machine.precision == Precision::Fast);
+        Rows { weight, bytes, row_bytes, form }
+    }
+
+    /// Rows `range` times the operand.
+    pub fn compute(
+        &self,
+        machine: &Machine,
+        worker: usize,
+        range: Range<usize>,
+        operand: &Operand<'_>,
+        write: Write<'_>,
+    ) -> Result<(), BackendError> {
+        match self.form {
+            None => return self.floats(machine, worker, range, operand, write),
+            Some(form) if operand.tokens.len() < PANEL_TOKENS => self.alone(machine, form, range, operand, write),
+            Some(form) => self.panels(machine, worker, form, range, operand, write),
+        }
+        Ok(())
+    }
+
+    fn packed(&self, first: usize, count: usize) -> &[u8] {
+        &self.bytes[first * self.row_bytes..][..count * self.row_bytes]
+    }
+
+    fn alone(&self, machine: &Machine, form: Form, range: Range<usize>, operand: &Operand<'_>, write: Write<'_>) {
+        for first in range.clone().step_by(ROWS) {
+            let count = ROWS.min(range.end - first);
+            for (index, token) in operand.tokens.iter().enumerate() {
+                let mut out = [0f32; ROWS];
+                let activation = operand.activations.row(form, *token);
+                machine.simd.dot_rows(self.weight.ty, self.packed(first, count), count, activation, &mut out);
+                write(index, first, &out[..count]);
             }
-            for (t, values) in out.iter().enumerate().take(tokens) {
-                // SAFETY: this chunk alone writes these rows of the result.
-                let out = unsafe { task.out.write((token + t) * count + first, present) };
-                for (r, (out, value)) in out.iter_mut().zip(values).enumerate() {
-                    *out = finish(task, first + r, *value);
+        }
+    }
+
+    fn panels(
+        &self,
+        machine: &Machine,
+        worker: usize,
+        form: Form,
+        range: Range<usize>,
+        operand: &Operand<'_>,
+        write: Write<'_>,
+    ) {
+        let mut scratch = machine.scratch.worker(worker);
+        let parts: Vec<(usize, usize)> =
+            range.clone().step_by(PANEL_ROWS).map(|first| (first, PANEL_ROWS.min(range.end - first))).collect();
+        for ((first, count), panel) in parts.iter().zip(&mut scratch.panels) {
+            machine.simd.fill_panel(self.weight.ty, self.packed(*first, *count), *count, panel);
+        }
+        for (tile, tokens) in operand.tokens.chunks(TILE).enumerate() {
+            // Missing rows are the first one again, and are not asked for.
+            let rows: [Row<'_>; TILE] =
+                std::array::from_fn(|t| operand.activations.row(form, tokens[if t < tokens.len() { t } else { 0 }]));
+            for ((first, count), panel) in parts.iter().zip(&scratch.panels) {
+                let mut out = [[0f32; PANEL_ROWS]; TILE];
+                machine.simd.dot_panel(panel, &rows[..tokens.len()], &mut out[..tokens.len()]);
+                for (t, out) in out.iter().enumerate().take(tokens.len()) {
+                    write(tile * TILE + t, *first, &out[..*count]);
                 }
             }
         }
     }
-    Ok(())
-}
 
-fn float_rows(
-    machine: &Machine,
-    worker: usize,
-    task: &Task<'_>,
-    range: std::ops::Range<usize>,
-    input: Span,
-    n: usize,
-) -> Result<(), BackendError> {
-    let mut scratch = machine.scratch.worker(worker);
-    let (count, cols) = (task.weight.rows, task.weight.cols);
-    scratch.floats.resize(cols, 0.0);
-    for row in range {
-        let bytes = &task.bytes[row * task.row_bytes..][..task.row_bytes];
-        let weights = floats(machine, task.weight.ty, bytes, &mut scratch.floats)?;
-        for token in 0..n {
-            // SAFETY: the input is not written; this chunk alone writes this row of the result.
-            unsafe {
-                let value = machine.simd.dot(weights, input.read(token * cols, cols));
-                task.out.write(token * count + row, 1)[0] = finish(task, row, value);
+    fn floats(
+        &self,
+        machine: &Machine,
+        worker: usize,
+        range: Range<usize>,
+        operand: &Operand<'_>,
+        write: Write<'_>,
+    ) -> Result<(), BackendError> {
+        let cols = self.weight.cols;
+        let mut scratch = machine.scratch.worker(worker);
+        scratch.floats.resize(cols, 0.0);
+        for row in range {
+            let weights = floats(machine, self.weight.ty, self.packed(row, 1), &mut scratch.floats)?;
+            for (index, token) in operand.tokens.iter().enumerate() {
+                // SAFETY: the input is not written during the operation.
+                let input = unsafe { operand.input.read(token * cols, cols) };
+                write(index, row, &[machine.simd.dot(weights, input)]);
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// A row of weights as f32: itself if it is that, else dequantized into `scratch`.
-pub(crate) fn floats<'a>(
+fn floats<'a>(
     machine: &Machine,
     ty: GgmlType,
     bytes: &'a [u8],
@@ -169,65 +237,5 @@ pub(crate) fn floats<'a>(
             quant::dequantize_row(ty, bytes, scratch).map_err(|error| invalid(OP, error.to_string()))?;
             Ok(scratch)
         }
-    }
-}
-
-/// Products of single rows of activations with a range of rows of weights, for experts: `out[r]` for each activation.
-pub(crate) struct RowProduct<'a> {
-    pub weight: Weight,
-    pub bytes: &'a [u8],
-}
-
-impl RowProduct<'_> {
-    /// For every `(token, out)`: rows `range` of the weight times that token's activations.
-    pub fn compute(
-        &self,
-        machine: &Machine,
-        worker: usize,
-        range: std::ops::Range<usize>,
-        tokens: &[usize],
-        activations: &super::activations::Activations,
-        input: Span,
-        write: &dyn Fn(usize, usize, f32),
-    ) -> Result<(), BackendError> {
-        let cols = self.weight.cols;
-        let row_bytes = self.bytes.len() / self.weight.rows.max(1);
-        let mut scratch = machine.scratch.worker(worker);
-        if !use_integers(machine, self.weight.ty, cols) {
-            scratch.floats.resize(cols, 0.0);
-            for row in range {
-                let bytes = &self.bytes[row * row_bytes..][..row_bytes];
-                let weights = floats(machine, self.weight.ty, bytes, &mut scratch.floats)?;
-                for (index, token) in tokens.iter().enumerate() {
-                    // SAFETY: the input is not written during the operation.
-                    write(index, row, machine.simd.dot(weights, unsafe { input.read(token * cols, cols) }));
-                }
-            }
-            return Ok(());
-        }
-        let form = rows::form(self.weight.ty).ok_or_else(|| invalid(OP, "no integer form"))?;
-        for first in range.clone().step_by(ROWS) {
-            let present = ROWS.min(range.end - first);
-            let bytes = &self.bytes[first * row_bytes..][..present * row_bytes];
-            scratch.rows.fill(OP, self.weight.ty, bytes, cols)?;
-            let weights = scratch.rows.rows();
-            for (index, pair) in tokens.chunks(TOKENS).enumerate() {
-                let mut out = [[0f32; ROWS]; TOKENS];
-                match pair {
-                    [a, b] => {
-                        let acts = [activations.row(*a), activations.row(*b)];
-                        machine.simd.dot_rows(form, &weights, &acts, &mut out);
-                    }
-                    [a] => machine.simd.dot_rows(form, &weights, &[activations.row(*a)], &mut out[..1]),
-                    _ => {}
-                }
-                for (t, values) in out.iter().enumerate().take(pair.len()) {
-                    for (r, value) in values.iter().enumerate().take(present) {
-                        write(index * TOKENS + t, first + r, *value);
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -7,10 +7,10 @@ mod experts;
 mod matmul;
 mod norm;
 mod rope;
-mod rows;
 
 use crate::buffers::Buffers;
 use crate::cpu::Machine;
+use crate::simd::packed::Panel;
 use backend::{BackendError, Op};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -23,7 +23,7 @@ pub(crate) struct Scratch {
 /// What one worker needs.
 #[derive(Default)]
 pub(crate) struct Worker {
-    rows: rows::UnpackedRows,
+    panels: [Panel; matmul::PANELS],
     floats: Vec<f32>,
     more_floats: Vec<f32>,
 }

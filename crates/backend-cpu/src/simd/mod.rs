@@ -1,6 +1,7 @@
 //! Vector kernels: one algorithm over a small vector interface, instantiated for each instruction set and chosen at run
 //! time. The scalar twin of every kernel is in `scalar`; tests compare them.
 
+pub mod packed;
 mod portable;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
@@ -40,42 +41,6 @@ impl SimdLevel {
 #[derive(Clone, Copy, Debug)]
 pub struct Simd(SimdLevel);
 
-/// A row of weights as small integers with scales: value `j` is `q[j] * scales[j / 16] - mins[j / 16]`.
-#[derive(Clone, Copy)]
-pub struct WeightRow<'a> {
-    /// [cols], a multiple of 32
-    pub q: &'a [i8],
-    /// [cols / 16]
-    pub scales: &'a [f32],
-    /// [cols / 16], or empty where there are no offsets
-    pub mins: &'a [f32],
-}
-
-/// A row of activations rounded to 8 bits: value `j` is about `q[j] * scales[j / 32]`.
-#[derive(Clone, Copy)]
-pub struct ActivationRow<'a> {
-    /// [cols], -127..=127
-    pub q: &'a [i8],
-    /// [cols / 32]
-    pub scales: &'a [f32],
-    /// [cols / 16]: scale times the sum of 16 values
-    pub sums: &'a [f32],
-}
-
-/// Rows of weights that a kernel computes together.
-pub const ROWS: usize = 4;
-/// Rows of activations that a kernel computes together.
-pub const TOKENS: usize = 2;
-
-/// How a type's integers may be multiplied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RowForm {
-    /// Some `q` are negative.
-    pub signed: bool,
-    /// Two neighbouring groups of 16 always have the same scale.
-    pub groups_of_32: bool,
-}
-
 impl Simd {
     /// The best that this CPU has.
     pub fn best() -> Simd {
@@ -106,42 +71,6 @@ impl Simd {
 
     pub fn level(self) -> SimdLevel {
         self.0
-    }
-
-    /// Dot products of 4 rows of weights with 1 or 2 rows of activations: `out[t][r]`.
-    pub fn dot_rows(
-        self,
-        form: RowForm,
-        rows: &[WeightRow<'_>; ROWS],
-        acts: &[ActivationRow<'_>],
-        out: &mut [[f32; ROWS]],
-    ) {
-        check(rows, acts, out);
-        match self.0 {
-            SimdLevel::Scalar => scalar::dot_rows(rows, acts, out),
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `Simd` proves that the CPU has the instructions; the lengths were checked.
-            SimdLevel::Avx2 => unsafe { x86::dot_rows_avx2(form, rows, acts, out) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            SimdLevel::Avx512Vnni => unsafe { x86::dot_rows_avx512(form, rows, acts, out) },
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => scalar::dot_rows(rows, acts, out),
-        }
-        let _ = form;
-    }
-
-    /// Rounds a row of activations to 8 bits, 32 values to a scale.
-    pub fn quantize(self, x: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
-        assert!(x.len() % 32 == 0 && q.len() == x.len() && scales.len() == x.len() / 32 && sums.len() == x.len() / 16);
-        match self.0 {
-            SimdLevel::Scalar => portable::quantize(x, q, scales, sums),
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `Simd` proves that the CPU has the instructions (AVX-512 machines have AVX2).
-            _ => unsafe { x86::quantize_avx2(x, q, scales, sums) },
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => portable::quantize(x, q, scales, sums),
-        }
     }
 
     /// Sum of products.
@@ -206,18 +135,5 @@ impl Simd {
             #[cfg(not(target_arch = "x86_64"))]
             _ => portable::widen_f16(x, out),
         }
-    }
-}
-
-/// The kernels go through raw pointers: every length must be right.
-fn check(rows: &[WeightRow<'_>; ROWS], acts: &[ActivationRow<'_>], out: &[[f32; ROWS]]) {
-    let cols = rows[0].q.len();
-    assert!(cols % 32 == 0 && (1..=TOKENS).contains(&acts.len()) && out.len() == acts.len());
-    for row in rows {
-        assert!(row.q.len() == cols && row.scales.len() == cols / 16);
-        assert!(row.mins.is_empty() == rows[0].mins.is_empty() && (row.mins.is_empty() || row.mins.len() == cols / 16));
-    }
-    for act in acts {
-        assert!(act.q.len() == cols && act.scales.len() == cols / 32 && act.sums.len() == cols / 16);
     }
 }

@@ -27,30 +27,6 @@ pub fn exp(x: f32) -> f32 {
 }
 
 #[inline(always)]
-pub fn quantize(x: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
-    let blocks = x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(scales).zip(sums.chunks_exact_mut(2));
-    for (((x, q), scale), sums) in blocks {
-        let mut lanes = [0f32; 8];
-        for x in x.chunks_exact(8) {
-            for (lane, x) in lanes.iter_mut().zip(x) {
-                *lane = lane.max(x.abs());
-            }
-        }
-        let max = lanes.iter().copied().fold(0f32, f32::max);
-        *scale = max / 127.0;
-        // Beyond f32 nothing can be scaled: such a row has no meaning, but must not be read as garbage.
-        let inverse = if *scale > 0.0 && scale.is_finite() { 1.0 / *scale } else { 0.0 };
-        let mut total = [0i32; 2];
-        for (index, (x, q)) in x.iter().zip(q.iter_mut()).enumerate() {
-            *q = (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
-            total[index / 16] += i32::from(*q);
-        }
-        sums[0] = *scale * total[0] as f32;
-        sums[1] = *scale * total[1] as f32;
-    }
-}
-
-#[inline(always)]
 pub fn axpy(a: f32, x: &[f32], y: &mut [f32]) {
     for (y, x) in y.iter_mut().zip(x) {
         *y += a * x;

@@ -1,0 +1,169 @@
+use super::*;
+use proptest::prelude::*;
+use quant::unpack::Unpack;
+
+/// Every type that has a form.
+fn types() -> Vec<GgmlType> {
+    GgmlType::all().filter(|ty| form(*ty).is_some()).collect()
+}
+
+fn levels() -> Vec<Simd> {
+    [SimdLevel::Scalar, SimdLevel::Avx2, SimdLevel::Avx512Vnni].into_iter().filter_map(Simd::with).collect()
+}
+
+/// Numbers from a seed (SplitMix64).
+fn random(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut x = *seed;
+    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}
+
+/// Packed blocks of any bits: also those that no quantizer writes. Only scales are kept small enough to be numbers.
+fn packed(ty: GgmlType, rows: usize, cols: usize, seed: &mut u64) -> Vec<u8> {
+    fn tame<B: Unpack>(bytes: &mut [u8], seed: &mut u64) {
+        for bytes in bytes.chunks_exact_mut(size_of::<B>()) {
+            loop {
+                bytes.iter_mut().for_each(|byte| *byte = random(seed) as u8);
+                let mut unpacked = quant::unpack::Unpacked::new();
+                bytemuck::pod_read_unaligned::<B>(bytes).unpack(&mut unpacked);
+                let fine = |x: f32| x.is_finite() && x.abs() < 1e3;
+                if fine(unpacked.d) && (!B::HAS_MINS || fine(unpacked.dmin)) {
+                    break;
+                }
+            }
+        }
+    }
+    let mut bytes = vec![0u8; rows * ty.row_bytes(cols).unwrap()];
+    for_wide!(ty, B => tame::<B>(&mut bytes, seed), _ => for_narrow!(ty, B => tame::<B>(&mut bytes, seed), _ => ()));
+    bytes
+}
+
+enum Owned {
+    Wide(Vec<WideBlock>),
+    Narrow(Vec<NarrowBlock>),
+}
+
+fn activation(ty: GgmlType, simd: Simd, x: &[f32]) -> Owned {
+    match form(ty).unwrap() {
+        Form::Wide => {
+            let mut out = vec![WideBlock::default(); x.len() / WIDE];
+            simd.quantize_wide(x, &mut out);
+            Owned::Wide(out)
+        }
+        Form::Narrow => {
+            let mut out = vec![NarrowBlock::default(); x.len() / NARROW];
+            simd.quantize_narrow(x, &mut out);
+            Owned::Narrow(out)
+        }
+    }
+}
+
+impl Owned {
+    fn row(&self) -> Row<'_> {
+        match self {
+            Owned::Wide(row) => Row::Wide(row),
+            Owned::Narrow(row) => Row::Narrow(row),
+        }
+    }
+}
+
+fn values(count: usize, spread: f32, seed: &mut u64) -> Vec<f32> {
+    (0..count).map(|_| (random(seed) as i32 as f32 / i32::MAX as f32) * spread).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Rows alone and in panels, on every level: the same bits as the scalar twin.
+    #[test]
+    fn all_kernels_give_the_same_bits(seed in any::<u64>(), rows in 1usize..=16, tokens in 1usize..=11, blocks in 1usize..4, spread in 0.01f32..100.0) {
+        let mut seed = seed;
+        let cols = blocks * WIDE;
+        let x: Vec<Vec<f32>> = (0..tokens).map(|_| values(cols, spread, &mut seed)).collect();
+        for ty in types() {
+            let bytes = packed(ty, rows, cols, &mut seed);
+            let row_bytes = bytes.len() / rows;
+            let mut expected: Option<Vec<Vec<u32>>> = None;
+            for simd in levels() {
+                let owned: Vec<Owned> = x.iter().map(|x| activation(ty, simd, x)).collect();
+                let acts: Vec<Row<'_>> = owned.iter().map(Owned::row).collect();
+                let mut alone = vec![Vec::new(); tokens];
+                for (act, alone) in acts.iter().zip(&mut alone) {
+                    for four in bytes.chunks(ROWS * row_bytes) {
+                        let (mut out, count) = ([0f32; ROWS], four.len() / row_bytes);
+                        simd.dot_rows(ty, four, count, *act, &mut out);
+                        alone.extend(out[..count].iter().map(|x| x.to_bits()));
+                    }
+                }
+                let mut panel = Panel::default();
+                // A panel that held something larger before.
+                let other = packed(GgmlType::Q2_K, 16, 4 * WIDE, &mut seed);
+                simd.fill_panel(GgmlType::Q2_K, &other, 16, &mut panel);
+                simd.fill_panel(ty, &bytes, rows, &mut panel);
+                let mut out = vec![[0f32; PANEL_ROWS]; tokens];
+                simd.dot_panel(&panel, &acts, &mut out);
+                let panel: Vec<Vec<u32>> = out.iter().map(|out| out[..rows].iter().map(|x| x.to_bits()).collect()).collect();
+                prop_assert_eq!(&alone, &panel, "{} alone and in a panel, {:?}", ty, simd.level());
+                match &expected {
+                    None => expected = Some(alone),
+                    Some(expected) => prop_assert_eq!(expected, &alone, "{}, {:?}", ty, simd.level()),
+                }
+            }
+        }
+    }
+
+    /// Close to the sum of products of the dequantized weights with the rounded activations, computed in f64.
+    #[test]
+    fn products_are_right(seed in any::<u64>()) {
+        let mut seed = seed;
+        let cols = 2 * WIDE;
+        let x = values(cols, 1.0, &mut seed);
+        for ty in types() {
+            let bytes = packed(ty, 1, cols, &mut seed);
+            let owned = activation(ty, Simd::best(), &x);
+            let rounded: Vec<f64> = match &owned {
+                Owned::Wide(row) => row.iter().flat_map(|b| b.q.map(|q| f64::from(q) * f64::from(b.d))).collect(),
+                Owned::Narrow(row) => row.iter().flat_map(|b| b.q.map(|q| f64::from(q) * f64::from(b.d))).collect(),
+            };
+            let mut weights = vec![0f32; cols];
+            quant::dequantize_row(ty, &bytes, &mut weights).unwrap();
+            let exact: f64 = weights.iter().zip(&rounded).map(|(w, a)| f64::from(*w) * a).sum();
+            let size: f64 = weights.iter().zip(&rounded).map(|(w, a)| (f64::from(*w) * a).abs()).sum();
+            let mut out = [0f32; ROWS];
+            Simd::best().dot_rows(ty, &bytes, 1, owned.row(), &mut out);
+            let error = (f64::from(out[0]) - exact).abs();
+            prop_assert!(error <= 1e-5 * size, "{}: {} for {}", ty, out[0], exact);
+        }
+    }
+}
+
+#[test]
+fn rounding_is_to_a_half_step() {
+    let mut seed = 7;
+    for simd in levels() {
+        let x = values(4 * WIDE, 3.0, &mut seed);
+        let mut wide = vec![WideBlock::default(); 4];
+        simd.quantize_wide(&x, &mut wide);
+        let mut narrow = vec![NarrowBlock::default(); 32];
+        simd.quantize_narrow(&x, &mut narrow);
+        for (j, x) in x.iter().enumerate() {
+            let (w, n) = (&wide[j / WIDE], &narrow[j / NARROW]);
+            assert!((w.d * f32::from(w.q[j % WIDE]) - x).abs() <= w.d.abs() * 0.5001);
+            // The scale itself is rounded to f16.
+            assert!((n.d * f32::from(n.q[j % NARROW]) - x).abs() <= n.d * 0.5001 + x.abs() / 2048.0);
+        }
+    }
+}
+
+#[test]
+fn zeros_and_infinities_are_kept() {
+    let (mut wide, mut narrow) = ([WideBlock::default()], [NarrowBlock::default()]);
+    Simd::best().quantize_wide(&[0.0; WIDE], &mut wide);
+    Simd::best().quantize_narrow(&[0.0; NARROW], &mut narrow);
+    assert!(wide[0].d == 0.0 && narrow[0].d == 0.0);
+    Simd::best().quantize_wide(&[f32::INFINITY; WIDE], &mut wide);
+    Simd::best().quantize_narrow(&[f32::INFINITY; NARROW], &mut narrow);
+    assert!(wide[0].d.is_nan() && narrow[0].d.is_nan());
+}

@@ -1,0 +1,405 @@
+//! Blocks of weights in registers.
+
+use super::super::portable::{Narrow, Wide, narrow_count, unpack_narrow};
+use half::f16;
+use quant::blocks::*;
+use quant::unpack::{FP4_VALUES, IQ4_VALUES, Unpack, unpack_scales_q3};
+use std::arch::x86_64::*;
+
+/// A wide block: value `j` is `(q[j] - OFFSET) * d * scale - dmin * min`, groups in scrambled order.
+pub struct WideRegisters {
+    pub q: [__m256i; 8],
+    /// 16 x i16
+    pub scales: __m256i,
+    /// 16 x i16
+    pub mins: __m256i,
+    pub d: f32,
+    pub dmin: f32,
+}
+
+/// A wide block that can be taken into registers.
+pub trait DecodeWide: Unpack {
+    /// Some `q` are negative.
+    const SIGNED: bool = false;
+    /// What `q` are too large by.
+    const OFFSET: u8 = 0;
+    /// # Safety
+    /// AVX2 and F16C.
+    unsafe fn registers(&self) -> WideRegisters;
+}
+
+impl WideRegisters {
+    /// The block in memory, as the portable kernel unpacks it.
+    ///
+    /// # Safety
+    /// AVX2.
+    #[inline(always)]
+    pub unsafe fn store<B: DecodeWide>(&self) -> Wide {
+        let mut wide = Wide { d: self.d, dmin: self.dmin, ..Wide::new() };
+        // SAFETY: the caller has AVX2; stores are of whole arrays.
+        unsafe {
+            for (q, out) in self.q.iter().zip(wide.q.chunks_exact_mut(32)) {
+                let q = _mm256_sub_epi8(*q, _mm256_set1_epi8(B::OFFSET as i8));
+                _mm256_storeu_si256(out.as_mut_ptr().cast(), q);
+            }
+            _mm256_storeu_si256(wide.scales.as_mut_ptr().cast(), self.scales);
+            _mm256_storeu_si256(wide.mins.as_mut_ptr().cast(), self.mins);
+        }
+        wide
+    }
+}
+
+/// # Safety
+/// F16C.
+#[inline(always)]
+unsafe fn widen(x: f16) -> f32 {
+    // SAFETY: the caller has F16C.
+    unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(x.to_bits())))) }
+}
+
+/// # Safety
+/// AVX2; 32 bytes from `start` on are inside `bytes`.
+#[inline(always)]
+unsafe fn load(bytes: &[u8], start: usize) -> __m256i {
+    debug_assert!(start + 32 <= bytes.len());
+    // SAFETY: the caller's.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().add(start).cast()) }
+}
+
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn mask(x: __m256i, bits: u8) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe { _mm256_and_si256(x, _mm256_set1_epi8(bits as i8)) }
+}
+
+/// Nibbles of 128 bytes: 32 bytes for two groups of 32, the first in the low nibbles.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn four_bits(qs: &[u8; 128]) -> [__m256i; 8] {
+    // SAFETY: the caller's; loads are inside the array.
+    unsafe {
+        let mut q = [_mm256_setzero_si256(); 8];
+        for j in 0..4 {
+            let bytes = load(qs, 32 * j);
+            q[2 * j] = mask(bytes, 15);
+            q[2 * j + 1] = mask(_mm256_srli_epi16::<4>(bytes), 15);
+        }
+        q
+    }
+}
+
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn two_bits(qs: &[u8; 64]) -> [__m256i; 8] {
+    // SAFETY: the caller's; loads are inside the array.
+    unsafe {
+        let mut q = [_mm256_setzero_si256(); 8];
+        for half in 0..2 {
+            let bytes = load(qs, 32 * half);
+            q[4 * half] = mask(bytes, 3);
+            q[4 * half + 1] = mask(_mm256_srli_epi16::<2>(bytes), 3);
+            q[4 * half + 2] = mask(_mm256_srli_epi16::<4>(bytes), 3);
+            q[4 * half + 3] = mask(_mm256_srli_epi16::<6>(bytes), 3);
+        }
+        q
+    }
+}
+
+/// Bit `g` of every byte, as bit `to` of vector `g`.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn bit(bytes: __m256i, g: usize, to: usize) -> __m256i {
+    // SAFETY: the caller's. A single bit of a byte stays inside the byte when 16-bit lanes are shifted.
+    unsafe {
+        let bits = mask(bytes, 1 << g);
+        if g <= to {
+            _mm256_sll_epi16(bits, _mm_cvtsi32_si128((to - g) as i32))
+        } else {
+            _mm256_srl_epi16(bits, _mm_cvtsi32_si128((g - to) as i32))
+        }
+    }
+}
+
+/// The 6-bit scales and mins of Q4_K and Q5_K: 8 groups of 32, each twice.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn scales_mins(packed: &[u8; 12]) -> (__m256i, __m256i) {
+    let word = |i: usize| u32::from_le_bytes([packed[i], packed[i + 1], packed[i + 2], packed[i + 3]]);
+    let (a, b, c) = (word(0), word(4), word(8));
+    let scales = [a & 0x3f3f_3f3f, c & 0x0f0f_0f0f | (a >> 6 & 0x0303_0303) << 4];
+    let mins = [b & 0x3f3f_3f3f, c >> 4 & 0x0f0f_0f0f | (b >> 6 & 0x0303_0303) << 4];
+    // SAFETY: the caller's.
+    unsafe {
+        let twice = |words: [u32; 2]| {
+            let bytes = _mm_cvtsi64_si128((u64::from(words[0]) | u64::from(words[1]) << 32) as i64);
+            _mm256_broadcastsi128_si256(_mm_cvtepu8_epi16(bytes))
+        };
+        (twice(scales), twice(mins))
+    }
+}
+
+/// 16 bytes with even groups first.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn scramble(bytes: __m128i) -> __m128i {
+    // SAFETY: the caller's.
+    unsafe { _mm_shuffle_epi8(bytes, _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15)) }
+}
+
+impl DecodeWide for BlockQ4_K {
+    #[inline(always)]
+    unsafe fn registers(&self) -> WideRegisters {
+        // SAFETY: the caller's.
+        unsafe {
+            let (scales, mins) = scales_mins(&self.scales);
+            WideRegisters { q: four_bits(&self.qs), scales, mins, d: widen(self.d), dmin: widen(self.dmin) }
+        }
+    }
+}
+
+impl DecodeWide for BlockQ5_K {
+    #[inline(always)]
+    unsafe fn registers(&self) -> WideRegisters {
+        // SAFETY: the caller's; the load is of the whole array.
+        unsafe {
+            let (scales, mins) = scales_mins(&self.scales);
+            let mut q = four_bits(&self.qs);
+            let high = load(&self.qh, 0);
+            for (g, q) in q.iter_mut().enumerate() {
+                *q = _mm256_or_si256(*q, bit(high, g, 4));
+            }
+            WideRegisters { q, scales, mins, d: widen(self.d), dmin: widen(self.dmin) }
+        }
+    }
+}
+
+impl DecodeWide for BlockQ6_K {
+    const OFFSET: u8 = 32;
+    #[inline(always)]
+    unsafe fn registers(&self) -> WideRegisters {
+        // SAFETY: the caller's; loads are inside the arrays.
+        unsafe {
+            let mut q = [_mm256_setzero_si256(); 8];
+            for half in 0..2 {
+                let low = [load(&self.ql, 64 * half), load(&self.ql, 64 * half + 32)];
+                let high = load(&self.qh, 32 * half);
+                let high = [
+                    _mm256_slli_epi16::<4>(mask(high, 3)),
+                    _mm256_slli_epi16::<2>(mask(high, 12)),
+                    mask(high, 48),
+                    _mm256_srli_epi16::<2>(mask(high, 192)),
+                ];
+                for i in 0..2 {
+                    q[4 * half + i] = _mm256_or_si256(mask(low[i], 15), high[i]);
+                    q[4 * half + 2 + i] = _mm256_or_si256(mask(_mm256_srli_epi16::<4>(low[i]), 15), high[2 + i]);
+                }
+            }
+            let scales = _mm_loadu_si128(self.scales.as_ptr().cast());
+            let scales = _mm256_cvtepi8_epi16(scramble(scales));
+            WideRegisters { q, scales, mins: scales, d: widen(self.d), dmin: 0.0 }
+        }
+    }
+}
+
+impl DecodeWide for BlockQ2_K {
+    #[inline(always)]
+    unsafe fn registers(&self) -> WideRegisters {
+        // SAFETY: the caller's; the load is of the whole array.
+        unsafe {
+            let packed = scramble(_mm_loadu_si128(self.scales.as_ptr().cast()));
+            let low = _mm_set1_epi8(15);
+            let scales = _mm256_cvtepu8_epi16(_mm_and_si128(packed, low));
+            let mins = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16::<4>(packed), low));
+            WideRegisters { q: two_bits(&self.qs), scales, mins, d: widen(self.d), dmin: widen(self.dmin) }
+        }
+    }
+}
+
+impl DecodeWide for BlockQ3_K {
+    const OFFSET: u8 = 4;
+    #[inline(always)]
+    unsafe fn registers(&self) -> WideRegisters {
+        // SAFETY: the caller's; loads are of whole arrays.
+        unsafe {
+            let mut q = two_bits(&self.qs);
+            let high = load(&self.hmask, 0);
+            for (g, q) in q.iter_mut().enumerate() {
+                *q = _mm256_or_si256(*q, bit(high, g, 2));
+            }
+            let scales = unpack_scales_q3(&self.scales);
+            let scales = _mm256_cvtepi8_epi16(scramble(_mm_loadu_si128(scales.as_ptr().cast())));
+            WideRegisters { q, scales, mins: scales, d: widen(self.d), dmin: 0.0 }
+        }
+    }
+}
+
+impl DecodeWide for BlockIQ4_XS {
+    const SIGNED: bool = true;
+    #[inline(always)]
+    unsafe fn registers(&self) -> WideRegisters {
+        // SAFETY: the caller's; loads are inside the arrays.
+        unsafe {
+            let mut q = [_mm256_setzero_si256(); 8];
+            let mut scales = [0i16; 16];
+            for g in 0..8 {
+                q[g] = look_up(&IQ4_VALUES, _mm_loadu_si128(self.qs.as_ptr().add(16 * g).cast()));
+                let low = u16::from(self.scales_l[g / 2]) >> (4 * (g % 2)) & 15;
+                let scale = (low | (self.scales_h >> (2 * g) & 3) << 4) as i16 - 32;
+                (scales[g], scales[g + 8]) = (scale, scale);
+            }
+            let scales = _mm256_loadu_si256(scales.as_ptr().cast());
+            WideRegisters { q, scales, mins: scales, d: widen(self.d), dmin: 0.0 }
+        }
+    }
+}
+
+/// Types that are unpacked by the scalar code.
+macro_rules! wide_by_scalar {
+    ($($block:ident),*) => {$(
+        impl DecodeWide for $block {
+            const SIGNED: bool = true;
+            #[inline(always)]
+            unsafe fn registers(&self) -> WideRegisters {
+                let wide = Wide::unpack(self);
+                // SAFETY: the caller's; loads are of whole arrays.
+                unsafe {
+                    let mut q = [_mm256_setzero_si256(); 8];
+                    for (q, bytes) in q.iter_mut().zip(wide.q.chunks_exact(32)) {
+                        *q = _mm256_loadu_si256(bytes.as_ptr().cast());
+                    }
+                    let scales = _mm256_loadu_si256(wide.scales.as_ptr().cast());
+                    WideRegisters { q, scales, mins: scales, d: wide.d, dmin: wide.dmin }
+                }
+            }
+        }
+    )*};
+}
+wide_by_scalar!(
+    BlockIQ2_XXS,
+    BlockIQ2_XS,
+    BlockIQ2_S,
+    BlockIQ3_XXS,
+    BlockIQ3_S,
+    BlockIQ1_S,
+    BlockIQ1_M,
+    BlockTQ1_0,
+    BlockTQ2_0
+);
+
+/// A narrow block: value `j` is `q[j] * d - dmin`.
+pub struct NarrowRegisters {
+    pub q: __m256i,
+    pub d: f32,
+    pub dmin: f32,
+}
+
+/// A block of narrow blocks that can be taken into registers.
+pub trait DecodeNarrow: Unpack {
+    /// Narrow block `part` of those that [`narrow_count`] says there are.
+    ///
+    /// # Safety
+    /// AVX2 and F16C.
+    unsafe fn registers(&self, part: usize) -> NarrowRegisters;
+}
+
+/// Nibbles of 16 bytes, low ones first.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn nibbles(bytes: __m128i) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe { mask(_mm256_set_m128i(_mm_srli_epi16::<4>(bytes), bytes), 15) }
+}
+
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn look_up(table: &[i8; 16], bytes: __m128i) -> __m256i {
+    // SAFETY: the caller's; the load is of the whole table.
+    unsafe {
+        let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+        _mm256_shuffle_epi8(table, nibbles(bytes))
+    }
+}
+
+/// Bit `j` as bit 4 of byte `j`.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn fifth_bits(qh: [u8; 4]) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe {
+        let word = _mm256_set1_epi32(i32::from_le_bytes(qh));
+        let (low, high) = (0x0101_0101_0101_0101, 0x0303_0303_0303_0303);
+        let own = _mm256_shuffle_epi8(word, _mm256_setr_epi64x(0, low, 2 * low, high));
+        let select = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+        mask(_mm256_cmpeq_epi8(_mm256_and_si256(own, select), select), 16)
+    }
+}
+
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn sixteen(qs: &[u8; 16]) -> __m128i {
+    // SAFETY: the caller's; the load is of the whole array.
+    unsafe { _mm_loadu_si128(qs.as_ptr().cast()) }
+}
+
+macro_rules! narrow {
+    ($block:ident, $self:ident => $q:expr, $d:expr, $dmin:expr) => {
+        impl DecodeNarrow for $block {
+            #[inline(always)]
+            unsafe fn registers(&$self, _part: usize) -> NarrowRegisters {
+                // SAFETY: the caller's; loads are of whole arrays.
+                unsafe { NarrowRegisters { q: $q, d: $d, dmin: $dmin } }
+            }
+        }
+    };
+}
+narrow!(BlockQ8_0, self => _mm256_loadu_si256(self.qs.as_ptr().cast()), widen(self.d), 0.0);
+narrow!(BlockQ4_0, self => _mm256_sub_epi8(nibbles(sixteen(&self.qs)), _mm256_set1_epi8(8)), widen(self.d), 0.0);
+narrow!(BlockQ4_1, self => nibbles(sixteen(&self.qs)), widen(self.d), -widen(self.m));
+narrow!(BlockQ5_0, self => {
+    let q = _mm256_or_si256(nibbles(sixteen(&self.qs)), fifth_bits(self.qh));
+    _mm256_sub_epi8(q, _mm256_set1_epi8(16))
+}, widen(self.d), 0.0);
+narrow!(BlockQ5_1, self => {
+    _mm256_or_si256(nibbles(sixteen(&self.qs)), fifth_bits(self.qh))
+}, widen(self.d), -widen(self.m));
+narrow!(BlockIQ4_NL, self => look_up(&IQ4_VALUES, sixteen(&self.qs)), widen(self.d), 0.0);
+narrow!(BlockMXFP4, self => look_up(&FP4_VALUES, sixteen(&self.qs)), quant::unpack::e8m0_half(self.e), 0.0);
+
+/// Types that are unpacked by the scalar code.
+macro_rules! narrow_by_scalar {
+    ($($block:ident),*) => {$(
+        impl DecodeNarrow for $block {
+            #[inline(always)]
+            unsafe fn registers(&self, part: usize) -> NarrowRegisters {
+                let (mut bytes, mut d) = ([0i8; 32], 0.0);
+                unpack_narrow(self, |index, w: &Narrow| {
+                    if index == part {
+                        (bytes, d) = (w.q, w.d);
+                    }
+                });
+                // SAFETY: the caller's; the load is of the whole array.
+                unsafe { NarrowRegisters { q: _mm256_loadu_si256(bytes.as_ptr().cast()), d, dmin: 0.0 } }
+            }
+        }
+    )*};
+}
+narrow_by_scalar!(BlockNVFP4, BlockQ1_0, BlockQ2_0);
+
+const _: () = assert!(narrow_count::<BlockNVFP4>().0 == 4);

@@ -1,0 +1,214 @@
+//! The vectors of the panel kernel, and the products of the row kernel.
+
+use super::super::lanes::Lanes;
+use super::super::panel::PANEL_ROWS;
+use std::arch::x86_64::*;
+
+pub struct Avx2;
+pub struct Vnni;
+
+/// What the row kernel does differently on the two levels.
+///
+/// # Safety
+/// Methods may only be called on CPUs that have the instructions of the implementation.
+pub unsafe trait Products {
+    /// `sum + x * y` of neighbouring pairs of i16.
+    unsafe fn add_pairs(sum: __m256i, x: __m256i, y: __m256i) -> __m256i;
+    /// Products of unsigned with signed bytes, added by fours. Unsigned bytes are at most 128, signed ones at least -127.
+    unsafe fn dot4(unsigned: __m256i, signed: __m256i) -> __m256i;
+}
+
+// SAFETY: the caller has AVX2.
+unsafe impl Products for Avx2 {
+    #[inline(always)]
+    unsafe fn add_pairs(sum: __m256i, x: __m256i, y: __m256i) -> __m256i {
+        // SAFETY: the caller has AVX2.
+        unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(x, y)) }
+    }
+    #[inline(always)]
+    unsafe fn dot4(unsigned: __m256i, signed: __m256i) -> __m256i {
+        // SAFETY: the caller has AVX2. No pair exceeds 2 * 128 * 127, so nothing saturates.
+        unsafe { _mm256_madd_epi16(_mm256_maddubs_epi16(unsigned, signed), _mm256_set1_epi16(1)) }
+    }
+}
+
+// SAFETY: the caller has AVX-512 VL and VNNI.
+unsafe impl Products for Vnni {
+    #[inline(always)]
+    unsafe fn add_pairs(sum: __m256i, x: __m256i, y: __m256i) -> __m256i {
+        // SAFETY: the caller has AVX-512 VL and VNNI.
+        unsafe { _mm256_dpwssd_epi32(sum, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn dot4(unsigned: __m256i, signed: __m256i) -> __m256i {
+        // SAFETY: the caller has AVX-512 VL and VNNI.
+        unsafe { _mm256_dpbusd_epi32(_mm256_setzero_si256(), unsigned, signed) }
+    }
+}
+
+/// Both halves of 16 lanes.
+#[inline(always)]
+fn both<A: Copy, B>(x: [A; 2], f: impl Fn(A) -> B) -> [B; 2] {
+    [f(x[0]), f(x[1])]
+}
+
+// SAFETY: methods say what they need: AVX2 and FMA.
+unsafe impl Lanes for Avx2 {
+    type I = [__m256i; 2];
+    type F = [__m256; 2];
+    type W = [__m256i; 2];
+    const OFFSET: bool = false;
+
+    #[inline(always)]
+    unsafe fn splat(x: i32) -> Self::I {
+        // SAFETY: the caller has AVX2; so in all of these.
+        unsafe { [_mm256_set1_epi32(x); 2] }
+    }
+    #[inline(always)]
+    unsafe fn splat_f(x: f32) -> Self::F {
+        // SAFETY: as above.
+        unsafe { [_mm256_set1_ps(x); 2] }
+    }
+    #[inline(always)]
+    unsafe fn weights(w: &[u32; PANEL_ROWS]) -> Self::W {
+        // SAFETY: as above; both halves are inside the array.
+        unsafe { both([0, 8], |at| _mm256_loadu_si256(w.as_ptr().add(at).cast())) }
+    }
+    #[inline(always)]
+    unsafe fn dot4<const SIGNED: bool>(sum: Self::I, w: Self::W, a: i32) -> Self::I {
+        // SAFETY: as above.
+        unsafe {
+            let a = _mm256_set1_epi32(a);
+            let half = |sum, w| {
+                let dots = match SIGNED {
+                    true => <Avx2 as Products>::dot4(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w)),
+                    false => <Avx2 as Products>::dot4(w, a),
+                };
+                _mm256_add_epi32(sum, dots)
+            };
+            [half(sum[0], w[0]), half(sum[1], w[1])]
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_scaled(sum: Self::I, x: Self::I, scales: &[i32; PANEL_ROWS]) -> Self::I {
+        // SAFETY: as above; both halves are inside the array.
+        unsafe {
+            let s = both([0, 8], |at| _mm256_loadu_si256(scales.as_ptr().add(at).cast()));
+            [
+                _mm256_add_epi32(sum[0], _mm256_mullo_epi32(x[0], s[0])),
+                _mm256_add_epi32(sum[1], _mm256_mullo_epi32(x[1], s[1])),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_pairs(sum: Self::I, x: &[[i16; 2]; PANEL_ROWS], y: i32) -> Self::I {
+        // SAFETY: as above; both halves are inside the array.
+        unsafe {
+            let x = both([0, 8], |at| _mm256_loadu_si256(x.as_ptr().add(at).cast()));
+            let y = _mm256_set1_epi32(y);
+            [_mm256_add_epi32(sum[0], _mm256_madd_epi16(x[0], y)), _mm256_add_epi32(sum[1], _mm256_madd_epi16(x[1], y))]
+        }
+    }
+    #[inline(always)]
+    unsafe fn to_f(x: Self::I) -> Self::F {
+        // SAFETY: as above.
+        unsafe { both(x, |x| _mm256_cvtepi32_ps(x)) }
+    }
+    #[inline(always)]
+    unsafe fn load(x: &[f32; PANEL_ROWS]) -> Self::F {
+        // SAFETY: as above; both halves are inside the array.
+        unsafe { both([0, 8], |at| _mm256_loadu_ps(x.as_ptr().add(at))) }
+    }
+    #[inline(always)]
+    unsafe fn store(x: Self::F, out: &mut [f32; PANEL_ROWS]) {
+        // SAFETY: as above; both halves are inside the array.
+        unsafe {
+            _mm256_storeu_ps(out.as_mut_ptr(), x[0]);
+            _mm256_storeu_ps(out.as_mut_ptr().add(8), x[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: as above.
+        unsafe { [_mm256_add_ps(x[0], y[0]), _mm256_add_ps(x[1], y[1])] }
+    }
+    #[inline(always)]
+    unsafe fn sub(x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: as above.
+        unsafe { [_mm256_sub_ps(x[0], y[0]), _mm256_sub_ps(x[1], y[1])] }
+    }
+    #[inline(always)]
+    unsafe fn mul(x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: as above.
+        unsafe { [_mm256_mul_ps(x[0], y[0]), _mm256_mul_ps(x[1], y[1])] }
+    }
+}
+
+// SAFETY: methods say what they need: AVX-512 F, BW, VL, VNNI.
+unsafe impl Lanes for Vnni {
+    type I = __m512i;
+    type F = __m512;
+    type W = __m512i;
+    const OFFSET: bool = true;
+
+    #[inline(always)]
+    unsafe fn splat(x: i32) -> Self::I {
+        // SAFETY: the caller has AVX-512 F and VNNI; so in all of these.
+        unsafe { _mm512_set1_epi32(x) }
+    }
+    #[inline(always)]
+    unsafe fn splat_f(x: f32) -> Self::F {
+        // SAFETY: as above.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn weights(w: &[u32; PANEL_ROWS]) -> Self::W {
+        // SAFETY: as above; the array is 64 bytes.
+        unsafe { _mm512_loadu_si512(w.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    unsafe fn dot4<const SIGNED: bool>(sum: Self::I, w: Self::W, a: i32) -> Self::I {
+        // SAFETY: as above. Signed weights are stored plus 128.
+        unsafe { _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(a)) }
+    }
+    #[inline(always)]
+    unsafe fn add_scaled(sum: Self::I, x: Self::I, scales: &[i32; PANEL_ROWS]) -> Self::I {
+        // SAFETY: as above; the array is 64 bytes.
+        unsafe { _mm512_add_epi32(sum, _mm512_mullo_epi32(x, _mm512_loadu_si512(scales.as_ptr().cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn add_pairs(sum: Self::I, x: &[[i16; 2]; PANEL_ROWS], y: i32) -> Self::I {
+        // SAFETY: as above; the array is 64 bytes.
+        unsafe { _mm512_dpwssd_epi32(sum, _mm512_loadu_si512(x.as_ptr().cast()), _mm512_set1_epi32(y)) }
+    }
+    #[inline(always)]
+    unsafe fn to_f(x: Self::I) -> Self::F {
+        // SAFETY: as above.
+        unsafe { _mm512_cvtepi32_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(x: &[f32; PANEL_ROWS]) -> Self::F {
+        // SAFETY: as above; the array is 64 bytes.
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+    #[inline(always)]
+    unsafe fn store(x: Self::F, out: &mut [f32; PANEL_ROWS]) {
+        // SAFETY: as above; the array is 64 bytes.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), x) }
+    }
+    #[inline(always)]
+    unsafe fn add(x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: as above.
+        unsafe { _mm512_add_ps(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn sub(x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: as above.
+        unsafe { _mm512_sub_ps(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn mul(x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: as above.
+        unsafe { _mm512_mul_ps(x, y) }
+    }
+}

@@ -1,0 +1,70 @@
+//! AVX2 and AVX-512 VNNI. Everything generic is inlined into the functions with `target_feature`.
+
+mod decode;
+mod lanes;
+mod rows;
+
+use super::activations::{self, NarrowBlock, Row, WideBlock};
+use super::panel::{PANEL_ROWS, Panel};
+use super::{Form, ROWS, for_narrow, for_wide, form};
+use decode::DecodeWide as _;
+use lanes::{Avx2, Vnni};
+use quant::GgmlType;
+
+/// # Safety
+/// AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub unsafe fn quantize_wide(x: &[f32], out: &mut [WideBlock]) {
+    activations::wide(x, out);
+}
+
+/// # Safety
+/// AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub unsafe fn quantize_narrow(x: &[f32], out: &mut [NarrowBlock]) {
+    activations::narrow(x, out);
+}
+
+/// # Safety
+/// AVX2, FMA, F16C.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn dot_rows_avx2(ty: GgmlType, rows: &[u8], count: usize, activation: Row<'_>, out: &mut [f32; ROWS]) {
+    // SAFETY: passed on.
+    unsafe { rows::dot::<Avx2>(ty, rows, count, activation, out) }
+}
+
+/// # Safety
+/// AVX2, FMA, F16C, AVX-512 F, BW, VL, VNNI.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+pub unsafe fn dot_rows_vnni(ty: GgmlType, rows: &[u8], count: usize, activation: Row<'_>, out: &mut [f32; ROWS]) {
+    // SAFETY: passed on.
+    unsafe { rows::dot::<Vnni>(ty, rows, count, activation, out) }
+}
+
+/// # Safety
+/// AVX2, FMA, F16C.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn fill_panel(ty: GgmlType, rows: &[u8], count: usize, panel: &mut Panel, offset: bool) {
+    if form(ty) == Some(Form::Wide) {
+        // SAFETY: the closures run here, where the instructions are.
+        for_wide!(ty, B => panel.fill_wide::<B>(rows, count, offset, |block| unsafe { block.registers().store::<B>() }), _ => ());
+    } else {
+        for_narrow!(ty, B => panel.fill_narrow::<B>(rows, count, offset), _ => panic!("{ty} has no form"));
+    }
+}
+
+/// # Safety
+/// AVX2, FMA, F16C.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn dot_panel_avx2(panel: &Panel, activations: &[Row<'_>], out: &mut [[f32; PANEL_ROWS]]) {
+    // SAFETY: passed on.
+    unsafe { panel.dot::<Avx2, 2>(activations, out) }
+}
+
+/// # Safety
+/// AVX2, FMA, F16C, AVX-512 F, BW, VL, VNNI.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+pub unsafe fn dot_panel_vnni(panel: &Panel, activations: &[Row<'_>], out: &mut [[f32; PANEL_ROWS]]) {
+    // SAFETY: passed on.
+    unsafe { panel.dot::<Vnni, 8>(activations, out) }
+}
