@@ -10,5 +10,9 @@ export async function connect(): Promise<Api> {
     return tauriApi;
   }
   const { fakeApi } = await import("./fake");
-  return fakeApi();
+  const wanted = new URLSearchParams(location.search);
+  return fakeApi({
+    empty: wanted.has("empty"),
+    gpuReason: wanted.has("nogpu") ? { type: "noDriver" } : null,
+  });
 }

@@ -14,7 +14,7 @@ export const plan = {
   barLabel: "{name}: {used} of {available} available",
   fits_gpu: "All on the GPU",
   fits_split: "GPU {gpuLayers}/{layers} + RAM",
-  fits_ram: "In RAM, on the CPU",
+  fits_ram: "In RAM (CPU)",
   fits_disk: "Partly read from disk",
   fits_no: "Does not fit",
   speedUnknown: "Speed known after the hardware is measured",

@@ -32,6 +32,7 @@ export class FakeHub {
   constructor(
     private pace: number,
     private library: InstalledModel[],
+    private gpu: boolean,
     private emit: (event: AppEvent) => void,
   ) {}
 
@@ -75,7 +76,7 @@ export class FakeHub {
         bitsPerWeight: null,
         quality: null,
         plan: null,
-        recommended: null,
+        recommended: quant === "Q4_K_M" ? "fitsRam" : null,
         installed: this.library.find((model) => model.repo === repo && model.quant === quant)?.id ?? null,
         problem: null,
       })),
@@ -93,7 +94,7 @@ export class FakeHub {
     if (page.gated) {
       return { ...row, problem: wireError("needsTerms", "terms", { subject: repo }) };
     }
-    const plan = fakePlan({ bytes: row.bytes, layers: 33, contextMax: 40960 }, settings, true);
+    const plan = fakePlan({ bytes: row.bytes, layers: 33, contextMax: 40960 }, settings, this.gpu);
     const recommended = quant === "Q4_K_M" ? (plan.fits === "gpu" ? "fitsGpu" : "fitsRam") : null;
     return { ...row, bitsPerWeight: known[1], quality: known[2], plan, recommended };
   }

@@ -44,7 +44,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
   const library: InstalledModel[] = empty ? [] : data.installed(Date.now());
   const chats: FakeChat[] = empty ? [] : data.chats(Date.now());
   const talk = new FakeTalk(pace);
-  const hub = new FakeHub(pace, library, emit);
+  const hub = new FakeHub(pace, library, gpuReason === null, emit);
   let state: ModelState = { type: "none" };
   let measured = false;
   let loads = 0;
