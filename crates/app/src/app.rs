@@ -26,7 +26,7 @@ pub struct AppConfig {
     pub models_dir: PathBuf,
     /// The Hub's address unless the settings say otherwise (HF_ENDPOINT); null: the public one.
     pub endpoint: Option<String>,
-    /// A token for this run (HF_TOKEN); one stored by the user comes first.
+    /// A token for this run (HF_TOKEN); one stored by the user comes first, the one beside the cache last.
     pub token: Option<String>,
     pub hf_cache_dir: Option<PathBuf>,
     pub bundled_models: Vec<PathBuf>,
@@ -90,7 +90,8 @@ impl HubSource {
     fn hub(&self) -> Result<Hub> {
         let endpoint = lock(&self.endpoint).clone().unwrap_or_else(|| hub::DEFAULT_ENDPOINT.to_owned());
         let mut config = HubConfig::new(settings::endpoint_url(&endpoint)?);
-        config.token = lock(&self.token).clone().map(Secret::new);
+        let own = lock(&self.token).clone().map(Secret::new);
+        config.token = own.or_else(|| self.cache_dir.as_deref().and_then(hub::token_from_cache));
         config.cache_dir = self.cache_dir.clone();
         Ok(Hub::new(config)?)
     }

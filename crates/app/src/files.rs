@@ -32,7 +32,11 @@ pub fn write_atomically(path: &Path, bytes: &[u8], private: bool) -> Result<()> 
         }
         Ok(())
     };
-    write().map_err(|error| WireError::file(path, &error))
+    write().map_err(|error| {
+        // On a full disk, half a file would take the space of something useful.
+        let _ = fs::remove_file(&new);
+        WireError::file(path, &error)
+    })
 }
 
 /// Moves a file that cannot be used out of the way under a name that is not taken, so that nothing in it is lost.

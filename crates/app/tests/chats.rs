@@ -141,6 +141,7 @@ async fn a_damaged_data_base_is_kept_aside() {
     }
     let (app, _) = open(folder.path(), |_| {});
     assert!(found(&app, "").await.is_empty());
+    assert!(app.startup().kept_aside[0].ends_with("headroom.db.broken-1"));
     assert_eq!(std::fs::read(data.join("headroom.db.broken-1")).unwrap(), bytes);
     app.chat_create().await.unwrap();
 }

@@ -192,3 +192,29 @@ async fn problems_of_the_hub_are_typed() {
     let query = HubQuery { text: String::new(), sort: HubSort::Trending, cursor: None };
     assert_eq!(app.hub_search(query).await.unwrap_err().code, ErrorCode::Offline);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_of_other_programs_opens_gates_too() {
+    let (folder, hub) = (tempfile::tempdir().unwrap(), hub());
+    hub.gate(REPO);
+    hub.add_token("hf_theirs", &[REPO]);
+    // As `hf auth login` leaves it: beside the cache.
+    let cache = folder.path().join("huggingface/hub");
+    std::fs::create_dir_all(&cache).unwrap();
+    std::fs::write(folder.path().join("huggingface/token"), "hf_theirs\n").unwrap();
+    let plan = async |cache: Option<&Path>, token: Option<&str>| {
+        let own = tempfile::tempdir().unwrap();
+        let (app, _) = open(own.path(), |config| {
+            config.endpoint = Some(hub.endpoint());
+            config.hf_cache_dir = cache.map(Path::to_owned);
+            config.token = token.map(str::to_owned);
+        });
+        let commit = hub.commit(REPO).unwrap();
+        let row = app.hub_plan(REPO.into(), commit, QUANT.into(), LoadSettings::default()).await;
+        row.and_then(|row| row.problem.map_or(Ok(()), Err)).map_err(|error| error.code)
+    };
+    assert_eq!(plan(None, None).await, Err(ErrorCode::NeedsToken));
+    assert_eq!(plan(Some(&cache), None).await, Ok(()));
+    // One that was given for this run comes first.
+    assert_eq!(plan(Some(&cache), Some("hf_wrong")).await, Err(ErrorCode::NeedsToken));
+}

@@ -30,6 +30,12 @@ async fn kept_over_a_restart_with_the_token_apart() {
     app.settings_set(wanted.clone()).await.unwrap();
     assert!(app.hub_token_set(Some("hf_secret".into())).await.unwrap().has_hub_token);
     drop(app);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(folder.path().join("data/hub-token")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "nobody else may read the token");
+    }
     let text = std::fs::read_to_string(folder.path().join("data/settings.json")).unwrap();
     assert!(text.contains("\"version\": 1") && !text.contains("hf_secret"), "{text}");
     let (app, _) = open(folder.path(), |_| {});
@@ -53,9 +59,12 @@ async fn a_broken_file_is_kept_and_the_defaults_are_used() {
     let folder = tempfile::tempdir().unwrap();
     for (round, text) in ["{\"theme\":\"dark\"", "[]", "\u{0}\u{0}\u{0}"].into_iter().enumerate() {
         write(folder.path(), text);
-        assert_eq!(open(folder.path(), |_| {}).0.settings_get(), Settings::default());
+        let (app, _) = open(folder.path(), |_| {});
+        assert_eq!(app.settings_get(), Settings::default());
+        let told = app.startup().kept_aside;
         let aside = set_aside(folder.path());
         assert_eq!(aside.len(), round + 1);
+        assert!(told.len() == 1 && told[0].ends_with(&aside[round]), "{told:?}");
         assert_eq!(std::fs::read_to_string(folder.path().join("data").join(&aside[round])).unwrap(), text);
     }
 }
@@ -70,7 +79,9 @@ async fn one_bad_field_costs_only_itself() {
     assert_eq!(settings, expected);
     assert_eq!(set_aside(folder.path()).len(), 1);
     // What was written in its place is whole.
-    assert_eq!(open(folder.path(), |_| {}).0.settings_get(), expected);
+    let (app, _) = open(folder.path(), |_| {});
+    assert_eq!(app.settings_get(), expected);
+    assert!(app.startup().kept_aside.is_empty());
     assert_eq!(set_aside(folder.path()).len(), 1);
 }
 
