@@ -10,6 +10,8 @@ export class SearchStore {
   /** Of the first page, or of one more. */
   busy = $state<"first" | "more" | null>(null);
   error = $state.raw<WireError | null>(null);
+  /** What the program suggests, read once. */
+  suggested = $state.raw<HubModel[]>([]);
   private asked = 0;
 
   constructor(private api: Api) {}
@@ -21,6 +23,12 @@ export class SearchStore {
   async more(): Promise<void> {
     if (this.next !== null && this.busy === null) {
       await this.ask("more", this.next);
+    }
+  }
+
+  async suggest(): Promise<void> {
+    if (this.suggested.length === 0) {
+      this.suggested = (await this.api.hubRecommended()).models;
     }
   }
 
