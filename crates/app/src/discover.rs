@@ -22,7 +22,9 @@ pub struct Discover {
 }
 
 impl Discover {
+    /// Suggestions that this version can run.
     pub fn recommended(&self) -> HubPage {
+        let runs = |entry: &&hub::Recommended| model::supported_architectures().any(|name| name == entry.family);
         let model = |entry: &hub::Recommended| HubModel {
             repo: entry.repo.into(),
             downloads: None,
@@ -31,7 +33,7 @@ impl Discover {
             gated: false,
             note: Some(entry.note_key.into()),
         };
-        HubPage { models: RECOMMENDED.iter().map(model).collect(), next: None }
+        HubPage { models: RECOMMENDED.iter().filter(runs).map(model).collect(), next: None }
     }
 
     pub async fn search(&self, hub: &Hub, query: HubQuery) -> Result<HubPage> {
