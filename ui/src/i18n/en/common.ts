@@ -27,7 +27,7 @@ export const common = {
   loading: "Loading",
   more: "More",
   auto: "Auto",
-  notifications: "Messages",
+  notifications: "Notifications",
   tokensPerSecond: "{speed} tok/s",
   hours: "{n} h",
   minutes: "{n} min",
