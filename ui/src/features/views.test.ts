@@ -177,3 +177,49 @@ test("the hardware page says why no GPU is used and what to do, and invents no n
   await user.click(screen.getByTestId("hardware-measure"));
   expect(await screen.findByText("61.3 GB/s")).toBeTruthy();
 });
+
+test("a speed that nobody knows is no number, and says how to know it", async () => {
+  const { app, user } = await open("discover", {}, (fake) => ({
+    hubPlan: async (...args) => {
+      const row = await fake.hubPlan(...args);
+      const measured = (await fake.hardware()).ramBandwidth !== null;
+      return measured || !row.plan ? row : { ...row, plan: { ...row.plan, forecast: null } };
+    },
+  }));
+  app.navigation.openRepo("unsloth/Qwen3-8B-GGUF");
+  const row = (await screen.findAllByTestId("quant-row"))[0]!;
+  expect(await within(row).findByText("not known")).toBeTruthy();
+  await user.click(await screen.findByRole("button", { name: "Measure now" }));
+  expect(await within(row).findByText(/tok\/s/)).toBeTruthy();
+});
+
+test("terms are told once, with the way to the token", async () => {
+  const { app, user } = await open("discover");
+  app.navigation.openRepo("ggml-org/gemma-3-12b-it-GGUF");
+  await waitFor(() => expect(screen.getAllByText("Terms not accepted yet")).toHaveLength(7));
+  expect(screen.getAllByText(/asks you to accept its terms/)).toHaveLength(1);
+  const buttons = screen.getAllByTestId<HTMLButtonElement>("quant-download");
+  expect(buttons.every((button) => button.disabled)).toBe(true);
+  await user.click(screen.getByRole("button", { name: "Add token" }));
+  await waitFor(() => expect(document.activeElement).toBe(screen.getByTestId("settings-token")));
+});
+
+test("the first model loads by itself, if nothing else is loaded", async () => {
+  const { app, user } = await open("discover", { empty: true });
+  const suggestions = await screen.findByTestId("discover-recommended");
+  await user.click((await within(suggestions).findAllByRole("button", { name: "Download" }))[0]!);
+  await waitFor(() => expect(app.model.loaded?.name).toBe("Qwen3-8B-Q4_K_M"));
+  expect(app.navigation.place).toBe("discover");
+});
+
+test("back from a model's page, the focus is where it was", async () => {
+  const { user } = await open("discover");
+  const suggestions = await screen.findByTestId("discover-recommended");
+  const button = await within(suggestions).findByRole("button", { name: /gpt-oss-20b/ });
+  await user.click(button);
+  expect(document.activeElement).toBe(screen.getByRole("heading", { level: 1, name: "gpt-oss-20b" }));
+  await user.click(screen.getByRole("button", { name: "Back" }));
+  await waitFor(() => {
+    expect((document.activeElement as HTMLElement).dataset.repo).toBe("ggml-org/gpt-oss-20b-GGUF");
+  });
+});
