@@ -261,6 +261,8 @@ impl App {
         sink(AnswerEvent::Finished { message, reason, title, error });
         // Layers may have moved by the slider meanwhile.
         self.model_changed();
+        // Before the sink: when that is gone, nothing of the answer holds the app any more.
+        drop(self);
     }
 }
 

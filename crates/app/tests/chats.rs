@@ -146,6 +146,23 @@ async fn a_damaged_data_base_is_kept_aside() {
     app.chat_create().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn chats_of_a_newer_version_are_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = ready(folder.path()).await.chat_create().await.unwrap().id;
+    let path = folder.path().join("data/headroom.db");
+    let version = |version: u32| {
+        let db = rusqlite::Connection::open(&path).unwrap();
+        db.pragma_update(None, "user_version", version).unwrap();
+    };
+    version(99);
+    let error = try_own(folder.path()).err().unwrap();
+    assert_eq!(error.code, ErrorCode::Storage);
+    assert!(error.message.contains("newer version"), "{error}");
+    version(1);
+    own(folder.path()).chat(id).await.unwrap();
+}
+
 /// Writes an answer until it is killed, printing what the window gets: run by the test below.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by a_killed_answer_is_still_there"]

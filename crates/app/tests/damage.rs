@@ -86,17 +86,6 @@ async fn a_model_cut_under_the_app_is_an_error_and_the_app_lives() {
     }
 }
 
-/// Deterministic numbers below `n`.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        // Knuth's MMIX generator; the high bits are good.
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) % n as u64) as usize
-    }
-}
-
 /// Damaged copies of a model: cut, with flipped bits, with runs of other bytes; mostly where the numbers are.
 fn mutants(whole: &[u8], count: usize, random: &mut Random) -> Vec<(String, Vec<u8>)> {
     let header = gguf::Gguf::parse(whole, whole.len() as u64).unwrap();
@@ -104,11 +93,12 @@ fn mutants(whole: &[u8], count: usize, random: &mut Random) -> Vec<(String, Vec<
     let find = |text: &[u8]| whole.windows(text.len()).position(|window| window == text).unwrap();
     // The vocabulary is most of the header, and dull.
     let (vocabulary, tensors) = (find(b"tokenizer.ggml.tokens"), find(b"tokenizer.chat_template"));
+    let below = |random: &mut Random, n: usize| random.below(n as u64) as usize;
     let place = |random: &mut Random| match random.below(8) {
-        0..3 => random.below(vocabulary),
-        3..6 => tensors + random.below(data - tensors),
-        6 => random.below(data),
-        _ => data + random.below(whole.len() - data),
+        0..3 => below(random, vocabulary),
+        3..6 => tensors + below(random, data - tensors),
+        6 => below(random, data),
+        _ => data + below(random, whole.len() - data),
     };
     let mutant = |n: usize| {
         let mut bytes = whole.to_vec();
@@ -124,7 +114,7 @@ fn mutants(whole: &[u8], count: usize, random: &mut Random) -> Vec<(String, Vec<
                 "ones"
             }
             2 => {
-                let end = bytes.len().min(at + 1 + random.below(64));
+                let end = bytes.len().min(at + 1 + below(random, 64));
                 bytes[at..end].iter_mut().for_each(|byte| *byte = random.below(256) as u8);
                 "noise"
             }

@@ -21,16 +21,6 @@ use test_models::{GgmlType, ModelSpec};
 const KILLS: u64 = 50;
 const REPO: &str = "owner/tiny-GGUF";
 
-/// Deterministic numbers below `n`.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
-}
-
 /// What is downloaded.
 const QUANTS: [&str; 3] = ["Q8_0", "F16", "F32"];
 

@@ -19,7 +19,11 @@ pub fn open(folder: &Path, change: impl FnOnce(&mut AppConfig)) -> (Arc<App>, Ev
 
 /// The same for a program that leaves downloads as they are.
 pub fn own(folder: &Path) -> Arc<App> {
-    App::own(config(folder).0).unwrap()
+    try_own(folder).unwrap()
+}
+
+pub fn try_own(folder: &Path) -> Result<Arc<App>, WireError> {
+    App::own(config(folder).0)
 }
 
 fn config(folder: &Path) -> (AppConfig, Events) {
@@ -160,4 +164,16 @@ fn spawn(mut program: Command, test: &str, variables: &[(&str, String)]) -> Chil
     program.args(["--exact", test, "--ignored", "--nocapture", "--test-threads", "1"]);
     program.envs(variables.iter().map(|(name, value)| (name, value)));
     program.stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// Deterministic numbers.
+pub struct Random(pub u64);
+
+impl Random {
+    /// Below `n`.
+    pub fn below(&mut self, n: u64) -> u64 {
+        // Knuth's MMIX generator; the high bits are good.
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
 }

@@ -48,10 +48,12 @@ impl Disk for OsDisk {
 /// Renames `from` to `to`, in the place of a file that is there. Virus scanners on Windows hold new files open for a
 /// moment, so it is tried for two seconds there.
 pub fn replace_file(from: &Path, to: &Path) -> io::Result<()> {
+    // ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION; the last two have no `ErrorKind`.
+    let in_use = |error: &io::Error| cfg!(windows) && matches!(error.raw_os_error(), Some(5 | 32 | 33));
     let mut tries = 0;
     loop {
         match std::fs::rename(from, to) {
-            Err(error) if cfg!(windows) && error.kind() == io::ErrorKind::PermissionDenied && tries < 20 => {
+            Err(error) if in_use(&error) && tries < 20 => {
                 tries += 1;
                 std::thread::sleep(std::time::Duration::from_millis(100));
             }
