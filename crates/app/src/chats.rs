@@ -100,8 +100,16 @@ impl Chats {
         Ok(list)
     }
 
+    /// A new chat, or one that nobody has used yet: empty chats do not pile up.
     pub fn create(&self, system_prompt: &str) -> Result<String> {
         let db = self.store.lock();
+        let unused = "UPDATE chats SET updated = ?2 WHERE n = (SELECT max(n) FROM chats WHERE title = '' AND pinned = 0 \
+             AND deleted IS NULL AND system_prompt = ?1 AND NOT EXISTS (SELECT 1 FROM messages WHERE chat = chats.n)) \
+             RETURNING n";
+        let found = db.query_row(unused, params![system_prompt, now()], |row| row.get::<_, i64>(0)).optional()?;
+        if let Some(n) = found {
+            return Ok(n.to_string());
+        }
         db.execute("INSERT INTO chats(system_prompt, updated) VALUES (?1, ?2)", params![system_prompt, now()])?;
         Ok(db.last_insert_rowid().to_string())
     }

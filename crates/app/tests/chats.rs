@@ -211,3 +211,19 @@ async fn a_killed_answer_is_still_there() {
     assert!(message.text.len() > text.len() && message.text.as_bytes().starts_with(text));
     assert_eq!(app.chat(chat).await.unwrap().messages.len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_chats_do_not_pile_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = ready(folder.path()).await;
+    let first = app.chat_create().await.unwrap().id;
+    assert_eq!(app.chat_create().await.unwrap().id, first);
+    app.chat_set_system_prompt(first.clone(), "Be brief.".into()).await.unwrap();
+    let second = app.chat_create().await.unwrap().id;
+    assert_ne!(second, first, "a chat with a system prompt of its own is in use");
+    answer(&app, &second, say("Hello"), greedy(1)).await;
+    let third = app.chat_create().await.unwrap().id;
+    assert_ne!(third, second);
+    app.chat_delete(third.clone()).await.unwrap();
+    assert_ne!(app.chat_create().await.unwrap().id, third, "a chat in the bin stays there");
+}
