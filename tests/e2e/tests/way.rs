@@ -24,8 +24,8 @@ async fn answer(window: &Window, count: usize) -> Result<(String, String)> {
     window.until("the answer ends", async || Ok(window.all("answer-finish").await?.len() >= count)).await?;
     let finishes = window.all("answer-finish").await?;
     let reason = finishes[count - 1].attr("data-reason").await?.unwrap_or_default();
-    let answers = window.all("message-assistant").await?;
-    Ok((answers[count - 1].text().await?, reason))
+    let texts = window.all("message-text").await?;
+    Ok((texts[count - 1].text().await?, reason))
 }
 
 #[tokio::test(flavor = "multi_thread")]
