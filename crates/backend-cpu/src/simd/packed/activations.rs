@@ -25,7 +25,7 @@ pub struct WideBlock {
 pub struct NarrowBlock {
     pub q: [i8; NARROW],
     pub d: f32,
-    /// `d` times the sum of the values.
+    /// About `d` times the sum of the values.
     pub sum: f32,
     /// -128 times the sum of the values.
     pub offset: i32,
@@ -97,14 +97,14 @@ pub fn wide(x: &[f32], out: &mut [WideBlock]) {
     }
 }
 
-/// To the precision in which ggml keeps scales; beyond f16's range they stay as they are.
+/// To the precision in which ggml keeps these numbers; beyond f16's range they stay as they are.
 #[inline(always)]
 fn to_f16_and_back(x: f32) -> f32 {
     let narrow = f16::from_f32(x);
     if narrow.is_finite() { narrow.to_f32() } else { x }
 }
 
-/// As ggml's quantize_row_q8_0.
+/// As ggml's quantize_row_q8_0 and quantize_row_q8_1.
 #[inline(always)]
 pub fn narrow(x: &[f32], out: &mut [NarrowBlock]) {
     for (x, out) in x.chunks_exact(NARROW).zip(out) {
@@ -115,13 +115,14 @@ pub fn narrow(x: &[f32], out: &mut [NarrowBlock]) {
             continue;
         }
         let inverse = 127.0 / extreme;
-        out.d = to_f16_and_back(extreme / 127.0);
+        let d = extreme / 127.0;
+        out.d = to_f16_and_back(d);
         let mut sum = 0;
         for (q, x) in out.q.iter_mut().zip(x) {
             *q = round(x * inverse);
             sum += i32::from(*q);
         }
-        out.sum = out.d * sum as f32;
+        out.sum = to_f16_and_back(d * sum as f32);
         out.offset = -128 * sum;
     }
 }

@@ -130,11 +130,14 @@ proptest! {
             let mut weights = vec![0f32; cols];
             quant::dequantize_row(ty, &bytes, &mut weights).unwrap();
             let exact: f64 = weights.iter().zip(&rounded).map(|(w, a)| f64::from(*w) * a).sum();
-            let size: f64 = weights.iter().zip(&rounded).map(|(w, a)| (f64::from(*w) * a).abs()).sum();
+            let largest = weights.iter().fold(0f64, |max, w| max.max(f64::from(w.abs())));
+            let size: f64 = rounded.iter().map(|a| largest * a.abs()).sum();
             let mut out = [0f32; ROWS];
             Simd::best().dot_rows(ty, &bytes, 1, owned.row(), &mut out);
             let error = (f64::from(out[0]) - exact).abs();
-            prop_assert!(error <= 1e-5 * size, "{}: {} for {}", ty, out[0], exact);
+            // The sum that meets the offsets of Q4_1 and Q5_1 is rounded to f16.
+            let tolerance = if matches!(ty, GgmlType::Q4_1 | GgmlType::Q5_1) { 1e-3 } else { 1e-5 };
+            prop_assert!(error <= tolerance * size, "{}: {} for {}", ty, out[0], exact);
         }
     }
 }
