@@ -4,7 +4,7 @@ use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, State};
 
 use crate::json::{self, JsonStyle};
-use crate::{methods, python};
+use crate::{methods, operators, python};
 
 /// Adds the filters; what they print is nested at most `depth` levels.
 pub(crate) fn add(env: &mut Environment<'_>, depth: usize) {
@@ -27,8 +27,22 @@ pub(crate) fn add(env: &mut Environment<'_>, depth: usize) {
     env.add_filter("int", |state: &mut State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>| {
         let (default, base, kwargs): (Option<Value>, Option<u32>, Kwargs) = from_args(&args.into_values())?;
         let default = argument(default, &kwargs, "default")?.unwrap_or_else(|| Value::from(0));
-        minijinja::filters::int(state, value, Some(default), base, kwargs)
+        let trimmed = value.as_str().map(|text| Value::from(text.trim()));
+        minijinja::filters::int(state, trimmed.as_ref().unwrap_or(value), Some(default), base, kwargs)
     });
+    for name in ["default", "d"] {
+        env.add_filter(name, |value: &Value, args: Rest<ValueOrKwargs>| default(value, &args.into_values()));
+    }
+    for name in ["escape", "e", "forceescape"] {
+        env.add_filter(name, move |state: &mut State<'_, '_>, value: &Value| {
+            if value.is_safe() && name != "forceescape" {
+                return Ok(value.clone());
+            }
+            let text = python::str(state, value, depth)?;
+            Ok::<_, Error>(Value::from_safe_string(operators::escape(&text)))
+        });
+    }
+    env.add_filter("truncate", |text: &str, args: Rest<ValueOrKwargs>| truncate(text, &args.into_values()));
     env.add_filter("float", |state: &mut State<'_, '_>, value: &Value, default: Option<Value>, kwargs: Kwargs| {
         let default = argument(default, &kwargs, "default")?.unwrap_or_else(|| Value::from(0.0));
         minijinja::filters::float(state, value, Some(default), kwargs)
@@ -46,6 +60,40 @@ fn argument(positional: Option<Value>, kwargs: &Kwargs, name: &str) -> Result<Op
         None => kwargs.get::<Option<Value>>(name)?,
     };
     Ok(value.filter(|v| !v.is_none() && !v.is_undefined()))
+}
+
+/// Jinja2's `default(value, default_value="", boolean=False)`.
+fn default(value: &Value, args: &[Value]) -> Result<Value, Error> {
+    let (other, boolean, kwargs): (Option<Value>, Option<Value>, Kwargs) = from_args(args)?;
+    let other = match other {
+        Some(other) => other,
+        None => kwargs.get::<Option<Value>>("default_value")?.unwrap_or_else(|| Value::from("")),
+    };
+    let boolean = argument(boolean, &kwargs, "boolean")?.is_some_and(|v| v.is_true());
+    kwargs.assert_all_used()?;
+    let absent = value.is_undefined() || boolean && !value.is_true();
+    Ok(if absent { other } else { value.clone() })
+}
+
+/// Jinja2's `truncate(s, length=255, killwords=False, end="...", leeway=5)`, in characters.
+fn truncate(text: &str, args: &[Value]) -> Result<String, Error> {
+    type Args = (Option<Value>, Option<Value>, Option<Value>, Option<Value>, Kwargs);
+    let (length, kill_words, end, leeway, kwargs): Args = from_args(args)?;
+    let number = |value: Option<Value>, name, default: usize| match argument(value, &kwargs, name)? {
+        Some(value) => usize::try_from(value),
+        None => Ok(default),
+    };
+    let length = number(length, "length", 255)?;
+    let leeway = number(leeway, "leeway", 5)?;
+    let kill_words = argument(kill_words, &kwargs, "killwords")?.is_some_and(|v| v.is_true());
+    let end = argument(end, &kwargs, "end")?.map_or_else(|| "...".to_owned(), |v| v.to_string());
+    kwargs.assert_all_used()?;
+    if text.chars().count() <= length.saturating_add(leeway) {
+        return Ok(text.to_owned());
+    }
+    let kept = text.char_indices().nth(length.saturating_sub(end.chars().count())).map_or(text.len(), |(at, _)| at);
+    let kept = &text[..kept];
+    Ok(if kill_words { kept } else { kept.rsplit_once(' ').map_or(kept, |(words, _)| words) }.to_owned() + &end)
 }
 
 /// transformers' `tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.

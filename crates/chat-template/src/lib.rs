@@ -13,6 +13,7 @@ mod harmony;
 mod json;
 mod keep;
 mod limits;
+mod literals;
 mod methods;
 mod operators;
 mod python;

@@ -3,7 +3,7 @@
 use minijinja::value::{Kwargs, Tuple, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
 
-use crate::filters;
+use crate::{filters, python};
 
 /// Looks a method up for the engine. Methods that change a value are refused, as in the sandbox that
 /// transformers runs templates in.
@@ -130,6 +130,19 @@ fn string_method(state: &State<'_, '_>, s: &str, method: &str, args: &[Value]) -
         "casefold" => {
             let () = from_args(args)?;
             Value::from(s.to_lowercase().replace('ß', "ss"))
+        }
+        "istitle" => {
+            let () = from_args(args)?;
+            Value::from(s.chars().any(char::is_alphabetic) && title(s) == s)
+        }
+        "isprintable" => {
+            let () = from_args(args)?;
+            Value::from(s.chars().all(python::printable))
+        }
+        "isidentifier" => {
+            let () = from_args(args)?;
+            let word = s.chars().all(|c| c.is_alphanumeric() || c == '_');
+            Value::from(word && s.starts_with(|c: char| c.is_alphabetic() || c == '_'))
         }
         "isdecimal" => {
             let () = from_args(args)?;

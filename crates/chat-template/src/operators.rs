@@ -88,7 +88,7 @@ fn add(state: &mut State<'_, '_>, operands: Rest<Value>) -> Result<Value, Error>
 }
 
 /// markupsafe's `escape`.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -126,8 +126,8 @@ impl Rewriter<'_> {
     /// Rewrites up to the bracket that closes this level.
     fn level(&mut self, out: &mut String) {
         let mut terms = Terms::default();
-        // What a sign and a `not` mean depends on what stands before them.
-        let mut previous = "";
+        // What a sign, a `not` and an `in` mean depends on what stands before them.
+        let (mut before, mut previous) = ("", "");
         while let Some(&token) = self.tokens.get(self.at) {
             self.at += 1;
             let binary = !(previous.is_empty() || is_operator(previous) || ends_terms(previous));
@@ -139,7 +139,7 @@ impl Rewriter<'_> {
                     if let Some(close) = self.tokens.get(self.at) {
                         terms.last().push_str(close);
                         self.at += 1;
-                        previous = close;
+                        (before, previous) = (previous, close);
                     }
                     continue;
                 }
@@ -149,7 +149,10 @@ impl Rewriter<'_> {
                 }
                 "~" | "*" | "/" | "//" | "%" => terms.next(token),
                 "+" | "-" if binary => terms.next(token),
+                // The engine has no such sign, and it does nothing.
+                "+" => {}
                 "not" if previous == "is" => terms.last().push_str(token),
+                "in" if previous == "is" || previous == "not" && before == "is" => terms.last().push_str(token),
                 _ if ends_terms(token) => {
                     std::mem::take(&mut terms).write(self.sums, out);
                     out.push_str(token);
@@ -157,7 +160,7 @@ impl Rewriter<'_> {
                 _ => terms.last().push_str(token),
             }
             if !token.trim().is_empty() {
-                previous = token;
+                (before, previous) = (previous, token);
             }
         }
         terms.write(self.sums, out);
@@ -264,7 +267,8 @@ mod tests {
             ("{{- 'x'|safe + t['a' + b] + 'y' -}}", "{{- add__('x'|safe, t[add__('a', b)], 'y') -}}"),
             ("{% set x = a + b if c + d == e else -1 %}", "{% set x = add__(a, b) if add__(c, d) == e else -1 %}"),
             ("{{ n - 1 + 2 }}", "{{ n - 1 + 2 }}"),
-            ("{{ +1 }}", "{{ +1 }}"),
+            ("{{ +1 }}", "{{ 1 }}"),
+            ("{{ a ~ b is not in c ~ d }}", "{{ concat__(a, b is not in c, d) }}"),
             ("{{ a ~ b + c * d }}", "{{ add__(concat__(a, b), multiply__(c, d)) }}"),
             ("{{ a * b // c % d * -e }}", "{{ multiply__(modulo__(multiply__(a, b) // c, d), -e) }}"),
             ("{{ a ** b * c - d % e }}", "{{ multiply__(a ** b, c) - modulo__(d, e) }}"),
@@ -281,6 +285,7 @@ mod tests {
             ("{%+ if 'a + b' in x ~ y +%}", "{%+ if 'a + b' in concat__(x, y) +%}"),
             ("{{ a + b", "{{ add__(a, b)"),
             ("{{ a + }}", "{{ a + }}"),
+            ("{{ + }}", "{{  }}"),
             ("{{ a ~ ~ b }}", "{{ a ~ ~ b }}"),
         ];
         for (tag, expected) in cases {

@@ -115,7 +115,7 @@ fn repr_str(out: &mut String, s: &str) {
 
 /// `str.isprintable` of one character, for controls, separators, format and private-use characters
 /// (Unicode categories Cc, Zl, Zp, Zs, Cf, Co). Unassigned code points count as printable.
-fn printable(c: char) -> bool {
+pub(crate) fn printable(c: char) -> bool {
     if c.is_control() || (c.is_whitespace() && c != ' ') {
         return false;
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::tokens::tokens;
-use crate::{keep, operators};
+use crate::{keep, literals, operators};
 
 /// Most words, literals and operators in one tag: the engine's parser recurses with the length of an expression.
 const MOST_TOKENS: usize = 4096;
@@ -21,7 +21,9 @@ enum Segment<'a> {
 /// - Line ends become `\n`, as in Jinja2's lexer.
 /// - `{% generation %}` blocks become scopes. They mark what the assistant said, for training, and print their body.
 /// - Values are checked before they are assigned (see [`keep`]).
-/// - Operators that the engine does differently become calls (see [`operators`]).
+/// - Operators that the engine does differently become calls (see [`operators`]), and escapes in strings become others
+///   (see [`literals`]).
+/// - A line end after `{% raw %}` is doubled, because Jinja2 keeps it and the engine takes it away.
 ///
 /// # Errors
 /// The line of a tag with more than [`MOST_TOKENS`] parts.
@@ -35,17 +37,30 @@ pub(crate) fn prepare(source: &str) -> Result<String, usize> {
     let mut out = String::with_capacity(source.len());
     for segment in segments {
         match segment {
+            Segment::Text(text) if text.starts_with("{%") => raw_block(text, &mut out),
             Segment::Text(text) => out.push_str(text),
             Segment::Tag(tag) if tokens(tag).len() > MOST_TOKENS => return Err(out.matches('\n').count() + 1),
-            Segment::Tag(tag) => match (tag.starts_with("{%"), tag_name(tag)) {
-                (true, "generation") => out.push_str(&tag.replacen("generation", "with", 1)),
-                (true, "endgeneration") => out.push_str(&tag.replacen("endgeneration", "endwith", 1)),
-                (true, "set") => out.push_str(&keep::rewrite(&operators::rewrite(tag, marks))),
-                _ => out.push_str(&operators::rewrite(tag, marks)),
-            },
+            Segment::Tag(tag) => {
+                let tag = literals::rewrite(tag);
+                match (tag.starts_with("{%"), tag_name(&tag)) {
+                    (true, "generation") => out.push_str(&tag.replacen("generation", "with", 1)),
+                    (true, "endgeneration") => out.push_str(&tag.replacen("endgeneration", "endwith", 1)),
+                    (true, "set") => out.push_str(&keep::rewrite(&operators::rewrite(&tag, marks))),
+                    _ => out.push_str(&operators::rewrite(&tag, marks)),
+                }
+            }
         }
     }
     Ok(out)
+}
+
+fn raw_block(text: &str, out: &mut String) {
+    let (tag, body) = text.split_at(tag_end(text));
+    out.push_str(tag);
+    if body.starts_with('\n') && !tag.ends_with("-%}") && !tag.ends_with("+%}") {
+        out.push('\n');
+    }
+    out.push_str(body);
 }
 
 fn segments(source: &str) -> Vec<Segment<'_>> {
@@ -139,6 +154,8 @@ mod tests {
             ("{% generation", "{% with"),
             ("{# open", "{# open"),
             ("{% raw %}{%", "{% raw %}{%"),
+            ("{% raw %}\na{% endraw %}", "{% raw %}\n\na{% endraw %}"),
+            ("{% raw -%}\na{% endraw %}", "{% raw -%}\na{% endraw %}"),
             ("a\r\nb\rc", "a\nb\nc"),
         ];
         for (source, expected) in cases {
