@@ -14,6 +14,7 @@ mod json;
 mod keep;
 mod limits;
 mod literals;
+mod marks;
 mod methods;
 mod operators;
 mod python;

@@ -1,6 +1,7 @@
 //! Splits a streamed answer into what the model thought and what it said.
 
 use crate::harmony::Harmony;
+use crate::marks::{MARKS, answer_that_opens};
 
 /// A piece of the model's answer, in order.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -11,52 +12,6 @@ pub enum Piece {
     /// The answer itself.
     Answer(String),
 }
-
-/// How a family of models marks its reasoning.
-struct Marks {
-    open: &'static str,
-    close: &'static str,
-    /// Marks that some models put around the answer that follows; they are not shown.
-    answer: &'static [&'static str],
-}
-
-const MARKS: [Marks; 13] = [
-    // DeepSeek, Qwen, GLM, Kimi K2, MiniMax, Nemotron, SmolLM3, Granite (which wraps its answer), Hunyuan (likewise).
-    Marks { open: "<think>", close: "</think>", answer: &["<response>", "</response>", "<answer>", "</answer>"] },
-    Marks { open: "<thinking>", close: "</thinking>", answer: &[] },
-    Marks { open: "<thought>", close: "</thought>", answer: &[] },
-    Marks { open: "<reasoning>", close: "</reasoning>", answer: &[] },
-    // Mistral: Magistral, Ministral.
-    Marks { open: "[THINK]", close: "[/THINK]", answer: &[] },
-    // ByteDance Seed-OSS.
-    Marks { open: "<seed:think>", close: "</seed:think>", answer: &[] },
-    // Cohere Command.
-    Marks {
-        open: "<|START_THINKING|>",
-        close: "<|END_THINKING|>",
-        answer: &["<|START_RESPONSE|>", "<|END_RESPONSE|>"],
-    },
-    // Apertus.
-    Marks { open: "<|inner_prefix|>", close: "<|inner_suffix|>", answer: &[] },
-    // Gemma 4.
-    Marks { open: "<|channel>thought", close: "<channel|>", answer: &[] },
-    // Kimi-VL.
-    Marks { open: "◁think▷", close: "◁/think▷", answer: &[] },
-    // Apriel.
-    Marks {
-        open: "Here are my reasoning steps:",
-        close: "[BEGIN FINAL RESPONSE]",
-        answer: &["[END FINAL RESPONSE]", "<|end|>"],
-    },
-    // Sky-T1, OpenThinker.
-    Marks {
-        open: "<|begin_of_thought|>",
-        close: "<|end_of_thought|>",
-        answer: &["<|begin_of_solution|>", "<|end_of_solution|>"],
-    },
-    // LG K-EXAONE and others that open with a bare mark of their own.
-    Marks { open: "<|think|>", close: "<|/think|>", answer: &[] },
-];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -91,8 +46,10 @@ impl ReasoningSplitter {
         let tail = prompt.trim_end();
         let opened = MARKS.iter().position(|marks| tail.ends_with(marks.open));
         let mut harmony = Harmony::default();
+        let answers = answer_that_opens(|mark| tail.ends_with(mark));
         let state = match opened {
             Some(marks) => State::Thinking { marks, begun: false },
+            None if answers.is_some() => State::Start { after: answers },
             None if harmony.continue_prompt(tail) => State::Harmony,
             None => State::Start { after: None },
         };
@@ -162,13 +119,18 @@ impl ReasoningSplitter {
             self.state = State::Thinking { marks, begun: false };
             return true;
         }
+        if let (None, Some(family)) = (after, answer_that_opens(|mark| text.starts_with(mark))) {
+            self.held = text.to_owned();
+            self.state = State::Start { after: Some(family) };
+            return true;
+        }
         let answer_marks = after.map_or(&[][..], |a| MARKS[a].answer);
         if let Some(mark) = answer_marks.iter().find(|mark| text.starts_with(**mark)) {
             self.held = text[mark.len()..].to_owned();
             return true;
         }
         let undecided = MARKS.iter().map(|m| m.open).chain(answer_marks.iter().copied()).any(|m| m.starts_with(text));
-        if undecided || Harmony::may_open(text) {
+        if undecided || Harmony::may_open(text) || answer_that_opens(|mark| mark.starts_with(text)).is_some() {
             return false;
         }
         if after.is_some() {

@@ -25,6 +25,13 @@ fn check(prompt: &str, text: &str, thinking: &str, answer: &str) {
     for at in (0..=text.len()).filter(|at| text.is_char_boundary(*at)) {
         assert_eq!(split(prompt, [&text[..at], &text[at..]]), expected, "cut at {at}: {text:?}");
     }
+    // Every two cuts, where that is affordable.
+    let cuts: Vec<usize> = (0..=text.len()).filter(|at| text.is_char_boundary(*at)).collect();
+    for &a in cuts.iter().filter(|_| cuts.len() < 120) {
+        for &b in cuts.iter().filter(|b| **b > a) {
+            assert_eq!(split(prompt, [&text[..a], &text[a..b], &text[b..]]), expected, "cut at {a} and {b}: {text:?}");
+        }
+    }
     let chars: Vec<String> = text.chars().map(String::from).collect();
     assert_eq!(split(prompt, chars.iter().map(String::as_str)), expected, "by characters: {text:?}");
 }
@@ -42,6 +49,20 @@ fn separates_the_blocks_of_each_family() {
     check("", "<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>b<|END_RESPONSE|>", "a", "b");
     check("", "<think>a</think><response>b</response>", "a", "b");
     check("", "Here are my reasoning steps:\na\n[BEGIN FINAL RESPONSE]\nb\n[END FINAL RESPONSE]", "a", "b\n");
+}
+
+#[test]
+fn separates_the_messages_of_newer_families() {
+    let solar = "<|think|>a<|end|><|begin|>assistant<|content|>b <|x|><|end|>";
+    check("<|begin|>assistant", solar, "a", "b <|x|>");
+    check("<|begin|>assistant", "<|content|>b<|end|>", "", "b");
+    let kimi = "a<|close|>think<|sep|><|open|>response<|sep|>b<|close|>response<|sep|>";
+    check("<|open|>think<|sep|>", kimi, "a", "b");
+    check("<|open|>response<|sep|>", "b<|close|>response<|sep|><|close|>message<|sep|>", "", "b");
+    check("", "<mm:think>a</mm:think>b", "a", "b");
+    check("<think:opensource>", "a</think:opensource>b", "a", "b");
+    check("", "<|START_THINKING|>a<|END_THINKING|><|START_TEXT|>b<|END_TEXT|>", "a", "b");
+    check("", "<answer>b</answer>", "", "<answer>b</answer>");
 }
 
 #[test]
@@ -107,7 +128,7 @@ proptest! {
             prop_oneof![
                 Just("<think>"), Just("</think>"), Just("<|channel|>"), Just("analysis"), Just("<|message|>"),
                 Just("<|end|>"), Just("<|start|>"), Just("<response>"), Just("</response>"), Just("[THINK]"),
-                Just("<"), Just("/"), Just("|"), Just(" "), Just("\n"), Just("語"), Just("think>"),
+                Just("<|content|>"), Just("<|open|>response<|sep|>"), Just("<"), Just("/"), Just("|"), Just(" "), Just("\n"), Just("語"), Just("think>"),
             ],
             0..12,
         ),
