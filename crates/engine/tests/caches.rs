@@ -1,0 +1,158 @@
+//! Every type of KV cache, wherever the layers are: moved, cut off, cancelled.
+
+mod common;
+
+use common::{greedy, load, options, prompt, request};
+use engine::{Cancel, Event, Finish, LoadOptions, Placement, RecoveryCause};
+use quant::GgmlType;
+use test_models::ModelSpec;
+
+const PLENTY: u64 = 1 << 30;
+const TOKENS: u32 = 20;
+const CACHES: [(GgmlType, GgmlType); 6] = [
+    (GgmlType::F32, GgmlType::F32),
+    (GgmlType::F16, GgmlType::F16),
+    (GgmlType::Q8_0, GgmlType::Q8_0),
+    (GgmlType::Q4_0, GgmlType::Q4_0),
+    (GgmlType::Q8_0, GgmlType::F16),
+    (GgmlType::F32, GgmlType::Q8_0),
+];
+
+fn families() -> [ModelSpec; 2] {
+    [ModelSpec::llama(), ModelSpec::qwen3moe()].map(|spec| ModelSpec { n_layer: 4, head_dim: 32, ..spec })
+}
+
+fn with_cache(gpu_layers: u32, (kv_type_k, kv_type_v): (GgmlType, GgmlType)) -> LoadOptions {
+    LoadOptions { kv_type_k, kv_type_v, ..options(128, gpu_layers) }
+}
+
+/// As planned, to the byte.
+fn assert_planned(placement: Placement) {
+    assert_eq!(placement.host_used, placement.host_planned);
+    assert_eq!(placement.accelerator_used, placement.accelerator_planned);
+}
+
+/// Where layers are between two answers does not show in the next one, whose prompt is mostly in the cache.
+#[test]
+fn layers_move_between_turns_and_the_cache_goes_with_them() {
+    for spec in families() {
+        for cache in CACHES {
+            let turns = |moves: [u32; 3]| {
+                let (engine, _) = load(&spec, with_cache(2, cache), Some(PLENTY)).unwrap();
+                let (mut text, mut reused) = (prompt(40), Vec::new());
+                for layers in moves {
+                    assert_eq!(engine.set_gpu_layers(layers).unwrap().gpu_layers, layers);
+                    assert_planned(engine.placement());
+                    let completion = greedy(&engine, &text, TOKENS).0;
+                    reused.push(completion.reused_tokens);
+                    text.extend(completion.ids);
+                    text.extend([9, 8, 7]);
+                }
+                (text, reused)
+            };
+            let (still, moved) = (turns([2, 2, 2]), turns([5, 0, 3]));
+            assert_eq!(still, moved, "{} {cache:?}", spec.arch);
+            // Every token but the last new one of a turn was computed in an earlier turn.
+            assert_eq!(still.1, [0, 60, 83]);
+        }
+    }
+}
+
+#[test]
+fn layers_move_while_tokens_come_and_the_cache_goes_with_them() {
+    for spec in families() {
+        for cache in CACHES {
+            let expected = greedy(&load(&spec, with_cache(2, cache), Some(PLENTY)).unwrap().0, &prompt(40), 60).0.ids;
+            let (engine, _) = load(&spec, with_cache(2, cache), Some(PLENTY)).unwrap();
+            let engine = &engine;
+            let (start, started) = std::sync::mpsc::channel();
+            let mut seen = Vec::new();
+            std::thread::scope(|scope| {
+                let moves = scope.spawn(move || {
+                    started.recv().unwrap();
+                    [5, 0, 3, 1, 4].map(|layers| engine.set_gpu_layers(layers).unwrap().gpu_layers)
+                });
+                let completion = engine.generate(request(&prompt(40), 60), &Cancel::new(), &mut |event| {
+                    if matches!(event, Event::Token { .. }) {
+                        if seen.is_empty() {
+                            start.send(()).unwrap();
+                        }
+                        seen.push(engine.placement().gpu_layers);
+                        // Time for the next wish.
+                        std::thread::sleep(std::time::Duration::from_millis(1));
+                    }
+                });
+                assert_eq!(completion.unwrap().ids, expected, "{} {cache:?}", spec.arch);
+                assert_eq!(moves.join().unwrap(), [5, 0, 3, 1, 4]);
+            });
+            seen.dedup();
+            assert!(seen.len() > 2, "layers moved while tokens came: {seen:?}");
+            assert_planned(engine.placement());
+        }
+    }
+}
+
+#[test]
+fn any_split_gives_the_same_tokens_with_every_cache() {
+    for spec in families() {
+        for cache in CACHES {
+            let of = |layers| {
+                greedy(&load(&spec, with_cache(layers, cache), Some(PLENTY)).unwrap().0, &prompt(40), TOKENS).0.ids
+            };
+            let expected = of(0);
+            for layers in 1..=5 {
+                assert_eq!(of(layers), expected, "{} {cache:?} with {layers}", spec.arch);
+            }
+        }
+    }
+}
+
+/// An operation without room, at any point of an answer: fewer layers, an event, the same tokens.
+#[test]
+fn an_operation_that_finds_no_room_costs_layers_and_no_token() {
+    for spec in families() {
+        for cache in CACHES {
+            let (engine, _) = load(&spec, with_cache(5, cache), Some(PLENTY)).unwrap();
+            let expected = greedy(&engine, &prompt(40), TOKENS).0.ids;
+            // In the prompt's first layer, in its output, and in the middle of the answer.
+            for after in [3, 200, 900] {
+                let (engine, control) = load(&spec, with_cache(5, cache), Some(PLENTY)).unwrap();
+                control.unwrap().fail_run(after);
+                let (completion, events) = greedy(&engine, &prompt(40), TOKENS);
+                assert_eq!(completion.ids, expected, "{} {cache:?} after {after}", spec.arch);
+                let told: Vec<_> =
+                    events.iter().filter_map(|e| if let Event::Recovered(r) = e { Some(*r) } else { None }).collect();
+                assert!(!told.is_empty() && told.iter().all(|r| r.cause == RecoveryCause::OutOfMemory), "{after}");
+                assert!(engine.placement().gpu_layers < 5);
+                assert_planned(engine.placement());
+            }
+        }
+    }
+}
+
+/// A micro-batch of the whole prompt is given up between two layers, not at its end.
+#[test]
+fn cancel_stops_inside_a_large_micro_batch() {
+    let spec = ModelSpec { n_layer: 8, ..ModelSpec::quantized(GgmlType::Q8_0) };
+    let options = LoadOptions { ubatch: 2048, ..options(2048, 0) };
+    let (engine, _) = load(&spec, options, None).unwrap();
+    let time = |cancel: &Cancel| {
+        let started = std::time::Instant::now();
+        let completion = engine.generate(request(&prompt(2000), 1), cancel, &mut |_| {}).unwrap();
+        (completion.finish, started.elapsed())
+    };
+    let (finish, whole) = time(&Cancel::new());
+    assert_eq!(finish, Finish::Length);
+    let cancel = Cancel::new();
+    // Another prompt, so that nothing is reused.
+    greedy(&engine, &[5, 4, 3], 1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(whole / 8);
+            cancel.cancel();
+        });
+        assert_eq!(time(&cancel).0, Finish::Cancelled);
+    });
+    // And the prompt can be read again.
+    assert_eq!(time(&Cancel::new()).0, Finish::Length);
+}
