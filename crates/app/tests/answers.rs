@@ -17,8 +17,11 @@ async fn ready(folder: &Path) -> Arc<App> {
     app
 }
 
+/// A new chat with a name: one without a name and messages would be given out again.
 async fn chat(app: &Arc<App>) -> String {
-    app.chat_create().await.unwrap().id
+    let id = app.chat_create().await.unwrap().id;
+    app.chat_rename(id.clone(), "mine".into()).await.unwrap();
+    id
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -65,7 +65,9 @@ async fn discover_shows_quantizations_with_plans() {
     let (app, _) = connect(folder.path(), &hub);
     let query = HubQuery { text: "tiny".into(), sort: HubSort::Downloads, cursor: None };
     assert_eq!(app.hub_search(query).await.unwrap().models[0].repo, REPO);
-    assert!(app.hub_recommended().models.len() >= 10);
+    // Those of the built-in list that this version runs.
+    let suggested = app.hub_recommended().models;
+    assert!(suggested.len() > 3 && suggested.iter().all(|model| model.note.is_some()), "{suggested:?}");
     let page = app.hub_model(REPO.into()).await.unwrap();
     let quants: Vec<&str> = page.quants.iter().map(|row| row.quant.as_str()).collect();
     assert_eq!(quants, ["F16", QUANT], "smallest first");
