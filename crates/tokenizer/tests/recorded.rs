@@ -86,11 +86,28 @@ fn markup_in_what_a_user_typed_stays_text() {
 #[test]
 fn a_long_line_of_one_character_is_encoded_in_bounded_time() {
     let qwen = load("qwen-3.trim");
-    for character in [" ", "a", "日", "\n", "\u{200d}"] {
-        let text = character.repeat(300_000);
-        let ids = qwen.encode(&text, PLAIN);
-        assert_eq!(qwen.decode(&ids), text.as_bytes());
+    let spm = load("ggml-vocab-llama-spm");
+    let gemma = load("gemma-4pre.trim");
+    for character in [" ", "a", "日", "\n", "\u{200d}", " \n", "aA", "'s"] {
+        let text = character.repeat(300_000 / character.len());
+        for tokenizer in [&qwen, &spm, &gemma] {
+            let ids = tokenizer.encode(&text, PLAIN);
+            assert_eq!(lossy(tokenizer, &ids).trim_start_matches([' ', '▁']), text.trim_start_matches(' '));
+        }
     }
+}
+
+fn stream(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+    let mut stream = tokenizer.detokenizer();
+    let mut text: String = ids.iter().map(|id| stream.push(*id)).collect();
+    text.push_str(&stream.finish());
+    text
+}
+
+/// What the tokens' bytes say, with U+FFFD for what is no character.
+fn lossy(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+    let whole: Vec<u8> = ids.iter().flat_map(|id| tokenizer.token_bytes(*id)).collect();
+    String::from_utf8_lossy(&whole).into_owned()
 }
 
 static QWEN: LazyLock<Tokenizer> = LazyLock::new(|| load("qwen-3.trim"));
@@ -107,20 +124,31 @@ proptest! {
         for tokenizer in [&*QWEN, &*SPM] {
             let ids = tokenizer.encode(&bytes, Encode { add_special: true, parse_special: true });
             prop_assert!(ids.iter().all(|id| (*id as usize) < tokenizer.vocab_size()));
-            let mut stream = tokenizer.detokenizer();
-            let mut text: String = ids.iter().map(|id| stream.push(*id)).collect();
-            text.push_str(&stream.finish());
-            let whole: Vec<u8> = ids.iter().flat_map(|id| tokenizer.token_bytes(*id)).collect();
-            prop_assert_eq!(text, String::from_utf8_lossy(&whole).into_owned());
+            prop_assert_eq!(stream(tokenizer, &ids), lossy(tokenizer, &ids));
         }
     }
 
     #[test]
     fn streaming_gives_the_text_of_random_tokens(ids in prop::collection::vec(0u32..20_000, 0..40)) {
-        let mut stream = QWEN.detokenizer();
-        let mut text: String = ids.iter().map(|id| stream.push(*id)).collect();
-        text.push_str(&stream.finish());
-        let whole: Vec<u8> = ids.iter().flat_map(|id| QWEN.token_bytes(*id)).collect();
-        prop_assert_eq!(text, String::from_utf8_lossy(&whole).into_owned());
+        prop_assert_eq!(stream(&QWEN, &ids), lossy(&QWEN, &ids));
+    }
+
+    /// Ids 3 to 258 are the bytes, which spell characters, parts of them and what is no character.
+    #[test]
+    fn byte_tokens_become_characters(ids in prop::collection::vec(prop_oneof![3u32..259, 131u32..259, 0u32..32_000], 0..60)) {
+        prop_assert_eq!(stream(&SPM, &ids), lossy(&SPM, &ids));
+    }
+
+    /// A character comes out with its last byte, and nothing of it before.
+    #[test]
+    fn characters_come_out_whole(text in "\\PC{0,20}") {
+        let mut stream = SPM.detokenizer();
+        for character in text.chars() {
+            let bytes = character.to_string().into_bytes();
+            let pieces: Vec<String> = bytes.iter().map(|byte| stream.push(3 + u32::from(*byte))).collect();
+            prop_assert!(pieces[..bytes.len() - 1].iter().all(String::is_empty));
+            prop_assert_eq!(pieces[bytes.len() - 1].as_str(), character.to_string());
+        }
+        prop_assert_eq!(stream.finish(), "");
     }
 }
