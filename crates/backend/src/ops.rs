@@ -82,12 +82,14 @@ pub struct RopeSpec {
     pub original_context: u32,
 }
 
-/// The K and V of one layer in device memory. A cell is one token position; head `h` of cell `c` starts at row
-/// `h * capacity + c`, rows being `head_dim` values of the cache's type: heads are contiguous streams.
+/// The K and V of one layer in device memory. Position `p` is in cell `p % capacity` (a layer with a window has fewer
+/// cells than the sequence positions); head `h` of cell `c` starts at row `h * capacity + c`, rows being `head_dim` values
+/// of the cache's type: heads are contiguous streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvCache {
     pub k: BufferId,
-    pub v: BufferId,
+    /// `None`: V is the first `head_dim_v` values of K (multi-head latent attention).
+    pub v: Option<BufferId>,
     pub k_type: GgmlType,
     pub v_type: GgmlType,
     /// Cells.
@@ -136,6 +138,10 @@ pub struct Router {
     pub normalize: bool,
     /// Factor on the chosen weights.
     pub scale: f32,
+    /// Experts compete in this many groups of equal size (1: all with all). A group counts as its two best experts
+    /// (DeepSeek-V3, arXiv 2412.19437), and only the experts of the best `groups_used` groups can be chosen.
+    pub groups: usize,
+    pub groups_used: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +152,47 @@ pub enum Gating {
     SoftmaxOfChosen,
     /// Sigmoid of each logit (the choice may add `bias`).
     Sigmoid,
+}
+
+/// What a recurrent operation knows of the tokens before its first row, and what the next one will need. Reading and
+/// writing apart makes a step repeatable: a step that failed left what it started from untouched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// `None`: nothing came before, all values are 0.
+    pub input: Option<View>,
+    pub output: View,
+}
+
+/// Shape of an [`Op::Conv`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ConvSpec {
+    pub channels: usize,
+    /// Rows that make one row of the result; the state is f32 [kernel - 1, channels], the oldest row first.
+    pub kernel: usize,
+    pub act: Option<Activation>,
+}
+
+/// Shape of an [`Op::DeltaNet`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DeltaNetSpec {
+    pub heads_k: usize,
+    /// A multiple of `heads_k`.
+    pub heads_v: usize,
+    pub head_dim: usize,
+    /// Value head `h` has key head `h % heads_k`, otherwise `h / (heads_v / heads_k)`.
+    pub tiled: bool,
+    /// The least length that q and k are divided by.
+    pub eps: f32,
+}
+
+/// Shape of an [`Op::StateSpace`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateSpaceSpec {
+    pub heads: usize,
+    pub head_dim: usize,
+    pub state_size: usize,
+    /// Heads share B and C in this many groups of neighbours.
+    pub groups: usize,
 }
 
 /// One operation. Shapes are in the comments: `n` rows of tokens, row-major.
@@ -193,8 +240,8 @@ pub enum Op<'a> {
     /// Turns `x` f32 [n, heads, head_dim] in place. `positions` is u32 [n]; `factors` f32 [dims / 2].
     Rope { x: View, n: usize, heads: usize, head_dim: usize, spec: RopeSpec, positions: View, factors: Option<View> },
 
-    /// Writes `k` f32 [n, head_count_kv, head_dim_k] and `v` f32 [n, head_count_kv, head_dim_v] into cells
-    /// `start..start + n`, converting to the cache's types.
+    /// Writes `k` f32 [n, head_count_kv, head_dim_k] and `v` f32 [n, head_count_kv, head_dim_v] into the cells of
+    /// positions `start..start + n`, converting to the cache's types.
     StoreKv { cache: KvCache, k: View, v: View, n: usize, start: usize },
 
     /// `q` f32 [n, head_count, head_dim_k] to `out` f32 [n, head_count, head_dim_v], over cells `0..start + n`.
@@ -216,11 +263,57 @@ pub enum Op<'a> {
     /// `x = x * factor`, elementwise over `len` values.
     Scale { x: View, factor: f32, len: usize },
 
+    /// `x[r] = x[r] * factors[r]` for `rows` rows of `dim` values; `factors` f32 [rows].
+    ScaleRows { x: View, factors: View, rows: usize, dim: usize },
+
     /// `x = cap * tanh(x / cap)`, elementwise over `len` values.
     Softcap { x: View, cap: f32, len: usize },
 
     /// Copies whole rows: `out[i] = input[rows[i]]`, rows of `dim` values.
     Gather { input: View, rows: &'a [u32], dim: usize, out: View },
+
+    /// Copies `rows` pieces of `dim` values; a piece starts every `input_stride` values and goes to every `out_stride`.
+    CopyRows { input: View, input_stride: usize, rows: usize, dim: usize, out: View, out_stride: usize },
+
+    /// A causal convolution of each channel over time: `out[t, c] = act(sum over j of weight[c, j] x[t - kernel + 1 + j, c]
+    /// + bias[c])`, where the values before the first row are those of the state.
+    Conv { spec: ConvSpec, input: View, n: usize, weight: View, bias: Option<View>, state: State, out: View },
+
+    /// The gated delta rule (Yang et al. 2024, arXiv 2412.06464) for `n` tokens, head by head, with
+    /// `g = exp(a softplus(alpha + dt_bias))` and `b = sigmoid(beta)`:
+    /// `S = g S; S = S + k (b (v - S^T k))^T; out = S^T q / sqrt(head_dim)`. `q` and `k` are normalised to length 1.
+    ///
+    /// `qkv` is f32 [n, 2 heads_k head_dim + heads_v head_dim] (q, k, v), `alpha` and `beta` f32 [n, heads_v],
+    /// `dt_bias` and `a` f32 [heads_v], the state f32 [heads_v, head_dim (of k), head_dim (of v)],
+    /// `out` f32 [n, heads_v, head_dim].
+    DeltaNet {
+        spec: DeltaNetSpec,
+        qkv: View,
+        alpha: View,
+        beta: View,
+        dt_bias: View,
+        a: View,
+        n: usize,
+        state: State,
+        out: View,
+    },
+
+    /// The state space of Mamba-2 (Dao and Gu 2024, arXiv 2405.21060) for `n` tokens, head by head, with
+    /// `d = softplus(dt + dt_bias)`: `S = exp(a d) S + d x B^T; out = S C + skip x`.
+    ///
+    /// `xbc` is f32 [n, heads head_dim + 2 groups state_size] (x, B, C), `dt` f32 [n, heads], `dt_bias`, `a` and `skip`
+    /// f32 [heads], the state f32 [heads, head_dim, state_size], `out` f32 [n, heads, head_dim].
+    StateSpace {
+        spec: StateSpaceSpec,
+        xbc: View,
+        dt: View,
+        dt_bias: View,
+        a: View,
+        skip: View,
+        n: usize,
+        state: State,
+        out: View,
+    },
 }
 
 impl Op<'_> {
@@ -240,8 +333,13 @@ impl Op<'_> {
             Op::Add { .. } => "Add",
             Op::Mul { .. } => "Mul",
             Op::Scale { .. } => "Scale",
+            Op::ScaleRows { .. } => "ScaleRows",
             Op::Softcap { .. } => "Softcap",
             Op::Gather { .. } => "Gather",
+            Op::CopyRows { .. } => "CopyRows",
+            Op::Conv { .. } => "Conv",
+            Op::DeltaNet { .. } => "DeltaNet",
+            Op::StateSpace { .. } => "StateSpace",
         }
     }
 }

@@ -17,6 +17,9 @@ const EXACT: f64 = 2e-4;
 const GELU: f64 = 2e-2;
 /// 16-bit KV caches: (max abs, rms).
 const F16_KV: (f64, f64) = (0.1, 0.02);
+/// Quantized weights: the reference rounds activations to 8 bits, so only rms and the likeliest tokens are compared.
+const QUANTIZED_RMS: f64 = 0.3;
+const QUANTIZED_TOP1: f64 = 0.85;
 const GELU_ARCHITECTURES: &[&str] = &["gemma", "gemma2", "gemma3", "gemma4", "starcoder2"];
 
 fn load(path: &Path, options: LoadOptions, precision: Precision) -> Result<Engine, EngineError> {
@@ -67,6 +70,33 @@ fn compare(actual: &[f32], expected: &[f32]) -> (f64, f64) {
     (worst, (sum / actual.len() as f64).sqrt())
 }
 
+/// Rows that may differ more where choices of experts are compared after other roundings: an expert that wins by less
+/// than the rounding is another one, and its row another row.
+fn flips(rows: usize) -> usize {
+    (rows / 40).max(1)
+}
+
+/// The same without the `dropped` rows that differ most.
+fn compare_but(actual: &[f32], expected: &[f32], width: usize, dropped: usize) -> (f64, f64) {
+    let mut rows: Vec<(f64, f64)> =
+        actual.chunks_exact(width).zip(expected.chunks_exact(width)).map(|(a, b)| compare(a, b)).collect();
+    if actual.len() != expected.len() || rows.len() <= dropped {
+        return (f64::INFINITY, f64::INFINITY);
+    }
+    rows.sort_by(|a, b| a.0.total_cmp(&b.0));
+    rows.truncate(rows.len() - dropped);
+    let squares: f64 = rows.iter().map(|(_, rms)| rms * rms).sum();
+    (rows[rows.len() - 1].0, (squares / rows.len() as f64).sqrt())
+}
+
+/// The share of rows whose likeliest token is the same.
+fn top1_agreement(actual: &[f32], expected: &[f32], width: usize) -> f64 {
+    let top = |row: &[f32]| (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b]));
+    let rows = actual.chunks_exact(width).zip(expected.chunks_exact(width));
+    let same = rows.clone().filter(|(a, b)| top(a) == top(b)).count();
+    same as f64 / rows.count().max(1) as f64
+}
+
 /// Greedy tokens must agree up to the first step that the reference itself decided by less than `gap`.
 fn greedy_agrees(actual: &[u32], expected: &[u32], gaps: &[f64], gap: f64) -> bool {
     let sure = gaps.iter().position(|found| !(*found >= gap)).unwrap_or(expected.len());
@@ -109,25 +139,33 @@ fn model(directory: &Path, name: &str, prompts: &Value, report: &mut Report) -> 
             }
             Err(error) => return Err(error.into()),
         };
+        let experts = engine.model().layers.iter().any(|layer| layer.experts().is_some());
+        let quantized_weights = engine.gguf().tensors.iter().any(|tensor| tensor.ty != GgmlType::F32);
         let prompt = numbers(&prompts[facts["prompt"].as_str().context("prompt")?]);
         let prompt: Vec<u32> = prompt.iter().map(|id| *id as u32).collect();
         if let Some(tensor) = facts["tensor"].as_str() {
             let positions: Vec<usize> = numbers(&facts["positions"]).iter().map(|p| *p as usize).collect();
-            let (expected, _) = arrays.rows(tensor)?;
-            let (worst, rms) = match logits(&engine, &prompt, &positions) {
-                Ok(actual) => compare(&actual, &expected),
+            let (expected, width) = arrays.rows(tensor)?;
+            let actual = match logits(&engine, &prompt, &positions) {
+                Ok(actual) => actual,
                 Err(error) => {
                     report.skip(&label, &format!("{error:#}"));
                     continue;
                 }
             };
-            let quantized = !matches!(ty, GgmlType::F32 | GgmlType::F16);
-            if quantized {
+            let rounded = flash || tolerance > EXACT;
+            let dropped = if experts && rounded { flips(positions.len()) } else { 0 };
+            let (worst, rms) = compare_but(&actual, &expected, width, dropped);
+            let quantized_cache = !matches!(ty, GgmlType::F32 | GgmlType::F16);
+            if quantized_weights {
+                report.within(&label, "rms", rms, QUANTIZED_RMS);
+                let differing = 1.0 - top1_agreement(&actual, &expected, width);
+                report.within(&label, "rows with another likeliest token", differing, 1.0 - QUANTIZED_TOP1);
+            } else if quantized_cache {
                 let key = format!("{run}_vs_{}", facts["prompt"].as_str().unwrap_or_default());
                 let rms_allowed = reference["measured"][&key]["rms"].as_f64().unwrap_or(0.1);
                 let (exact, _) = arrays.rows(&format!("{}.logits", facts["prompt"].as_str().unwrap_or_default()))?;
                 let exact_rows = select(&exact, &expected, &reference, facts)?;
-                let actual = logits(&engine, &prompt, &positions)?;
                 report.within(&label, "rms against f32", compare(&actual, &exact_rows).1, rms_allowed);
             } else if flash {
                 report.within(&label, "max abs", worst, if tolerance > EXACT { 0.2 } else { F16_KV.0 });
@@ -136,7 +174,7 @@ fn model(directory: &Path, name: &str, prompts: &Value, report: &mut Report) -> 
                 report.within(&label, "max abs", worst, tolerance);
             }
         }
-        if !flash {
+        if !flash && !quantized_weights {
             let expected: Vec<u32> = numbers(&facts["greedy"]).iter().map(|id| *id as u32).collect();
             let gaps = numbers(&facts["greedy_top1_minus_top2"]);
             let actual = greedy(&engine, &prompt, expected.len())?;

@@ -2,7 +2,8 @@
 
 use crate::decoder::{Context, Sites, StepError};
 use crate::file::Weights;
-use crate::site::{Site, copy_cache};
+use crate::site::Site;
+use crate::transfer::copy_layer;
 use crate::{Cancel, Devices, EngineError, Placement, Recovery, RecoveryCause};
 use backend::BackendError;
 use model::{Layout, Model};
@@ -22,6 +23,8 @@ pub(crate) struct Core {
     sequence: Vec<u32>,
     /// How many of them have their K and V in the caches: all, unless a device was lost.
     computed: usize,
+    /// Which half of the recurrent states the last step wrote.
+    parity: bool,
     /// Recoveries that nobody was told of yet.
     recoveries: Vec<Recovery>,
 }
@@ -37,7 +40,9 @@ impl Core {
         cancel: &Cancel,
     ) -> Result<Core, EngineError> {
         let sites = Sites { host: Site::new(devices.host), accelerator: devices.accelerator.map(Site::new) };
-        let mut core = Core { loaded, sites, sequence: Vec::new(), computed: 0, recoveries: Vec::new() };
+        let mut core = Core { loaded, sites, sequence: Vec::new(), computed: 0, parity: false, recoveries: Vec::new() };
+        let Loaded { model, layout, file } = &*core.loaded;
+        core.sites.host.add_input(model, layout, file)?;
         let count = core.loaded.layout.block_count() + 1;
         let wanted = if core.sites.accelerator.is_some() { gpu_layers.min(count) } else { 0 };
         let mut room = true;
@@ -158,7 +163,7 @@ impl Core {
         };
         to.add_layer(index, model, layout, file)?;
         if let Some(layer) = model.layers.get(index)
-            && let Err(error) = copy_cache(from, to, index, &layer.attention, layout, self.computed)
+            && let Err(error) = copy_layer(from, to, (index, layer), layout, self.computed)
         {
             to.remove_layer(index, layout);
             return Err(error);
@@ -217,10 +222,13 @@ impl Core {
     }
 
     /// Keeps the part of the sequence that `prompt` shares, and returns its length. At least the last token of the
-    /// prompt is left to compute, because its logits are needed.
+    /// prompt is left to compute, because its logits are needed. A recurrent state cannot go back, and cells that a
+    /// window no longer needs are gone: where the model has such layers and the kept part is too far behind, the sequence
+    /// is computed again from its start.
     pub fn reuse(&mut self, prompt: &[u32]) -> usize {
         let shared = self.sequence.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        let kept = shared.min(prompt.len().saturating_sub(1));
+        let wanted = shared.min(prompt.len().saturating_sub(1));
+        let kept = if self.loaded.layout.can_rewind(self.computed, wanted) { wanted } else { 0 };
         self.sequence.truncate(kept);
         self.computed = self.computed.min(kept);
         kept
@@ -269,9 +277,12 @@ impl Core {
         logits: &mut dyn FnMut(&[f32]),
     ) -> Result<bool, EngineError> {
         let Loaded { model, layout, file } = &*self.loaded;
-        let context = Context { model, layout, file, cancel };
+        let context = Context { model, layout, file, cancel, parity: self.parity };
         match context.step(&mut self.sites, tokens, self.computed, rows, logits) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.parity = !self.parity;
+                Ok(true)
+            }
             Err(StepError::Cancelled) => Err(EngineError::Cancelled),
             Err(StepError::Host(error)) => Err(error.into()),
             Err(StepError::Accelerator(error)) => self.recover(error).map(|_| false),

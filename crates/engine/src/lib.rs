@@ -5,9 +5,15 @@ mod core;
 mod decoder;
 mod engine;
 mod error;
+mod feed_forward;
 mod file;
 mod generate;
+mod input;
+mod mixers;
+mod ops;
+mod recurrent;
 mod site;
+mod transfer;
 
 pub use api::*;
 pub use backend::{BackendError, Device};

@@ -1,41 +1,49 @@
-//! One device with the layers that are on it: their weights, KV caches and activation buffers.
+//! One device with the layers that are on it: their weights, caches, states and activation buffers.
 
 use crate::file::Weights;
-use backend::{BackendError, BufferId, Device, HostBytes, KvCache, View};
-use model::{Attention, BufferPlan, Layout, Model, Slot, Tensor};
+use backend::{BackendError, BufferId, Device, HostBytes, KvCache, View, Weight};
+use model::{BufferPlan, CacheShape, Layout, Linear, Model, Slot, Tensor};
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// Buffers of a KV cache. Where values are a part of the keys there is no second one.
+#[derive(Clone, Copy)]
+pub(crate) struct Cache {
+    pub k: BufferId,
+    pub v: Option<BufferId>,
+}
 
 /// Device buffers of one layer (or of the output layer, which has no cache).
 #[derive(Default)]
 pub(crate) struct LayerBuffers {
     /// (index in the file, buffer); short enough to search.
     tensors: Vec<(usize, BufferId)>,
-    cache: Option<(BufferId, BufferId)>,
+    cache: Option<Cache>,
+    /// Both halves of the recurrent state, and f32 values in a half.
+    state: Option<(BufferId, usize)>,
 }
 
 impl LayerBuffers {
     pub fn tensor(&self, tensor: &Tensor) -> Result<BufferId, BackendError> {
-        self.tensors.iter().find(|(index, _)| *index == tensor.index).map(|(_, buffer)| *buffer).ok_or_else(|| {
-            BackendError::Invalid { op: "layer", detail: format!("tensor {} is not on the device", tensor.index) }
-        })
+        let found = self.tensors.iter().find(|(index, _)| *index == tensor.index);
+        found.map(|(_, buffer)| *buffer).ok_or_else(|| missing(format!("tensor {} is not on the device", tensor.index)))
     }
 
-    pub fn cache(&self, attention: &Attention, layout: &Layout) -> Result<KvCache, BackendError> {
-        let (k, v) = self
-            .cache
-            .ok_or_else(|| BackendError::Invalid { op: "layer", detail: "the layer has no KV cache".into() })?;
-        Ok(KvCache {
-            k,
-            v,
-            k_type: layout.params.kv_type_k,
-            v_type: layout.params.kv_type_v,
-            capacity: layout.params.context as usize,
-            head_count_kv: attention.head_count_kv,
-            head_dim_k: attention.head_dim_k,
-            head_dim_v: attention.head_dim_v,
-        })
+    /// The rows of a tensor that a product reads.
+    pub fn weight(&self, linear: &Linear) -> Result<Weight, BackendError> {
+        let tensor = &linear.weight;
+        let row = tensor.ty.row_bytes(tensor.cols).ok_or_else(|| missing("rows are not whole blocks".into()))?;
+        let offset = (linear.first_row * row) as u64;
+        Ok(Weight { buffer: self.tensor(tensor)?, offset, ty: tensor.ty, rows: linear.rows, cols: tensor.cols })
     }
+
+    pub fn state(&self) -> Result<(BufferId, usize), BackendError> {
+        self.state.ok_or_else(|| missing("the layer has no state".into()))
+    }
+}
+
+fn missing(detail: String) -> BackendError {
+    BackendError::Invalid { op: "layer", detail }
 }
 
 /// A device and what is on it.
@@ -44,11 +52,21 @@ pub(crate) struct Site {
     slots: HashMap<Slot, BufferId>,
     /// By layer index; the output layer is the one after the last.
     layers: HashMap<usize, LayerBuffers>,
+    /// Copies of the caches of layers that are elsewhere, for layers here that read them.
+    copies: HashMap<usize, Cache>,
+    /// What computes per-layer inputs; on the host.
+    input: LayerBuffers,
 }
 
 impl Site {
     pub fn new(device: Box<dyn Device>) -> Site {
-        Site { device, slots: HashMap::new(), layers: HashMap::new() }
+        Site {
+            device,
+            slots: HashMap::new(),
+            layers: HashMap::new(),
+            copies: HashMap::new(),
+            input: LayerBuffers::default(),
+        }
     }
 
     pub fn has(&self, index: usize) -> bool {
@@ -56,10 +74,50 @@ impl Site {
     }
 
     pub fn layer(&self, index: usize) -> Result<&LayerBuffers, BackendError> {
-        self.layers.get(&index).ok_or_else(|| BackendError::Invalid {
-            op: "layer",
-            detail: format!("layer {index} is not on {}", self.device.name()),
+        self.layers.get(&index).ok_or_else(|| missing(format!("layer {index} is not on {}", self.device.name())))
+    }
+
+    /// The cache of a layer: its own, or the copy of one elsewhere.
+    pub fn cache(&self, index: usize) -> Result<Cache, BackendError> {
+        let own = self.layers.get(&index).and_then(|layer| layer.cache);
+        own.or(self.copy(index)).ok_or_else(|| missing(format!("layer {index} has no cache on {}", self.device.name())))
+    }
+
+    pub fn copy(&self, index: usize) -> Option<Cache> {
+        self.copies.get(&index).copied()
+    }
+
+    pub fn kv_cache(&self, index: usize, shape: &CacheShape, layout: &Layout) -> Result<KvCache, BackendError> {
+        let Cache { k, v } = self.cache(index)?;
+        Ok(KvCache {
+            k,
+            v,
+            k_type: layout.params.kv_type_k,
+            v_type: layout.params.kv_type_v,
+            capacity: layout.layers[index].cells,
+            head_count_kv: shape.head_count_kv,
+            head_dim_k: shape.head_dim_k,
+            head_dim_v: shape.head_dim_v,
         })
+    }
+
+    /// Puts what computes per-layer inputs here.
+    pub fn add_input(&mut self, model: &Model, layout: &Layout, file: &Weights) -> Result<(), BackendError> {
+        let Some(input) = &model.per_layer_input else { return Ok(()) };
+        self.ensure_slots(&layout.input_slots)?;
+        for tensor in input.tensors() {
+            let buffer = self.device.adopt(file.bytes(&tensor)?)?;
+            self.input.tensors.push((tensor.index, buffer));
+        }
+        Ok(())
+    }
+
+    pub fn input_weight(&self, linear: &Linear) -> Result<Weight, BackendError> {
+        self.input.weight(linear)
+    }
+
+    pub fn input_view(&self, tensor: Option<Tensor>) -> Result<Option<View>, BackendError> {
+        tensor.map(|tensor| Ok(View::new(self.input.tensor(&tensor)?))).transpose()
     }
 
     pub fn slot(&self, slot: Slot) -> Result<View, BackendError> {
@@ -105,6 +163,7 @@ impl Site {
             }
             Err(error) => {
                 self.free_buffers(buffers);
+                self.release_unused_copies(layout);
                 self.release_unused_slots(layout);
                 Err(error)
             }
@@ -131,25 +190,67 @@ impl Site {
             let buffer = self.device.adopt(file.bytes(&tensor)?)?;
             buffers.tensors.push((tensor.index, buffer));
         }
-        if let Some(bytes) = layout.layers.get(index) {
-            let k = self.device.allocate(bytes.k)?;
-            match self.device.allocate(bytes.v) {
-                Ok(v) => buffers.cache = Some((k, v)),
-                Err(error) => {
-                    self.device.free(k);
-                    return Err(error);
-                }
-            }
+        let Some(bytes) = layout.layers.get(index) else { return Ok(()) };
+        if bytes.state > 0 {
+            buffers.state = Some((self.device.allocate(bytes.state)?, bytes.state as usize / 8));
+        }
+        if let Some(source) = bytes.cache_source
+            && self.cache(source).is_err()
+        {
+            let copy = self.allocate_cache(source, layout)?;
+            self.copies.insert(source, copy);
+        }
+        // A copy that is here already becomes the layer's own.
+        if bytes.k > 0 {
+            buffers.cache = Some(match self.copies.remove(&index) {
+                Some(copy) => copy,
+                None => self.allocate_cache(index, layout)?,
+            });
         }
         Ok(())
     }
 
-    /// Takes layer `index` off this device and gives its memory back.
+    fn allocate_cache(&mut self, index: usize, layout: &Layout) -> Result<Cache, BackendError> {
+        let bytes = &layout.layers[index];
+        let k = self.device.allocate(bytes.k)?;
+        if bytes.v == 0 {
+            return Ok(Cache { k, v: None });
+        }
+        match self.device.allocate(bytes.v) {
+            Ok(v) => Ok(Cache { k, v: Some(v) }),
+            Err(error) => {
+                self.device.free(k);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes layer `index` off this device and gives its memory back, but for a cache that other layers here read.
     pub fn remove_layer(&mut self, index: usize, layout: &Layout) {
-        if let Some(buffers) = self.layers.remove(&index) {
+        if let Some(mut buffers) = self.layers.remove(&index) {
+            if self.reads(index, layout)
+                && let Some(cache) = buffers.cache.take()
+            {
+                self.copies.insert(index, cache);
+            }
             self.free_buffers(buffers);
         }
+        self.release_unused_copies(layout);
         self.release_unused_slots(layout);
+    }
+
+    /// Whether a layer here reads the cache of layer `source`.
+    fn reads(&self, source: usize, layout: &Layout) -> bool {
+        self.layers.keys().filter_map(|index| layout.layers.get(*index)).any(|layer| layer.cache_source == Some(source))
+    }
+
+    fn release_unused_copies(&mut self, layout: &Layout) {
+        let unused: Vec<usize> = self.copies.keys().copied().filter(|source| !self.reads(*source, layout)).collect();
+        for source in unused {
+            if let Some(cache) = self.copies.remove(&source) {
+                self.free_cache(cache);
+            }
+        }
     }
 
     fn release_unused_slots(&mut self, layout: &Layout) {
@@ -165,8 +266,17 @@ impl Site {
         for (_, buffer) in buffers.tensors {
             self.device.free(buffer);
         }
-        if let Some((k, v)) = buffers.cache {
-            self.device.free(k);
+        if let Some(cache) = buffers.cache {
+            self.free_cache(cache);
+        }
+        if let Some((state, _)) = buffers.state {
+            self.device.free(state);
+        }
+    }
+
+    fn free_cache(&mut self, cache: Cache) {
+        self.device.free(cache.k);
+        if let Some(v) = cache.v {
             self.device.free(v);
         }
     }
@@ -174,6 +284,7 @@ impl Site {
     /// Forgets everything without asking the device: it is gone.
     pub fn abandon(&mut self) -> Vec<usize> {
         self.slots.clear();
+        self.copies.clear();
         let mut indices: Vec<usize> = self.layers.drain().map(|(index, _)| index).collect();
         indices.sort_unstable();
         indices
@@ -183,39 +294,6 @@ impl Site {
     pub fn used(&self) -> u64 {
         self.device.memory().used
     }
-}
-
-/// Copies the first `cells` cells of a layer's cache from one device to another.
-pub(crate) fn copy_cache(
-    from: &mut Site,
-    to: &mut Site,
-    index: usize,
-    attention: &Attention,
-    layout: &Layout,
-    cells: usize,
-) -> Result<(), BackendError> {
-    if cells == 0 {
-        return Ok(());
-    }
-    let source = from.layer(index)?.cache(attention, layout)?;
-    let target = to.layer(index)?.cache(attention, layout)?;
-    let streams = [
-        (source.k, target.k, source.k_type.row_bytes(source.head_dim_k)),
-        (source.v, target.v, source.v_type.row_bytes(source.head_dim_v)),
-    ];
-    let mut staging = Vec::new();
-    for (source_buffer, target_buffer, row_bytes) in streams {
-        let row = row_bytes
-            .ok_or_else(|| BackendError::Invalid { op: "cache", detail: "heads are not whole blocks".into() })?;
-        staging.resize(cells * row, 0);
-        // Heads are contiguous streams: only their used part is touched, so unused memory stays uncommitted.
-        for head in 0..source.head_count_kv {
-            let offset = (head * source.capacity * row) as u64;
-            from.device.read(source_buffer, offset, &mut staging)?;
-            to.device.write(target_buffer, offset, &staging)?;
-        }
-    }
-    Ok(())
 }
 
 /// Owned bytes as a handle that devices can adopt.

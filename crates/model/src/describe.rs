@@ -1,6 +1,6 @@
 //! Reads metadata and tensors of a header with checks, for the family files.
 
-use crate::{Linear, Model, ModelError, Norm, Tensor, families};
+use crate::{Linear, Model, ModelError, Tensor, families};
 use backend::{NormKind, RopePairs, RopeSpec};
 use gguf::Gguf;
 use std::cell::RefCell;
@@ -42,7 +42,9 @@ pub(crate) struct Sizes {
     pub embedding_length: usize,
     pub context_length: u32,
     pub vocab_size: usize,
-    pub rms_eps: f32,
+    /// What norms divide by, and what keeps them from dividing by 0.
+    pub norm: NormKind,
+    pub eps: f32,
 }
 
 /// Limits on what a file may ask for; far above any model, far below what could overflow.
@@ -74,35 +76,50 @@ impl Header<'_> {
 
     fn checked(&self, name: &str, value: u64, max: u64) -> Result<usize, ModelError> {
         if value == 0 || value > max {
-            return Err(ModelError::BadValue {
-                key: self.key(name),
-                value: value.to_string(),
-                allowed: "its sensible range",
-            });
+            return Err(self.bad_value(name, value, "its sensible range"));
         }
         Ok(value as usize)
     }
 
-    /// A count that is one number for all layers or an array with one for each.
-    pub fn layer_count(&self, name: &str, layer: usize, max: u64) -> Result<Option<usize>, ModelError> {
+    /// A number that is the same for all layers or an array with one for each.
+    pub fn layer_u64(&self, name: &str, layer: usize) -> Result<Option<u64>, ModelError> {
         if let Some(value) = self.u64_or(name) {
-            return self.checked(name, value, max).map(Some);
+            return Ok(Some(value));
         }
         let Some(array) = self.gguf.metadata.array(&self.key(name)) else { return Ok(None) };
         let value = array.u64s().and_then(|values| values.get(layer).copied());
-        let value = value.ok_or_else(|| ModelError::MissingKey(format!("{} for layer {layer}", self.key(name))))?;
-        self.checked(name, value, max).map(Some)
+        value.map(Some).ok_or_else(|| ModelError::MissingKey(format!("{} for layer {layer}", self.key(name))))
+    }
+
+    /// The same for a count from 1 to `max`.
+    pub fn layer_count(&self, name: &str, layer: usize, max: u64) -> Result<Option<usize>, ModelError> {
+        self.layer_u64(name, layer)?.map(|value| self.checked(name, value, max)).transpose()
+    }
+
+    /// An array with a flag for each layer.
+    pub fn layer_flag(&self, name: &str, layer: usize) -> Result<Option<bool>, ModelError> {
+        let Some(array) = self.gguf.metadata.array(&self.key(name)) else { return Ok(None) };
+        let flag = match array.bools() {
+            Some(flags) => flags.get(layer).copied(),
+            None => array.u64s().and_then(|values| values.get(layer).map(|value| *value != 0)),
+        };
+        flag.map(Some).ok_or_else(|| ModelError::MissingKey(format!("{} for layer {layer}", self.key(name))))
+    }
+
+    pub fn bool_or(&self, name: &str) -> Option<bool> {
+        self.gguf.metadata.bool(&self.key(name))
+    }
+
+    /// An error about the value of a key.
+    pub fn bad_value(&self, name: &str, value: impl ToString, allowed: &'static str) -> ModelError {
+        ModelError::BadValue { key: self.key(name), value: value.to_string(), allowed }
     }
 
     /// A number from the metadata that must be finite and at least `min`.
     pub fn f32_at_least(&self, name: &str, default: f32, min: f32) -> Result<f32, ModelError> {
         let value = self.f32_or(name).unwrap_or(default);
         if !(value.is_finite() && value >= min) {
-            return Err(ModelError::BadValue {
-                key: self.key(name),
-                value: value.to_string(),
-                allowed: "the finite numbers it may be",
-            });
+            return Err(self.bad_value(name, value, "the finite numbers it may be"));
         }
         Ok(value)
     }
@@ -118,17 +135,46 @@ impl Header<'_> {
                 expected: vec![embedding_length as u64, 0],
             });
         }
+        let block_count = self.count("block_count", MAX_LAYERS)?;
+        // Layers that predict further tokens come last and take no part in plain decoding.
+        let extra = self.u64_or("nextn_predict_layers").unwrap_or(0);
+        if extra >= block_count as u64 {
+            return Err(self.bad_value("nextn_predict_layers", extra, "0 to block_count - 1"));
+        }
+        let (norm, eps) = match self.f32_or("attention.layer_norm_epsilon") {
+            Some(_) => (NormKind::Layer, "attention.layer_norm_epsilon"),
+            None => (NormKind::Rms, "attention.layer_norm_rms_epsilon"),
+        };
         Ok(Sizes {
-            block_count: self.count("block_count", MAX_LAYERS)?,
+            block_count: block_count - extra as usize,
             embedding_length,
             context_length: self.u64_or("context_length").unwrap_or(2048).clamp(1, u64::from(u32::MAX)) as u32,
             vocab_size: vocab_size as usize,
-            rms_eps: self.f32_at_least("attention.layer_norm_rms_epsilon", 1e-5, 0.0)?,
+            norm,
+            eps: self.f32_at_least(eps, 1e-5, 0.0)?,
         })
     }
 
     fn find(&self, name: &str) -> Option<usize> {
         self.gguf.tensor_index(name)
+    }
+
+    /// The dimensions that a tensor has in the file.
+    pub fn shape(&self, name: &str) -> Option<&[u64]> {
+        self.find(name).map(|index| self.gguf.tensors[index].shape.as_slice())
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    /// Rows of a matrix in the file, for sizes that no metadata gives.
+    pub fn rows(&self, name: &str) -> Result<usize, ModelError> {
+        let shape = self.shape(name).ok_or_else(|| ModelError::MissingTensor(name.into()))?;
+        match shape.get(1) {
+            Some(rows) if (1..=MAX_WIDTH).contains(rows) => Ok(*rows as usize),
+            _ => Err(ModelError::BadShape { name: name.into(), found: shape.to_vec(), expected: vec![shape[0], 1] }),
+        }
     }
 
     fn take(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor>, ModelError> {
@@ -187,8 +233,11 @@ impl Header<'_> {
     pub fn linear_or(&self, name: &str, rows: usize, cols: usize) -> Result<Option<Linear>, ModelError> {
         let Some(weight) = self.tensor_or(&format!("{name}.weight"), &[cols, rows])? else { return Ok(None) };
         let bias = self.vector_or(&format!("{name}.bias"), &[rows])?;
-        let scale = self.vector_or(&format!("{name}.scale"), &[1])?;
-        Ok(Some(Linear { weight, bias, scale }))
+        // A vector of this name is a part of its own.
+        let scale = format!("{name}.scale");
+        let factor = self.shape(&scale).is_some_and(|shape| shape.iter().product::<u64>() == 1);
+        let scale = if factor { self.vector_or(&scale, &[1])? } else { None };
+        Ok(Some(Linear { bias, scale, ..Linear::whole(weight) }))
     }
 
     pub fn linear(&self, name: &str, rows: usize, cols: usize) -> Result<Linear, ModelError> {
@@ -200,26 +249,25 @@ impl Header<'_> {
         let weight = self.tensor(&format!("{name}.weight"), &[cols, rows, experts])?;
         let bias = self.vector_or(&format!("{name}.bias"), &[rows, experts])?;
         let scale = self.vector_or(&format!("{name}.scale"), &[experts])?;
-        Ok(Linear { weight, bias, scale })
-    }
-
-    pub fn rms_norm(&self, name: &str, dim: usize, eps: f32) -> Result<Norm, ModelError> {
-        let weight = self.vector(&format!("{name}.weight"), &[dim])?;
-        Ok(Norm { kind: NormKind::Rms, weight, bias: None, eps })
+        Ok(Linear { bias, scale, ..Linear::whole(weight) })
     }
 
     /// The rotary embedding as the metadata says, for heads of `head_dim` values.
-    pub fn rope_spec(&self, pairs: RopePairs, head_dim: usize, context_length: u32) -> Result<RopeSpec, ModelError> {
-        let dims = match self.u64_or("rope.dimension_count") {
-            Some(dims) => self.checked("rope.dimension_count", dims, head_dim as u64)?,
+    /// `dims` is the key for how many of them turn.
+    pub fn rope_spec(
+        &self,
+        pairs: RopePairs,
+        dims: &str,
+        head_dim: usize,
+        context_length: u32,
+    ) -> Result<RopeSpec, ModelError> {
+        let name = dims;
+        let dims = match self.u64_or(name) {
+            Some(dims) => self.checked(name, dims, head_dim as u64)?,
             None => head_dim,
         };
         if dims % 2 != 0 {
-            return Err(ModelError::BadValue {
-                key: self.key("rope.dimension_count"),
-                value: dims.to_string(),
-                allowed: "the even numbers",
-            });
+            return Err(self.bad_value(name, dims, "the even numbers"));
         }
         let scaling = self.str_or("rope.scaling.type").unwrap_or("linear");
         // `rope.scale_linear` is what old files have.
@@ -229,13 +277,19 @@ impl Header<'_> {
         let freq_scale = if scaled { 1.0 / factor } else { 1.0 };
         let yarn = scaling == "yarn" && scaled;
         let original = self.u64_or("rope.scaling.original_context_length").unwrap_or(u64::from(context_length));
+        let mut attn_factor = self.f32_at_least("rope.scaling.attn_factor", 1.0, 0.0)?;
+        if yarn {
+            // The magnitude is then relative to that of a model with this multiplier in all dimensions.
+            let multiplier = self.f32_at_least("rope.scaling.yarn_log_multiplier", 0.0, 0.0)?;
+            attn_factor /= 1.0 + 0.1 * multiplier * factor.ln().max(0.0);
+        }
         Ok(RopeSpec {
             pairs,
             dims,
             freq_base: self.f32_at_least("rope.freq_base", 10000.0, f32::MIN_POSITIVE)?,
             freq_scale,
             ext_factor: if yarn { self.f32_at_least("rope.scaling.yarn_ext_factor", 1.0, 0.0)? } else { 0.0 },
-            attn_factor: self.f32_at_least("rope.scaling.attn_factor", 1.0, 0.0)?,
+            attn_factor,
             beta_fast: self.f32_at_least("rope.scaling.yarn_beta_fast", 32.0, 0.0)?,
             beta_slow: self.f32_at_least("rope.scaling.yarn_beta_slow", 1.0, 0.0)?,
             original_context: original.clamp(1, u64::from(u32::MAX)) as u32,

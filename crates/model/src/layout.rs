@@ -3,7 +3,8 @@
 //! The planner shows these numbers, the engine allocates them. A host computes with weights where they lie in the
 //! mapped file; an accelerator holds copies.
 
-use crate::{FeedForward, Layer, Model, ModelError, Tensor};
+use crate::slots::{input_slots, layer_slots, output_slots};
+use crate::{BufferPlan, CacheShape, Layer, Model, ModelError, Tensor};
 use quant::GgmlType;
 
 /// What the sizes depend on besides the model.
@@ -19,49 +20,6 @@ pub struct LayoutParams {
     pub logits_rows: u32,
 }
 
-/// Activation buffers that every device with layers has once. Shapes for `u` = ubatch rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Slot {
-    /// The residual stream, f32 [u, embedding_length]
-    Hidden,
-    /// Its normalised copy, f32 [u, embedding_length]
-    Normed,
-    /// f32 [u, head_count * head_dim_k]
-    Q,
-    /// f32 [u, head_count_kv * head_dim_k]
-    K,
-    /// f32 [u, head_count_kv * head_dim_v]
-    V,
-    /// f32 [u, head_count * head_dim_v]
-    Attended,
-    /// What a sub-layer adds to the stream, f32 [u, embedding_length]
-    Delta,
-    /// f32 [u, (used experts) * feed_forward_length]
-    Gate,
-    Up,
-    /// f32 [u, experts]
-    RouterLogits,
-    /// u32 [u, used]
-    ExpertIds,
-    /// f32 [u, used]
-    ExpertWeights,
-    /// f32 [u, used, embedding_length]
-    ExpertDelta,
-    /// u32 [u]
-    Positions,
-    /// Rows that become logits, f32 [logits_rows, embedding_length]; only where the output layer is.
-    Selected,
-    /// f32 [logits_rows, vocab_size]; only where the output layer is.
-    Logits,
-}
-
-/// A buffer and its size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BufferPlan {
-    pub slot: Slot,
-    pub bytes: u64,
-}
-
 /// Bytes of one layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LayerBytes {
@@ -71,6 +29,18 @@ pub struct LayerBytes {
     pub device_weights: u64,
     pub k: u64,
     pub v: u64,
+    /// Positions that the KV cache holds: all, or what a window needs.
+    pub cells: usize,
+    /// Recurrent state: what the last step left and what the next one writes.
+    pub state: u64,
+    /// The earlier layer whose cache this one reads. On another device than that layer it needs a copy.
+    pub cache_source: Option<usize>,
+}
+
+impl LayerBytes {
+    pub fn cache(&self) -> u64 {
+        self.k + self.v
+    }
 }
 
 /// Bytes in one memory, by purpose.
@@ -78,6 +48,7 @@ pub struct LayerBytes {
 pub struct Parts {
     /// On the host: the range of the mapped file that is used. On an accelerator: copies.
     pub weights: u64,
+    /// KV caches and recurrent states.
     pub kv: u64,
     pub compute: u64,
 }
@@ -127,12 +98,16 @@ pub struct Layout {
     pub output: LayerBytes,
     /// The token embedding stays in the mapped file.
     pub embedding: u64,
+    /// So does what feeds per-layer inputs.
+    pub per_layer_input: u64,
     /// The output layer uses the token embedding's bytes.
     pub tied: bool,
     /// Wherever there is a layer.
     pub slots: Vec<BufferPlan>,
     /// Also where the output layer is.
     pub output_slots: Vec<BufferPlan>,
+    /// On the host, whatever else is there.
+    pub input_slots: Vec<BufferPlan>,
 }
 
 impl Layout {
@@ -152,11 +127,13 @@ impl Layout {
             output,
             embedding: model.token_embedding.bytes,
             tied: model.output.weight.weight.index == model.token_embedding.index,
-            slots: slots(model, &params)?,
-            output_slots: vec![
-                buffer(Slot::Selected, params.logits_rows, model.embedding_length)?,
-                buffer(Slot::Logits, params.logits_rows, model.vocab_size)?,
-            ],
+            per_layer_input: match &model.per_layer_input {
+                Some(input) => sum(input.tensors().iter().chain([&input.embedding]).map(|t| t.bytes))?,
+                None => 0,
+            },
+            slots: layer_slots(model, &params)?,
+            output_slots: output_slots(model, &params)?,
+            input_slots: input_slots(model, &params)?,
         })
     }
 
@@ -168,14 +145,19 @@ impl Layout {
     pub fn totals(&self, gpu_layers: usize) -> Totals {
         let placement = Placement::new(gpu_layers, self.block_count());
         let mut totals = Totals::default();
-        totals.host.weights = self.embedding;
+        let size = |slots: &[BufferPlan]| slots.iter().map(|slot| slot.bytes).sum::<u64>();
+        totals.host.weights = self.embedding + self.per_layer_input;
+        totals.host.compute = size(&self.input_slots);
         for (index, layer) in self.layers.iter().enumerate() {
             let on_accelerator = placement.on_accelerator(index);
             let side = if on_accelerator { &mut totals.accelerator } else { &mut totals.host };
             side.weights += if on_accelerator { layer.device_weights } else { layer.weights };
-            side.kv += layer.k + layer.v;
+            side.kv += layer.cache() + layer.state;
         }
-        let size = |slots: &[BufferPlan]| slots.iter().map(|slot| slot.bytes).sum::<u64>();
+        // Layers go to the accelerator from the last on, so it is never the host that lacks a source.
+        for source in self.copied_sources(&|index| placement.on_accelerator(index)) {
+            totals.accelerator.kv += self.layers[source].cache();
+        }
         let host_has_layers = (0..=self.block_count()).any(|index| !placement.on_accelerator(index));
         if host_has_layers {
             totals.host.compute += size(&self.slots);
@@ -194,65 +176,75 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// Layers on the host whose caches layers on the accelerator read: these have copies there.
+    pub fn copied_sources(&self, on_accelerator: &dyn Fn(usize) -> bool) -> Vec<usize> {
+        let users = self.layers.iter().enumerate().filter(|(index, _)| on_accelerator(*index));
+        let mut sources: Vec<usize> =
+            users.filter_map(|(_, layer)| layer.cache_source).filter(|source| !on_accelerator(*source)).collect();
+        sources.sort_unstable();
+        sources.dedup();
+        sources
+    }
+
+    /// Whether a sequence of `computed` tokens can go on after its first `kept`: recurrent states cannot go back, and
+    /// a window's cells are overwritten in time.
+    pub fn can_rewind(&self, computed: usize, kept: usize) -> bool {
+        let context = self.params.context as usize;
+        let lost = computed.saturating_sub(kept);
+        lost == 0
+            || self.layers.iter().all(|layer| {
+                let whole = layer.cells >= context || layer.cells >= computed;
+                layer.state == 0 && (layer.k == 0 || whole || lost <= REWIND as usize)
+            })
+    }
+}
+
+/// Cells that a windowed layer keeps beyond its window and a micro-batch, so that a chat can go back some messages
+/// without being read again.
+const REWIND: u64 = 1024;
+
 fn sum(bytes: impl Iterator<Item = u64>) -> Result<u64, ModelError> {
     bytes.into_iter().try_fold(0u64, |total, n| total.checked_add(n)).ok_or(ModelError::Overflow)
 }
 
 fn layer_bytes(layer: &Layer, params: &LayoutParams) -> Result<LayerBytes, ModelError> {
     let tensors = layer.tensors();
-    let attention = &layer.attention;
-    let cache = |ty: GgmlType, head_dim: usize| -> Result<u64, ModelError> {
-        let row = ty.row_bytes(head_dim).ok_or_else(|| {
-            ModelError::Unsupported(format!(
-                "a KV cache of type {ty} needs heads of a multiple of {} values; this model's have {head_dim}: take F16",
-                ty.block_size()
-            ))
-        })?;
-        let rows = u64::from(params.context).checked_mul(attention.head_count_kv as u64);
-        rows.and_then(|rows| rows.checked_mul(row as u64)).ok_or(ModelError::Overflow)
-    };
-    Ok(LayerBytes {
+    let mixer = layer.mixer.as_ref().map(|mixer| &mixer.part);
+    let (conv, recurrent) = mixer.map_or((0, 0), |mixer| mixer.state_lens());
+    let mut bytes = LayerBytes {
         weights: sum(tensors.iter().map(|t| t.bytes))?,
         device_weights: sum(tensors.iter().map(Tensor::device_bytes))?,
-        k: cache(params.kv_type_k, attention.head_dim_k)?,
-        v: cache(params.kv_type_v, attention.head_dim_v)?,
-    })
-}
-
-/// `rows` x `width` 4-byte values.
-fn buffer(slot: Slot, rows: u32, width: usize) -> Result<BufferPlan, ModelError> {
-    let bytes = u64::from(rows).checked_mul(width as u64).and_then(|n| n.checked_mul(4)).ok_or(ModelError::Overflow)?;
-    Ok(BufferPlan { slot, bytes })
-}
-
-fn slots(model: &Model, params: &LayoutParams) -> Result<Vec<BufferPlan>, ModelError> {
-    let widest = |width: &dyn Fn(&Layer) -> usize| model.layers.iter().map(width).max().unwrap_or(0);
-    let experts = |of: fn(&crate::Experts) -> usize| {
-        move |layer: &Layer| match &layer.feed_forward {
-            FeedForward::Dense(_) => 0,
-            FeedForward::Experts(experts) => of(experts),
+        state: sum([conv, recurrent].into_iter().map(|len| 2 * 4 * len as u64))?,
+        cache_source: mixer.and_then(|mixer| mixer.cache_source()),
+        ..LayerBytes::default()
+    };
+    if let Some(shape) = mixer.and_then(|mixer| mixer.cache()) {
+        bytes.cells = cells(&shape, params);
+        bytes.k = cache(&shape, bytes.cells, params.kv_type_k, shape.head_dim_k)?;
+        if shape.v_in_k {
+            // The values must be whole blocks of the keys' type.
+            cache(&shape, bytes.cells, params.kv_type_k, shape.head_dim_v)?;
+        } else {
+            bytes.v = cache(&shape, bytes.cells, params.kv_type_v, shape.head_dim_v)?;
         }
-    };
-    let feed_forward = |layer: &Layer| match &layer.feed_forward {
-        FeedForward::Dense(dense) => dense.up.weight.rows,
-        FeedForward::Experts(experts) => experts.up.weight.rows * experts.router.used,
-    };
-    let width = model.embedding_length;
-    let all = [
-        (Slot::Hidden, width),
-        (Slot::Normed, width),
-        (Slot::Q, widest(&|l| l.attention.head_count * l.attention.head_dim_k)),
-        (Slot::K, widest(&|l| l.attention.head_count_kv * l.attention.head_dim_k)),
-        (Slot::V, widest(&|l| l.attention.head_count_kv * l.attention.head_dim_v)),
-        (Slot::Attended, widest(&|l| l.attention.head_count * l.attention.head_dim_v)),
-        (Slot::Delta, width),
-        (Slot::Gate, widest(&feed_forward)),
-        (Slot::Up, widest(&feed_forward)),
-        (Slot::RouterLogits, widest(&experts(|e| e.router.experts))),
-        (Slot::ExpertIds, widest(&experts(|e| e.router.used))),
-        (Slot::ExpertWeights, widest(&experts(|e| e.router.used))),
-        (Slot::ExpertDelta, width * widest(&experts(|e| e.router.used))),
-        (Slot::Positions, 1),
-    ];
-    all.into_iter().filter(|(_, width)| *width > 0).map(|(slot, width)| buffer(slot, params.ubatch, width)).collect()
+    }
+    Ok(bytes)
+}
+
+fn cells(shape: &CacheShape, params: &LayoutParams) -> usize {
+    let context = u64::from(params.context);
+    let windowed = (shape.window as u64).saturating_add(u64::from(params.ubatch)).saturating_add(REWIND);
+    if shape.window == 0 { context as usize } else { context.min(windowed) as usize }
+}
+
+fn cache(shape: &CacheShape, cells: usize, ty: GgmlType, head_dim: usize) -> Result<u64, ModelError> {
+    let row = ty.row_bytes(head_dim).ok_or_else(|| {
+        ModelError::Unsupported(format!(
+            "a KV cache of type {ty} needs heads of a multiple of {} values; this model's have {head_dim}: take F16",
+            ty.block_size()
+        ))
+    })?;
+    let rows = (cells as u64).checked_mul(shape.head_count_kv as u64);
+    rows.and_then(|rows| rows.checked_mul(row as u64)).ok_or(ModelError::Overflow)
 }

@@ -7,10 +7,15 @@ mod describe;
 mod error;
 mod families;
 mod layout;
+mod mixers;
 mod parts;
+mod slots;
+mod tensors;
 
 pub use describe::describe;
 pub use error::ModelError;
 pub use families::supported_architectures;
-pub use layout::{BufferPlan, Layout, LayoutParams, Parts, Placement, Slot, Totals};
+pub use layout::{LayerBytes, Layout, LayoutParams, Parts, Placement, Totals};
+pub use mixers::*;
 pub use parts::*;
+pub use slots::{BufferPlan, Slot};

@@ -1,5 +1,6 @@
 //! The vocabulary of descriptions: what a family file puts together.
 
+use crate::{Attention, Mixer};
 use backend::{Activation, NormKind, RopeSpec, Router};
 use quant::GgmlType;
 
@@ -19,19 +20,16 @@ pub struct Tensor {
     pub as_f32: bool,
 }
 
-impl Tensor {
-    /// Bytes that a copy in a device's memory takes.
-    pub fn device_bytes(&self) -> u64 {
-        if self.as_f32 { 4 * (self.experts * self.rows * self.cols) as u64 } else { self.bytes }
-    }
-}
-
-/// `y = x * weight^T * scale + bias`
+/// `y = x * weight^T * scale + bias` with some rows of a matrix: several products may share one tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Linear {
     /// [rows, cols] or [experts, rows, cols]
     pub weight: Tensor,
-    /// f32 [rows] or [experts, rows]
+    /// The first of the weight's rows that count (0 with experts).
+    pub first_row: usize,
+    /// How many do: values in the result.
+    pub rows: usize,
+    /// f32 [rows of the weight] or [experts, rows]
     pub bias: Option<Tensor>,
     /// f32 [1] or [experts]: factor on the product (NVFP4 files)
     pub scale: Option<Tensor>,
@@ -40,8 +38,10 @@ pub struct Linear {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Norm {
     pub kind: NormKind,
+    /// Values that are normalised together.
+    pub dim: usize,
     /// f32 [dim]
-    pub weight: Tensor,
+    pub weight: Option<Tensor>,
     pub bias: Option<Tensor>,
     pub eps: f32,
 }
@@ -51,65 +51,121 @@ pub struct Rope {
     pub spec: RopeSpec,
     /// f32 [dims / 2]: divisors of the frequencies
     pub factors: Option<Tensor>,
+    /// The divisors where the context is longer than `spec.original_context` (LongRoPE, arXiv 2402.13753).
+    pub long_factors: Option<Tensor>,
 }
 
-/// Grouped-query attention with everything that families add to it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Attention {
-    pub head_count: usize,
-    pub head_count_kv: usize,
-    pub head_dim_k: usize,
-    pub head_dim_v: usize,
-    /// [head_count * head_dim_k, embedding_length]
-    pub q: Linear,
-    /// [head_count_kv * head_dim_k, embedding_length]
-    pub k: Linear,
-    /// [head_count_kv * head_dim_v, embedding_length]
-    pub v: Linear,
-    /// [embedding_length, head_count * head_dim_v]
-    pub output: Linear,
-    /// Per head, before the rotary embedding.
-    pub q_norm: Option<Norm>,
-    pub k_norm: Option<Norm>,
-    pub rope: Option<Rope>,
-    /// Factor on q.k
-    pub scale: f32,
+impl Rope {
+    /// The divisors that a sequence of at most `context` tokens has.
+    pub fn factors_for(&self, context: u32) -> Option<Tensor> {
+        self.long_factors.filter(|_| context > self.spec.original_context).or(self.factors)
+    }
 }
 
-/// `down(act(gate(x)) * up(x))`
+/// `down(act(gate(x)) * up(x))`, or `down(act(up(x)))` without a gate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dense {
-    pub gate: Linear,
+    pub gate: Option<Linear>,
     pub up: Linear,
     pub down: Linear,
     pub act: Activation,
 }
 
-/// A mixture of experts: the router chooses `router.used` of `router.experts` gated feed-forwards for each token.
+/// How experts get from the input to what their `down` reads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ExpertInput {
+    Gated {
+        gate: Linear,
+        up: Linear,
+    },
+    /// One tensor: an expert's gate rows, then its up rows.
+    Fused(Linear),
+    /// No gate.
+    Up(Linear),
+}
+
+/// A mixture of experts: the router chooses `router.used` of `router.experts` feed-forwards for each token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Experts {
+    /// On the router's input, where that is not the experts'.
+    pub logits_norm: Option<Norm>,
     /// [experts, embedding_length]
     pub logits: Linear,
+    /// Factor on the logits.
+    pub logits_scale: f32,
     pub router: Router,
-    pub gate: Linear,
-    pub up: Linear,
+    /// f32 [experts]: added for the choice only
+    pub router_bias: Option<Tensor>,
+    /// On the chosen experts' input and on their sum, where the family has them.
+    pub norm: Option<Norm>,
+    pub post_norm: Option<Norm>,
+    pub input: ExpertInput,
     pub down: Linear,
     pub act: Activation,
+    pub shared: Option<SharedExpert>,
 }
 
+/// A feed-forward that every token takes, beside the chosen ones.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SharedExpert {
+    pub norm: Option<Norm>,
+    pub dense: Dense,
+    pub post_norm: Option<Norm>,
+    /// [1, embedding_length]: its sigmoid is the factor on this expert.
+    pub gate: Option<Linear>,
+}
+
+// Descriptions are few and short-lived: copies are simpler than boxes.
+#[expect(clippy::large_enum_variant)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum FeedForward {
     Dense(Dense),
     Experts(Experts),
 }
 
-/// `x += attention(norm(x)); x += feed_forward(norm(x))`
+/// `x += residual_scale * post_norm(part(norm(x)))`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Residual<P> {
+    pub norm: Option<Norm>,
+    pub part: P,
+    pub post_norm: Option<Norm>,
+}
+
+/// A second way for the token into each layer: `x += norm(projection(gelu(gate(x)) * input))`, where the input is this
+/// layer's part of the token's own embedding (gemma 3n, gemma 4).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PerLayer {
+    /// [dim, embedding_length]
+    pub gate: Linear,
+    /// [embedding_length, dim]
+    pub projection: Linear,
+    pub norm: Norm,
+}
+
+/// A mixer over time, then a feed-forward, each with its residual.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Layer {
-    pub attention_norm: Norm,
-    pub attention: Attention,
-    pub feed_forward_norm: Norm,
-    pub feed_forward: FeedForward,
+    pub mixer: Option<Residual<Mixer>>,
+    pub feed_forward: Option<Residual<FeedForward>>,
+    /// The feed-forward reads what the mixer read, and both are added together.
+    pub parallel: bool,
+    pub residual_scale: f32,
+    pub per_layer: Option<PerLayer>,
+    /// f32 [1]: factor on the stream after the layer
+    pub output_scale: Option<Tensor>,
+}
+
+/// What feeds [`PerLayer`]: `(norm(projection(e) / sqrt(embedding_length)) + sqrt(dim) embedding[token]) / sqrt(2)`,
+/// `e` being the token's embedding and every layer's part normalised by itself. Computed on the host, read lazily.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PerLayerInput {
+    /// Values for each layer.
+    pub dim: usize,
+    /// [vocab_size, layers * dim]
+    pub embedding: Tensor,
+    /// [layers * dim, embedding_length]
+    pub projection: Linear,
+    pub norm: Norm,
 }
 
 /// The layer after the last: hidden state to logits.
@@ -118,6 +174,10 @@ pub struct Output {
     pub norm: Norm,
     /// [vocab_size, embedding_length]; the token embedding itself where the file has no output tensor.
     pub weight: Linear,
+    /// Factor on the logits.
+    pub scale: f32,
+    /// 0: none. Otherwise logits become `cap * tanh(logit / cap)`.
+    pub softcap: f32,
 }
 
 /// A model, described by its header.
@@ -135,79 +195,56 @@ pub struct Model {
     pub vocab_size: usize,
     /// [vocab_size, embedding_length]
     pub token_embedding: Tensor,
+    /// Factor on the embedding.
+    pub embedding_scale: f32,
+    pub per_layer_input: Option<PerLayerInput>,
     pub layers: Vec<Layer>,
     pub output: Output,
     /// Tensors of the file that no part uses.
     pub unused_tensors: Vec<String>,
 }
 
-impl Linear {
-    pub fn tensors(&self) -> impl Iterator<Item = Tensor> + use<> {
-        [Some(self.weight), self.bias, self.scale].into_iter().flatten()
-    }
-}
-
-impl Norm {
-    pub fn tensors(&self) -> impl Iterator<Item = Tensor> + use<> {
-        [Some(self.weight), self.bias].into_iter().flatten()
-    }
-}
-
-impl Layer {
-    /// Every tensor that must be on the layer's device.
-    pub fn tensors(&self) -> Vec<Tensor> {
-        let a = &self.attention;
-        let mut tensors: Vec<Tensor> = self.attention_norm.tensors().chain(self.feed_forward_norm.tensors()).collect();
-        for norm in [a.q_norm, a.k_norm].into_iter().flatten() {
-            tensors.extend(norm.tensors());
-        }
-        tensors.extend(a.rope.and_then(|rope| rope.factors));
-        for linear in [a.q, a.k, a.v, a.output] {
-            tensors.extend(linear.tensors());
-        }
-        let linears: &[Linear] = match &self.feed_forward {
-            FeedForward::Dense(f) => &[f.gate, f.up, f.down],
-            FeedForward::Experts(f) => &[f.logits, f.gate, f.up, f.down],
-        };
-        tensors.extend(linears.iter().flat_map(Linear::tensors));
-        tensors
-    }
-}
-
 impl Tensor {
-    /// The share of the weights that one token uses: all, or those of the experts chosen.
-    fn used_bytes(&self, used_experts: usize) -> u64 {
-        if self.experts > 1 { self.bytes / self.experts as u64 * used_experts as u64 } else { self.bytes }
+    /// Bytes that a copy in a device's memory takes.
+    pub fn device_bytes(&self) -> u64 {
+        if self.as_f32 { 4 * (self.experts * self.rows * self.cols) as u64 } else { self.bytes }
+    }
+}
+
+impl Linear {
+    /// All rows of a tensor, or of each of its experts.
+    pub fn whole(weight: Tensor) -> Linear {
+        Linear { weight, first_row: 0, rows: weight.rows, bias: None, scale: None }
+    }
+
+    /// `rows` of the same tensor, from `first_row` on.
+    pub fn part(self, first_row: usize, rows: usize) -> Linear {
+        Linear { first_row, rows, ..self }
+    }
+
+    /// Multiply-adds for one token.
+    pub(crate) fn size(&self) -> u64 {
+        (self.rows * self.weight.cols) as u64
+    }
+}
+
+impl Mixer {
+    /// The attention, if it is the usual kind.
+    pub fn attention(&self) -> Option<&Attention> {
+        if let Mixer::Attention(attention) = self { Some(attention) } else { None }
     }
 }
 
 impl Layer {
-    /// Bytes of weights that computing one token reads.
-    pub fn bytes_per_token(&self) -> u64 {
-        let used = match &self.feed_forward {
-            FeedForward::Dense(_) => 1,
-            FeedForward::Experts(experts) => experts.router.used,
-        };
-        self.tensors().iter().map(|tensor| tensor.used_bytes(used)).sum()
+    /// The layer's attention, if its mixer is the usual kind.
+    pub fn attention(&self) -> Option<&Attention> {
+        self.mixer.as_ref().and_then(|mixer| mixer.part.attention())
     }
 
-    /// Multiply-adds that computing one token takes in the matrices.
-    pub fn multiply_adds_per_token(&self) -> u64 {
-        let size = |linear: &Linear| (linear.weight.rows * linear.weight.cols) as u64;
-        let a = &self.attention;
-        let attention: u64 = [a.q, a.k, a.v, a.output].iter().map(size).sum();
-        attention
-            + match &self.feed_forward {
-                FeedForward::Dense(f) => size(&f.gate) + size(&f.up) + size(&f.down),
-                FeedForward::Experts(f) => {
-                    size(&f.logits) + (size(&f.gate) + size(&f.up) + size(&f.down)) * f.router.used as u64
-                }
-            }
-    }
-}
-
-impl Output {
-    pub fn tensors(&self) -> Vec<Tensor> {
-        self.norm.tensors().chain(self.weight.tensors()).collect()
+    pub fn experts(&self) -> Option<&Experts> {
+        match self.feed_forward.as_ref().map(|residual| &residual.part) {
+            Some(FeedForward::Experts(experts)) => Some(experts),
+            _ => None,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Descriptions of what the families have, and refusals.
 
-use model::{FeedForward, Layout, LayoutParams, ModelError, Placement};
+use model::{Layout, LayoutParams, ModelError, Placement};
 use quant::GgmlType;
 use test_models::ModelSpec;
 
@@ -25,9 +25,9 @@ fn every_family_is_described_without_a_tensor_left_over() {
         assert_eq!(model.layers.len(), spec.n_layer as usize);
         assert_eq!(model.vocab_size, spec.n_vocab as usize);
         let layer = &model.layers[0];
-        assert_eq!(layer.attention.q_norm.is_some(), spec.qk_norm);
-        assert_eq!(matches!(layer.feed_forward, FeedForward::Experts(_)), spec.experts.is_some());
-        assert_eq!(layer.attention.rope.unwrap().factors.is_some(), spec.rope_freqs);
+        assert_eq!(layer.attention().unwrap().q_norm.is_some(), spec.qk_norm);
+        assert_eq!(layer.experts().is_some(), spec.experts.is_some());
+        assert_eq!(layer.attention().unwrap().rope.unwrap().factors.is_some(), spec.rope_freqs);
     }
 }
 

@@ -14,11 +14,15 @@ const TILE: usize = 32;
 const QUERIES: usize = 16;
 
 /// One of K and V of a cache.
+#[derive(Clone, Copy)]
 struct Stream {
     bytes: Bytes,
     ty: GgmlType,
     dim: usize,
+    /// Bytes from one cell to the next.
     row: usize,
+    /// Bytes of a cell that hold `dim` values.
+    used: usize,
     capacity: usize,
 }
 
@@ -34,21 +38,47 @@ impl Stream {
         let row = ty.row_bytes(dim).filter(|row| *row > 0);
         let row = row.ok_or_else(|| invalid(op, format!("heads of {dim} values cannot be cached as {ty}")))?;
         let len = product(op, &[cache.head_count_kv, cache.capacity, row])?;
-        Ok(Stream { bytes: buffers.bytes(op, buffer, len)?, ty, dim, row, capacity: cache.capacity })
+        Ok(Stream { bytes: buffers.bytes(op, buffer, len)?, ty, dim, row, used: row, capacity: cache.capacity })
     }
 
     fn both(op: &'static str, buffers: &Buffers, cache: &KvCache) -> Result<[Stream; 2], BackendError> {
-        Ok([
-            Stream::new(op, buffers, cache, cache.k, cache.k_type, cache.head_dim_k)?,
-            Stream::new(op, buffers, cache, cache.v, cache.v_type, cache.head_dim_v)?,
-        ])
+        let k = Stream::new(op, buffers, cache, cache.k, cache.k_type, cache.head_dim_k)?;
+        let v = match cache.v {
+            Some(v) => Stream::new(op, buffers, cache, v, cache.v_type, cache.head_dim_v)?,
+            None => {
+                let used = k.ty.row_bytes(cache.head_dim_v).filter(|_| cache.head_dim_v <= cache.head_dim_k);
+                let used = used.ok_or_else(|| invalid(op, "V is no part of K"))?;
+                Stream { bytes: k.bytes, dim: cache.head_dim_v, used, ..k }
+            }
+        };
+        Ok([k, v])
     }
 
-    /// Cells `start..start + count` of a head as f32.
+    /// Positions `start..start + count` of a head as f32. The cells are a ring.
     fn load(&self, machine: &Machine, head: usize, start: usize, count: usize, out: &mut [f32]) {
-        let offset = (head * self.capacity + start) * self.row;
+        let mut done = 0;
+        while done < count {
+            let first = (start + done) % self.capacity;
+            let piece = (count - done).min(self.capacity - first);
+            self.load_cells(machine, head, first, &mut out[done * self.dim..(done + piece) * self.dim]);
+            done += piece;
+        }
+    }
+
+    fn load_cells(&self, machine: &Machine, head: usize, first: usize, out: &mut [f32]) {
+        let offset = (head * self.capacity + first) * self.row;
+        let count = out.len() / self.dim.max(1);
         // SAFETY: caches are only read while attention runs.
         let bytes = unsafe { self.bytes.read(offset, count * self.row) };
+        if self.used == self.row {
+            return self.widen(machine, bytes, out);
+        }
+        for (bytes, out) in bytes.chunks_exact(self.row).zip(out.chunks_exact_mut(self.dim)) {
+            self.widen(machine, &bytes[..self.used], out);
+        }
+    }
+
+    fn widen(&self, machine: &Machine, bytes: &[u8], out: &mut [f32]) {
         match self.ty {
             GgmlType::F16 => {
                 if let Ok(narrow) = bytemuck::try_cast_slice(bytes) {
@@ -62,11 +92,31 @@ impl Stream {
             }
             _ => {}
         }
-        // Lengths fit: `row` is what this type makes of `dim` values.
+        // Lengths fit: `used` is what this type makes of `dim` values.
         if quant::dequantize_row(self.ty, bytes, out).is_err() {
             out.fill(f32::NAN);
         }
     }
+}
+
+/// The window's cells must be there besides the new ones.
+fn check_cells(
+    op: &'static str,
+    cache: &KvCache,
+    start: usize,
+    n: usize,
+    window: Option<usize>,
+) -> Result<(), BackendError> {
+    let end = start.checked_add(n).ok_or_else(|| invalid(op, "positions overflow"))?;
+    let needed = match window {
+        Some(0) => end,
+        Some(window) => end.min(n.saturating_add(window - 1)),
+        None => n,
+    };
+    if needed > cache.capacity {
+        return Err(invalid(op, format!("{n} cells from {start} do not fit a cache of {}", cache.capacity)));
+    }
+    Ok(())
 }
 
 pub(crate) fn store(
@@ -79,18 +129,19 @@ pub(crate) fn store(
 ) -> Result<(), BackendError> {
     const OP: &str = "StoreKv";
     let streams = Stream::both(OP, buffers, cache)?;
-    if start.checked_add(n).is_none_or(|end| end > cache.capacity) {
-        return Err(invalid(OP, format!("{n} cells from {start} are outside a cache of {}", cache.capacity)));
-    }
+    check_cells(OP, cache, start, n, None)?;
     let heads = cache.head_count_kv;
     let inputs = [
         buffers.span(OP, k, product(OP, &[n, heads, cache.head_dim_k])?)?,
         buffers.span(OP, v, product(OP, &[n, heads, cache.head_dim_v])?)?,
     ];
+    // V that is a part of K is stored with it.
+    let stored = if cache.v.is_some() { 2 } else { 1 };
     machine.run(OP, n, &|_, token| {
-        for (stream, input) in streams.iter().zip(inputs) {
+        for (stream, input) in streams.iter().zip(inputs).take(stored) {
             for head in 0..heads {
-                let offset = (head * stream.capacity + start + token) * stream.row;
+                let cell = (start + token) % stream.capacity;
+                let offset = (head * stream.capacity + cell) * stream.row;
                 // SAFETY: the input is not written; every cell of a head is written by the one chunk of its token.
                 let (values, out) = unsafe {
                     (
@@ -122,9 +173,7 @@ pub(crate) fn attention(
     if heads_kv == 0 || heads % heads_kv != 0 {
         return Err(invalid(OP, format!("{heads} heads cannot share {heads_kv}")));
     }
-    if start.checked_add(n).is_none_or(|end| end > cache.capacity) {
-        return Err(invalid(OP, format!("{n} cells from {start} are outside a cache of {}", cache.capacity)));
-    }
+    check_cells(OP, cache, start, n, Some(spec.window))?;
     let q = buffers.span(OP, q, product(OP, &[n, heads, cache.head_dim_k])?)?;
     let out = buffers.span_mut(OP, out, product(OP, &[n, heads, cache.head_dim_v])?)?;
     let sinks = spec.sinks.map(|sinks| buffers.span(OP, sinks, heads)).transpose()?;

@@ -93,8 +93,10 @@ pub(crate) fn route(
 ) -> Result<(), BackendError> {
     const OP: &str = "Route";
     let (experts, used) = (router.experts, router.used);
-    if used > experts {
-        return Err(invalid(OP, format!("{used} of {experts} experts")));
+    let grouped = router.groups > 1;
+    let open = if grouped { experts / router.groups * router.groups_used } else { experts };
+    if used > open || grouped && (experts % router.groups != 0 || router.groups_used > router.groups) {
+        return Err(invalid(OP, format!("{used} of {experts} experts in {} groups", router.groups)));
     }
     let logits = buffers.span(OP, logits, product(OP, &[n, experts])?)?;
     let (ids, weights) = (product(OP, &[n, used])?, (ids, weights)).to_spans(buffers, OP)?;
@@ -106,8 +108,8 @@ pub(crate) fn route(
             (logits.read(token * experts, experts).to_vec(), bias.map(|bias| bias.read(0, experts).to_vec()))
         };
         let scores = gate(router.gating, scores);
-        let mut order: Vec<usize> = (0..experts).collect();
         let key = |i: usize| scores[i] + bias.as_ref().map_or(0.0, |bias| bias[i]);
+        let mut order = candidates(router, &key);
         order.sort_by(|a, b| key(*b).total_cmp(&key(*a)).then(a.cmp(b)));
         let chosen = &order[..used];
         let mut shares: Vec<f32> = chosen.iter().map(|i| scores[*i]).collect();
@@ -128,6 +130,24 @@ pub(crate) fn route(
         }
     }
     Ok(())
+}
+
+/// The experts that may be chosen: all, or those of the best groups.
+fn candidates(router: &Router, key: &dyn Fn(usize) -> f32) -> Vec<usize> {
+    if router.groups <= 1 {
+        return (0..router.experts).collect();
+    }
+    let size = router.experts / router.groups;
+    // The sum of a group's two best.
+    let score = |group: &usize| {
+        let mut keys: Vec<f32> = (group * size..(group + 1) * size).map(key).collect();
+        keys.sort_by(|a, b| b.total_cmp(a));
+        keys.iter().take(2).sum::<f32>()
+    };
+    let mut groups: Vec<usize> = (0..router.groups).collect();
+    groups.sort_by(|a, b| score(b).total_cmp(&score(a)).then(a.cmp(b)));
+    groups.truncate(router.groups_used);
+    groups.iter().flat_map(|group| group * size..(group + 1) * size).collect()
 }
 
 /// Looks two results of the same length up.

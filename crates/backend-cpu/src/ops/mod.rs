@@ -2,11 +2,14 @@
 
 mod activations;
 mod attention;
+mod conv;
 mod elementwise;
 mod experts;
 mod matmul;
 mod norm;
+mod recurrent;
 mod rope;
+mod rows;
 
 use crate::buffers::Buffers;
 use crate::cpu::Machine;
@@ -88,6 +91,21 @@ pub(crate) fn run(machine: &Machine, buffers: &Buffers, op: &Op<'_>) -> Result<(
         Op::Mul { a, b, len, out } => elementwise::zip(machine, buffers, name, [a, b, out], len, &|a, b| a * b),
         Op::Scale { x, factor, len } => elementwise::map(machine, buffers, name, x, len, &|x| x * factor),
         Op::Softcap { x, cap, len } => elementwise::map(machine, buffers, name, x, len, &|x| cap * (x / cap).tanh()),
+        Op::ScaleRows { x, factors, rows, dim } => rows::scale(machine, buffers, x, factors, rows, dim),
         Op::Gather { input, rows, dim, out } => elementwise::gather(buffers, input, rows, dim, out),
+        Op::CopyRows { input, input_stride, rows, dim, out, out_stride } => {
+            rows::copy(machine, buffers, [input, out], [input_stride, out_stride], rows, dim)
+        }
+        Op::Conv { spec, input, n, weight, bias, state, out } => {
+            conv::conv(machine, buffers, &spec, [input, weight, out], bias, &state, n)
+        }
+        Op::DeltaNet { spec, qkv, alpha, beta, dt_bias, a, n, state, out } => {
+            let inputs = recurrent::DeltaNetInputs { qkv, alpha, beta, dt_bias, a };
+            recurrent::delta_net(machine, buffers, &spec, &inputs, &state, out, n)
+        }
+        Op::StateSpace { spec, xbc, dt, dt_bias, a, skip, n, state, out } => {
+            let inputs = recurrent::StateSpaceInputs { xbc, dt, dt_bias, a, skip };
+            recurrent::state_space(machine, buffers, &spec, &inputs, &state, out, n)
+        }
     }
 }

@@ -1,17 +1,56 @@
-//! One short file per family: what is different about it. What families share is in `standard`.
+//! One short file per family: what is different about it. What families share is in `standard` and `feed_forward`.
 
+mod cohere;
+mod deepseek2;
+mod feed_forward;
+mod gemma;
+mod gemma4;
+mod glm4;
+mod gpt_oss;
+mod granite;
+mod lfm2;
 mod llama;
-mod qwen2;
-mod qwen3;
+mod olmo2;
+mod phi3;
+mod qwen;
+mod qwen_next;
 mod standard;
+mod starcoder2;
 
 use crate::describe::Header;
 use crate::{Model, ModelError};
 
 pub(crate) type Family = fn(&Header<'_>) -> Result<Model, ModelError>;
 
-const FAMILIES: &[(&str, Family)] =
-    &[("llama", llama::describe), ("qwen2", qwen2::describe), ("qwen3", qwen3::dense), ("qwen3moe", qwen3::experts)];
+const FAMILIES: &[(&str, Family)] = &[
+    ("llama", llama::llama),
+    ("mistral3", llama::mistral3),
+    ("smollm3", llama::smollm3),
+    ("qwen2", qwen::dense),
+    ("qwen2moe", qwen::qwen2moe),
+    ("qwen3", qwen::dense),
+    ("qwen3moe", qwen::qwen3moe),
+    ("qwen3next", qwen_next::describe),
+    ("qwen35", qwen_next::describe),
+    ("qwen35moe", qwen_next::describe),
+    ("gemma", gemma::gemma),
+    ("gemma2", gemma::gemma2),
+    ("gemma3", gemma::gemma3),
+    ("gemma4", gemma4::describe),
+    ("gpt-oss", gpt_oss::describe),
+    ("phi3", phi3::describe),
+    ("granite", granite::dense),
+    ("granitemoe", granite::experts),
+    ("olmo2", olmo2::describe),
+    ("glm4", glm4::dense),
+    ("glm4moe", glm4::experts),
+    ("starcoder2", starcoder2::describe),
+    ("command-r", cohere::command_r),
+    ("cohere2", cohere::cohere2),
+    ("deepseek2", deepseek2::describe),
+    ("lfm2", lfm2::describe),
+    ("lfm2moe", lfm2::describe),
+];
 
 pub(crate) fn find(architecture: &str) -> Option<Family> {
     FAMILIES.iter().find(|(name, _)| *name == architecture).map(|(_, family)| *family)

@@ -1,0 +1,65 @@
+//! Whole rows: scaled each by its own factor, or copied between layouts.
+
+use super::{invalid, product};
+use crate::buffers::Buffers;
+use crate::cpu::Machine;
+use backend::{BackendError, View};
+
+/// Values that a chunk has, about.
+const CHUNK: usize = 1 << 14;
+
+pub(crate) fn scale(
+    machine: &Machine,
+    buffers: &Buffers,
+    x: View,
+    factors: View,
+    rows: usize,
+    dim: usize,
+) -> Result<(), BackendError> {
+    const OP: &str = "ScaleRows";
+    let x = buffers.span_mut(OP, x, product(OP, &[rows, dim])?)?;
+    let factors = buffers.span(OP, factors, rows)?;
+    if x.overlaps(factors) {
+        return Err(invalid(OP, "the factors overlap the rows"));
+    }
+    machine.run(OP, rows, &|_, row| {
+        // SAFETY: rows are disjoint; factors are not written.
+        let (values, factor) = unsafe { (x.write(row * dim, dim), factors.read(row, 1)[0]) };
+        values.iter_mut().for_each(|value| *value *= factor);
+    })
+}
+
+/// Copies `rows` pieces of `dim` values; pieces start every `strides[0]` values and go to every `strides[1]`.
+pub(crate) fn copy(
+    machine: &Machine,
+    buffers: &Buffers,
+    [input, out]: [View; 2],
+    strides: [usize; 2],
+    rows: usize,
+    dim: usize,
+) -> Result<(), BackendError> {
+    const OP: &str = "CopyRows";
+    if rows == 0 || dim == 0 {
+        return Ok(());
+    }
+    if strides.iter().any(|stride| *stride < dim) {
+        return Err(invalid(OP, format!("strides {strides:?} are less than {dim} values")));
+    }
+    let len = |stride: usize| {
+        let before = product(OP, &[rows - 1, stride])?;
+        before.checked_add(dim).ok_or_else(|| invalid(OP, "sizes overflow"))
+    };
+    let input = buffers.span(OP, input, len(strides[0])?)?;
+    let out = buffers.span_mut(OP, out, len(strides[1])?)?;
+    if input.overlaps(out) {
+        return Err(invalid(OP, "the operands overlap"));
+    }
+    let per_chunk = (CHUNK / dim).max(1);
+    machine.run(OP, rows.div_ceil(per_chunk), &|_, chunk| {
+        for row in chunk * per_chunk..rows.min((chunk + 1) * per_chunk) {
+            // SAFETY: pieces of the result are disjoint, because its stride is at least their length; the input does
+            // not overlap it.
+            unsafe { out.write(row * strides[1], dim).copy_from_slice(input.read(row * strides[0], dim)) };
+        }
+    })
+}

@@ -1,0 +1,111 @@
+//! Operations of feed-forwards.
+
+use crate::ops::Ops;
+use backend::{Activation, BackendError, Op, View};
+use model::{Dense, ExpertInput, Experts, Linear, SharedExpert, Slot};
+
+impl Ops<'_> {
+    pub fn dense(&mut self, f: &Dense, input: View, out: View) -> Result<(), BackendError> {
+        let (gate, up) = (self.slot(Slot::Gate)?, self.slot(Slot::Up)?);
+        let dim = f.up.rows;
+        let inner = match &f.gate {
+            Some(linear) => {
+                self.linears(input, &[(linear, gate), (&f.up, up)])?;
+                self.run(&Op::Glu { act: f.act, gate, up, rows: self.n, dim, stride: dim, out: gate })?;
+                gate
+            }
+            None => {
+                self.linears(input, &[(&f.up, up)])?;
+                self.run(&Op::Activate { act: f.act, x: up, len: self.n * dim })?;
+                up
+            }
+        };
+        self.linears(inner, &[(&f.down, out)])
+    }
+
+    /// `input` is what the layer's norm gives; parts with norms of their own read the stream.
+    pub fn experts(&mut self, f: &Experts, input: View, out: View) -> Result<(), BackendError> {
+        let n = self.n;
+        let (logits, ids) = (self.slot(Slot::RouterLogits)?, self.slot(Slot::ExpertIds)?);
+        let (weights, deltas) = (self.slot(Slot::ExpertWeights)?, self.slot(Slot::ExpertDelta)?);
+        let router_input = self.normed_or(f.logits_norm.as_ref(), input)?;
+        self.linears(router_input, &[(&f.logits, logits)])?;
+        self.scale(logits, f.logits_scale, n * f.router.experts)?;
+        let bias = self.view(f.router_bias)?;
+        self.run(&Op::Route { router: f.router, logits, n, bias, ids, weights })?;
+        let expert_input = self.normed_or(f.norm.as_ref(), input)?;
+        let inner = self.expert_inner(f, expert_input, ids)?;
+        self.expert_linear(&f.down, f, inner, true, ids, deltas)?;
+        self.run(&Op::Combine { input: deltas, weights, n, used: f.router.used, dim: f.down.rows, out })?;
+        self.post_norm(f.post_norm.as_ref(), out)?;
+        f.shared.as_ref().map_or(Ok(()), |shared| self.shared(shared, input, out))
+    }
+
+    /// A norm of the stream, or what there is.
+    fn normed_or(&mut self, norm: Option<&model::Norm>, input: View) -> Result<View, BackendError> {
+        if norm.is_none() { Ok(input) } else { self.normed(norm, self.slot(Slot::Hidden)?) }
+    }
+
+    /// What the chosen experts' `down` reads, f32 [n, used, dim].
+    fn expert_inner(&mut self, f: &Experts, input: View, ids: View) -> Result<View, BackendError> {
+        let (gate, up) = (self.slot(Slot::Gate)?, self.slot(Slot::Up)?);
+        let (act, rows, dim) = (f.act, self.n * f.router.used, f.down.weight.cols);
+        match &f.input {
+            ExpertInput::Gated { gate: gate_linear, up: up_linear } => {
+                self.expert_linear(gate_linear, f, input, false, ids, gate)?;
+                self.expert_linear(up_linear, f, input, false, ids, up)?;
+                self.run(&Op::Glu { act, gate, up, rows, dim, stride: dim, out: gate })?;
+                Ok(gate)
+            }
+            ExpertInput::Fused(both) => {
+                self.expert_linear(both, f, input, false, ids, gate)?;
+                self.run(&Op::Glu { act, gate, up: gate.at(dim), rows, dim, stride: 2 * dim, out: up })?;
+                Ok(up)
+            }
+            ExpertInput::Up(up_linear) => {
+                self.expert_linear(up_linear, f, input, false, ids, up)?;
+                self.run(&Op::Activate { act, x: up, len: rows * dim })?;
+                Ok(up)
+            }
+        }
+    }
+
+    /// Adds what every token takes.
+    fn shared(&mut self, shared: &SharedExpert, input: View, out: View) -> Result<(), BackendError> {
+        let branch = self.slot(Slot::Branch)?;
+        let input = self.normed_or(shared.norm.as_ref(), input)?;
+        self.dense(&shared.dense, input, branch)?;
+        self.post_norm(shared.post_norm.as_ref(), branch)?;
+        if let Some(gate) = &shared.gate {
+            let (n, dim, factors) = (self.n, self.width(), self.slot(Slot::RouterLogits)?);
+            self.linears(input, &[(gate, factors)])?;
+            self.run(&Op::Activate { act: Activation::Sigmoid, x: factors, len: n })?;
+            self.run(&Op::ScaleRows { x: branch, factors, rows: n, dim })?;
+        }
+        self.add(out, branch, 1.0)
+    }
+
+    fn expert_linear(
+        &mut self,
+        linear: &Linear,
+        f: &Experts,
+        input: View,
+        input_per_slot: bool,
+        ids: View,
+        out: View,
+    ) -> Result<(), BackendError> {
+        let op = Op::ExpertMatMul {
+            input,
+            input_per_slot,
+            n: self.n,
+            ids,
+            used: f.router.used,
+            experts: f.router.experts,
+            weight: self.weight(linear)?,
+            bias: self.view(linear.bias)?,
+            scales: self.view(linear.scale)?,
+            out,
+        };
+        self.run(&op)
+    }
+}

@@ -1,0 +1,190 @@
+//! The activation buffers of a device: which there are, and how wide the model makes them.
+
+use crate::{ExpertInput, FeedForward, KeysValues, Layer, LayoutParams, Mixer, Model, ModelError};
+
+/// Activation buffers that every device with layers has once. Shapes for `u` = ubatch rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// The residual stream, f32 [u, embedding_length]
+    Hidden,
+    /// Its normalised copy, f32 [u, embedding_length]
+    Normed,
+    /// f32 [u, head_count * head_dim_k]; what a recurrent mixer's convolution gives
+    Q,
+    /// f32 [u, head_count_kv * head_dim_k]; per-head inputs of a recurrent mixer
+    K,
+    /// f32 [u, head_count_kv * head_dim_v]; per-head inputs of a recurrent mixer
+    V,
+    /// f32 [u, head_count * head_dim_v]; what a recurrent mixer gives
+    Attended,
+    /// What a sub-layer adds to the stream, f32 [u, embedding_length]
+    Delta,
+    /// What is added to that: a shared expert, the second of two parallel parts, f32 [u, embedding_length]
+    Branch,
+    /// f32 [u, (used experts) * feed_forward_length]; what mixers compute on the way to Q, K and V
+    Gate,
+    Up,
+    /// f32 [u, experts]
+    RouterLogits,
+    /// u32 [u, used]
+    ExpertIds,
+    /// f32 [u, used]
+    ExpertWeights,
+    /// f32 [u, used, embedding_length]
+    ExpertDelta,
+    /// u32 [u]
+    Positions,
+    /// Factors on the queries, f32 [u]
+    Temperatures,
+    /// 0, 1, 2, ... for every row: heads as experts, u32 [u, head_count]
+    HeadIds,
+    /// Every layer's input beside the stream, f32 [layers, u, dim]
+    PerLayer,
+    /// Embeddings that it is made from, f32 [u, embedding_length]; only on the host.
+    Embedded,
+    /// f32 [u, layers * dim]; only on the host.
+    Projected,
+    /// Rows that become logits, f32 [logits_rows, embedding_length]; only where the output layer is.
+    Selected,
+    /// f32 [logits_rows, vocab_size]; only where the output layer is.
+    Logits,
+}
+
+/// A buffer and its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferPlan {
+    pub slot: Slot,
+    pub bytes: u64,
+}
+
+/// `rows` x `width` 4-byte values.
+fn buffer(slot: Slot, rows: u32, width: usize) -> Result<BufferPlan, ModelError> {
+    let bytes = u64::from(rows).checked_mul(width as u64).and_then(|n| n.checked_mul(4)).ok_or(ModelError::Overflow)?;
+    Ok(BufferPlan { slot, bytes })
+}
+
+fn buffers(rows: u32, widths: &[(Slot, usize)]) -> Result<Vec<BufferPlan>, ModelError> {
+    widths.iter().filter(|(_, width)| *width > 0).map(|(slot, width)| buffer(*slot, rows, *width)).collect()
+}
+
+pub(crate) fn layer_slots(model: &Model, params: &LayoutParams) -> Result<Vec<BufferPlan>, ModelError> {
+    let width = model.embedding_length;
+    let mut widest = vec![
+        (Slot::Hidden, width),
+        (Slot::Normed, width),
+        (Slot::Delta, width),
+        (Slot::Positions, 1),
+        (Slot::PerLayer, model.per_layer_input.map_or(0, |input| input.dim * model.layers.len())),
+    ];
+    for (slot, width) in model.layers.iter().flat_map(|layer| widths(layer, width)) {
+        match widest.iter_mut().find(|(known, _)| *known == slot) {
+            Some((_, known)) => *known = width.max(*known),
+            None => widest.push((slot, width)),
+        }
+    }
+    buffers(params.ubatch, &widest)
+}
+
+pub(crate) fn output_slots(model: &Model, params: &LayoutParams) -> Result<Vec<BufferPlan>, ModelError> {
+    buffers(params.logits_rows, &[(Slot::Selected, model.embedding_length), (Slot::Logits, model.vocab_size)])
+}
+
+pub(crate) fn input_slots(model: &Model, params: &LayoutParams) -> Result<Vec<BufferPlan>, ModelError> {
+    let Some(input) = &model.per_layer_input else { return Ok(Vec::new()) };
+    buffers(params.ubatch, &[(Slot::Embedded, model.embedding_length), (Slot::Projected, input.projection.rows)])
+}
+
+/// What one layer needs.
+fn widths(layer: &Layer, width: usize) -> Vec<(Slot, usize)> {
+    let mut all = Vec::new();
+    if let Some(mixer) = &layer.mixer {
+        all.extend(mixer_widths(&mixer.part));
+    }
+    if let Some(feed_forward) = &layer.feed_forward {
+        all.extend(feed_forward_widths(&feed_forward.part, width));
+    }
+    if layer.parallel {
+        all.push((Slot::Branch, width));
+    }
+    if let Some(per_layer) = &layer.per_layer {
+        all.push((Slot::Gate, per_layer.gate.rows));
+    }
+    all
+}
+
+fn mixer_widths(mixer: &Mixer) -> Vec<(Slot, usize)> {
+    match mixer {
+        Mixer::Attention(a) => {
+            let own = matches!(a.kv, KeysValues::Own { .. });
+            vec![
+                (Slot::Q, a.head_count * a.head_dim_k),
+                (Slot::K, if own { a.head_count_kv * a.head_dim_k } else { 0 }),
+                (Slot::V, if own { a.head_count_kv * a.head_dim_v } else { 0 }),
+                (Slot::Attended, a.head_count * a.head_dim_v),
+                // Queries with their gates, then the gates alone.
+                (Slot::Gate, if a.gated { a.q.rows } else { 0 }),
+                (Slot::Up, if a.gated { a.q.rows / 2 } else { 0 }),
+                (Slot::Temperatures, usize::from(a.temperature.is_some())),
+            ]
+        }
+        Mixer::Latent(a) => {
+            let heads = a.head_count;
+            let low = a.q_a.map_or(0, |(q_a, _)| q_a.rows);
+            vec![
+                (Slot::Q, heads * (a.rank + a.rope_dim)),
+                (Slot::K, a.rank + a.rope_dim),
+                (Slot::V, a.rank),
+                (Slot::Attended, heads * a.rank),
+                (Slot::Gate, low.max(heads * a.nope_dim.max(a.rope_dim).max(a.head_dim_v))),
+                (Slot::Up, a.q.rows),
+                (Slot::HeadIds, heads),
+                (Slot::Temperatures, usize::from(a.temperature.is_some())),
+            ]
+        }
+        Mixer::ShortConv(m) => {
+            let channels = m.conv.channels;
+            [Slot::Q, Slot::Gate, Slot::Up, Slot::Attended].map(|slot| (slot, channels)).into()
+        }
+        Mixer::DeltaNet(m) => {
+            let heads = m.spec.heads_v;
+            vec![
+                (Slot::Gate, m.conv.channels.max(2 * heads)),
+                (Slot::Q, m.conv.channels),
+                (Slot::Up, heads * m.spec.head_dim),
+                (Slot::K, heads),
+                (Slot::V, heads),
+                (Slot::Attended, heads * m.spec.head_dim),
+            ]
+        }
+        Mixer::Mamba(m) => vec![
+            (Slot::Gate, m.conv.channels),
+            (Slot::Q, m.conv.channels),
+            (Slot::Up, m.z.rows),
+            (Slot::K, m.spec.heads),
+            (Slot::Attended, m.z.rows),
+        ],
+    }
+}
+
+fn feed_forward_widths(feed_forward: &FeedForward, width: usize) -> Vec<(Slot, usize)> {
+    match feed_forward {
+        FeedForward::Dense(dense) => [Slot::Gate, Slot::Up].map(|slot| (slot, dense.up.rows)).into(),
+        FeedForward::Experts(f) => {
+            let used = f.router.used;
+            let inner = match &f.input {
+                ExpertInput::Gated { up, .. } | ExpertInput::Up(up) => up.rows,
+                ExpertInput::Fused(both) => both.rows,
+            };
+            let shared = f.shared.map_or(0, |shared| shared.dense.up.rows);
+            vec![
+                (Slot::Gate, (used * inner).max(shared)),
+                (Slot::Up, (used * inner).max(shared)),
+                (Slot::RouterLogits, f.router.experts),
+                (Slot::ExpertIds, used),
+                (Slot::ExpertWeights, used),
+                (Slot::ExpertDelta, used * width),
+                (Slot::Branch, if f.shared.is_some() { width } else { 0 }),
+            ]
+        }
+    }
+}

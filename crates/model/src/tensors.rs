@@ -1,0 +1,190 @@
+//! Which tensors a part has: what must be on its device, what a token reads and computes.
+
+use crate::*;
+
+/// Everything of a part that lies in the file.
+#[derive(Default)]
+struct Used {
+    tensors: Vec<Tensor>,
+    /// Multiply-adds for one token.
+    adds: u64,
+}
+
+impl Used {
+    fn tensor(&mut self, tensor: impl Into<Option<Tensor>>) {
+        let Some(tensor) = tensor.into() else { return };
+        // Products may share a tensor.
+        if self.tensors.iter().all(|known| known.index != tensor.index) {
+            self.tensors.push(tensor);
+        }
+    }
+
+    /// A product that a token computes `times` times.
+    fn linear(&mut self, linear: &Linear, times: usize) {
+        for tensor in [Some(linear.weight), linear.bias, linear.scale] {
+            self.tensor(tensor);
+        }
+        self.adds += linear.size() * times as u64;
+    }
+
+    fn linears<'a>(&mut self, linears: impl IntoIterator<Item = &'a Linear>) {
+        linears.into_iter().for_each(|linear| self.linear(linear, 1));
+    }
+
+    fn norm<'a>(&mut self, norm: impl Into<Option<&'a Norm>>) {
+        if let Some(norm) = norm.into() {
+            self.tensor(norm.weight);
+            self.tensor(norm.bias);
+        }
+    }
+
+    fn rope(&mut self, rope: &Rope) {
+        self.tensor(rope.factors);
+        self.tensor(rope.long_factors);
+    }
+
+    fn mixer(&mut self, mixer: &Mixer) {
+        match mixer {
+            Mixer::Attention(m) => self.attention(m),
+            Mixer::Latent(m) => self.latent(m),
+            Mixer::ShortConv(m) => {
+                self.linears([&m.b, &m.c, &m.x, &m.output]);
+                self.tensor(m.conv_weight);
+            }
+            Mixer::DeltaNet(m) => {
+                self.linears([&m.qkv, &m.z, &m.output]);
+                match &m.beta_alpha {
+                    BetaAlpha::Apart { beta, alpha } => self.linears([beta, alpha]),
+                    BetaAlpha::ByKeyHead(both) => self.linears([both]),
+                }
+                [m.conv_weight, m.dt_bias, m.a].into_iter().for_each(|tensor| self.tensor(tensor));
+                self.norm(&m.norm);
+                self.adds += 3 * (m.spec.heads_v * m.spec.head_dim * m.spec.head_dim) as u64;
+            }
+            Mixer::Mamba(m) => {
+                self.linears([&m.z, &m.xbc, &m.dt, &m.output]);
+                [m.conv_weight, m.dt_bias, m.a, m.skip].into_iter().for_each(|tensor| self.tensor(tensor));
+                self.tensor(m.conv_bias);
+                self.tensor(m.norm.map(|norm| norm.weight));
+                self.adds += 3 * (m.spec.heads * m.spec.head_dim * m.spec.state_size) as u64;
+            }
+        }
+    }
+
+    fn attention(&mut self, a: &Attention) {
+        self.linears([&a.q, &a.output]);
+        self.norm(&a.q_norm);
+        if let KeysValues::Own { k, v, k_norm, v_norm } = &a.kv {
+            self.linears([Some(k), v.as_ref()].into_iter().flatten());
+            self.norm(k_norm);
+            self.norm(v_norm);
+        }
+        if let Some(rope) = &a.rope {
+            self.rope(rope);
+        }
+        self.tensor(a.sinks);
+    }
+
+    fn latent(&mut self, a: &LatentAttention) {
+        if let Some((q_a, norm)) = &a.q_a {
+            self.linears([q_a]);
+            self.norm(norm);
+        }
+        self.linears([&a.q, &a.kv_a, &a.output]);
+        self.norm(&a.kv_a_norm);
+        self.linear(&a.k_b, a.head_count);
+        self.linear(&a.v_b, a.head_count);
+        self.rope(&a.rope);
+    }
+
+    fn dense(&mut self, f: &Dense) {
+        self.linears([f.gate.as_ref(), Some(&f.up), Some(&f.down)].into_iter().flatten());
+    }
+
+    fn feed_forward(&mut self, feed_forward: &FeedForward) {
+        match feed_forward {
+            FeedForward::Dense(dense) => self.dense(dense),
+            FeedForward::Experts(f) => {
+                [f.logits_norm, f.norm, f.post_norm].iter().for_each(|norm| self.norm(norm));
+                self.linears([&f.logits]);
+                self.tensor(f.router_bias);
+                match &f.input {
+                    ExpertInput::Gated { gate, up } => {
+                        self.linear(gate, f.router.used);
+                        self.linear(up, f.router.used);
+                    }
+                    ExpertInput::Fused(linear) | ExpertInput::Up(linear) => self.linear(linear, f.router.used),
+                }
+                self.linear(&f.down, f.router.used);
+                if let Some(shared) = &f.shared {
+                    [shared.norm, shared.post_norm].iter().for_each(|norm| self.norm(norm));
+                    self.dense(&shared.dense);
+                    self.linears(&shared.gate);
+                }
+            }
+        }
+    }
+
+    fn layer(layer: &Layer) -> Used {
+        let mut used = Used::default();
+        if let Some(mixer) = &layer.mixer {
+            used.norm(&mixer.norm);
+            used.mixer(&mixer.part);
+            used.norm(&mixer.post_norm);
+        }
+        if let Some(feed_forward) = &layer.feed_forward {
+            used.norm(&feed_forward.norm);
+            used.feed_forward(&feed_forward.part);
+            used.norm(&feed_forward.post_norm);
+        }
+        if let Some(per_layer) = &layer.per_layer {
+            used.linears([&per_layer.gate, &per_layer.projection]);
+            used.norm(&per_layer.norm);
+        }
+        used.tensor(layer.output_scale);
+        used
+    }
+}
+
+impl Layer {
+    /// Every tensor that must be on the layer's device, each once.
+    pub fn tensors(&self) -> Vec<Tensor> {
+        Used::layer(self).tensors
+    }
+
+    /// Bytes of weights that computing one token reads: of experts those that are chosen.
+    pub fn bytes_per_token(&self) -> u64 {
+        let experts = self.experts().map(|experts| experts.router);
+        let share = |tensor: &Tensor| match experts {
+            Some(router) if tensor.experts == router.experts && tensor.experts > 1 => {
+                tensor.bytes / tensor.experts as u64 * router.used as u64
+            }
+            _ => tensor.bytes,
+        };
+        self.tensors().iter().map(share).sum()
+    }
+
+    /// Multiply-adds that computing one token takes in the matrices.
+    pub fn multiply_adds_per_token(&self) -> u64 {
+        Used::layer(self).adds
+    }
+}
+
+impl PerLayerInput {
+    /// Every tensor that the host computes with (the embedding's rows are only looked up).
+    pub fn tensors(&self) -> Vec<Tensor> {
+        let mut used = Used::default();
+        used.linears([&self.projection]);
+        used.norm(&self.norm);
+        used.tensors
+    }
+}
+
+impl Output {
+    pub fn tensors(&self) -> Vec<Tensor> {
+        let mut used = Used::default();
+        used.norm(&self.norm);
+        used.linears([&self.weight]);
+        used.tensors
+    }
+}
