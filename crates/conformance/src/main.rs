@@ -1,9 +1,12 @@
 //! Compares quantizers, tokenizers, templates and whole models with reference data in a directory, and says by how much
 //! each differs. Exit status 1 if anything differs by more than the data's own tolerances.
 
+mod compare;
 mod dequant;
 mod models;
+mod quants;
 mod report;
+mod run;
 mod safetensors;
 mod templates;
 mod tokenizers;
@@ -19,8 +22,8 @@ const GROUPS: &[(&str, Group)] = &[
     ("dequant", dequant::check),
     ("tokenizer", tokenizers::check),
     ("templates", templates::check),
-    ("models", models::check_models),
-    ("quants", models::check_quants),
+    ("models", models::check),
+    ("quants", quants::check),
 ];
 
 fn main() -> ExitCode {
