@@ -3,7 +3,7 @@
 use super::super::portable::{Narrow, Wide, narrow_count, unpack_narrow};
 use half::f16;
 use quant::blocks::*;
-use quant::unpack::{FP4_VALUES, IQ4_VALUES, Unpack, unpack_scales_q3};
+use quant::unpack::{FP4_VALUES, IQ4_VALUES, Unpack};
 use std::arch::x86_64::*;
 
 /// A wide block: value `j` is `(q[j] - OFFSET) * d * scale - dmin * min`, groups in scrambled order.
@@ -147,6 +147,20 @@ unsafe fn scales_mins(packed: &[u8; 12]) -> (__m256i, __m256i) {
     }
 }
 
+/// The 16 scales of Q3_K, as `quant::unpack::unpack_scales_q3` unpacks them.
+///
+/// # Safety
+/// SSE2.
+#[inline(always)]
+unsafe fn scales_q3(packed: &[u8; 12]) -> __m128i {
+    let word = |i: usize| u32::from_le_bytes([packed[i], packed[i + 1], packed[i + 2], packed[i + 3]]);
+    let (a, b, c) = (word(0), word(4), word(8));
+    let quad = |low: u32, high: u32| (low & 0x0f0f_0f0f | (high & 0x0303_0303) << 4) as i32;
+    let words = [quad(a, c), quad(b, c >> 2), quad(a >> 4, c >> 4), quad(b >> 4, c >> 6)];
+    // SAFETY: the caller's.
+    unsafe { _mm_sub_epi8(_mm_setr_epi32(words[0], words[1], words[2], words[3]), _mm_set1_epi8(32)) }
+}
+
 /// 16 bytes with even groups first.
 ///
 /// # Safety
@@ -237,8 +251,7 @@ impl DecodeWide for BlockQ3_K {
             for (g, q) in q.iter_mut().enumerate() {
                 *q = _mm256_or_si256(*q, bit(high, g, 2));
             }
-            let scales = unpack_scales_q3(&self.scales);
-            let scales = _mm256_cvtepi8_epi16(scramble(_mm_loadu_si128(scales.as_ptr().cast())));
+            let scales = _mm256_cvtepi8_epi16(scramble(scales_q3(&self.scales)));
             WideRegisters { q, scales, mins: scales, d: widen(self.d), dmin: 0.0 }
         }
     }
@@ -251,14 +264,18 @@ impl DecodeWide for BlockIQ4_XS {
         // SAFETY: the caller's; loads are inside the arrays.
         unsafe {
             let mut q = [_mm256_setzero_si256(); 8];
-            let mut scales = [0i16; 16];
-            for g in 0..8 {
-                q[g] = look_up(&IQ4_VALUES, _mm_loadu_si128(self.qs.as_ptr().add(16 * g).cast()));
-                let low = u16::from(self.scales_l[g / 2]) >> (4 * (g % 2)) & 15;
-                let scale = (low | (self.scales_h >> (2 * g) & 3) << 4) as i16 - 32;
-                (scales[g], scales[g + 8]) = (scale, scale);
+            for (g, q) in q.iter_mut().enumerate() {
+                *q = look_up(&IQ4_VALUES, _mm_loadu_si128(self.qs.as_ptr().add(16 * g).cast()));
             }
-            let scales = _mm256_loadu_si256(scales.as_ptr().cast());
+            // Every group's bits to the bottom of a 16-bit lane, by multiplying them up to its top and shifting down.
+            let low = _mm_cvtsi32_si128(i32::from_le_bytes(self.scales_l));
+            let low = _mm_cvtepu8_epi16(_mm_unpacklo_epi8(low, low));
+            let low = _mm_srli_epi16::<12>(_mm_mullo_epi16(low, _mm_set1_epi32(0x0100_1000)));
+            let high = _mm_set1_epi16(self.scales_h as i16);
+            let up = _mm_setr_epi16(1 << 14, 1 << 12, 1 << 10, 1 << 8, 1 << 6, 1 << 4, 1 << 2, 1);
+            let high = _mm_srli_epi16::<14>(_mm_mullo_epi16(high, up));
+            let scales = _mm_or_si128(low, _mm_slli_epi16::<4>(high));
+            let scales = _mm256_broadcastsi128_si256(_mm_sub_epi16(scales, _mm_set1_epi16(32)));
             WideRegisters { q, scales, mins: scales, d: widen(self.d), dmin: 0.0 }
         }
     }
