@@ -32,6 +32,48 @@ fn every_family_is_described_without_a_tensor_left_over() {
 }
 
 #[test]
+fn the_other_architectures_are_described_without_a_tensor_left_over() {
+    for spec in [
+        ModelSpec::gemma2(),
+        ModelSpec::gemma4(),
+        ModelSpec::gemma4_experts(),
+        ModelSpec::gpt_oss(),
+        ModelSpec::deepseek2(),
+        ModelSpec::command_r(),
+        ModelSpec::lfm2(),
+        ModelSpec::qwen35(),
+        ModelSpec::granite_hybrid(),
+    ] {
+        let model = describe(&spec).unwrap_or_else(|error| panic!("{}: {error}", spec.arch));
+        assert_eq!(model.unused_tensors, Vec::<String>::new(), "{}", spec.arch);
+        assert_eq!(model.layers.len(), 4);
+    }
+}
+
+#[test]
+fn every_kind_of_layer_counts_what_it_keeps() {
+    let params =
+        LayoutParams { context: 4000, ubatch: 16, kv_type_k: GgmlType::F16, kv_type_v: GgmlType::F16, logits_rows: 1 };
+    let layers = |spec: ModelSpec| Layout::new(&describe(&spec).unwrap(), params).unwrap().layers;
+    // A window of 24, a micro-batch and some cells to go back, against all positions.
+    let gemma2 = layers(ModelSpec::gemma2());
+    assert_eq!((gemma2[0].cells, gemma2[1].cells), (24 + 16 + 1024, 4000));
+    // The last two read the caches of the first two.
+    let gemma4 = layers(ModelSpec::gemma4());
+    assert_eq!(gemma4.iter().map(|l| l.cache_source).collect::<Vec<_>>(), [None, None, Some(0), Some(1)]);
+    assert_eq!((gemma4[2].cache(), gemma4[3].cache()), (0, 0));
+    // One latent key of 32 + 16 values for each position, no values.
+    let latent = layers(ModelSpec::deepseek2());
+    assert_eq!((latent[0].k, latent[0].v), (4000 * 48 * 2, 0));
+    // Three rows of 64 channels, twice.
+    let conv = layers(ModelSpec::lfm2());
+    assert_eq!((conv[0].state, conv[0].cache(), conv[2].state), (2 * 3 * 64 * 4, 0, 0));
+    // Three rows of 256 channels and four heads of 32 x 32, twice.
+    let delta = layers(ModelSpec::qwen35());
+    assert_eq!((delta[0].state, delta[3].state), (2 * (3 * 256 + 4 * 32 * 32) * 4, 0));
+}
+
+#[test]
 fn an_unknown_architecture_is_refused_by_name() {
     let error = describe(&ModelSpec { arch: "wavenet".into(), ..ModelSpec::llama() }).unwrap_err();
     let text = error.to_string();

@@ -92,13 +92,14 @@ impl ModelSpec {
                 keys.own("expert_feed_forward_length", experts.n_ff);
             }
         }
+        self.family_keys(&mut keys);
         let mut entries = keys.entries;
         entries.extend(vocabulary::metadata(self.vocabulary, self.n_vocab));
         entries
     }
 }
 
-struct Keys<'a> {
+pub(crate) struct Keys<'a> {
     arch: &'a str,
     entries: Vec<(String, Value)>,
 }
@@ -108,9 +109,11 @@ impl Keys<'_> {
         self.entries.push((key.into(), value.into()));
     }
 
-    /// A key of the architecture.
-    fn own(&mut self, key: &str, value: impl Into<Value>) {
-        self.entries.push((format!("{}.{key}", self.arch), value.into()));
+    /// A key of the architecture; a later value replaces an earlier one.
+    pub(crate) fn own(&mut self, key: &str, value: impl Into<Value>) {
+        let key = format!("{}.{key}", self.arch);
+        self.entries.retain(|(known, _)| *known != key);
+        self.entries.push((key, value.into()));
     }
 }
 

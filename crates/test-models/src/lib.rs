@@ -12,6 +12,7 @@
 //!
 //! What cannot be built (a vocabulary too small, a type without a quantizer) panics: a test should not go on.
 
+mod families;
 mod file;
 mod random;
 mod tensors;
@@ -46,6 +47,31 @@ pub enum RopeScaling {
     Yarn { factor: f32, original_context: u32 },
 }
 
+/// What a model has that the fields of [`ModelSpec`] do not say: tensors and keys of its architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// The transformer that the other fields describe.
+    Standard,
+    /// Windows, norms on both sides, soft-caps.
+    Gemma2,
+    /// Two kinds of heads, shared caches, per-layer inputs.
+    Gemma4,
+    /// The same with experts beside the feed-forward, values from keys.
+    Gemma4Experts,
+    /// Sinks, windows, biases of experts.
+    GptOss,
+    /// Latent attention, groups of experts, a shared one.
+    DeepSeek2,
+    /// Attention and feed-forward side by side.
+    CommandR,
+    /// Short convolutions.
+    Lfm2,
+    /// Gated DeltaNet and gated attention.
+    Qwen35,
+    /// Mamba-2 and attention without positions.
+    GraniteHybrid,
+}
+
 /// A model to build. The fields are public: start from a family's constructor and change what the test is about.
 #[derive(Clone, Debug)]
 pub struct ModelSpec {
@@ -63,6 +89,7 @@ pub struct ModelSpec {
     pub n_ctx: u32,
     pub vocabulary: Vocabulary,
     pub experts: Option<Experts>,
+    pub family: Family,
     /// No `output.weight`: the token embedding serves twice.
     pub tied: bool,
     /// Biases of Q, K and V.
@@ -96,6 +123,7 @@ impl ModelSpec {
             n_ctx: 2048,
             vocabulary: Vocabulary::Spm,
             experts: None,
+            family: Family::Standard,
             tied: false,
             qkv_bias: false,
             output_bias: false,

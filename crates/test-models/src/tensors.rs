@@ -2,16 +2,18 @@
 
 use quant::GgmlType;
 
-use crate::ModelSpec;
 use crate::random::Random;
+use crate::{Family, ModelSpec};
 
 /// How a tensor's elements are drawn.
 #[derive(Clone, Copy, Debug)]
-enum Content {
+pub(crate) enum Content {
     /// Mean 0 with this deviation.
     Normal(f32),
     /// Mean 1, deviation 0.1: weights of a norm.
     Norm,
+    /// From -1.5 to -0.5, about: decays.
+    Decay,
     /// From 1 to 8 over the row: frequency factors.
     Factors,
 }
@@ -39,6 +41,7 @@ impl Tensor {
                 *x = match self.content {
                     Content::Normal(deviation) => deviation * random.normal(),
                     Content::Norm => 1.0 + 0.1 * random.normal(),
+                    Content::Decay => -1.0 - 0.2 * random.normal(),
                     Content::Factors => 1.0 + 7.0 * i as f32 / (row_len - 1).max(1) as f32,
                 };
             }
@@ -60,19 +63,23 @@ pub(crate) fn tensors(spec: &ModelSpec) -> Vec<Tensor> {
     if spec.rope_freqs {
         list.add("rope_freqs.weight", &[spec.head_dim / 2], Content::Factors);
     }
+    list.family();
     for layer in 0..spec.n_layer {
-        list.layer(&format!("blk.{layer}"));
+        match spec.family {
+            Family::Standard => list.layer(&format!("blk.{layer}")),
+            _ => list.family_layer(layer),
+        }
     }
     list.tensors
 }
 
-struct List<'a> {
-    spec: &'a ModelSpec,
+pub(crate) struct List<'a> {
+    pub(crate) spec: &'a ModelSpec,
     tensors: Vec<Tensor>,
 }
 
 impl List<'_> {
-    fn add(&mut self, name: &str, shape: &[u32], content: Content) {
+    pub(crate) fn add(&mut self, name: &str, shape: &[u32], content: Content) {
         let whole_blocks = u64::from(shape[0]).is_multiple_of(self.spec.ty.block_size() as u64);
         // Vectors and routers stay F32, as in the files of the field.
         let matrix = shape.len() > 1 && !name.ends_with("ffn_gate_inp.weight");
@@ -82,7 +89,7 @@ impl List<'_> {
     }
 
     /// A weight matrix from `input` to `output` elements, scaled so that it keeps the size of its input.
-    fn matrix(&mut self, name: &str, input: u32, output: u32) {
+    pub(crate) fn matrix(&mut self, name: &str, input: u32, output: u32) {
         self.add(name, &[input, output], Content::Normal(1.0 / (input as f32).sqrt()));
     }
 
@@ -108,7 +115,7 @@ impl List<'_> {
         self.feed_forward(blk);
     }
 
-    fn feed_forward(&mut self, blk: &str) {
+    pub(crate) fn feed_forward(&mut self, blk: &str) {
         let n_embd = self.spec.n_embd;
         let Some(experts) = self.spec.experts else {
             let n_ff = self.spec.n_ff;

@@ -8,8 +8,8 @@ use test_models::ModelSpec;
 
 /// A model file that lives as long as this does.
 pub fn file(spec: &ModelSpec) -> NamedTempFile {
-    let file = NamedTempFile::with_suffix(".gguf").unwrap();
-    std::fs::write(file.path(), spec.build()).unwrap();
+    let file = NamedTempFile::with_suffix(".gguf").expect("a temporary file");
+    std::fs::write(file.path(), spec.build()).expect("room for a tiny model");
     file
 }
 
@@ -63,6 +63,7 @@ pub fn request(prompt: &[u32], count: u32) -> Request {
 /// The greedy continuation and everything that was told on the way.
 pub fn greedy(engine: &Engine, prompt: &[u32], count: u32) -> (Completion, Vec<Event>) {
     let mut events = Vec::new();
-    let completion = engine.generate(request(prompt, count), &Cancel::new(), &mut |event| events.push(event)).unwrap();
+    let completion =
+        engine.generate(request(prompt, count), &Cancel::new(), &mut |event| events.push(event)).expect("an answer");
     (completion, events)
 }

@@ -10,6 +10,7 @@ mod gpt_oss;
 mod granite;
 mod lfm2;
 mod llama;
+mod mamba;
 mod olmo2;
 mod phi3;
 mod qwen;
@@ -27,9 +28,12 @@ const FAMILIES: &[(&str, Family)] = &[
     ("mistral3", llama::mistral3),
     ("smollm3", llama::smollm3),
     ("qwen2", qwen::dense),
+    ("qwen2vl", qwen::dense),
     ("qwen2moe", qwen::qwen2moe),
     ("qwen3", qwen::dense),
+    ("qwen3vl", qwen::dense),
     ("qwen3moe", qwen::qwen3moe),
+    ("qwen3vlmoe", qwen::qwen3moe),
     ("qwen3next", qwen_next::describe),
     ("qwen35", qwen_next::describe),
     ("qwen35moe", qwen_next::describe),
@@ -39,8 +43,11 @@ const FAMILIES: &[(&str, Family)] = &[
     ("gemma4", gemma4::describe),
     ("gpt-oss", gpt_oss::describe),
     ("phi3", phi3::describe),
-    ("granite", granite::dense),
-    ("granitemoe", granite::experts),
+    ("granite", granite::describe),
+    ("granitemoe", granite::describe),
+    ("granitehybrid", granite::hybrid),
+    ("nemotron_h", mamba::nemotron_h),
+    ("nemotron_h_moe", mamba::nemotron_h),
     ("olmo2", olmo2::describe),
     ("glm4", glm4::dense),
     ("glm4moe", glm4::experts),

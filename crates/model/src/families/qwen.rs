@@ -1,5 +1,5 @@
 //! Qwen 2 and 2.5 (biases on q, k and v) and Qwen 3 (norms of each q and k head), dense and with experts: NeoX rotary
-//! pairs.
+//! pairs. Of the multi-axis rotary embedding of the models that see, text uses one position for all axes: the same.
 
 use super::feed_forward::{Routing, SOFTMAX};
 use super::standard::Builder;
