@@ -14,19 +14,7 @@ fn families() -> Vec<ModelSpec> {
     let small = [ModelSpec::llama3(), ModelSpec::mixtral(), ModelSpec::qwen2(), ModelSpec::qwen3moe()];
     let mut all: Vec<ModelSpec> = small.into_iter().map(|spec| ModelSpec { n_layer: 4, ..spec }).collect();
     all.push(ModelSpec { n_layer: 4, ..ModelSpec::quantized(GgmlType::Q4_K) });
-    // One of each kind of part, four layers each: windows, shared caches and per-layer inputs, sinks, latent attention,
-    // parallel parts, convolutions, delta rule, state space.
-    all.extend([
-        ModelSpec::gemma2(),
-        ModelSpec::gemma4(),
-        ModelSpec::gemma4_experts(),
-        ModelSpec::gpt_oss(),
-        ModelSpec::deepseek2(),
-        ModelSpec::command_r(),
-        ModelSpec::lfm2(),
-        ModelSpec::qwen35(),
-        ModelSpec::granite_hybrid(),
-    ]);
+    all.extend(ModelSpec::every_kind());
     all
 }
 

@@ -28,6 +28,22 @@ impl ModelSpec {
         ModelSpec { arch: arch.into(), family, n_layer: 4, head_dim: 32, vocabulary, ..ModelSpec::llama() }
     }
 
+    /// One of each kind of part, four layers each: windows, shared caches and per-layer inputs, experts beside a
+    /// feed-forward, sinks, latent attention, parallel parts, convolutions, delta rule, state space.
+    pub fn every_kind() -> Vec<ModelSpec> {
+        vec![
+            ModelSpec::gemma2(),
+            ModelSpec::gemma4(),
+            ModelSpec::gemma4_experts(),
+            ModelSpec::gpt_oss(),
+            ModelSpec::deepseek2(),
+            ModelSpec::command_r(),
+            ModelSpec::lfm2(),
+            ModelSpec::qwen35(),
+            ModelSpec::granite_hybrid(),
+        ]
+    }
+
     /// Gemma 2 with windows of 24 tokens on every other layer.
     pub fn gemma2() -> ModelSpec {
         ModelSpec { tied: true, ..ModelSpec::family_of("gemma2", Family::Gemma2) }
