@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// While layers move, the window hears of them this often at most.
+const FOLLOW: Duration = Duration::from_millis(50);
+
 impl App {
     /// The plan for an installed model; the window asks for it at every step of the slider.
     pub async fn plan(self: &Arc<Self>, model_id: String, settings: LoadSettings) -> Result<Plan> {
@@ -181,22 +184,33 @@ impl App {
     /// Moves layers of the loaded model, also while an answer is being written.
     pub async fn set_gpu_layers(self: &Arc<Self>, layers: GpuLayers) -> Result<ModelState> {
         let session = self.session()?;
-        let app = self.clone();
-        blocking(move || {
-            let notice = session.set_gpu_layers(layers)?;
-            let settings = session.shown().settings;
-            app.remember_load(session.model_id.clone(), settings);
+        let mut told = session.engine.placement().gpu_layers;
+        let (app, moved) = (self.clone(), session.clone());
+        let mut moving = std::pin::pin!(blocking(move || {
+            let notice = moved.set_gpu_layers(layers)?;
+            let settings = moved.shown().settings;
+            app.remember_load(moved.model_id.clone(), settings);
             // Moves that found no room are told here, once; the engine's own list of them is not needed then.
             if lock(&app.answer).is_none() {
-                session.engine.take_recoveries()?;
+                moved.engine.take_recoveries()?;
                 if let Some(notice) = notice {
                     app.emit(AppEvent::Recovery { notice });
                 }
             }
-            app.model_changed();
-            Ok(app.model_state())
-        })
-        .await
+            Ok(())
+        }));
+        let moved = loop {
+            if let Ok(result) = tokio::time::timeout(FOLLOW, &mut moving).await {
+                break result;
+            }
+            let now = session.engine.placement().gpu_layers;
+            if now != told {
+                told = now;
+                self.model_changed();
+            }
+        };
+        self.model_changed();
+        moved.map(|()| self.model_state())
     }
 }
 

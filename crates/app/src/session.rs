@@ -164,7 +164,9 @@ impl Session {
         self.placed().0 = settings;
         let placement = self.engine.set_gpu_layers(layers)?;
         self.replan(Some(wanted))?;
-        Ok((placement.gpu_layers < layers).then(|| RecoveryNotice {
+        // Where a later wish was done instead of this one, nothing was missed.
+        let missed = placement.gpu_layers < layers && self.placed().0.gpu_layers == wanted;
+        Ok(missed.then(|| RecoveryNotice {
             cause: "vramFull".into(),
             layers_moved: layers - placement.gpu_layers,
             gpu_layers: placement.gpu_layers,

@@ -8,6 +8,7 @@ use app::App;
 use app::wire::*;
 use common::*;
 use std::sync::Arc;
+use std::time::Duration;
 
 const PLENTY: u64 = 1 << 30;
 const TOKENS: u32 = 300;
@@ -89,6 +90,40 @@ async fn the_slider_moves_during_an_answer_and_the_text_stays_the_same() {
     // The plan describes what is there to the byte.
     let now = loaded(&app);
     assert_eq!(now.vram_used, now.plan.vram.weights + now.plan.vram.kv + now.plan.vram.compute);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_window_follows_layers_and_a_later_wish_takes_the_place_of_the_one_before() {
+    let (app, events, _folder) = ready(PLENTY, 0).await;
+    let all = loaded(&app).plan.layers;
+    app.test_device_control().unwrap().set_delay(Duration::from_millis(20));
+    let seen = || -> Vec<u32> {
+        let layers = |event: AppEvent| match event {
+            AppEvent::Model { state: ModelState::Ready { loaded } } => Some(loaded.gpu_layers),
+            AppEvent::Recovery { notice } => panic!("nothing was short of memory: {notice:?}"),
+            _ => None,
+        };
+        events.lock().unwrap().drain(..).filter_map(layers).collect()
+    };
+    seen();
+    app.set_gpu_layers(GpuLayers::Fixed { layers: all }).await.unwrap();
+    let steps = seen();
+    assert!(steps.len() > 2 && steps.is_sorted(), "{steps:?}");
+    assert_eq!(steps.last(), Some(&all));
+    app.set_gpu_layers(GpuLayers::Fixed { layers: 0 }).await.unwrap();
+
+    seen();
+    let all_of_them = {
+        let app = app.clone();
+        tokio::spawn(async move { app.set_gpu_layers(GpuLayers::Fixed { layers: all }).await })
+    };
+    while loaded(&app).gpu_layers == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    app.set_gpu_layers(GpuLayers::Fixed { layers: 0 }).await.unwrap();
+    all_of_them.await.unwrap().unwrap();
+    assert_eq!(loaded(&app).gpu_layers, 0);
+    assert!(!seen().contains(&all), "the first wish was done to its end");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 use crate::{CpuConfig, CpuDevice, ThreadPool};
 use backend::{BackendError, BufferId, Device, DeviceKind, HostBytes, MemoryUse, Op};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 const NAME: &str = "Test device";
 
@@ -14,6 +15,8 @@ struct State {
     /// Operations until one fails.
     fail_run: Option<u64>,
     lost: bool,
+    /// What each copy of weights takes.
+    delay: Duration,
 }
 
 /// A handle to a [`TestDevice`] that the engine owns.
@@ -44,6 +47,11 @@ impl TestDeviceControl {
         self.state().fail_run = Some(after);
     }
 
+    /// Weights take this long to come, as those of a large model do.
+    pub fn set_delay(&self, delay: Duration) {
+        self.state().delay = delay;
+    }
+
     /// The device is gone, as after a driver reset.
     pub fn lose(&self) {
         self.state().lost = true;
@@ -59,7 +67,7 @@ pub struct TestDevice {
 impl TestDevice {
     /// A device with room for `limit` bytes, and the handle that makes it fail.
     pub fn new(pool: Arc<ThreadPool>, config: CpuConfig, limit: u64) -> (TestDevice, TestDeviceControl) {
-        let state = State { limit, fail_allocation: None, fail_run: None, lost: false };
+        let state = State { limit, fail_allocation: None, fail_run: None, lost: false, delay: Duration::ZERO };
         let control = TestDeviceControl(Arc::new(Mutex::new(state)));
         let cpu = CpuDevice::named(NAME, DeviceKind::Accelerator, pool, config);
         (TestDevice { cpu, control: control.clone() }, control)
@@ -117,6 +125,10 @@ impl Device for TestDevice {
     }
 
     fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError> {
+        let delay = self.control.state().delay;
+        if !delay.is_zero() {
+            std::thread::sleep(delay);
+        }
         let bytes: &[u8] = (*bytes).as_ref();
         let buffer = self.allocate(bytes.len() as u64)?;
         self.cpu.write(buffer, 0, bytes)?;

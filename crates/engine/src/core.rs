@@ -124,8 +124,9 @@ impl Core {
     }
 
     /// Moves layers, with their part of the KV cache, until `wanted` are on the accelerator or it is full.
-    /// Layers that do not fit stay where they are: a recovery says how many.
-    pub fn set_gpu_layers(&mut self, wanted: usize) -> Result<(), EngineError> {
+    /// Layers that do not fit stay where they are: a recovery says how many. `moved` is called after each layer and says
+    /// whether to go on.
+    pub fn set_gpu_layers(&mut self, wanted: usize, moved: &mut dyn FnMut(&Core) -> bool) -> Result<(), EngineError> {
         if self.sites.accelerator.is_none() {
             return Ok(());
         }
@@ -137,6 +138,9 @@ impl Core {
             if let Err(error) = self.move_layer(index, false) {
                 return self.recover(error).map(|_| ());
             }
+            if !moved(self) {
+                return Ok(());
+            }
         }
         while self.gpu_layers() < wanted {
             let index = order[self.gpu_layers()];
@@ -147,6 +151,9 @@ impl Core {
                     self.lose_accelerator()?;
                 }
                 self.note(cause, missing);
+                return Ok(());
+            }
+            if !moved(self) {
                 return Ok(());
             }
         }

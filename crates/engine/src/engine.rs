@@ -133,7 +133,8 @@ impl Engine {
     }
 
     /// Moves layers until this many are on the accelerator, between two steps if a request is running, and returns
-    /// when that is done. What fits less is left on the host: compare the answer with the wish.
+    /// when that is done. What fits less is left on the host: compare the answer with the wish. [`Engine::placement`]
+    /// follows layer by layer; another wish that comes meanwhile takes the place of this one.
     pub fn set_gpu_layers(&self, layers: u32) -> Result<Placement, EngineError> {
         *self.wish.gpu_layers.lock().map_err(|_| stopped())? = Some(layers);
         loop {
@@ -159,7 +160,10 @@ impl Engine {
     /// Moves layers if somebody wishes it. Called between steps.
     pub(crate) fn apply_wish(&self, core: &mut Core) -> Result<(), EngineError> {
         let Some(layers) = *self.wish.gpu_layers.lock().map_err(|_| stopped())? else { return Ok(()) };
-        let result = core.set_gpu_layers(layers as usize);
+        let result = core.set_gpu_layers(layers as usize, &mut |core| {
+            self.publish(core);
+            self.wish.gpu_layers.lock().is_ok_and(|wish| *wish == Some(layers))
+        });
         self.publish(core);
         let mut wish = self.wish.gpu_layers.lock().map_err(|_| stopped())?;
         // Another wish may have come meanwhile.

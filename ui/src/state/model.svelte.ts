@@ -14,6 +14,7 @@ export class ModelStore {
   /** Layers are being moved because the slider was let go. */
   moving = $state(false);
   private wanted: GpuLayers | null = null;
+  private asking = 0;
 
   constructor(
     private api: Api,
@@ -59,12 +60,16 @@ export class ModelStore {
     await this.attempt(() => this.api.modelLoadCancel());
   }
 
-  /** Moves layers of the loaded model, also in the middle of an answer. Of wishes that come meanwhile the last counts. */
+  /**
+   * Moves layers of the loaded model, also in the middle of an answer. A second wish takes the place of one that is
+   * being done; of those that come while both are under way the last counts.
+   */
   async setGpuLayers(layers: GpuLayers): Promise<void> {
     this.wanted = layers;
-    if (this.moving) {
+    if (this.asking === 2) {
       return;
     }
+    this.asking += 1;
     this.moving = true;
     for (let next = this.takeWanted(); next; next = this.takeWanted()) {
       const wish = next;
@@ -72,7 +77,8 @@ export class ModelStore {
         this.state = await this.api.setGpuLayers(wish);
       });
     }
-    this.moving = false;
+    this.asking -= 1;
+    this.moving = this.asking > 0;
   }
 
   private takeWanted(): GpuLayers | null {

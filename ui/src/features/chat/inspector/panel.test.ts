@@ -83,7 +83,7 @@ test("what does not fit comes back to where the layers are", async () => {
   expect(app.toasts.list[0]?.testId).toBe("recovery-notice");
 });
 
-test("of several wishes while layers move, the last one counts", async () => {
+test("a wish while layers move is told at once, of those after it the last one counts", async () => {
   const finish: (() => void)[] = [];
   const setGpuLayers = vi.fn<Api["setGpuLayers"]>();
   const app = await startApp({}, (api) => ({
@@ -96,14 +96,17 @@ test("of several wishes while layers move, the last one counts", async () => {
   void wish(1);
   void wish(2);
   void wish(3);
-  await until(() => finish.length === 1);
-  finish[0]?.();
+  void wish(4);
   await until(() => finish.length === 2);
+  finish[0]?.();
+  await until(() => finish.length === 3);
   finish[1]?.();
+  finish[2]?.();
   await until(() => !app.model.moving);
   expect(setGpuLayers.mock.calls.map(([layers]) => layers)).toEqual([
     { type: "fixed", layers: 1 },
-    { type: "fixed", layers: 3 },
+    { type: "fixed", layers: 2 },
+    { type: "fixed", layers: 4 },
   ]);
 });
 
