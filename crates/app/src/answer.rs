@@ -5,8 +5,11 @@ use crate::prompt::{Prompt, Said};
 use crate::session::Session;
 use crate::wire::{AnswerStats, ContextPolicy, ErrorCode, FinishReason, RecoveryNotice, WireError};
 use engine::{Cancel, Event, Finish, Request};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokenizer::Encode;
+
+/// How often the figures of an answer are told while it is written.
+const TELL: Duration = Duration::from_secs(1);
 
 /// A conversation to be answered.
 pub struct Task {
@@ -31,6 +34,8 @@ pub enum Step {
         total: u32,
     },
     Text(String),
+    /// The figures so far, about once a second.
+    Stats(AnswerStats),
     Dropped {
         turns: u32,
         tokens: u32,
@@ -76,10 +81,15 @@ pub fn write(
             ignore_eog: false,
         };
         let completion = session.engine.generate(request, cancel, &mut |event| match event {
-            Event::Prompt { done, total, .. } => on_step(Step::Reading { done, total }),
+            Event::Prompt { done, total, reused } => {
+                stats.reading(total, reused);
+                on_step(Step::Reading { done, total });
+            }
             Event::Token { text, .. } => {
-                stats.token();
                 on_step(Step::Text(text));
+                if let Some(stats) = stats.token() {
+                    on_step(Step::Stats(stats));
+                }
             }
             Event::Recovered(recovery) => on_step(Step::Recovery(session.notice(&recovery, true))),
         })?;
@@ -145,6 +155,7 @@ fn oldest_turn(messages: &[Said]) -> Option<std::ops::Range<usize>> {
     Some(first..first + 1 + next)
 }
 
+/// What is known of an answer, over all its requests.
 struct Stats {
     started: Instant,
     first_token_ms: Option<f64>,
@@ -152,7 +163,13 @@ struct Stats {
     generation_seconds: f64,
     /// Tokens of the prompt that were computed.
     computed: u32,
+    /// Tokens of the answer but each request's first one, which is the prompt's work.
+    generated: u32,
+    /// As of the finished requests.
     shown: AnswerStats,
+    /// The request that runs: its first token's time, and how many there are.
+    run: Option<(Instant, u32)>,
+    told: Instant,
 }
 
 impl Stats {
@@ -163,36 +180,98 @@ impl Stats {
             prompt_seconds: 0.0,
             generation_seconds: 0.0,
             computed: 0,
+            generated: 0,
             shown: AnswerStats { context, ..AnswerStats::default() },
+            run: None,
+            told: Instant::now(),
         }
     }
 
-    fn token(&mut self) {
-        self.first_token_ms.get_or_insert_with(|| self.started.elapsed().as_secs_f64() * 1e3);
+    /// A request's prompt is being read.
+    fn reading(&mut self, prompt: u32, reused: u32) {
+        self.shown.prompt_tokens = prompt;
+        self.shown.reused_tokens = reused;
     }
 
+    /// One more token; the figures, if it is time to tell them.
+    fn token(&mut self) -> Option<AnswerStats> {
+        let now = Instant::now();
+        self.first_token_ms.get_or_insert_with(|| (now - self.started).as_secs_f64() * 1e3);
+        let (first, count) = self.run.get_or_insert((now, 0));
+        *count += 1;
+        let (seconds, count) = ((now - *first).as_secs_f64(), *count);
+        // One token says nothing of speed.
+        if count < 2 || now - self.told < TELL {
+            return None;
+        }
+        self.told = now;
+        Some(AnswerStats {
+            answer_tokens: self.shown.answer_tokens + count,
+            first_token_ms: self.first_token_ms.unwrap_or_default(),
+            tokens_per_second: rate(self.generated + count - 1, self.generation_seconds + seconds),
+            context_used: (self.shown.prompt_tokens + count).min(self.shown.context),
+            ..self.shown
+        })
+    }
+
+    /// A request has ended.
     fn add(&mut self, completion: &engine::Completion) {
-        self.shown.prompt_tokens = completion.prompt_tokens;
-        self.shown.reused_tokens = completion.reused_tokens;
+        self.run = None;
+        self.reading(completion.prompt_tokens, completion.reused_tokens);
         self.shown.answer_tokens += completion.ids.len() as u32;
         self.shown.context_used = completion.context_used;
         self.computed += completion.prompt_tokens - completion.reused_tokens.min(completion.prompt_tokens);
+        self.generated += (completion.ids.len() as u32).saturating_sub(1);
         self.prompt_seconds += completion.prompt_seconds;
         self.generation_seconds += completion.generation_seconds;
     }
 
     fn done(mut self) -> AnswerStats {
-        let rate = |count: u32, seconds: f64| if seconds > 0.0 { f64::from(count) / seconds } else { 0.0 };
         self.shown.first_token_ms = self.first_token_ms.unwrap_or(0.0);
-        self.shown.tokens_per_second = rate(self.shown.answer_tokens, self.generation_seconds);
+        self.shown.tokens_per_second = rate(self.generated, self.generation_seconds);
         self.shown.prompt_tokens_per_second = rate(self.computed, self.prompt_seconds);
         self.shown
     }
 }
 
+fn rate(count: u32, seconds: f64) -> f64 {
+    if seconds > 0.0 { f64::from(count) / seconds } else { 0.0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_are_told_once_a_second_from_the_second_token_on() {
+        let mut stats = Stats::new(100);
+        let long_ago = stats.told - 2 * TELL;
+        stats.reading(90, 60);
+        stats.told = long_ago;
+        assert_eq!(stats.token(), None, "one token says nothing of speed");
+        let told = stats.token().unwrap();
+        assert_eq!((told.prompt_tokens, told.reused_tokens, told.answer_tokens), (90, 60, 2));
+        assert_eq!((told.context_used, told.context), (92, 100));
+        assert!(told.tokens_per_second > 0.0);
+        assert_eq!(stats.token(), None, "not every token");
+        // After turns were dropped, another request goes on with the same answer.
+        stats.add(&engine::Completion {
+            ids: vec![1; 3],
+            finish: Finish::ContextFull,
+            prompt_tokens: 90,
+            reused_tokens: 60,
+            prompt_seconds: 1.0,
+            generation_seconds: 2.0,
+            context_used: 93,
+        });
+        stats.reading(40, 10);
+        stats.token();
+        stats.told = long_ago;
+        let told = stats.token().unwrap();
+        assert_eq!((told.answer_tokens, told.context_used), (5, 42));
+        let whole = stats.done();
+        assert_eq!((whole.answer_tokens, whole.tokens_per_second), (3, 1.0));
+    }
 
     #[test]
     fn whole_turns_go_and_the_system_prompt_and_the_last_turn_stay() {

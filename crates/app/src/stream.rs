@@ -84,6 +84,10 @@ impl<'a> Stream<'a> {
                 self.unsaved.get_or_insert_with(Instant::now);
                 self.add(pieces);
             }
+            Step::Stats(stats) => {
+                self.flush();
+                (self.emit)(AnswerEvent::Stats { stats });
+            }
             Step::Dropped { turns, tokens } => {
                 self.flush();
                 (self.emit)(AnswerEvent::Dropped { turns, tokens });

@@ -42,7 +42,7 @@ impl Printer {
                     String::new()
                 });
             }
-            Step::Reading { .. } => {}
+            Step::Reading { .. } | Step::Stats(_) => {}
             Step::Text(text) => match &mut self.splitter {
                 Some(splitter) => splitter.push(&text).into_iter().for_each(|piece| self.piece(piece)),
                 None => self.piece(Piece::Answer(text)),

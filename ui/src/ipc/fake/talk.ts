@@ -128,6 +128,9 @@ export class FakeTalk {
         answer.text += piece;
       }
       emit({ type: kind, text: piece });
+      if (tokens % 20 === 0) {
+        emit({ type: "stats", stats: stats() });
+      }
       await pause(this.pace);
     }
     answer.finish = this.stopping ? "stopped" : reason;
