@@ -34,7 +34,8 @@ impl Machine {
     }
 
     pub fn was_measured(&self) -> bool {
-        lock(&self.measured).ram_read_bytes_per_s.is_some()
+        let measured = lock(&self.measured);
+        measured.ram_read_bytes_per_s.is_some() && measured.int8_ops_per_s.is_some()
     }
 
     /// The device that takes layers, or why there is none.
@@ -69,20 +70,21 @@ impl Machine {
         }
     }
 
-    /// Measures bandwidths, in less than 3 seconds; `false` if that is being done already.
+    /// Measures bandwidths and arithmetic, in about 3 seconds; `false` if that is being done already.
     pub fn measure(&self, disk: Option<PathBuf>) -> Result<bool> {
         if self.measuring.swap(true, Ordering::AcqRel) {
             return Ok(false);
         }
         let threads = threads(None, false);
         let result = hardware::measure(&MeasureOptions { threads, disk }, &AtomicBool::new(false));
+        let int8 = backend_cpu::int8_rate(threads).ok();
         self.measuring.store(false, Ordering::Release);
         let found = result.map_err(|error| WireError::internal(format!("measuring failed: {error}")))?;
         let kept = {
             let mut measured = lock(&self.measured);
             *measured = Measured {
                 disk_read_bytes_per_s: found.disk_read_bytes_per_s.or(measured.disk_read_bytes_per_s),
-                int8_ops_per_s: found.int8_ops_per_s.or(measured.int8_ops_per_s),
+                int8_ops_per_s: int8.or(measured.int8_ops_per_s),
                 ..found
             };
             *measured

@@ -10,10 +10,12 @@ mod buffers;
 mod cpu;
 mod ops;
 mod pool;
+mod rate;
 pub mod simd;
 mod test_device;
 
 pub use cpu::{CpuConfig, CpuDevice, Precision};
 pub use pool::{PoolError, ThreadPool};
+pub use rate::int8_rate;
 pub use simd::{Simd, SimdLevel};
 pub use test_device::{TestDevice, TestDeviceControl};
