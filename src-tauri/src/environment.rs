@@ -46,7 +46,8 @@ pub fn config(handle: &AppHandle<Wry>, flags: &Flags) -> anyhow::Result<AppConfi
     Ok(AppConfig {
         models_dir: data_dir.join("models"),
         data_dir,
-        endpoint: flags.endpoint.clone().or(found.endpoint),
+        endpoint: flags.endpoint.clone(),
+        hf_endpoint: found.endpoint,
         token: found.token,
         hf_cache_dir: found.hf_cache_dir,
         bundled_models: flags.demo.iter().cloned().collect(),

@@ -24,8 +24,10 @@ pub struct AppConfig {
     pub data_dir: PathBuf,
     /// Where downloads go unless the settings say otherwise.
     pub models_dir: PathBuf,
-    /// The Hub's address unless the settings say otherwise (HF_ENDPOINT); null: the public one.
+    /// The Hub's address for this run, before the settings (--endpoint).
     pub endpoint: Option<String>,
+    /// The Hub's address where the settings name none (HF_ENDPOINT); null: the public one.
+    pub hf_endpoint: Option<String>,
     /// A token for this run (HF_TOKEN); one stored by the user comes first, the one beside the cache last.
     pub token: Option<String>,
     pub hf_cache_dir: Option<PathBuf>,
@@ -81,14 +83,14 @@ pub(crate) struct RunningAnswer {
 
 /// Makes Hub clients as the settings are now.
 struct HubSource {
-    endpoint: Mutex<Option<String>>,
+    endpoint: Mutex<String>,
     token: Mutex<Option<String>>,
     cache_dir: Option<PathBuf>,
 }
 
 impl HubSource {
     fn hub(&self) -> Result<Hub> {
-        let endpoint = lock(&self.endpoint).clone().unwrap_or_else(|| hub::DEFAULT_ENDPOINT.to_owned());
+        let endpoint = lock(&self.endpoint).clone();
         let mut config = HubConfig::new(settings::endpoint_url(&endpoint)?);
         let own = lock(&self.token).clone().map(Secret::new);
         config.token = own.or_else(|| self.cache_dir.as_deref().and_then(hub::token_from_cache));
@@ -148,7 +150,7 @@ impl App {
         let store = Arc::new(store);
         let (chats, interrupted_chat) = Chats::open(store.clone())?;
         let hub = Arc::new(HubSource {
-            endpoint: Mutex::new(settings.hub_endpoint.clone().or_else(|| config.endpoint.clone())),
+            endpoint: Mutex::new(endpoint(&config, &settings)),
             token: Mutex::new(token.or_else(|| config.token.clone())),
             cache_dir: config.hf_cache_dir.clone(),
         });
@@ -192,6 +194,8 @@ impl App {
             version: env!("CARGO_PKG_VERSION").into(),
             settings: self.settings_get(),
             system_language: self.config.system_language,
+            hub_endpoint: self.config.endpoint.clone(),
+            hub_endpoint_default: default_endpoint(&self.config),
             model: self.model_state(),
             downloads: self.downloads(),
             open_chat: lock(&self.open_chat).clone(),
@@ -229,7 +233,7 @@ impl App {
             // The token has a command of its own.
             let new = Settings { has_hub_token: current.has_hub_token, ..settings };
             app.owner()?.settings_file.save(&new)?;
-            *lock(&app.hub.endpoint) = new.hub_endpoint.clone().or_else(|| app.config.endpoint.clone());
+            *lock(&app.hub.endpoint) = endpoint(&app.config, &new);
             let folders_changed = folders(&app.config, &current) != folders(&app.config, &new);
             *current = new.clone();
             drop(current);
@@ -435,6 +439,16 @@ impl App {
         let downloads = self.downloads.clone();
         blocking(move || downloads.cancel(&id)).await
     }
+}
+
+/// What was asked for this run comes first, then the settings, then the environment.
+fn endpoint(config: &AppConfig, settings: &Settings) -> String {
+    let wish = config.endpoint.clone().or_else(|| settings.hub_endpoint.clone());
+    wish.unwrap_or_else(|| default_endpoint(config))
+}
+
+fn default_endpoint(config: &AppConfig) -> String {
+    config.hf_endpoint.clone().unwrap_or_else(|| hub::DEFAULT_ENDPOINT.to_owned())
 }
 
 fn folders(config: &AppConfig, settings: &Settings) -> Folders {

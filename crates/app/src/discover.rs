@@ -3,7 +3,8 @@
 use crate::error::Result;
 use crate::plans;
 use crate::wire::{
-    ErrorCode, HubModel, HubModelPage, HubPage, HubQuery, HubSort, LoadSettings, Quality, QuantRow, WireError,
+    ErrorCode, HeaderFacts, HubModel, HubModelPage, HubPage, HubQuery, HubSort, LoadSettings, Quality, QuantRow,
+    WireError,
 };
 use hub::{GgufChoice, Hub, RECOMMENDED, RepoFiles, SearchQuery, Sort};
 use model::Model;
@@ -67,9 +68,6 @@ impl Discover {
             repo: files.repo.clone(),
             commit: files.commit.clone(),
             gated: files.gated,
-            architecture: known.as_ref().map(|model| model.architecture.clone()),
-            parameters: known.as_ref().map(|model| model.parameters),
-            context_max: known.as_ref().map(|model| model.context_length),
             quants: rows.map(|choice| row(&files, choice, known.as_deref(), facts, installed)).collect(),
         })
     }
@@ -158,6 +156,11 @@ fn row(
         quant: choice.quant.clone(),
         files: choice.files.iter().map(|file| file.path.clone()).collect(),
         bytes: choice.total_bytes,
+        header: model.map(|model| HeaderFacts {
+            architecture: model.architecture.clone(),
+            parameters: model.parameters,
+            context_max: model.context_length,
+        }),
         bits_per_weight: bits,
         quality: bits.map(quality),
         plan: None,

@@ -125,3 +125,28 @@ async fn a_second_program_is_refused() {
     drop(app);
     open(folder.path(), |_| {});
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hub_is_where_the_flag_says_then_the_settings_then_the_environment() {
+    let hub = fake_hub::FakeHub::start().unwrap();
+    let there = hub.endpoint();
+    // Nobody is there.
+    let nowhere = "http://127.0.0.1:9";
+    for (flag, saved, environment) in [
+        (Some(&*there), Some(nowhere), Some(nowhere)),
+        (None, Some(&*there), Some(nowhere)),
+        (None, None, Some(&*there)),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let (app, _) = open(folder.path(), |config| {
+            (config.endpoint, config.hf_endpoint) = (owned(flag), owned(environment));
+        });
+        app.settings_set(Settings { hub_endpoint: owned(saved), ..Settings::default() }).await.unwrap();
+        let query = HubQuery { text: String::new(), sort: HubSort::Likes, cursor: None };
+        app.hub_search(query).await.unwrap();
+        let startup = app.startup();
+        let shown = startup.hub_endpoint.or(startup.settings.hub_endpoint).unwrap_or(startup.hub_endpoint_default);
+        assert_eq!(shown, there);
+    }
+}

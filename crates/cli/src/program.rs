@@ -14,6 +14,8 @@ pub type Events = Arc<dyn Fn(AppEvent) + Send + Sync>;
 pub struct Program {
     pub json: bool,
     environment: Environment,
+    /// --endpoint
+    endpoint: Option<String>,
     handle: Handle,
 }
 
@@ -25,11 +27,10 @@ impl Program {
             let folder = std::path::absolute(folder).map_err(|error| Failure::io(folder, error))?;
             environment.data_dir = Some(folder);
         }
-        environment.endpoint = arguments.endpoint.clone().or(environment.endpoint);
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.map_err(|error| Failure::new("internal", error))?;
         let handle = runtime.handle().clone();
-        Ok((Program { json: arguments.json, environment, handle }, runtime))
+        Ok((Program { json: arguments.json, environment, endpoint: arguments.endpoint.clone(), handle }, runtime))
     }
 
     pub fn data_dir(&self) -> Result<PathBuf, Failure> {
@@ -52,11 +53,12 @@ impl Program {
 
     fn config(&self, test_device: Option<u64>, events: Events) -> Result<AppConfig, Failure> {
         let data_dir = self.data_dir()?;
-        let Environment { endpoint, token, hf_cache_dir, .. } = self.environment.clone();
+        let Environment { endpoint: hf_endpoint, token, hf_cache_dir, .. } = self.environment.clone();
         Ok(AppConfig {
             models_dir: data_dir.join("models"),
             data_dir,
-            endpoint,
+            endpoint: self.endpoint.clone(),
+            hf_endpoint,
             token,
             hf_cache_dir,
             bundled_models: Vec::new(),

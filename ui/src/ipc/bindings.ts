@@ -249,7 +249,17 @@ export type HubPage = { models: Array<HubModel>, next: string | null, };
 
 export type Quality = "original" | "nearOriginal" | "veryGood" | "balanced" | "reduced" | "visiblyWorse";
 
+export type HeaderFacts = { architecture: string, parameters: number, 
+/**
+ * The most tokens the model was trained for.
+ */
+contextMax: number, };
+
 export type QuantRow = { quant: string, files: Array<string>, bytes: number, 
+/**
+ * Null until the header is known; the same for all rows, as a repository holds one model.
+ */
+header: HeaderFacts | null, 
 /**
  * Null until the header is known.
  */
@@ -267,7 +277,7 @@ installed: string | null,
  */
 problem: WireError | null, };
 
-export type HubModelPage = { repo: string, commit: string, gated: boolean, architecture: string | null, parameters: number | null, contextMax: number | null, quants: Array<QuantRow>, };
+export type HubModelPage = { repo: string, commit: string, gated: boolean, quants: Array<QuantRow>, };
 
 export type DownloadState = "queued" | "running" | "waiting" | "paused" | "verifying" | "done" | "failed" | "cancelled";
 
@@ -323,7 +333,15 @@ export type Startup = { version: string, settings: Settings,
 /**
  * The language of the system, used where the settings say "auto".
  */
-systemLanguage: Language, model: ModelState, downloads: Array<Download>, 
+systemLanguage: Language, 
+/**
+ * The Hub's address that was asked for at the start; before the settings' own.
+ */
+hubEndpoint: string | null, 
+/**
+ * The Hub's address where nobody says another.
+ */
+hubEndpointDefault: string, model: ModelState, downloads: Array<Download>, 
 /**
  * The chat to show first, if any (the demo's).
  */

@@ -42,7 +42,7 @@ export class App {
     const stop = await this.api.onEvent((event) => this.take(event));
     const startup = await this.api.startup();
     this.version = startup.version;
-    this.settings.start(startup.settings, startup.systemLanguage);
+    this.settings.start(startup);
     this.model.state = startup.model;
     this.downloads.list = startup.downloads;
     void this.library.refresh();

@@ -5,6 +5,7 @@ import {
   type Language,
   type LoadSettings,
   type Settings,
+  type Startup,
   type WireError,
 } from "../ipc";
 import { DEFAULT_LOAD } from "./model.svelte";
@@ -13,6 +14,10 @@ import { applyTheme } from "./theme";
 /** The user's settings; a change is shown at once and kept by the program. */
 export class SettingsStore {
   current = $state() as Settings;
+  /** The Hub's address that the program was started with; comes before the settings. */
+  startedHub = $state.raw<string | null>(null);
+  /** The Hub's address where the settings name none. */
+  defaultHub = $state.raw("https://huggingface.co");
   private systemLanguage: Language = "en";
   /** Changes are written one after the other, so that the last one wins. */
   private writing: Promise<unknown> = Promise.resolve();
@@ -23,9 +28,16 @@ export class SettingsStore {
     private failed: (error: unknown) => void,
   ) {}
 
-  start(settings: Settings, systemLanguage: Language): void {
+  start({ settings, systemLanguage, hubEndpoint, hubEndpointDefault }: Startup): void {
     this.systemLanguage = systemLanguage;
+    this.startedHub = hubEndpoint;
+    this.defaultHub = hubEndpointDefault;
     this.take(settings);
+  }
+
+  /** Where the program finds models. */
+  get hub(): string {
+    return (this.startedHub ?? this.current.hubEndpoint ?? this.defaultHub).trim().replace(/\/+$/, "");
   }
 
   /** How a model was loaded the last time. */

@@ -14,7 +14,7 @@ async function store(refuse: (settings: Settings) => boolean = () => false) {
         : fake.settingsSet(settings),
   };
   const settings = new SettingsStore(api, (error) => told.push(error));
-  settings.start(await fake.settingsGet(), "en");
+  settings.start({ ...(await fake.startup()), systemLanguage: "en" });
   return { fake, settings, told };
 }
 
@@ -46,4 +46,13 @@ test("what is refused goes back and is told, by the field or in the corner", asy
   expect(told).toHaveLength(1);
   expect(await settings.attempt({ threads: 4 })).toBe(null);
   expect(settings.current.threads).toBe(4);
+});
+
+test("the Hub's address is the one of this start, then the one of the settings", async () => {
+  const { fake, settings } = await store();
+  expect(settings.hub).toBe("https://huggingface.co");
+  await settings.change({ hubEndpoint: "https://mirror.example/" });
+  expect(settings.hub).toBe("https://mirror.example");
+  settings.start({ ...(await fake.startup()), hubEndpoint: "http://127.0.0.1:9" });
+  expect(settings.hub).toBe("http://127.0.0.1:9");
 });

@@ -50,6 +50,7 @@ pub fn typescript() -> String {
         HubModel,
         HubPage,
         Quality,
+        HeaderFacts,
         QuantRow,
         HubModelPage,
         DownloadState,

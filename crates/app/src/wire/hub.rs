@@ -59,6 +59,8 @@ pub struct QuantRow {
     pub quant: String,
     pub files: Vec<String>,
     pub bytes: u64,
+    /// Null until the header is known; the same for all rows, as a repository holds one model.
+    pub header: Option<HeaderFacts>,
     /// Null until the header is known.
     pub bits_per_weight: Option<f64>,
     pub quality: Option<Quality>,
@@ -71,15 +73,22 @@ pub struct QuantRow {
     pub problem: Option<WireError>,
 }
 
+/// What a file's header says of its model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct HeaderFacts {
+    pub architecture: String,
+    pub parameters: u64,
+    /// The most tokens the model was trained for.
+    pub context_max: u32,
+}
+
 #[derive(Clone, Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct HubModelPage {
     pub repo: String,
     pub commit: String,
     pub gated: bool,
-    pub architecture: Option<String>,
-    pub parameters: Option<u64>,
-    pub context_max: Option<u32>,
     pub quants: Vec<QuantRow>,
 }
 

@@ -31,6 +31,10 @@ pub struct Startup {
     pub settings: Settings,
     /// The language of the system, used where the settings say "auto".
     pub system_language: Language,
+    /// The Hub's address that was asked for at the start; before the settings' own.
+    pub hub_endpoint: Option<String>,
+    /// The Hub's address where nobody says another.
+    pub hub_endpoint_default: String,
     pub model: ModelState,
     pub downloads: Vec<Download>,
     /// The chat to show first, if any (the demo's).

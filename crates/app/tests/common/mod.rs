@@ -29,13 +29,15 @@ pub fn try_own(folder: &Path) -> Result<Arc<App>, WireError> {
 fn config(folder: &Path) -> (AppConfig, Events) {
     // Measured already: tests do not wait for it.
     std::fs::create_dir_all(folder.join("data")).unwrap();
-    std::fs::write(folder.join("data/measured.json"), r#"{"ram_read_bytes_per_s":1e10}"#).unwrap();
+    std::fs::write(folder.join("data/measured.json"), r#"{"ram_read_bytes_per_s":1e10,"int8_ops_per_s":1e11}"#)
+        .unwrap();
     let events: Events = Arc::default();
     let seen = events.clone();
     let config = AppConfig {
         data_dir: folder.join("data"),
         models_dir: folder.join("models"),
-        endpoint: Some("http://127.0.0.1:9".into()),
+        endpoint: None,
+        hf_endpoint: Some("http://127.0.0.1:9".into()),
         token: None,
         hf_cache_dir: None,
         bundled_models: Vec::new(),

@@ -7,6 +7,7 @@ function row(quant: string, recommended: string | null = null): QuantRow {
     quant,
     files: [],
     bytes: 1,
+    header: null,
     bitsPerWeight: null,
     quality: null,
     plan: null,

@@ -59,9 +59,6 @@ export class QuantsPage {
       failed: (quant, error) => this.put(quant, { plan: null, problem: toWireError(error) }),
       signal,
     });
-    if (!signal.aborted && this.page?.architecture === null && this.rows.some((row) => row.plan)) {
-      await this.completeHeader(signal);
-    }
   }
 
   /** Nobody looks any more. */
@@ -72,18 +69,6 @@ export class QuantsPage {
   private put(quant: string, change: Partial<QuantRow>): void {
     this.pending.delete(quant);
     this.rows = this.rows.map((row) => (row.quant === quant ? { ...row, ...change } : row));
-  }
-
-  /** Architecture and parameters are known to the program once it has read a file's header. */
-  private async completeHeader(signal: AbortSignal): Promise<void> {
-    try {
-      const page = await this.api.hubModel(this.repo);
-      if (!signal.aborted) {
-        this.page = page;
-      }
-    } catch {
-      // The rows are there; the line above them stays as it was.
-    }
   }
 }
 

@@ -23,10 +23,11 @@ export const settings = {
   hub: "Hugging Face",
   endpoint: "Address",
   endpointHint: "Only for a mirror or a server of your own.",
+  endpointStarted: "Headroom was started with {url}: until it ends, that comes before this field.",
   token: "Token",
   tokenHint:
     "For models that ask to accept terms. Make one at huggingface.co/settings/tokens; reading is enough.",
-  tokenStored: "A token is stored on this PC. It is sent to Hugging Face only and never shown.",
+  tokenStored: "A token is stored on this PC. It is sent to the address below only and never shown.",
   tokenPlaceholder: "hf_…",
   tokenNew: "Replace the token",
   tokenSave: "Save token",

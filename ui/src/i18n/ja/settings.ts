@@ -26,10 +26,11 @@ export const settings: Words<typeof en> = {
   hub: "Hugging Face",
   endpoint: "アドレス",
   endpointHint: "ミラーや自前のサーバーを使う場合だけ入力します。",
+  endpointStarted: "起動時に{url}が指定されているため、終了するまではこの欄より優先されます。",
   token: "トークン",
   tokenHint:
     "利用規約への同意が必要なモデルに使います。huggingface.co/settings/tokensで作成してください(読み取り権限で十分です)。",
-  tokenStored: "トークンはこのPCに保存済みです。Hugging Faceにだけ送信し、表示することはありません。",
+  tokenStored: "トークンはこのPCに保存済みです。下のアドレスにだけ送信し、表示することはありません。",
   tokenPlaceholder: "hf_…",
   tokenNew: "トークンを置き換える",
   tokenSave: "トークンを保存",

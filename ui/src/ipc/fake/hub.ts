@@ -66,13 +66,11 @@ export class FakeHub {
       repo,
       commit: "c0ffee",
       gated,
-      architecture: "llama",
-      parameters,
-      contextMax: 40960,
       quants: QUANTS.map(([quant, bits]) => ({
         quant,
         files: [`${repo.split("/")[1]}-${quant}.gguf`],
         bytes: Math.round((parameters * bits) / 8),
+        header: null,
         bitsPerWeight: null,
         quality: null,
         plan: null,
@@ -96,7 +94,8 @@ export class FakeHub {
     }
     const plan = fakePlan({ bytes: row.bytes, layers: 33, contextMax: 40960 }, settings, this.gpu);
     const recommended = quant === "Q4_K_M" ? (plan.fits === "gpu" ? "fitsGpu" : "fitsRam") : null;
-    return { ...row, bitsPerWeight: known[1], quality: known[2], plan, recommended };
+    const header = { architecture: "llama", parameters: parametersOf(repo), contextMax: 40960 };
+    return { ...row, header, bitsPerWeight: known[1], quality: known[2], plan, recommended };
   }
 
   async start(repo: string, quant: string): Promise<Download> {

@@ -48,6 +48,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
   let state: ModelState = { type: "none" };
   let measured = false;
   let loads = 0;
+  let moves = 0;
   let monitor: ReturnType<typeof setInterval> | undefined;
 
   const setState = (next: ModelState) => {
@@ -123,11 +124,12 @@ export function fakeApi(options: FakeOptions = {}): Api {
     emit({ type: "library" });
   }
 
-  /** Layer by layer, as the engine does it between two tokens. */
+  /** Layer by layer, as the engine does it between two tokens; until a later wish comes. */
   async function setGpuLayers(layers: GpuLayers): Promise<ModelState> {
     if (state.type !== "ready") {
       throw wireError("noModelLoaded", "no model is loaded");
     }
+    const mine = ++moves;
     const model = installed(state.loaded.modelId);
     const wish = { ...state.loaded.settings, gpuLayers: layers };
     const planned = plan(model, wish);
@@ -141,6 +143,9 @@ export function fakeApi(options: FakeOptions = {}): Api {
     };
     for (let at = loaded.gpuLayers; at !== target;) {
       await pause(pace * 3);
+      if (mine !== moves) {
+        return structuredClone(state);
+      }
       at += Math.sign(target - at);
       show(at, loaded.plan);
     }
@@ -180,6 +185,8 @@ export function fakeApi(options: FakeOptions = {}): Api {
       version: "0.1.0",
       settings: structuredClone(settings),
       systemLanguage: navigator.language.startsWith("ja") ? "ja" : "en",
+      hubEndpoint: null,
+      hubEndpointDefault: "https://huggingface.co",
       model: structuredClone(state),
       downloads: structuredClone(hub.list),
       openChat: null,
