@@ -63,6 +63,43 @@ fn every_kind_of_layer_counts_what_it_keeps() {
     assert_eq!((delta[0].state, delta[3].state), (2 * (3 * 256 + 4 * 32 * 32) * 4, 0));
 }
 
+/// Whatever number a file has in place of one of its own: an answer or a refusal, in bounded time.
+#[test]
+fn no_number_in_a_header_makes_a_description_panic() {
+    let params = LayoutParams {
+        context: u32::MAX,
+        ubatch: 512,
+        kv_type_k: GgmlType::F16,
+        kv_type_v: GgmlType::F16,
+        logits_rows: 1,
+    };
+    let mut refused = 0;
+    for spec in ModelSpec::every_kind() {
+        let (header, file_len) = spec.header();
+        let numbers: Vec<String> = {
+            let gguf = gguf::Gguf::parse(&header, file_len).unwrap();
+            let own = format!("{}.", spec.arch);
+            let numeric = |key: &str| gguf.metadata.u64(key).is_some() || gguf.metadata.f32(key).is_some();
+            gguf.metadata.iter().map(|(key, _)| key.to_string()).filter(|k| k.starts_with(&own) && numeric(k)).collect()
+        };
+        for key in numbers {
+            // A key is written with its length before it and a type (4 bytes) after it.
+            let written = [&(key.len() as u64).to_le_bytes(), key.as_bytes()].concat();
+            let at = header.windows(written.len()).position(|w| w == written).unwrap() + written.len() + 4;
+            for value in [0, 1, 2, 3, 5, 31, 33, 1 << 20, i32::MAX as u32, u32::MAX, 0x7fc0_0000, 0xff80_0000] {
+                let mut bytes = header.clone();
+                bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+                let gguf = gguf::Gguf::parse(&bytes, file_len).unwrap();
+                match model::describe(&gguf) {
+                    Ok(model) => drop(Layout::new(&model, params).map(|layout| layout.totals(3))),
+                    Err(_) => refused += 1,
+                }
+            }
+        }
+    }
+    assert!(refused > 100, "{refused}");
+}
+
 #[test]
 fn an_unknown_architecture_is_refused_by_name() {
     let error = describe(&ModelSpec { arch: "wavenet".into(), ..ModelSpec::llama() }).unwrap_err();
