@@ -1,5 +1,6 @@
 //! A loaded model at work: devices, the sequence in the KV cache, steps with recovery. One thread at a time is in here.
 
+use crate::checkpoint::States;
 use crate::decoder::{Context, Sites, StepError};
 use crate::file::Weights;
 use crate::site::Site;
@@ -23,8 +24,7 @@ pub(crate) struct Core {
     sequence: Vec<u32>,
     /// How many of them have their K and V in the caches: all, unless a device was lost.
     computed: usize,
-    /// Which half of the recurrent states the last step wrote.
-    parity: bool,
+    states: States,
     /// Recoveries that nobody was told of yet.
     recoveries: Vec<Recovery>,
 }
@@ -40,7 +40,14 @@ impl Core {
         cancel: &Cancel,
     ) -> Result<Core, EngineError> {
         let sites = Sites { host: Site::new(devices.host), accelerator: devices.accelerator.map(Site::new) };
-        let mut core = Core { loaded, sites, sequence: Vec::new(), computed: 0, parity: false, recoveries: Vec::new() };
+        let mut core = Core {
+            loaded,
+            sites,
+            sequence: Vec::new(),
+            computed: 0,
+            states: States::default(),
+            recoveries: Vec::new(),
+        };
         let Loaded { model, layout, file } = &*core.loaded;
         core.sites.host.add_input(model, layout, file)?;
         let count = core.loaded.layout.block_count() + 1;
@@ -183,6 +190,7 @@ impl Core {
     fn lose_accelerator(&mut self) -> Result<(), EngineError> {
         self.abandon_accelerator();
         self.computed = 0;
+        self.states.clear();
         let Loaded { model, layout, file } = &*self.loaded;
         for index in 0..=layout.block_count() {
             if !self.sites.host.has(index) {
@@ -229,16 +237,31 @@ impl Core {
     }
 
     /// Keeps the part of the sequence that `prompt` shares, and returns its length. At least the last token of the
-    /// prompt is left to compute, because its logits are needed. A recurrent state cannot go back, and cells that a
-    /// window no longer needs are gone: where the model has such layers and the kept part is too far behind, the sequence
-    /// is computed again from its start.
+    /// prompt is left to compute, because its logits are needed. Recurrent states only go back to
+    /// checkpoints, and cells that a window no longer needs are gone: then less is kept, down to nothing.
     pub fn reuse(&mut self, prompt: &[u32]) -> usize {
         let shared = self.sequence.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         let wanted = shared.min(prompt.len().saturating_sub(1));
-        let kept = if self.loaded.layout.can_rewind(self.computed, wanted) { wanted } else { 0 };
+        let layout = &self.loaded.layout;
+        let mut kept = wanted;
+        if layout.is_recurrent() && wanted < self.computed {
+            kept = self.states.rewind(wanted);
+        }
+        if !layout.can_rewind(self.computed, kept) {
+            kept = 0;
+            self.states.clear();
+        }
         self.sequence.truncate(kept);
         self.computed = self.computed.min(kept);
         kept
+    }
+
+    /// Keeps the recurrent states of the sequence so far: a later prompt may go back to here.
+    pub fn keep_states(&mut self) {
+        // After the loss of a device they may not be there yet.
+        if self.computed == self.sequence.len() {
+            self.states.keep(self.computed);
+        }
     }
 
     /// Computes one micro-batch after the sequence, recovering from the accelerator's failures, and adds it to it.
@@ -284,10 +307,10 @@ impl Core {
         logits: &mut dyn FnMut(&[f32]),
     ) -> Result<bool, EngineError> {
         let Loaded { model, layout, file } = &*self.loaded;
-        let context = Context { model, layout, file, cancel, parity: self.parity };
+        let context = Context { model, layout, file, cancel, states: &self.states };
         match context.step(&mut self.sites, tokens, self.computed, rows, logits) {
             Ok(()) => {
-                self.parity = !self.parity;
+                self.states.advance();
                 Ok(true)
             }
             Err(StepError::Cancelled) => Err(EngineError::Cancelled),

@@ -1,6 +1,7 @@
 //! The one decoder: turns an architecture description into operations on the devices that hold the layers.
 
 use crate::Cancel;
+use crate::checkpoint::States;
 use crate::file::Weights;
 use crate::input::{Input, from_bytes};
 use crate::ops::Ops;
@@ -24,8 +25,8 @@ pub(crate) struct Context<'a> {
     pub layout: &'a Layout,
     pub file: &'a Weights,
     pub cancel: &'a Cancel,
-    /// Which half of every recurrent state holds what the last step left; this one writes the other half.
-    pub parity: bool,
+    /// Which recurrent state is read, and which is written.
+    pub states: &'a States,
 }
 
 /// The two places where layers can be.
@@ -52,8 +53,8 @@ impl Context<'_> {
     /// Computes `tokens` at positions `start..`, and logits for the rows in `rows` (indices into `tokens`), which are
     /// given to `logits` in pieces of at most `logits_rows` rows x vocab_size, in order.
     ///
-    /// Running the same step again after an error is sound: it only writes cells from `start` on, and the half of the
-    /// recurrent states that it does not read.
+    /// Running the same step again after an error is sound: it only writes cells from `start` on, and recurrent
+    /// states that it does not read.
     pub fn step(
         &self,
         sites: &mut Sites,

@@ -17,16 +17,27 @@ pub(crate) fn read_prompt(
     logits: &mut dyn FnMut(&[f32]),
 ) -> Result<(), EngineError> {
     let ubatch = engine.layout().params.ubatch as usize;
+    let recurrent = engine.layout().is_recurrent();
     let reused = core.sequence_len();
     let total = tokens.len() as u32;
     on_event(Event::Prompt { done: reused as u32, total, reused: reused as u32 });
     let mut done = reused;
+    // An edited last message begins here.
+    core.keep_states();
     while done < tokens.len() {
-        let batch = &tokens[done..tokens.len().min(done + ubatch)];
+        let mut end = tokens.len().min(done + ubatch);
+        if recurrent && end == tokens.len() && end - done > 1 {
+            // The last token comes alone, so that the answer can be made again from the state before it.
+            end -= 1;
+        }
+        let batch = &tokens[done..end];
         let rows: Vec<u32> =
             (0..batch.len() as u32).filter(|row| positions.wants(done + *row as usize, tokens.len())).collect();
         core.feed(batch, &rows, cancel, logits)?;
-        done += batch.len();
+        done = end;
+        if done + 1 == tokens.len() {
+            core.keep_states();
+        }
         between_steps(core, engine, on_event)?;
         on_event(Event::Prompt { done: done as u32, total, reused: reused as u32 });
     }

@@ -1,6 +1,7 @@
 //! Load, placement, sessions, the generation loop, cancel and recovery.
 
 mod api;
+mod checkpoint;
 mod core;
 mod decoder;
 mod engine;

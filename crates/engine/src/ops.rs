@@ -98,11 +98,11 @@ impl Ops<'_> {
 
     /// The state of a recurrent part: `len` values after the first `offset` of the layer's state.
     pub fn state(&self, offset: usize, len: usize) -> Result<State, BackendError> {
-        let (buffer, half) = self.buffers()?.state()?;
-        let view = |second: bool| View::new(buffer).at(if second { half } else { 0 } + offset);
-        debug_assert!(offset + len <= half);
-        let before = view(self.context.parity);
-        Ok(State { input: (self.start > 0).then_some(before), output: view(!self.context.parity) })
+        let (buffer, size) = self.buffers()?.state()?;
+        let view = |slot: usize| View::new(buffer).at(slot * size + offset);
+        debug_assert!(offset + len <= size);
+        let before = view(self.context.states.current);
+        Ok(State { input: (self.start > 0).then_some(before), output: view(self.context.states.next()) })
     }
 
     /// `hidden`, or its normalised copy.

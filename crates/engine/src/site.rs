@@ -2,7 +2,7 @@
 
 use crate::file::Weights;
 use backend::{BackendError, BufferId, Device, HostBytes, KvCache, View, Weight};
-use model::{BufferPlan, CacheShape, Layout, Linear, Model, Slot, Tensor};
+use model::{BufferPlan, CacheShape, Layout, Linear, Model, STATE_SLOTS, Slot, Tensor};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(crate) struct LayerBuffers {
     /// (index in the file, buffer); short enough to search.
     tensors: Vec<(usize, BufferId)>,
     cache: Option<Cache>,
-    /// Both halves of the recurrent state, and f32 values in a half.
+    /// The recurrent states, and f32 values in one.
     state: Option<(BufferId, usize)>,
 }
 
@@ -192,7 +192,7 @@ impl Site {
         }
         let Some(bytes) = layout.layers.get(index) else { return Ok(()) };
         if bytes.state > 0 {
-            buffers.state = Some((self.device.allocate(bytes.state)?, bytes.state as usize / 8));
+            buffers.state = Some((self.device.allocate(bytes.state)?, bytes.state as usize / (4 * STATE_SLOTS)));
         }
         if let Some(source) = bytes.cache_source
             && self.cache(source).is_err()

@@ -26,8 +26,8 @@ pub(crate) fn copy_layer(
         copy_cache(from, to, source, &attention.cache_shape(), layout, computed)?;
     }
     if layout.layers[index].state > 0 {
-        let ((source, half), (target, _)) = (from.layer(index)?.state()?, to.layer(index)?.state()?);
-        copy_bytes(&mut *from.device, source, &mut *to.device, target, 0..(half * 8) as u64)?;
+        let ((source, _), (target, _)) = (from.layer(index)?.state()?, to.layer(index)?.state()?);
+        copy_bytes(&mut *from.device, source, &mut *to.device, target, 0..layout.layers[index].state)?;
     }
     Ok(())
 }

@@ -53,12 +53,18 @@ fn a_chat_that_goes_on_or_back_is_answered_as_if_it_were_new() {
         let second = greedy(&engine, &next, 8).0;
         assert_eq!(second.reused_tokens, 48, "{}", spec.arch);
         assert_eq!(second.ids, fresh(&next), "{}", spec.arch);
-        // An edited message. What went into a state does not come out again.
-        next[44] = 299;
+        // The same again: all but the last token is there.
+        let again = greedy(&engine, &next, 8).0;
+        assert_eq!((again.reused_tokens, &again.ids), (50, &second.ids), "{}", spec.arch);
+        // An edited last message, then one before it. States go back to where the last message began, or to nothing.
+        let recurrent = engine.layout().is_recurrent();
+        for (changed, state_kept) in [(49, 48), (44, 0)] {
+            next[changed] = 299;
+            let edited = greedy(&engine, &next, 8).0;
+            assert_eq!(edited.reused_tokens, if recurrent { state_kept } else { changed as u32 }, "{}", spec.arch);
+            assert_eq!(edited.ids, fresh(&next), "{}", spec.arch);
+        }
         let edited = greedy(&engine, &next, 8).0;
-        let recurrent = engine.layout().layers.iter().any(|layer| layer.state > 0);
-        assert_eq!(edited.reused_tokens, if recurrent { 0 } else { 44 }, "{}", spec.arch);
-        assert_eq!(edited.ids, fresh(&next), "{}", spec.arch);
         // A cancelled answer leaves what its whole steps left.
         let cancel = Cancel::new();
         let mut tokens = 0;

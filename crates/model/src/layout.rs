@@ -31,7 +31,7 @@ pub struct LayerBytes {
     pub v: u64,
     /// Positions that the KV cache holds: all, or what a window needs.
     pub cells: usize,
-    /// Recurrent state: what the last step left and what the next one writes.
+    /// [`STATE_SLOTS`] recurrent states.
     pub state: u64,
     /// The earlier layer whose cache this one reads. On another device than that layer it needs a copy.
     pub cache_source: Option<usize>,
@@ -187,18 +187,23 @@ impl Layout {
         sources
     }
 
-    /// Whether a sequence of `computed` tokens can go on after its first `kept`: recurrent states cannot go back, and
-    /// a window's cells are overwritten in time.
+    /// Whether there are layers with a state, which can only go back to checkpoints.
+    pub fn is_recurrent(&self) -> bool {
+        self.layers.iter().any(|layer| layer.state > 0)
+    }
+
+    /// Whether the caches of a sequence of `computed` tokens still have what its first `kept` left: a window's cells
+    /// are overwritten in time.
     pub fn can_rewind(&self, computed: usize, kept: usize) -> bool {
         let context = self.params.context as usize;
         let lost = computed.saturating_sub(kept);
-        lost == 0
-            || self.layers.iter().all(|layer| {
-                let whole = layer.cells >= context || layer.cells >= computed;
-                layer.state == 0 && (layer.k == 0 || whole || lost <= REWIND as usize)
-            })
+        let whole = |layer: &LayerBytes| layer.k == 0 || layer.cells >= context || layer.cells >= computed;
+        lost <= REWIND as usize || self.layers.iter().all(whole)
     }
 }
+
+/// Recurrent states that a layer has room for: what the last step left, what the next one writes, two checkpoints.
+pub const STATE_SLOTS: usize = 4;
 
 /// Cells that a windowed layer keeps beyond its window and a micro-batch, so that a chat can go back some messages
 /// without being read again.
@@ -215,7 +220,7 @@ fn layer_bytes(layer: &Layer, params: &LayoutParams) -> Result<LayerBytes, Model
     let mut bytes = LayerBytes {
         weights: sum(tensors.iter().map(|t| t.bytes))?,
         device_weights: sum(tensors.iter().map(Tensor::device_bytes))?,
-        state: sum([conv, recurrent].into_iter().map(|len| 2 * 4 * len as u64))?,
+        state: sum([conv, recurrent].into_iter().map(|len| STATE_SLOTS as u64 * 4 * len as u64))?,
         cache_source: mixer.and_then(|mixer| mixer.cache_source()),
         ..LayerBytes::default()
     };

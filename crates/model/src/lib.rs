@@ -15,7 +15,7 @@ mod tensors;
 pub use describe::describe;
 pub use error::ModelError;
 pub use families::supported_architectures;
-pub use layout::{LayerBytes, Layout, LayoutParams, Parts, Placement, Totals};
+pub use layout::{LayerBytes, Layout, LayoutParams, Parts, Placement, STATE_SLOTS, Totals};
 pub use mixers::*;
 pub use parts::*;
 pub use slots::{BufferPlan, Slot};

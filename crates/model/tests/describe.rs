@@ -55,12 +55,12 @@ fn every_kind_of_layer_counts_what_it_keeps() {
     // One latent key of 32 + 16 values for each position, no values.
     let latent = layers(ModelSpec::deepseek2());
     assert_eq!((latent[0].k, latent[0].v), (4000 * 48 * 2, 0));
-    // Three rows of 64 channels, twice.
+    // Three rows of 64 channels, for each state.
     let conv = layers(ModelSpec::lfm2());
-    assert_eq!((conv[0].state, conv[0].cache(), conv[2].state), (2 * 3 * 64 * 4, 0, 0));
-    // Three rows of 256 channels and four heads of 32 x 32, twice.
+    assert_eq!((conv[0].state, conv[0].cache(), conv[2].state), (4 * 3 * 64 * 4, 0, 0));
+    // Three rows of 256 channels and four heads of 32 x 32.
     let delta = layers(ModelSpec::qwen35());
-    assert_eq!((delta[0].state, delta[3].state), (2 * (3 * 256 + 4 * 32 * 32) * 4, 0));
+    assert_eq!((delta[0].state, delta[3].state), (4 * (3 * 256 + 4 * 32 * 32) * 4, 0));
 }
 
 /// Whatever number a file has in place of one of its own: an answer or a refusal, in bounded time.
