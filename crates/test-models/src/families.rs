@@ -41,6 +41,7 @@ impl ModelSpec {
             ModelSpec::lfm2(),
             ModelSpec::qwen35(),
             ModelSpec::granite_hybrid(),
+            ModelSpec::nemotron_h(),
         ]
     }
 
@@ -87,10 +88,20 @@ impl ModelSpec {
         ModelSpec { tied: true, ..ModelSpec::family_of("granitehybrid", Family::GraniteHybrid) }
     }
 
+    /// Nemotron-H: Mamba-2 with two groups, experts, attention, Mamba-2.
+    pub fn nemotron_h() -> ModelSpec {
+        ModelSpec { experts: EXPERTS, ..ModelSpec::family_of("nemotron_h_moe", Family::NemotronH) }
+    }
+
+    /// Groups of heads that share what a state space reads and writes.
+    fn groups(&self) -> u32 {
+        if self.family == Family::NemotronH { 2 } else { 1 }
+    }
+
     /// Whether layer `layer` has attention (the hybrids) or sees everything (the windowed ones).
     fn is_full(&self, layer: u32) -> bool {
         match self.family {
-            Family::Lfm2 | Family::GraniteHybrid => layer == 2,
+            Family::Lfm2 | Family::GraniteHybrid | Family::NemotronH => layer == 2,
             Family::Qwen35 => layer % 4 == 3,
             _ => layer % 2 == 1,
         }
@@ -151,9 +162,14 @@ impl ModelSpec {
                 keys.own("full_attention_interval", 4u32);
                 self.recurrent_keys(keys, HEADS_V * STATE, HEADS_K);
             }
+            Family::NemotronH => {
+                self.heads_by_layer(keys);
+                self.recurrent_keys(keys, HEADS_V * STATE, self.groups());
+                keys.own("expert_weights_scale", 1.5f32);
+            }
             Family::GraniteHybrid => {
                 self.heads_by_layer(keys);
-                self.recurrent_keys(keys, HEADS_V * STATE, 1);
+                self.recurrent_keys(keys, HEADS_V * STATE, self.groups());
                 keys.own("embedding_scale", 6.0f32);
                 keys.own("residual_scale", 0.6f32);
                 keys.own("attention.scale", 0.3f32);
@@ -197,6 +213,13 @@ impl List<'_> {
         let blk = format!("blk.{layer}");
         let full = self.spec.is_full(layer);
         self.norms(&blk);
+        if self.spec.family == Family::NemotronH {
+            return match layer {
+                1 => self.ungated_experts(&blk),
+                2 => self.attention(&blk, layer),
+                _ => self.mamba(&blk),
+            };
+        }
         match self.spec.family {
             Family::DeepSeek2 => self.latent(&blk),
             Family::Lfm2 if !full => self.short_conv(&blk),
@@ -224,7 +247,7 @@ impl List<'_> {
                 &["attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"]
             }
             Family::GptOss | Family::Qwen35 => &["attn_norm", "post_attention_norm"],
-            Family::CommandR => &["attn_norm"],
+            Family::CommandR | Family::NemotronH => &["attn_norm"],
             _ => &["attn_norm", "ffn_norm"],
         };
         for name in names {
@@ -295,21 +318,32 @@ impl List<'_> {
     }
 
     fn mamba(&mut self, blk: &str) {
-        let (n_embd, values) = (self.spec.n_embd, HEADS_V * STATE);
-        let channels = values + 2 * STATE;
+        let (n_embd, values, groups) = (self.spec.n_embd, HEADS_V * STATE, self.spec.groups());
+        let channels = values + 2 * groups * STATE;
         self.matrix(&format!("{blk}.ssm_in.weight"), n_embd, values + channels + HEADS_V);
         self.add(&format!("{blk}.ssm_conv1d.bias"), &[channels], Content::Normal(0.2));
         self.add(&format!("{blk}.ssm_d"), &[1, HEADS_V], Content::Norm);
-        self.add(&format!("{blk}.ssm_norm.weight"), &[values, 1], Content::Norm);
+        self.add(&format!("{blk}.ssm_norm.weight"), &[values / groups, groups], Content::Norm);
         self.recurrent(blk, channels, values);
     }
 
     fn recurrent(&mut self, blk: &str, channels: u32, values: u32) {
-        let by_head: &[u32] = if self.spec.family == Family::GraniteHybrid { &[1, HEADS_V] } else { &[HEADS_V] };
+        let by_head: &[u32] = if self.spec.family == Family::Qwen35 { &[HEADS_V] } else { &[1, HEADS_V] };
         self.add(&format!("{blk}.ssm_conv1d.weight"), &[KERNEL, channels], Content::Normal(0.5));
         self.add(&format!("{blk}.ssm_dt.bias"), &[HEADS_V], Content::Normal(1.0));
         self.add(&format!("{blk}.ssm_a"), by_head, Content::Decay);
         self.matrix(&format!("{blk}.ssm_out.weight"), values, self.spec.n_embd);
+    }
+
+    fn ungated_experts(&mut self, blk: &str) {
+        let Some(experts) = self.spec.experts else { return };
+        let (n_embd, n_ff, count) = (self.spec.n_embd, experts.n_ff, experts.count);
+        self.matrix(&format!("{blk}.ffn_gate_inp.weight"), n_embd, count);
+        self.add(&format!("{blk}.exp_probs_b.bias"), &[count], Content::Normal(0.2));
+        self.add(&format!("{blk}.ffn_up_exps.weight"), &[n_embd, n_ff, count], Content::Normal(0.12));
+        self.add(&format!("{blk}.ffn_down_exps.weight"), &[n_ff, n_embd, count], Content::Normal(0.18));
+        self.matrix(&format!("{blk}.ffn_up_shexp.weight"), n_embd, n_ff);
+        self.matrix(&format!("{blk}.ffn_down_shexp.weight"), n_ff, n_embd);
     }
 
     fn dense(&mut self, blk: &str, n_ff: u32) {

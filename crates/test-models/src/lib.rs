@@ -70,6 +70,8 @@ pub enum Family {
     Qwen35,
     /// Mamba-2 and attention without positions.
     GraniteHybrid,
+    /// Layers of one part each: Mamba-2, experts without gates, attention.
+    NemotronH,
 }
 
 /// A model to build. The fields are public: start from a family's constructor and change what the test is about.
