@@ -79,7 +79,8 @@ fn gelu(x: f32) -> f32 {
     let x = half::f16::from_f32(x).to_f32();
     // sqrt(2 / pi)
     let inner = 0.797_884_6 * x * (1.0 + 0.044715 * x * x);
-    half::f16::from_f32(0.5 * x * (1.0 + inner.tanh())).to_f32()
+    // 0.5 x (1 + tanh(inner)), with one exponential
+    half::f16::from_f32(x / (1.0 + crate::simd::exp(-2.0 * inner))).to_f32()
 }
 
 pub(crate) fn activate(
