@@ -1,6 +1,7 @@
 //! Load, placement, sessions, the generation loop, cancel and recovery.
 
 mod api;
+mod attention;
 mod checkpoint;
 mod core;
 mod decoder;
@@ -10,7 +11,7 @@ mod feed_forward;
 mod file;
 mod generate;
 mod input;
-mod mixers;
+mod latent;
 mod ops;
 mod recurrent;
 mod site;

@@ -68,8 +68,8 @@ impl Temperature {
     }
 }
 
-/// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434) in its absorbed form: all heads attend to one key of
-/// `rank + rope_dim` values, whose first `rank` are the value as well.
+/// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): keys and values come from a latent vector of `rank`
+/// values and a key part of `rope_dim` values that turns and is the same for all heads.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LatentAttention {
     pub head_count: usize,
@@ -85,15 +85,30 @@ pub struct LatentAttention {
     /// [rank + rope_dim, embedding_length]
     pub kv_a: Linear,
     pub kv_a_norm: Norm,
-    /// [head_count (as experts), rank, nope_dim]
-    pub k_b: Linear,
-    /// [head_count (as experts), head_dim_v, rank]
-    pub v_b: Linear,
+    pub expansion: Expansion,
     /// [embedding_length, head_count * head_dim_v]
     pub output: Linear,
     pub rope: Rope,
     pub scale: f32,
     pub temperature: Option<Temperature>,
+}
+
+/// How heads get from the latent vector to keys and values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Expansion {
+    /// Not at all: queries go into the latent space instead, and all heads attend to one key of `rank + rope_dim` values,
+    /// whose first `rank` are the value as well.
+    Absorbed {
+        /// [head_count (as experts), rank, nope_dim]
+        k_b: Linear,
+        /// [head_count (as experts), head_dim_v, rank]
+        v_b: Linear,
+    },
+    /// Each head has its own key and value in the cache (files from before the matrix was split).
+    Full {
+        /// [head_count * (nope_dim + head_dim_v), rank]
+        kv_b: Linear,
+    },
 }
 
 /// LFM2's gated short convolution: `out(c * conv(b * x))`.
@@ -224,11 +239,13 @@ impl Attention {
 
 impl LatentAttention {
     pub fn cache_shape(&self) -> CacheShape {
+        let absorbed = matches!(self.expansion, Expansion::Absorbed { .. });
+        let wide = if absorbed { self.rank } else { self.nope_dim };
         CacheShape {
-            head_count_kv: 1,
-            head_dim_k: self.rank + self.rope_dim,
-            head_dim_v: self.rank,
-            v_in_k: true,
+            head_count_kv: if absorbed { 1 } else { self.head_count },
+            head_dim_k: wide + self.rope_dim,
+            head_dim_v: if absorbed { self.rank } else { self.head_dim_v },
+            v_in_k: absorbed,
             window: 0,
         }
     }

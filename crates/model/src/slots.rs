@@ -1,6 +1,6 @@
 //! The activation buffers of a device: which there are, and how wide the model makes them.
 
-use crate::{ExpertInput, FeedForward, KeysValues, Layer, LayoutParams, Mixer, Model, ModelError};
+use crate::{Expansion, ExpertInput, FeedForward, KeysValues, Layer, LayoutParams, Mixer, Model, ModelError};
 
 /// Activation buffers that every device with layers has once. Shapes for `u` = ubatch rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -128,15 +128,16 @@ fn mixer_widths(mixer: &Mixer) -> Vec<(Slot, usize)> {
             ]
         }
         Mixer::Latent(a) => {
-            let heads = a.head_count;
+            let (heads, shape) = (a.head_count, a.cache_shape());
             let low = a.q_a.map_or(0, |(q_a, _)| q_a.rows);
+            let full = if let Expansion::Full { kv_b } = &a.expansion { kv_b.rows } else { 0 };
             vec![
-                (Slot::Q, heads * (a.rank + a.rope_dim)),
-                (Slot::K, a.rank + a.rope_dim),
-                (Slot::V, a.rank),
-                (Slot::Attended, heads * a.rank),
+                (Slot::Q, heads * shape.head_dim_k),
+                (Slot::K, (shape.head_count_kv * shape.head_dim_k).max(a.kv_a.rows)),
+                (Slot::V, (shape.head_count_kv * shape.head_dim_v).max(a.rank)),
+                (Slot::Attended, heads * shape.head_dim_v),
                 (Slot::Gate, low.max(heads * a.nope_dim.max(a.rope_dim).max(a.head_dim_v))),
-                (Slot::Up, a.q.rows),
+                (Slot::Up, a.q.rows.max(full)),
                 (Slot::HeadIds, heads),
                 (Slot::Temperatures, usize::from(a.temperature.is_some())),
             ]

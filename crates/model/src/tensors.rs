@@ -92,8 +92,13 @@ impl Used {
         }
         self.linears([&a.q, &a.kv_a, &a.output]);
         self.norm(&a.kv_a_norm);
-        self.linear(&a.k_b, a.head_count);
-        self.linear(&a.v_b, a.head_count);
+        match &a.expansion {
+            Expansion::Absorbed { k_b, v_b } => {
+                self.linear(k_b, a.head_count);
+                self.linear(v_b, a.head_count);
+            }
+            Expansion::Full { kv_b } => self.linears([kv_b]),
+        }
         self.rope(&a.rope);
     }
 

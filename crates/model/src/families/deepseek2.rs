@@ -20,12 +20,11 @@ pub(crate) fn describe(header: &Header<'_>) -> Result<Model, ModelError> {
 
 fn latent(builder: &Builder<'_>, index: usize) -> Result<LatentAttention, ModelError> {
     let (header, width) = (builder.header, builder.sizes.embedding_length);
-    if header.has(&block(index, "attn_kv_b.weight")) && !header.has(&block(index, "attn_k_b.weight")) {
-        return Err(ModelError::Unsupported(
-            "the file was converted before 2025-04 and has no split latent projections; take a newer one".into(),
-        ));
-    }
-    let heads = builder.heads_of(index, ["attention.key_length_mla", "attention.value_length_mla"])?;
+    let lengths = match header.u64_or("attention.key_length_mla") {
+        Some(_) => ["attention.key_length_mla", "attention.value_length_mla"],
+        None => ["attention.key_length", "attention.value_length"],
+    };
+    let heads = builder.heads_of(index, lengths)?;
     let rank = header.count("attention.kv_lora_rank", MAX_RANK)?;
     let rope_dim = header.count("rope.dimension_count", heads.dim_k as u64 - 1)?;
     let nope_dim = heads.dim_k - rope_dim;
@@ -41,6 +40,14 @@ fn latent(builder: &Builder<'_>, index: usize) -> Result<LatentAttention, ModelE
     };
     let mut rope = builder.rope(RopePairs::Adjacent, rope_dim)?;
     let per_head = |part: &str, rows, cols| header.expert_linear(&block(index, part), heads.count, rows, cols);
+    let expansion = if header.has(&block(index, "attn_k_b.weight")) {
+        Expansion::Absorbed {
+            k_b: per_head("attn_k_b", rank, nope_dim)?,
+            v_b: per_head("attn_v_b", heads.dim_v, rank)?,
+        }
+    } else {
+        Expansion::Full { kv_b: builder.linear(index, "attn_kv_b", heads.count * (nope_dim + heads.dim_v), rank)? }
+    };
     Ok(LatentAttention {
         head_count: heads.count,
         nope_dim,
@@ -51,8 +58,7 @@ fn latent(builder: &Builder<'_>, index: usize) -> Result<LatentAttention, ModelE
         q,
         kv_a: builder.linear(index, "attn_kv_a_mqa", rank + rope_dim, width)?,
         kv_a_norm: builder.norm(&block(index, "attn_kv_a_norm"), rank)?,
-        k_b: per_head("attn_k_b", rank, nope_dim)?,
-        v_b: per_head("attn_v_b", heads.dim_v, rank)?,
+        expansion,
         output: builder.linear(index, "attn_output", width, heads.count * heads.dim_v)?,
         scale: magnitude(header, &mut rope)?.powi(2) / (heads.dim_k as f32).sqrt(),
         rope,

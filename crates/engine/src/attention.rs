@@ -1,8 +1,8 @@
-//! Operations of attention, with its own or a latent cache.
+//! Operations of attention.
 
 use crate::ops::Ops;
 use backend::{Activation, AttentionSpec, BackendError, Op, View};
-use model::{Attention, KeysValues, LatentAttention, Linear, Norm, Rope, Slot};
+use model::{Attention, KeysValues, Linear, Norm, Rope, Slot};
 
 impl Ops<'_> {
     pub fn attention(&mut self, a: &Attention, input: View, out: View) -> Result<(), BackendError> {
@@ -83,67 +83,10 @@ impl Ops<'_> {
         self.copy(both.at(dim), gate, [2 * dim, dim], rows, dim)
     }
 
-    fn rope(&mut self, rope: Option<&Rope>, x: View, heads: usize, head_dim: usize) -> Result<(), BackendError> {
+    pub fn rope(&mut self, rope: Option<&Rope>, x: View, heads: usize, head_dim: usize) -> Result<(), BackendError> {
         let Some(rope) = rope else { return Ok(()) };
         let factors = self.view(rope.factors_for(self.context.layout.params.context))?;
         let positions = self.slot(Slot::Positions)?;
         self.run(&Op::Rope { x, n: self.n, heads, head_dim, spec: rope.spec, positions, factors })
-    }
-
-    pub fn latent(&mut self, a: &LatentAttention, input: View, out: View) -> Result<(), BackendError> {
-        let (n, heads) = (self.n, a.head_count);
-        let (q, k, v) = (self.slot(Slot::Q)?, self.slot(Slot::K)?, self.slot(Slot::V)?);
-        let (gate, up, attended) = (self.slot(Slot::Gate)?, self.slot(Slot::Up)?, self.slot(Slot::Attended)?);
-        match &a.q_a {
-            Some((q_a, norm)) => {
-                self.linears(input, &[(q_a, gate), (&a.kv_a, k)])?;
-                self.norm(norm, gate, n * norm.dim, gate)?;
-                self.linears(gate, &[(&a.q, up)])?;
-            }
-            None => self.linears(input, &[(&a.q, up), (&a.kv_a, k)])?,
-        }
-        let (nope, turned, rank) = (a.nope_dim, a.rope_dim, a.rank);
-        let (head, wide) = (nope + turned, rank + turned);
-        // Queries: the part that does not turn is multiplied into the latent space, the other one turns.
-        self.copy(up, gate, [head, nope], n * heads, nope)?;
-        self.head_linear(&a.k_b, heads, gate, attended)?;
-        self.copy(attended, q, [rank, wide], n * heads, rank)?;
-        self.copy(up.at(nope), gate, [head, turned], n * heads, turned)?;
-        self.rope(Some(&a.rope), gate, heads, turned)?;
-        self.copy(gate, q.at(rank), [turned, wide], n * heads, turned)?;
-        // The one key in the same order.
-        self.copy(k, v, [wide, rank], n, rank)?;
-        self.norm(&a.kv_a_norm, v, n * rank, v)?;
-        self.copy(k.at(rank), gate, [wide, turned], n, turned)?;
-        self.rope(Some(&a.rope), gate, 1, turned)?;
-        self.copy(gate, k.at(rank), [turned, wide], n, turned)?;
-        self.copy(v, k, [rank, wide], n, rank)?;
-        if a.temperature.is_some() {
-            let factors = self.slot(Slot::Temperatures)?;
-            self.run(&Op::ScaleRows { x: q, factors, rows: n, dim: heads * wide })?;
-        }
-        let cache = self.site.kv_cache(self.index, &a.cache_shape(), self.context.layout)?;
-        self.run(&Op::StoreKv { cache, k, v, n, start: self.start })?;
-        let spec = AttentionSpec { head_count: heads, scale: a.scale, softcap: 0.0, window: 0, sinks: None };
-        self.run(&Op::Attention { cache, spec, q, n, start: self.start, out: attended })?;
-        self.head_linear(&a.v_b, heads, attended, gate)?;
-        self.linears(gate, &[(&a.output, out)])
-    }
-
-    /// A product with a matrix of its own for every head: heads are experts that every token takes in order.
-    fn head_linear(&mut self, linear: &Linear, heads: usize, input: View, out: View) -> Result<(), BackendError> {
-        let op = Op::ExpertMatMul {
-            input,
-            input_per_slot: true,
-            n: self.n,
-            ids: self.slot(Slot::HeadIds)?,
-            used: heads,
-            experts: heads,
-            weight: self.weight(linear)?,
-            bias: self.view(linear.bias)?,
-            scales: self.view(linear.scale)?,
-            out,
-        };
-        self.run(&op)
     }
 }
