@@ -156,9 +156,9 @@ fn relu2_experts(w: &Weights, x: &[f64]) -> Vec<f64> {
 }
 
 /// Adds one layer to the stream.
-type LayerOf = fn(&Weights, &mut Vec<f64>, &mut Memory);
+type LayerOf = fn(&Weights, &mut [f64], &mut Memory);
 
-fn granite(w: &Weights, x: &mut Vec<f64>, memory: &mut Memory) {
+fn granite(w: &Weights, x: &mut [f64], memory: &mut Memory) {
     let normed = w.norm("attn_norm.weight", x);
     let mixed = match w.has("ssm_in.weight") {
         true => mamba(w, &normed, 1, memory),
@@ -169,7 +169,7 @@ fn granite(w: &Weights, x: &mut Vec<f64>, memory: &mut Memory) {
     add(x, &swiglu(w, &normed), 0.6);
 }
 
-fn nemotron(w: &Weights, x: &mut Vec<f64>, memory: &mut Memory) {
+fn nemotron(w: &Weights, x: &mut [f64], memory: &mut Memory) {
     let normed = w.norm("attn_norm.weight", x);
     let out = if w.has("ssm_in.weight") {
         mamba(w, &normed, 2, memory)

@@ -2,13 +2,12 @@
 
 mod common;
 
-use backend_cpu::{CpuDevice, Precision, ThreadPool};
-use common::{config, options, prompt};
-use engine::{Cancel, Devices, Engine, LoadOptions, Positions};
+use backend_cpu::Precision;
+use common::{load_file, options, prompt};
+use engine::{Cancel, LoadOptions, Positions};
 use gguf::{Gguf, GgufWriter};
 use quant::GgmlType;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use test_models::ModelSpec;
 
 /// Sizes of the tiny DeepSeek 2.
@@ -47,17 +46,15 @@ fn joined(file: &[u8]) -> Vec<u8> {
         writer.tensor(name, GgmlType::F32, shape).expect("a tensor");
     }
     let mut out = writer.start(Vec::new()).expect("a header");
-    tensors.values().for_each(|(_, bytes)| drop(out.write(bytes).expect("memory")));
+    for (_, bytes) in tensors.values() {
+        out.write(bytes).expect("memory");
+    }
     out.finish().expect("memory")
 }
 
 fn logits(file: &[u8]) -> Vec<f32> {
-    let path = tempfile::NamedTempFile::with_suffix(".gguf").expect("a temporary file");
-    std::fs::write(path.path(), file).expect("room for a tiny model");
-    let host = CpuDevice::new(Arc::new(ThreadPool::new(2)), config(Precision::Exact));
     let options = LoadOptions { kv_type_k: GgmlType::F32, kv_type_v: GgmlType::F32, ..options(64, 0) };
-    let devices = Devices { host: Box::new(host), accelerator: None };
-    let engine = Engine::load(path.path(), options, devices, &mut |_| {}, &Cancel::new()).expect("a model");
+    let (engine, _) = load_file(file, options, None, |_| {}, Precision::Exact).expect("a model");
     let mut rows = Vec::new();
     engine.logits(&prompt(40), Positions::All, &Cancel::new(), &mut |row| rows.extend(row)).expect("logits");
     rows

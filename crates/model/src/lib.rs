@@ -9,6 +9,7 @@ mod families;
 mod layout;
 mod mixers;
 mod parts;
+mod rope;
 mod slots;
 mod tensors;
 

@@ -1,5 +1,7 @@
 //! Loading tiny models on the host and on the test device.
 
+#![allow(dead_code)] // every test uses a part of this
+
 use backend_cpu::{CpuConfig, CpuDevice, Precision, TestDevice, TestDeviceControl, ThreadPool};
 use engine::{Cancel, Completion, Devices, Engine, EngineError, Event, LoadOptions, Request};
 use std::sync::Arc;
@@ -32,9 +34,21 @@ pub fn load_with(
     limit: Option<u64>,
     prepare: impl Fn(&TestDeviceControl),
 ) -> Result<(Engine, Option<TestDeviceControl>), EngineError> {
-    let file = file(spec);
+    load_file(&spec.build(), options, limit, prepare, Precision::Fast)
+}
+
+/// The same for any file's bytes.
+pub fn load_file(
+    bytes: &[u8],
+    options: LoadOptions,
+    limit: Option<u64>,
+    prepare: impl Fn(&TestDeviceControl),
+    precision: Precision,
+) -> Result<(Engine, Option<TestDeviceControl>), EngineError> {
+    let file = NamedTempFile::with_suffix(".gguf").expect("a temporary file");
+    std::fs::write(file.path(), bytes).expect("room for a tiny model");
     let pool = Arc::new(ThreadPool::new(2));
-    let config = config(Precision::Fast);
+    let config = config(precision);
     let mut control = None;
     let accelerator = limit.map(|limit| {
         let (device, handle) = TestDevice::new(pool.clone(), config, limit);

@@ -49,8 +49,7 @@ fn finish(
 ) -> Result<Model, ModelError> {
     let model = builder.model(|index| {
         let attention = change(builder.attention(index, RopePairs::Halves)?, index)?;
-        let dense = builder.dense(index, Activation::GeluTanh)?;
-        builder.layer(index, Mixer::Attention(attention), FeedForward::Dense(dense))
+        builder.dense_layer(index, attention, Activation::GeluTanh)
     })?;
     Ok(Model { embedding_scale: (builder.sizes.embedding_length as f32).sqrt(), ..model })
 }

@@ -1,22 +1,21 @@
-//! One short file per family: what is different about it. What families share is in `standard` and `feed_forward`.
+//! One short file per family (or families that are alike): what is different about it. What families share is in
+//! `standard` and `feed_forward`.
 
 mod cohere;
 mod deepseek2;
 mod feed_forward;
 mod gemma;
 mod gemma4;
-mod glm4;
 mod gpt_oss;
 mod granite;
 mod lfm2;
 mod llama;
 mod mamba;
+mod moe;
 mod olmo2;
-mod phi3;
-mod qwen;
+mod plain;
 mod qwen_next;
 mod standard;
-mod starcoder2;
 
 use crate::describe::Header;
 use crate::{Model, ModelError};
@@ -27,13 +26,13 @@ const FAMILIES: &[(&str, Family)] = &[
     ("llama", llama::llama),
     ("mistral3", llama::mistral3),
     ("smollm3", llama::smollm3),
-    ("qwen2", qwen::dense),
-    ("qwen2vl", qwen::dense),
-    ("qwen2moe", qwen::qwen2moe),
-    ("qwen3", qwen::dense),
-    ("qwen3vl", qwen::dense),
-    ("qwen3moe", qwen::qwen3moe),
-    ("qwen3vlmoe", qwen::qwen3moe),
+    ("qwen2", plain::halves),
+    ("qwen2vl", plain::halves),
+    ("qwen2moe", moe::qwen2moe),
+    ("qwen3", plain::halves),
+    ("qwen3vl", plain::halves),
+    ("qwen3moe", moe::qwen3moe),
+    ("qwen3vlmoe", moe::qwen3moe),
     ("qwen3next", qwen_next::describe),
     ("qwen35", qwen_next::describe),
     ("qwen35moe", qwen_next::describe),
@@ -42,16 +41,16 @@ const FAMILIES: &[(&str, Family)] = &[
     ("gemma3", gemma::gemma3),
     ("gemma4", gemma4::describe),
     ("gpt-oss", gpt_oss::describe),
-    ("phi3", phi3::describe),
+    ("phi3", plain::halves),
     ("granite", granite::describe),
     ("granitemoe", granite::describe),
     ("granitehybrid", granite::hybrid),
     ("nemotron_h", mamba::nemotron_h),
     ("nemotron_h_moe", mamba::nemotron_h),
     ("olmo2", olmo2::describe),
-    ("glm4", glm4::dense),
-    ("glm4moe", glm4::experts),
-    ("starcoder2", starcoder2::describe),
+    ("glm4", plain::adjacent),
+    ("glm4moe", moe::glm4moe),
+    ("starcoder2", plain::halves_gelu),
     ("command-r", cohere::command_r),
     ("cohere2", cohere::cohere2),
     ("deepseek2", deepseek2::describe),

@@ -15,7 +15,6 @@ pub(crate) fn describe(header: &Header<'_>) -> Result<Model, ModelError> {
             let plain = |spec| RopeSpec { freq_scale: 1.0, ext_factor: 0.0, attn_factor: 1.0, ..spec };
             attention.rope = attention.rope.map(|rope| Rope { spec: plain(rope.spec), ..rope });
         }
-        let dense = builder.dense(index, Activation::Silu)?;
-        builder.layer(index, Mixer::Attention(attention), FeedForward::Dense(dense))
+        builder.dense_layer(index, attention, Activation::Silu)
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::describe::{Header, Sizes};
 use crate::*;
-use backend::{NormKind, RopePairs};
+use backend::{Activation, NormKind, RopePairs};
 
 const MAX_HEADS: u64 = 1 << 14;
 const MAX_HEAD_DIM: u64 = 1 << 12;
@@ -90,6 +90,11 @@ impl<'a> Builder<'a> {
             per_layer: None,
             output_scale: None,
         })
+    }
+
+    /// A layer of attention and a dense feed-forward.
+    pub fn dense_layer(&self, index: usize, attention: Attention, act: Activation) -> Result<Layer, ModelError> {
+        self.layer(index, Mixer::Attention(attention), FeedForward::Dense(self.dense(index, act)?))
     }
 
     /// A layer that computes attention and feed-forward of one norm side by side.

@@ -1,0 +1,26 @@
+//! Families that are what their tensors say, apart from the rotary pairs and the activation: Qwen 2 to 3 (biases; norms of
+//! each q and k head), Phi 3 and 4 (fused projections, LongRoPE factors), GLM 4 (partial rotary embedding, norms on both
+//! sides), StarCoder 2 (layer norms with biases, no gate). Of the multi-axis rotary embedding of Qwen's models that see,
+//! text uses one position for all axes, which is the NeoX kind.
+
+use super::standard::Builder;
+use crate::describe::Header;
+use crate::*;
+use backend::{Activation, RopePairs};
+
+pub(crate) fn halves(header: &Header<'_>) -> Result<Model, ModelError> {
+    dense(header, RopePairs::Halves, Activation::Silu)
+}
+
+pub(crate) fn adjacent(header: &Header<'_>) -> Result<Model, ModelError> {
+    dense(header, RopePairs::Adjacent, Activation::Silu)
+}
+
+pub(crate) fn halves_gelu(header: &Header<'_>) -> Result<Model, ModelError> {
+    dense(header, RopePairs::Halves, Activation::GeluTanh)
+}
+
+fn dense(header: &Header<'_>, pairs: RopePairs, act: Activation) -> Result<Model, ModelError> {
+    let builder = Builder::new(header)?;
+    builder.model(|index| builder.dense_layer(index, builder.attention(index, pairs)?, act))
+}
