@@ -175,9 +175,11 @@ impl Core {
             true => (&mut self.sites.host, accelerator),
             false => (accelerator, &mut self.sites.host),
         };
+        let source = layout.layers.get(index).and_then(|layer| layer.cache_source);
+        let had_copy = source.is_some_and(|source| to.copy(source).is_some());
         to.add_layer(index, model, layout, file)?;
         if let Some(layer) = model.layers.get(index)
-            && let Err(error) = copy_layer(from, to, (index, layer), layout, self.computed)
+            && let Err(error) = copy_layer(from, to, (index, layer), layout, self.computed, had_copy)
         {
             to.remove_layer(index, layout);
             return Err(error);

@@ -5,13 +5,15 @@ use backend::{BackendError, BufferId, Device};
 use model::{CacheShape, Layer, Layout, LayoutParams};
 use std::ops::Range;
 
-/// Copies everything that `computed` tokens left in layer `index`, and fills a copy of a cache that it reads.
+/// Copies everything that `computed` tokens left in layer `index`, and fills the copy of a cache that it reads, unless
+/// that was there before.
 pub(crate) fn copy_layer(
     from: &mut Site,
     to: &mut Site,
     (index, layer): (usize, &Layer),
     layout: &Layout,
     computed: usize,
+    had_copy: bool,
 ) -> Result<(), BackendError> {
     let Some(mixer) = layer.mixer.as_ref().map(|mixer| &mixer.part) else { return Ok(()) };
     if computed == 0 {
@@ -21,6 +23,7 @@ pub(crate) fn copy_layer(
         copy_cache(from, to, index, &shape, layout, computed)?;
     }
     if let (Some(source), model::Mixer::Attention(attention)) = (mixer.cache_source(), mixer)
+        && !had_copy
         && to.copy(source).is_some()
     {
         copy_cache(from, to, source, &attention.cache_shape(), layout, computed)?;

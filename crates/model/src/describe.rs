@@ -1,6 +1,6 @@
 //! Reads metadata and tensors of a header with checks, for the family files.
 
-use crate::{Linear, Model, ModelError, Tensor, families};
+use crate::{Linear, Mixer, Model, ModelError, Tensor, families};
 use backend::NormKind;
 use gguf::Gguf;
 use std::cell::RefCell;
@@ -18,10 +18,27 @@ pub fn describe(gguf: &Gguf) -> Result<Model, ModelError> {
     })?;
     let header = Header { gguf, architecture, used: RefCell::new(vec![false; gguf.tensors.len()]) };
     let mut model = family(&header)?;
+    check_sources(&model)?;
     let used = header.used.into_inner();
     model.unused_tensors =
         gguf.tensors.iter().zip(used).filter(|(_, used)| !used).map(|(tensor, _)| tensor.name.clone()).collect();
     Ok(model)
+}
+
+/// A cache that several layers read must come before them and have the shape that all of them mean.
+fn check_sources(model: &Model) -> Result<(), ModelError> {
+    let mixer = |index: usize| model.layers.get(index).and_then(|layer| layer.mixer.as_ref()).map(|mixer| &mixer.part);
+    for index in 0..model.layers.len() {
+        let (Some(source), Some(attention)) =
+            (mixer(index).and_then(Mixer::cache_source), model.layers[index].attention())
+        else {
+            continue;
+        };
+        if source >= index || mixer(source).and_then(Mixer::cache) != Some(attention.cache_shape()) {
+            return Err(ModelError::Unsupported(format!("layer {index} cannot read the cache of layer {source}")));
+        }
+    }
+    Ok(())
 }
 
 fn supported_list() -> String {
