@@ -1,7 +1,7 @@
 //! Speed from limits: generation reads every used weight once per token, a prompt is multiply-adds.
 
 use crate::{Facts, Fits, Plan};
-use model::{Model, Placement};
+use model::{Layer, Mixer, Model, Placement};
 
 /// Tokens per second, from what is likely with a full context to what is possible with an empty one.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
@@ -19,7 +19,9 @@ pub struct Forecast {
 
 /// Shares of the limits that are reached, as measured with our own kernels: (pessimistic, optimistic).
 const BANDWIDTH_SHARE: (f64, f64) = (0.6, 0.95);
-const ARITHMETIC_SHARE: (f64, f64) = (0.2, 0.6);
+const ARITHMETIC_SHARE: (f64, f64) = (0.6, 0.95);
+/// A multiply-add of attention, on a cache in f16, takes as long as so many 8-bit ones.
+const ATTENTION_COST: u64 = 12;
 
 /// `None` until bandwidths were measured, or where the model does not run at all.
 pub(crate) fn forecast(model: &Model, plan: &Plan, facts: &Facts) -> Option<Forecast> {
@@ -51,12 +53,28 @@ pub(crate) fn forecast(model: &Model, plan: &Plan, facts: &Facts) -> Option<Fore
         Some(on_host + disk + on_gpu(accelerator as f64 + plan.accelerator.kv as f64 * kv_share)?)
     };
     let generation = Speed { low: BANDWIDTH_SHARE.0 / seconds(1.0)?, high: BANDWIDTH_SHARE.1 / seconds(0.0)? };
-    let adds: u64 = model.layers.iter().map(|layer| layer.multiply_adds_per_token()).sum();
+    // A prompt that fills the context sees half of it on average. The output layer computes its last token only.
+    let adds: u64 = model.layers.iter().map(Layer::multiply_adds_per_token).sum();
+    let attention: u64 = model.layers.iter().map(|layer| attention_adds(layer, u64::from(plan.context) / 2)).sum();
     let prompt = positive(facts.int8_rate).filter(|_| plan.gpu_layers == 0).map(|rate| {
-        let limit = rate / adds.max(1) as f64;
-        Speed { low: limit * ARITHMETIC_SHARE.0, high: limit * ARITHMETIC_SHARE.1 }
+        // What is read from disk is read once for each micro-batch.
+        let seconds = |adds: u64| adds as f64 / rate + disk / f64::from(plan.layout.params.ubatch.max(1));
+        let (slow, fast) = (seconds(adds + attention * ATTENTION_COST), seconds(adds));
+        Speed { low: ARITHMETIC_SHARE.0 / slow, high: ARITHMETIC_SHARE.1 / fast }
     });
     Some(Forecast { generation, prompt })
+}
+
+/// Multiply-adds between one token and `tokens` others.
+fn attention_adds(layer: &Layer, tokens: u64) -> u64 {
+    match layer.mixer.as_ref().map(|mixer| &mixer.part) {
+        Some(Mixer::Attention(a)) => {
+            let seen = if a.window > 0 { tokens.min(a.window as u64) } else { tokens };
+            (a.head_count * (a.head_dim_k + a.head_dim_v)) as u64 * seen
+        }
+        Some(Mixer::Latent(a)) => (a.head_count * (2 * a.rank + a.rope_dim)) as u64 * tokens,
+        Some(Mixer::ShortConv(_) | Mixer::DeltaNet(_) | Mixer::Mamba(_)) | None => 0,
+    }
 }
 
 fn positive(rate: Option<f64>) -> Option<f64> {

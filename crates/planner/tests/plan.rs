@@ -110,3 +110,17 @@ fn speeds_follow_the_bandwidth() {
     let unknown = Facts { ram_bandwidth: None, ..facts(32 * GIB, None) };
     assert_eq!(plan(&spec, &unknown, &Wishes::default()).unwrap().forecast, None);
 }
+
+#[test]
+fn prompts_are_read_as_fast_as_the_arithmetic_goes() {
+    let prompt = |plan: Plan| plan.forecast.unwrap().prompt;
+    // 7 G multiply-adds a token at 1 T/s: somewhat below 143 tokens a second, less with a long context.
+    let short = prompt(plan_8b(64 * GIB, None, Wishes { context: Some(512), ..Wishes::default() })).unwrap();
+    assert!((110.0..143.0).contains(&short.high) && short.low > short.high / 3.0, "{short:?}");
+    let long = prompt(plan_8b(64 * GIB, None, Wishes { context: Some(32768), ..Wishes::default() })).unwrap();
+    assert!(long.high == short.high && long.low < short.low / 3.0, "{long:?}");
+    let from_disk = prompt(plan_8b(4 * GIB, None, Wishes { context: Some(512), ..Wishes::default() })).unwrap();
+    assert!(from_disk.high < short.high, "weights are read again for each part of the prompt");
+    // How fast an accelerator computes is not known.
+    assert_eq!(prompt(plan_8b(32 * GIB, Some(4 * GIB), Wishes::default())), None);
+}
