@@ -4,7 +4,7 @@
 mod common;
 
 use common::{greedy, load, options, prompt, request};
-use engine::{Cancel, Engine, Finish, LoadOptions, Positions};
+use engine::{Cancel, Engine, Event, Finish, LoadOptions, Positions};
 use quant::GgmlType;
 use test_models::ModelSpec;
 
@@ -93,5 +93,29 @@ fn what_a_window_forgot_is_computed_again() {
         let completion = greedy(&engine, &text, 4).0;
         assert_eq!(completion.reused_tokens, kept);
         assert_eq!(completion.ids, greedy(&fresh, &text, 4).0.ids);
+    }
+}
+
+/// A step that failed halfway has written states of some layers: the same step again must not start from those.
+#[test]
+fn a_step_that_failed_anywhere_is_repeated_from_where_it_began() {
+    for spec in [ModelSpec::qwen35(), ModelSpec::lfm2(), ModelSpec::granite_hybrid(), ModelSpec::gemma4()] {
+        let (engine, _) = load(&spec, options(128, 3), Some(1 << 30)).unwrap();
+        let expected = greedy(&engine, &prompt(40), 12).0.ids;
+        for operation in (0..60).step_by(6) {
+            let (engine, control) = load(&spec, options(128, 3), Some(1 << 30)).unwrap();
+            let control = control.unwrap();
+            let mut tokens = 0;
+            let completion = engine.generate(request(&prompt(40), 12), &Cancel::new(), &mut |event| {
+                if matches!(event, Event::Token { .. }) {
+                    tokens += 1;
+                    if tokens == 4 {
+                        control.fail_run(operation);
+                    }
+                }
+            });
+            assert_eq!(completion.unwrap().ids, expected, "{} after {operation} operations", spec.arch);
+            assert!(engine.placement().gpu_layers < 3, "the failure was injected");
+        }
     }
 }

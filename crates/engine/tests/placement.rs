@@ -2,6 +2,7 @@
 
 mod common;
 
+use backend_cpu::TestDeviceControl;
 use common::{greedy, load, load_with, options, prompt, request};
 use engine::{Cancel, Event, Recovery, RecoveryCause};
 use quant::GgmlType;
@@ -112,22 +113,25 @@ fn a_device_too_small_at_load_takes_fewer_layers_and_says_so() {
 
 #[test]
 fn every_single_failing_allocation_at_load_is_survived() {
-    let spec = ModelSpec { n_layer: 3, ..ModelSpec::llama() };
-    let (engine, _) = load(&spec, options(64, 0), None).unwrap();
-    let expected = greedy(&engine, &prompt(20), 8).0.ids;
-    let mut failures = 0;
-    for allocation in 0..200 {
-        let (engine, _) =
-            load_with(&spec, options(64, 4), Some(PLENTY), |control| control.fail_allocation(allocation)).unwrap();
-        assert_eq!(greedy(&engine, &prompt(20), 8).0.ids, expected, "allocation {allocation}");
-        let placement = engine.placement();
-        assert_eq!(placement.accelerator_used, placement.accelerator_planned, "allocation {allocation}");
-        if placement.gpu_layers == 4 {
-            break;
+    // With states, and with copies of caches besides the layers' own.
+    for spec in [ModelSpec { n_layer: 3, ..ModelSpec::llama() }, ModelSpec::qwen35(), ModelSpec::gemma4()] {
+        let all = spec.n_layer + 1;
+        let (engine, _) = load(&spec, options(64, 0), None).unwrap();
+        let expected = greedy(&engine, &prompt(20), 8).0.ids;
+        let mut failures = 0;
+        for allocation in 0..400 {
+            let fail = |control: &TestDeviceControl| control.fail_allocation(allocation);
+            let (engine, _) = load_with(&spec, options(64, all), Some(PLENTY), fail).unwrap();
+            assert_eq!(greedy(&engine, &prompt(20), 8).0.ids, expected, "{} {allocation}", spec.arch);
+            let placement = engine.placement();
+            assert_eq!(placement.accelerator_used, placement.accelerator_planned, "{} {allocation}", spec.arch);
+            if placement.gpu_layers == all {
+                break;
+            }
+            failures += 1;
         }
-        failures += 1;
+        assert!((10..400).contains(&failures), "the failures were injected: {failures}");
     }
-    assert!(failures > 10, "the failures were injected: {failures}");
 }
 
 #[test]
