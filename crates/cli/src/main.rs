@@ -14,6 +14,7 @@ mod output;
 mod plan;
 mod program;
 mod pull;
+mod quantize;
 mod run;
 mod search;
 mod stream;
@@ -63,6 +64,7 @@ fn run(program: &Program, command: &Command) -> Result<(), Failure> {
         Command::Logits(options) => compute::logits(program, options),
         Command::Generate(options) => compute::generate(program, options),
         Command::Perplexity(options) => compute::perplexity(program, options),
+        Command::Quantize(options) => quantize::quantize(program, options),
         Command::Bench(options) => bench::bench(program, options),
         Command::Doctor => doctor::doctor(program),
         Command::Run(options) => run::run(program, options),

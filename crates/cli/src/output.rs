@@ -50,3 +50,12 @@ pub fn size(bytes: u64) -> String {
         _ => format!("{:.2} GB", bytes as f64 / 1e9),
     }
 }
+
+/// "2 min 05 s"
+pub fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}

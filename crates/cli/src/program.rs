@@ -92,6 +92,28 @@ impl Program {
         });
         Interrupts(running)
     }
+
+    /// From now on Ctrl-C, and a request of the system to end, only cancel: the program ends when it has cleaned up.
+    pub fn interrupts_only_cancel(&self, cancel: &Cancel) {
+        let cancel_interrupt = cancel.clone();
+        self.handle.spawn(async move {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                cancel_interrupt.cancel();
+            }
+        });
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let cancel = cancel.clone();
+            self.handle.spawn(async move {
+                if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+                    while terminate.recv().await.is_some() {
+                        cancel.cancel();
+                    }
+                }
+            });
+        }
+    }
 }
 
 /// What Ctrl-C stops.

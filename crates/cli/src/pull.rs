@@ -137,17 +137,10 @@ fn show(bar: &ProgressBar, download: &Download) {
         DownloadState::Waiting => "waiting for the connection".into(),
         DownloadState::Verifying => "verifying".into(),
         DownloadState::Running => {
-            let left = download.seconds_left.map_or(String::new(), |seconds| format!(", {} left", duration(seconds)));
+            let left =
+                download.seconds_left.map_or(String::new(), |seconds| format!(", {} left", output::duration(seconds)));
             format!("{}/s{left}", output::size(download.bytes_per_second as u64))
         }
         _ => String::new(),
     });
-}
-
-fn duration(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
-    }
 }

@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use app::wire::{GpuLayers, KvType, LoadSettings};
 use clap::{Args, ValueEnum};
 use quant::GgmlType;
+use quantize::Mix;
 
 /// The most tokens that any count may be.
 pub const MAX_TOKENS: i64 = 1 << 24;
@@ -120,6 +121,11 @@ impl Sampling {
 
 pub fn ggml_type(text: &str) -> Result<GgmlType, String> {
     GgmlType::from_name(text).ok_or_else(|| format!("there is no type '{text}'"))
+}
+
+pub fn mix(text: &str) -> Result<Mix, String> {
+    let all = || Mix::all().map(Mix::name).collect::<Vec<_>>().join(", ");
+    Mix::from_name(text).ok_or_else(|| format!("there is no such type to write; there are {}", all()))
 }
 
 fn kv_type(text: &str) -> Result<KvType, String> {

@@ -8,6 +8,7 @@ pub use talk::*;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use quant::GgmlType;
+use quantize::Mix;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -45,6 +46,8 @@ pub enum Command {
     Generate(Generate),
     /// Perplexity of a text
     Perplexity(Perplexity),
+    /// Convert a model to a smaller type, such as F16 to Q4_K_M
+    Quantize(Quantize),
     /// Measure prompt and generation speed
     Bench(Bench),
     /// What this machine can do: hardware, driver, bandwidths
@@ -193,6 +196,25 @@ pub struct Perplexity {
     pub file: PathBuf,
     #[command(flatten)]
     pub loading: Loading,
+}
+
+#[derive(Args)]
+pub struct Quantize {
+    /// A model, best F16, BF16 or F32; for a split one, any part
+    #[arg(value_name = "IN")]
+    pub input: String,
+    /// The file to write; it appears when it is complete
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// Q4_K_M, Q6_K, IQ4_XS, MXFP4, ...; a wrong one lists all
+    #[arg(value_name = "TYPE", value_parser = mix)]
+    pub mix: Mix,
+    /// An importance matrix in GGUF: which columns matter more
+    #[arg(long, value_name = "FILE")]
+    pub imatrix: Option<PathBuf>,
+    /// Threads that convert; all cores, if not given
+    #[arg(short = 't', long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
 }
 
 #[derive(Args)]
