@@ -88,3 +88,8 @@ pub fn load(
     }
     Ok(Loaded { session, seconds })
 }
+
+/// Threads for work that may take all of the machine.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |count| count.get())
+}

@@ -7,6 +7,7 @@ mod compute;
 mod dev;
 mod doctor;
 mod failure;
+mod imatrix;
 mod inspect;
 mod library;
 mod load;
@@ -65,6 +66,7 @@ fn run(program: &Program, command: &Command) -> Result<(), Failure> {
         Command::Generate(options) => compute::generate(program, options),
         Command::Perplexity(options) => compute::perplexity(program, options),
         Command::Quantize(options) => quantize::quantize(program, options),
+        Command::Imatrix(options) => imatrix::imatrix(program, options),
         Command::Bench(options) => bench::bench(program, options),
         Command::Doctor => doctor::doctor(program),
         Command::Run(options) => run::run(program, options),

@@ -18,7 +18,7 @@ pub fn quantize(program: &Program, options: &Quantize) -> Result<(), Failure> {
     warn(job.plan());
     let cancel = Cancel::new();
     program.interrupts_only_cancel(&cancel);
-    let threads = options.threads.map_or_else(cores, |threads| threads as usize);
+    let threads = options.threads.map_or_else(load::cores, |threads| threads as usize);
     let mut bar = Bar { started, shown: None };
     let result = job.run(&options.output, threads, &mut |progress| bar.show(progress), &|| cancel.is_cancelled());
     bar.clear();
@@ -44,10 +44,6 @@ pub fn quantize(program: &Program, options: &Quantize) -> Result<(), Failure> {
         output::size(job.input_bytes()),
         output::duration(seconds.ceil() as u64)
     ))
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, |count| count.get())
 }
 
 fn requantized(plan: &Plan) -> usize {

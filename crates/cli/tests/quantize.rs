@@ -36,6 +36,32 @@ fn rounding_again_is_warned_of() {
 }
 
 #[test]
+fn importance_is_measured_and_used() {
+    let home = Home::new();
+    let (source, text) = (fixture(SOURCE), fixture("rustdoc-eval.txt"));
+    let (matrix, output) = (home.path("im.gguf"), home.path("q.gguf"));
+    let value = home.json(&["imatrix", &source, "--file", &text, "-o", &matrix, "-c", "128", "--chunks", "4"]);
+    has_keys(&value, &["path", "matrices", "chunks", "tokens", "seconds"]);
+    // Seven in each of six layers.
+    assert_eq!((&value["matrices"], &value["tokens"]), (&42.into(), &512.into()));
+    home.json(&["quantize", &source, &output, "IQ2_XXS", "--imatrix", &matrix]);
+    let metadata = &home.json(&["inspect", &output])["metadata"];
+    assert_eq!(metadata["quantize.imatrix.file"], "im.gguf");
+    assert_eq!(metadata["quantize.imatrix.chunks_count"], 4);
+
+    let experts = home.model("moe.gguf", &ModelSpec::qwen3moe());
+    let value = home.json(&["imatrix", &experts, "--file", &text, "-o", &matrix, "-c", "32", "--chunks", "2"]);
+    assert!(value["matrices"].as_u64().unwrap() > 0);
+    let tensors = home.json(&["inspect", &matrix])["tensors"].to_string();
+    assert!(tensors.contains("blk.0.ffn_down_exps.weight.counts"), "{tensors}");
+    home.json(&["quantize", &experts, &output, "Q4_0", "--imatrix", &matrix]);
+
+    let short = home.file("short.txt", b"short");
+    home.fails(&["imatrix", &source, "--file", &short, "-o", &matrix], 2, "usage");
+    home.fails(&["imatrix", &matrix, "--file", &text, "-o", &output], 1, "file-invalid");
+}
+
+#[test]
 fn failures_have_codes() {
     let home = Home::new();
     let (source, output) = (fixture(SOURCE), home.path("q.gguf"));

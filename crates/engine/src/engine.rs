@@ -75,6 +75,11 @@ impl Engine {
         self.loaded.file.gguf()
     }
 
+    /// The name of the tensor that begins at an address, so that a host device can say what it was given.
+    pub fn tensor_at(&self, address: usize) -> Option<&str> {
+        self.loaded.file.tensor_at(address)
+    }
+
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }

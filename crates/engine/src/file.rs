@@ -25,6 +25,13 @@ impl Weights {
         self.file.check()
     }
 
+    /// The tensor whose bytes in the file begin at this address.
+    pub fn tensor_at(&self, address: usize) -> Option<&str> {
+        let begins = |index| self.file.tensor_bytes(index).is_ok_and(|bytes| bytes.as_ptr() as usize == address);
+        let tensors = &self.file.gguf().tensors;
+        (0..tensors.len()).find(|index| begins(*index)).map(|index| tensors[index].name.as_str())
+    }
+
     fn raw(&self, tensor: &Tensor) -> Result<weights::WeightBytes, BackendError> {
         self.file.tensor_bytes(tensor.index).map_err(|error| invalid(error.to_string()))
     }

@@ -1,8 +1,9 @@
 //! A file that is there when it is complete, and not before.
 
 use crate::QuantizeError;
+use gguf::{GgufWriter, TensorWriter};
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// After this many bytes the disk has to catch up, so that no single wait is long: Ctrl-C is looked at between them.
@@ -17,12 +18,28 @@ pub(crate) struct Draft {
     finished: bool,
 }
 
+/// A GGUF file that is being written.
+pub(crate) type Out = TensorWriter<BufWriter<Draft>>;
+
+/// Begins the file that `writer` describes.
+pub(crate) fn start(writer: &GgufWriter, path: &Path) -> Result<Out, QuantizeError> {
+    let draft = Draft::create(path, writer.file_len().map_err(QuantizeError::Header)?)?;
+    writer.start(BufWriter::new(draft)).map_err(|error| QuantizeError::writer(path, error))
+}
+
+/// Ends it: now it is there.
+pub(crate) fn finish(out: Out, path: &Path) -> Result<(), QuantizeError> {
+    let buffered = out.finish().map_err(|error| QuantizeError::writer(path, error))?;
+    let draft = buffered.into_inner().map_err(|error| QuantizeError::output(path, error.into_error()))?;
+    draft.finish()
+}
+
 impl Draft {
     /// Begins a file that will have `bytes` bytes.
     ///
     /// # Errors
     /// It cannot be written there, another program is writing it, or the disk is too full.
-    pub fn create(path: &Path, bytes: u64) -> Result<Draft, QuantizeError> {
+    fn create(path: &Path, bytes: u64) -> Result<Draft, QuantizeError> {
         let mut name = path.file_name().ok_or_else(|| is_folder(path))?.to_os_string();
         if path.is_dir() {
             return Err(is_folder(path));
@@ -44,7 +61,7 @@ impl Draft {
     }
 
     /// Puts the file in its place, where it survives a power cut.
-    pub fn finish(mut self) -> Result<(), QuantizeError> {
+    fn finish(mut self) -> Result<(), QuantizeError> {
         self.file.sync_all().map_err(|source| QuantizeError::output(&self.temporary, source))?;
         std::fs::rename(&self.temporary, &self.path).map_err(|source| QuantizeError::output(&self.path, source))?;
         self.finished = true;

@@ -10,8 +10,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use weights::{Access, ModelFile};
 
-const SUMS: &str = ".in_sum2";
-const COUNTS: &str = ".counts";
+/// `general.type`
+pub(crate) const KIND: &str = "imatrix";
+pub(crate) const SUMS: &str = ".in_sum2";
+pub(crate) const COUNTS: &str = ".counts";
 
 /// Mean squared inputs of each matrix.
 #[derive(Clone, Debug)]
@@ -31,7 +33,7 @@ impl Imatrix {
         let file = ModelFile::open(path, Access::Map)?;
         let gguf = file.gguf();
         let bad = |reason: String| QuantizeError::BadImportance { path: PathBuf::from(path), reason };
-        if gguf.metadata.str("general.type") != Some("imatrix") {
+        if gguf.metadata.str("general.type") != Some(KIND) {
             return Err(bad("its general.type is another".into()));
         }
         let values = |name: &str| -> Result<Vec<f32>, QuantizeError> {

@@ -1,10 +1,9 @@
 //! A model on its way from one file to another.
 
 use crate::convert::Conversion;
-use crate::draft::Draft;
+use crate::draft::{self, Out};
 use crate::{Imatrix, Mix, Plan, QuantizeError, Step, imatrix};
-use gguf::{TensorInfo, TensorWriter};
-use std::io::BufWriter;
+use gguf::TensorInfo;
 use std::path::Path;
 use weights::{Access, ModelFile, Pattern, WeightBytes};
 
@@ -36,8 +35,6 @@ pub struct Job<'a> {
     plan: Plan,
     imatrix: Option<&'a Imatrix>,
 }
-
-type Out = TensorWriter<BufWriter<Draft>>;
 
 impl<'a> Job<'a> {
     /// Opens `input`, a model or any part of a split one.
@@ -71,9 +68,7 @@ impl<'a> Job<'a> {
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<Report, QuantizeError> {
         self.check_output(output)?;
-        let failed = |error| QuantizeError::writer(output, error);
-        let draft = Draft::create(output, self.plan.bytes)?;
-        let mut out = self.plan.writer.start(BufWriter::new(draft)).map_err(failed)?;
+        let mut out = draft::start(&self.plan.writer, output)?;
         let mut run = Run { job: self, output, threads: threads.max(1), progress, cancelled, done: 0 };
         self.file.advise(Pattern::Sequential);
         for (index, step) in self.plan.steps.iter().enumerate() {
@@ -81,9 +76,7 @@ impl<'a> Job<'a> {
         }
         // Pages that could not be read count as zeros: a file made of them must not come to be.
         self.file.check()?;
-        let buffered = out.finish().map_err(failed)?;
-        let draft = buffered.into_inner().map_err(|error| QuantizeError::output(output, error.into_error()))?;
-        draft.finish()?;
+        draft::finish(out, output)?;
         let changed = self.plan.steps.iter().filter(|step| step.changes()).count();
         Ok(Report { bytes: self.plan.bytes, changed })
     }

@@ -48,6 +48,8 @@ pub enum Command {
     Perplexity(Perplexity),
     /// Convert a model to a smaller type, such as F16 to Q4_K_M
     Quantize(Quantize),
+    /// Measure over a text which columns of a model's matrices matter, for quantize --imatrix
+    Imatrix(Measure),
     /// Measure prompt and generation speed
     Bench(Bench),
     /// What this machine can do: hardware, driver, bandwidths
@@ -213,6 +215,26 @@ pub struct Quantize {
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,
     /// Threads that convert; all cores, if not given
+    #[arg(short = 't', long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+}
+
+#[derive(Args)]
+pub struct Measure {
+    pub model: String,
+    /// A text like those that the model will be used for
+    #[arg(long)]
+    pub file: PathBuf,
+    /// Where the importance matrix goes
+    #[arg(short = 'o', long)]
+    pub output: PathBuf,
+    /// Tokens computed together
+    #[arg(short = 'c', long = "ctx-size", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=MAX_TOKENS))]
+    pub context: u32,
+    /// Pieces of the text at most
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub chunks: Option<u32>,
+    /// Threads that compute; all cores, if not given
     #[arg(short = 't', long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
 }
