@@ -1,0 +1,131 @@
+// The device functions that kernels use, over fibers.
+#pragma once
+
+namespace emulator {
+inline void Fibers::entry() {
+    fibers.kernel(fibers.arguments);
+    fibers.all[fibers.current].done = true;
+    fibers.live--;
+    fibers.to_main();
+    abort();
+}
+
+/// An operation of a warp's lanes in `mask`: the last lane to come computes all results from all operands.
+template <class In, class Out, class F> Out collective(unsigned mask, const In &in, const char *name, F compute) {
+    const int me = fibers.current, warp = me / 32;
+    Fiber *lanes = &fibers.all[warp * 32];
+    if (!(mask >> (me % 32) & 1)) die("a lane is not in the mask of its warp operation");
+    Out out{};
+    Fiber &fiber = fibers.all[me];
+    fiber.in = &in;
+    fiber.out = &out;
+    fiber.operation = name;
+    fiber.mask = mask;
+    unsigned &arrived = fibers.arrived[warp];
+    arrived |= 1u << me % 32;
+    if ((arrived & mask) != mask) {
+        fibers.wait(name, mask);
+        return out;
+    }
+    const In *ins[32] = {};
+    Out *outs[32] = {};
+    for (int l = 0; l < 32; l++) {
+        if (!(mask >> l & 1)) continue;
+        if (lanes[l].mask != mask || strcmp(lanes[l].operation, name)) die("a warp operation diverges");
+        ins[l] = static_cast<const In *>(lanes[l].in);
+        outs[l] = static_cast<Out *>(lanes[l].out);
+    }
+    compute(ins, outs);
+    arrived &= ~mask;
+    for (int l = 0; l < 32; l++)
+        if (mask >> l & 1) lanes[l].waiting = false;
+    return out;
+}
+
+struct Shuffle {
+    unsigned value;
+    int from;
+};
+template <class T> T shuffle(unsigned mask, T value, int from, const char *name) {
+    static_assert(sizeof(T) == 4, "shuffles move 32 bits");
+    Shuffle in;
+    memcpy(&in.value, &value, 4);
+    in.from = from;
+    const unsigned bits = collective<Shuffle, unsigned>(mask, in, name, [](const Shuffle **ins, unsigned **outs) {
+        for (int l = 0; l < 32; l++) {
+            if (!outs[l]) continue;
+            if (!ins[ins[l]->from]) die("a shuffle reads an inactive lane");
+            *outs[l] = ins[ins[l]->from]->value;
+        }
+    });
+    T out;
+    memcpy(&out, &bits, 4);
+    return out;
+}
+}  // namespace emulator
+
+template <class T> T __shfl_xor_sync(unsigned mask, T value, int bits) {
+    return emulator::shuffle(mask, value, emulator::fibers.current % 32 ^ bits, "__shfl_xor_sync");
+}
+template <class T> T __shfl_sync(unsigned mask, T value, int from) {
+    return emulator::shuffle(mask, value, from & 31, "__shfl_sync");
+}
+inline void __syncwarp(unsigned mask = ~0u) {
+    emulator::collective<int, int>(mask, 0, "__syncwarp", [](const int **, int **) {});
+}
+inline void __syncthreads() {
+    using emulator::fibers;
+    if (++fibers.at_barrier < fibers.live) return fibers.wait("__syncthreads", 0);
+    for (int t = 0; t < fibers.count; t++) {
+        const emulator::Fiber &f = fibers.all[t];
+        if (!f.done && f.waiting && strcmp(f.operation, "__syncthreads")) emulator::die("a barrier diverges");
+    }
+    fibers.release_barrier();
+}
+
+inline int dp4a(int a, int b, int c) {
+    for (int i = 0; i < 4; i++) c += int8_t(a >> 8 * i) * int8_t(b >> 8 * i);
+    return c;
+}
+inline uint32_t permute(uint32_t a, uint32_t b, uint32_t select) {
+    const uint64_t bytes = uint64_t(b) << 32 | a;
+    uint32_t result = 0;
+    for (int i = 0; i < 4; i++) {
+        const unsigned s = select >> 4 * i & 15;
+        if (s & 8) emulator::die("permute with a sign bit");
+        result |= uint32_t(uint8_t(bytes >> 8 * s)) << 8 * i;
+    }
+    return result;
+}
+inline float half_to_float(uint16_t bits) {
+    _Float16 h;
+    memcpy(&h, &bits, 2);
+    return float(h);
+}
+inline uint16_t float_to_half(float f) {
+    const _Float16 h = _Float16(f);
+    uint16_t bits;
+    memcpy(&bits, &h, 2);
+    return bits;
+}
+inline float bits_to_float(uint32_t bits) {
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+inline uint32_t float_to_bits(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, 4);
+    return bits;
+}
+inline void sincospif(float x, float *sine, float *cosine) {
+    *sine = float(sin(M_PI * double(x)));
+    *cosine = float(cos(M_PI * double(x)));
+}
+/// Loads are aligned on a GPU, or they fault.
+template <class T> T load(const void *p) {
+    if (reinterpret_cast<uintptr_t>(p) % sizeof(T)) emulator::die("a load is not aligned");
+    T value;
+    memcpy(&value, p, sizeof(T));
+    return value;
+}

@@ -1,0 +1,126 @@
+// What every kernel starts with: types, loads, the few instructions that C++ has no word for, sums over a warp.
+//
+// Kernels are compiled twice: by NVRTC to PTX, and, for tests, as host C++ over ../emulator/cuda.h. What differs between the
+// two is in this file and there. No CUDA header is needed. Products are only fused where fmaf says so (--fmad=false), so
+// both ways, and all kernels that share a formula, give the same bits.
+#pragma once
+
+#ifdef HEADROOM_EMULATOR
+#include "../emulator/cuda.h"
+#else
+typedef signed char int8_t;
+typedef unsigned char uint8_t;
+typedef short int16_t;
+typedef unsigned short uint16_t;
+typedef int int32_t;
+typedef unsigned int uint32_t;
+typedef long long int64_t;
+typedef unsigned long long uint64_t;
+
+// A kernel takes one struct of arguments, whose Rust twin has the same layout: 8-byte members first.
+#define KERNEL(name, Args, threads) extern "C" __global__ void __launch_bounds__(threads) name(const Args a)
+#define DYNAMIC_SHARED(T, name)                                      \
+    extern __shared__ __align__(16) unsigned char dynamic_shared[];  \
+    T *name = reinterpret_cast<T *>(dynamic_shared)
+#define DEVICE __device__ __forceinline__
+#define CONSTANT __constant__ const
+
+/// c plus the products of four pairs of signed bytes.
+DEVICE int dp4a(int a, int b, int c) {
+    // Inline, because NVRTC 12.0 leaves __dp4a as an unresolved symbol.
+    int r;
+    asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
+    return r;
+}
+
+/// Four of the eight bytes in a (0..4) and b (4..8), one nibble of `select` each.
+DEVICE uint32_t permute(uint32_t a, uint32_t b, uint32_t select) {
+    uint32_t r;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(select));
+    return r;
+}
+
+DEVICE float half_to_float(uint16_t h) {
+    float f;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
+    return f;
+}
+
+DEVICE uint16_t float_to_half(float f) {
+    uint16_t h;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
+    return h;
+}
+
+DEVICE float bits_to_float(uint32_t bits) { return __uint_as_float(bits); }
+DEVICE uint32_t float_to_bits(float f) { return __float_as_uint(f); }
+
+/// Reads what nobody writes while the kernel runs.
+template <class T> DEVICE T load(const void *p) { return __ldg(static_cast<const T *>(p)); }
+#endif
+
+/// Four bytes that lie at a multiple of 2.
+DEVICE uint32_t load32_at2(const uint8_t *p) {
+    return uint32_t(load<uint16_t>(p)) | uint32_t(load<uint16_t>(p + 2)) << 16;
+}
+
+/// Four bytes that lie anywhere.
+DEVICE uint32_t load32_at1(const uint8_t *p) {
+    return uint32_t(load<uint8_t>(p)) | uint32_t(load<uint8_t>(p + 1)) << 8 | uint32_t(load<uint8_t>(p + 2)) << 16 |
+           uint32_t(load<uint8_t>(p + 3)) << 24;
+}
+
+DEVICE float load_half(const uint8_t *p) { return half_to_float(load<uint16_t>(p)); }
+
+DEVICE float bf16_to_float(uint16_t h) { return bits_to_float(uint32_t(h) << 16); }
+
+/// Rounds to nearest even; NaN stays NaN.
+DEVICE uint16_t float_to_bf16(float f) {
+    uint32_t bits = float_to_bits(f);
+    if (f != f) return uint16_t(bits >> 16 | 0x40);
+    return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+#define MINUS_INFINITY bits_to_float(0xff800000u)
+#define NOT_A_NUMBER bits_to_float(0x7fc00000u)
+
+const uint32_t ALL_LANES = 0xffffffffu;
+
+DEVICE int lane() { return threadIdx.x & 31; }
+
+// Sums and maxima over `width` neighbouring lanes, the same in all of them: the tree does not depend on anything but the
+// width, and pairs are added in both lanes alike.
+template <int width = 32> DEVICE float warp_sum(float x) {
+    for (int step = width / 2; step > 0; step /= 2) x += __shfl_xor_sync(ALL_LANES, x, step);
+    return x;
+}
+
+DEVICE int warp_sum_int(int x, int width) {
+    for (int step = width / 2; step > 0; step /= 2) x += __shfl_xor_sync(ALL_LANES, x, step);
+    return x;
+}
+
+DEVICE float warp_max(float x) {
+    for (int step = 16; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, step));
+    return x;
+}
+
+/// The maximum as unsigned numbers. Of the bits of magnitudes it is the largest magnitude, or NaN if there is one.
+DEVICE uint32_t warp_max_bits(uint32_t x) {
+    for (int step = 16; step > 0; step /= 2) {
+        uint32_t other = __shfl_xor_sync(ALL_LANES, x, step);
+        x = other > x ? other : x;
+    }
+    return x;
+}
+
+/// The sum over a block of whole warps, at most 1024 threads, the same in all threads.
+DEVICE float block_sum(float x, float *scratch) {
+    x = warp_sum(x);
+    const int warps = blockDim.x / 32;
+    if (warps == 1) return x;
+    __syncthreads();
+    if (lane() == 0) scratch[threadIdx.x / 32] = x;
+    __syncthreads();
+    return warp_sum(lane() < warps ? scratch[lane()] : 0.0f);
+}

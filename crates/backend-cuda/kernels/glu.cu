@@ -1,0 +1,21 @@
+// A gated feed-forward's middle: act(gate) * up.
+#include "activation.h"
+
+struct GluArgs {
+    const float *gate, *up;   // [rows, dim], rows `stride` apart
+    float *out;               // [rows, dim]; may be the gate
+    int64_t stride;
+    int32_t rows, dim;
+    int32_t act;
+    float alpha, limit;
+    int32_t unused;
+};
+
+KERNEL(glu, GluArgs, 256) {
+    const int64_t index = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (index >= int64_t(a.rows) * a.dim) return;
+    const int64_t from = index / a.dim * a.stride + index % a.dim;
+    float up = a.up[from];
+    if (a.act == CLAMPED_SWIGLU) up = (up > a.limit ? a.limit : up < -a.limit ? -a.limit : up) + 1.0f;
+    a.out[index] = activate(a.act, a.alpha, a.limit, a.gate[from]) * up;
+}

@@ -1,0 +1,150 @@
+//! The arguments of the kernels: twins of the structs in `kernels`, member for member. `Pod` proves that nothing is padded;
+//! the tests prove that sizes agree.
+
+use crate::Address;
+use bytemuck::{Pod, Zeroable};
+
+macro_rules! arguments {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $ty:ty,)* })*) => {
+        $(
+            $(#[$doc])*
+            #[repr(C)]
+            #[derive(Clone, Copy, Pod, Zeroable)]
+            pub(crate) struct $name {
+                $(pub $field: $ty,)*
+            }
+        )*
+    };
+}
+
+arguments! {
+    QuantizeArgs { input: Address, out: Address, blocks: i64, }
+
+    MatVecArgs {
+        weight: Address,
+        input: Address,
+        bias: Address,
+        scales: Address,
+        ids: Address,
+        out: Address,
+        row_bytes: i64,
+        expert_bytes: i64,
+        scale: f32,
+        rows: i32,
+        cols: i32,
+        n: i32,
+        slots: i32,
+        experts: i32,
+    }
+
+    MatMulArgs {
+        weight: Address,
+        input: Address,
+        bias: Address,
+        out: Address,
+        row_bytes: i64,
+        scale: f32,
+        rows: i32,
+        cols: i32,
+        n: i32,
+    }
+
+    NormArgs {
+        input: Address,
+        weight: Address,
+        bias: Address,
+        out: Address,
+        rows: i32,
+        dim: i32,
+        layer: i32,
+        eps: f32,
+    }
+
+    RopeArgs {
+        x: Address,
+        positions: Address,
+        factors: Address,
+        turns: Address,
+        n: i32,
+        heads: i32,
+        head_dim: i32,
+        half: i32,
+        adjacent: i32,
+        magnitude: f32,
+    }
+
+    Stream { cells: Address, row_bytes: i64, ty: i32, dim: i32, }
+
+    StoreKvArgs {
+        k: Stream,
+        v: Stream,
+        k_input: Address,
+        v_input: Address,
+        n: i32,
+        heads: i32,
+        capacity: i32,
+        start: i32,
+    }
+
+    AttentionArgs {
+        k: Stream,
+        v: Stream,
+        q: Address,
+        sinks: Address,
+        out: Address,
+        partial: Address,
+        n: i32,
+        start: i32,
+        heads: i32,
+        heads_kv: i32,
+        capacity: i32,
+        window: i32,
+        first_split: i32,
+        splits: i32,
+        scale: f32,
+        softcap: f32,
+    }
+
+    GluArgs {
+        gate: Address,
+        up: Address,
+        out: Address,
+        stride: i64,
+        rows: i32,
+        dim: i32,
+        act: i32,
+        alpha: f32,
+        limit: f32,
+        unused: i32,
+    }
+
+    ZipArgs { a: Address, b: Address, out: Address, len: i64, scale: f32, unused: i32, }
+
+    MapArgs { x: Address, len: i64, factor: f32, act: i32, alpha: f32, limit: f32, }
+
+    ScaleRowsArgs { x: Address, factors: Address, rows: i32, dim: i32, }
+
+    CopyRowsArgs { input: Address, out: Address, input_stride: i64, out_stride: i64, rows: i32, dim: i32, }
+
+    RouteArgs {
+        logits: Address,
+        bias: Address,
+        ids: Address,
+        weights: Address,
+        n: i32,
+        experts: i32,
+        used: i32,
+        gating: i32,
+        normalize: i32,
+        groups: i32,
+        groups_used: i32,
+        scale: f32,
+    }
+
+    CombineArgs { input: Address, weights: Address, out: Address, n: i32, used: i32, dim: i32, unused: i32, }
+}
+
+/// A pointer that may be null.
+pub(crate) fn optional(address: Option<Address>) -> Address {
+    address.unwrap_or(0)
+}

@@ -1,0 +1,234 @@
+//! The device: buffers in video memory, operations as launches of kernels.
+
+use crate::arena::Arena;
+use crate::buffers::{Buffers, Span};
+use crate::ops;
+use crate::{Address, Driver, Failure, Launch};
+use backend::{BackendError, BufferId, Device, DeviceKind, HostBytes, MemoryUse, Op, RopeSpec};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GpuConfig {
+    /// Bytes that buffers may take; without a limit, what the driver gives.
+    pub limit: Option<u64>,
+}
+
+/// Memory that operations reuse. It is no buffer of the caller's and is not counted among those.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// Activations rounded to 8 bits.
+    pub activations: Block,
+    /// Softmaxes of the splits of an attention.
+    pub splits: Block,
+    /// Angles of the rotary embeddings that were seen: a model has one or two.
+    pub turns: Vec<(RopeSpec, Address)>,
+}
+
+/// A piece of memory that grows.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Block {
+    address: Address,
+    bytes: u64,
+}
+
+/// Memory and work of one GPU, with the driver's failures as errors.
+pub(crate) struct Gpu<D: Driver> {
+    driver: D,
+    arena: Arena,
+    limit: Option<u64>,
+    /// The driver has failed: whatever else is asked of it may do anything.
+    lost: Option<String>,
+}
+
+impl<D: Driver> Gpu<D> {
+    fn present(&self) -> Result<(), BackendError> {
+        match &self.lost {
+            Some(detail) => Err(BackendError::Lost { device: self.driver.name().into(), detail: detail.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn full(&mut self, needed: u64) -> BackendError {
+        let free = self.driver.free_bytes();
+        BackendError::OutOfMemory { device: self.driver.name().into(), needed, free }
+    }
+
+    fn error(&mut self, failure: Failure, needed: u64) -> BackendError {
+        match failure {
+            Failure::OutOfMemory => self.full(needed),
+            Failure::Lost(detail) => {
+                self.lost = Some(detail.clone());
+                BackendError::Lost { device: self.driver.name().into(), detail }
+            }
+        }
+    }
+
+    fn allocate(&mut self, bytes: u64) -> Result<Address, BackendError> {
+        self.present()?;
+        let driver = &mut self.driver;
+        let taken = self.arena.allocate(bytes, &mut |slab| driver.allocate(slab));
+        taken.map_err(|failure| self.error(failure, bytes))
+    }
+
+    fn release(&mut self, address: Address, bytes: u64) {
+        if let Some(slab) = self.arena.release(address, bytes)
+            && self.lost.is_none()
+        {
+            // SAFETY: the arena gave the slab up because none of its ranges is in use.
+            unsafe { self.driver.release(slab) };
+        }
+    }
+
+    fn clear(&mut self, span: Span) -> Result<(), BackendError> {
+        self.present()?;
+        // SAFETY: a span is a range of a live buffer.
+        unsafe { self.driver.clear(span.address, span.bytes) }.map_err(|failure| self.error(failure, 0))
+    }
+
+    fn upload(&mut self, to: Span, bytes: &[u8]) -> Result<(), BackendError> {
+        self.present()?;
+        assert_eq!(to.bytes, bytes.len() as u64);
+        // SAFETY: a span is a range of a live buffer, as long as the bytes.
+        unsafe { self.driver.upload(to.address, bytes) }.map_err(|failure| self.error(failure, 0))
+    }
+
+    fn download(&mut self, from: Span, bytes: &mut [u8]) -> Result<(), BackendError> {
+        self.present()?;
+        assert_eq!(from.bytes, bytes.len() as u64);
+        // SAFETY: as in `upload`.
+        unsafe { self.driver.download(from.address, bytes) }.map_err(|failure| self.error(failure, 0))
+    }
+
+    /// Copies between spans of the same length that do not overlap.
+    pub fn copy(&mut self, to: Span, from: Span) -> Result<(), BackendError> {
+        self.present()?;
+        assert!(to.bytes == from.bytes && !to.overlaps(from));
+        // SAFETY: both are ranges of live buffers.
+        unsafe { self.driver.copy(to.address, from.address, to.bytes) }.map_err(|failure| self.error(failure, 0))
+    }
+
+    /// Runs a kernel.
+    ///
+    /// # Safety
+    /// The arguments are the kernel's own struct, and every range that it reaches through them with these sizes lies in
+    /// live buffers or scratch memory.
+    pub unsafe fn launch(&mut self, launch: Launch<'_>) -> Result<(), BackendError> {
+        self.present()?;
+        if launch.grid.contains(&0) {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise is the driver's.
+        unsafe { self.driver.launch(launch) }.map_err(|failure| self.error(failure, 0))
+    }
+
+    /// At least `bytes` of scratch memory; what was in it is gone if it has to grow.
+    pub fn scratch(&mut self, block: &mut Block, bytes: u64) -> Result<Address, BackendError> {
+        if block.bytes < bytes {
+            // Work that still uses the old memory comes before all that will use it next.
+            let old = std::mem::take(block);
+            if old.bytes > 0 {
+                self.release(old.address, old.bytes);
+            }
+            // Some more, so that a growing context does not come here at every step.
+            let more = bytes.saturating_add(bytes / 4);
+            *block = Block { address: self.allocate(more)?, bytes: more };
+        }
+        Ok(block.address)
+    }
+
+    /// A table that stays.
+    pub fn table(&mut self, bytes: &[u8]) -> Result<Address, BackendError> {
+        let address = self.allocate(bytes.len() as u64)?;
+        self.upload(Span { address, bytes: bytes.len() as u64 }, bytes)?;
+        Ok(address)
+    }
+
+    pub fn name(&self) -> &str {
+        self.driver.name()
+    }
+}
+
+/// A GPU. Weights are copied into its memory.
+pub struct GpuDevice<D: Driver> {
+    gpu: Gpu<D>,
+    buffers: Buffers,
+    scratch: Scratch,
+}
+
+impl<D: Driver> GpuDevice<D> {
+    pub fn new(driver: D, config: GpuConfig) -> GpuDevice<D> {
+        let gpu = Gpu { driver, arena: Arena::default(), limit: config.limit, lost: None };
+        GpuDevice { gpu, buffers: Buffers::default(), scratch: Scratch::default() }
+    }
+
+    /// Bytes taken from the driver for buffers and scratch memory, in whole pages.
+    pub fn reserved(&self) -> u64 {
+        self.gpu.arena.reserved()
+    }
+
+    fn take(&mut self, bytes: u64, read_only: bool) -> Result<(BufferId, Span), BackendError> {
+        if let Some(limit) = self.gpu.limit
+            && self.buffers.used.saturating_add(bytes) > limit
+        {
+            let free = limit.saturating_sub(self.buffers.used);
+            return Err(BackendError::OutOfMemory { device: self.gpu.name().into(), needed: bytes, free });
+        }
+        let address = self.gpu.allocate(bytes)?;
+        Ok((self.buffers.add(address, bytes, read_only), Span { address, bytes }))
+    }
+
+    /// Keeps a new buffer only if it could be filled.
+    fn keep(&mut self, id: BufferId, filled: Result<(), BackendError>) -> Result<BufferId, BackendError> {
+        if filled.is_err() {
+            self.free(id);
+        }
+        filled.map(|()| id)
+    }
+}
+
+impl<D: Driver> Device for GpuDevice<D> {
+    fn name(&self) -> &str {
+        self.gpu.name()
+    }
+
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Accelerator
+    }
+
+    fn memory(&self) -> MemoryUse {
+        MemoryUse { used: self.buffers.used, limit: self.gpu.limit }
+    }
+
+    fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError> {
+        let bytes: &[u8] = (*bytes).as_ref();
+        let (id, span) = self.take(bytes.len() as u64, true)?;
+        let filled = self.gpu.upload(span, bytes);
+        self.keep(id, filled)
+    }
+
+    fn allocate(&mut self, bytes: u64) -> Result<BufferId, BackendError> {
+        let (id, span) = self.take(bytes, false)?;
+        let filled = self.gpu.clear(span);
+        self.keep(id, filled)
+    }
+
+    fn free(&mut self, buffer: BufferId) {
+        if let Some(span) = self.buffers.remove(buffer) {
+            self.gpu.release(span.address, span.bytes);
+        }
+    }
+
+    fn write(&mut self, buffer: BufferId, offset: u64, bytes: &[u8]) -> Result<(), BackendError> {
+        let span = self.buffers.range_mut("write", buffer, offset, bytes.len() as u64)?;
+        self.gpu.upload(span, bytes)
+    }
+
+    fn read(&mut self, buffer: BufferId, offset: u64, bytes: &mut [u8]) -> Result<(), BackendError> {
+        let span = self.buffers.range("read", buffer, offset, bytes.len() as u64)?;
+        self.gpu.download(span, bytes)
+    }
+
+    fn run(&mut self, op: &Op<'_>) -> Result<(), BackendError> {
+        let GpuDevice { gpu, buffers, scratch } = self;
+        ops::run(&mut ops::Run { gpu, buffers, scratch }, op)
+    }
+}

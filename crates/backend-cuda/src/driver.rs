@@ -1,0 +1,76 @@
+//! What the device needs of a GPU's driver: memory, copies, launches. One implementation is CUDA's; the tests have another,
+//! which runs the kernels' sources on the CPU.
+
+/// An address in the GPU's memory.
+pub type Address = u64;
+
+/// What a driver can fail with. Whatever is not a lack of memory leaves a GPU in an unknown state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    OutOfMemory,
+    Lost(String),
+}
+
+/// One kernel with its arguments.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch<'a> {
+    /// The file in `kernels` that has it, without its ending.
+    pub module: &'static str,
+    pub kernel: &'static str,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: u32,
+    /// Dynamic shared memory of a block, in bytes.
+    pub shared: u32,
+    /// The bytes of the kernel's only parameter.
+    pub arguments: &'a [u8],
+}
+
+/// Memory and one queue of work. Everything runs in the order of the calls; only [`Driver::download`] waits.
+///
+/// # Safety of the methods
+/// Where a method is `unsafe`, every range that it is given, or that a kernel reaches through its arguments, lies in
+/// memory that [`Driver::allocate`] gave and that was not released.
+pub trait Driver: Send {
+    /// What the GPU is called.
+    fn name(&self) -> &str;
+
+    /// Bytes that are free now, for this program and all others.
+    fn free_bytes(&mut self) -> u64;
+
+    /// Memory with any contents, at a multiple of 256.
+    fn allocate(&mut self, bytes: u64) -> Result<Address, Failure>;
+
+    /// Gives memory back once the work that uses it is done.
+    ///
+    /// # Safety
+    /// `start` is an allocation, and nothing uses it afterwards.
+    unsafe fn release(&mut self, start: Address);
+
+    /// # Safety
+    /// See [`Driver`].
+    unsafe fn clear(&mut self, start: Address, bytes: u64) -> Result<(), Failure>;
+
+    /// Copies from the host; `from` may be changed as soon as this returns.
+    ///
+    /// # Safety
+    /// See [`Driver`].
+    unsafe fn upload(&mut self, to: Address, from: &[u8]) -> Result<(), Failure>;
+
+    /// Copies to the host, after all work before.
+    ///
+    /// # Safety
+    /// See [`Driver`].
+    unsafe fn download(&mut self, from: Address, to: &mut [u8]) -> Result<(), Failure>;
+
+    /// Copies within the GPU; the ranges do not overlap.
+    ///
+    /// # Safety
+    /// See [`Driver`].
+    unsafe fn copy(&mut self, to: Address, from: Address, bytes: u64) -> Result<(), Failure>;
+
+    /// # Safety
+    /// See [`Driver`]; and the arguments are those of the kernel.
+    unsafe fn launch(&mut self, launch: Launch<'_>) -> Result<(), Failure>;
+}

@@ -1,0 +1,188 @@
+//! KV caches and attention over them.
+
+use super::{Run, across, apart, int, invalid, product};
+use crate::Driver;
+use crate::arguments::{AttentionArgs, StoreKvArgs, Stream, optional};
+use backend::{AttentionSpec, BackendError, BufferId, KvCache, View};
+use quant::GgmlType;
+
+/// Cells of a split, and of a tile (`kernels/attention.cu`).
+const SPLIT: usize = 256;
+const TILE: usize = 32;
+const WARPS: usize = 4;
+/// Blocks that keep a large GPU busy. With fewer, splits are computed beside each other.
+const ENOUGH_BLOCKS: usize = 256;
+/// What the splits' results may take.
+const MOST_PARTIAL: usize = 32 << 20;
+/// Shared memory that every GPU gives without being asked.
+const SHARED: usize = 48 << 10;
+
+fn stream<D: Driver>(
+    run: &Run<'_, D>,
+    op: &'static str,
+    cache: &KvCache,
+    buffer: BufferId,
+    ty: GgmlType,
+    dim: usize,
+) -> Result<Stream, BackendError> {
+    if !matches!(ty, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 | GgmlType::Q8_0) {
+        return Err(run.unsupported(op, ty));
+    }
+    let row = ty.row_bytes(dim).filter(|row| *row > 0 && dim % 2 == 0);
+    let row = row.ok_or_else(|| invalid(op, format!("heads of {dim} values cannot be cached as {ty}")))?;
+    let bytes = product(op, &[cache.head_count_kv, cache.capacity, row])?;
+    let cells = run.buffers.range_mut(op, buffer, 0, bytes as u64)?.address;
+    // ggml's number of the type is the kernels' too.
+    Ok(Stream { cells, row_bytes: row as i64, ty: ty.id() as i32, dim: int(op, dim)? })
+}
+
+/// K and V. A cache whose V is a part of K has no kernels yet.
+fn both<D: Driver>(run: &Run<'_, D>, op: &'static str, cache: &KvCache) -> Result<[Stream; 2], BackendError> {
+    let v = cache.v.ok_or_else(|| run.unsupported(op, cache.k_type))?;
+    Ok([
+        stream(run, op, cache, cache.k, cache.k_type, cache.head_dim_k)?,
+        stream(run, op, cache, v, cache.v_type, cache.head_dim_v)?,
+    ])
+}
+
+/// The window's cells must be there besides the new ones.
+fn check_cells(
+    op: &'static str,
+    cache: &KvCache,
+    start: usize,
+    n: usize,
+    window: Option<usize>,
+) -> Result<(), BackendError> {
+    let end = start.checked_add(n).ok_or_else(|| invalid(op, "positions overflow"))?;
+    int(op, end)?;
+    let needed = match window {
+        Some(0) => end,
+        Some(window) => end.min(n.saturating_add(window - 1)),
+        None => n,
+    };
+    if needed > cache.capacity {
+        return Err(invalid(op, format!("{n} cells from {start} do not fit a cache of {}", cache.capacity)));
+    }
+    Ok(())
+}
+
+pub(crate) fn store<D: Driver>(
+    run: &mut Run<'_, D>,
+    cache: &KvCache,
+    [k, v]: [View; 2],
+    n: usize,
+    start: usize,
+) -> Result<(), BackendError> {
+    const OP: &str = "StoreKv";
+    let [k_stream, v_stream] = both(run, OP, cache)?;
+    check_cells(OP, cache, start, n, None)?;
+    let heads = cache.head_count_kv;
+    let arguments = StoreKvArgs {
+        k: k_stream,
+        v: v_stream,
+        k_input: run.buffers.span(OP, k, product(OP, &[n, heads, cache.head_dim_k])?)?.address,
+        v_input: run.buffers.span(OP, v, product(OP, &[n, heads, cache.head_dim_v])?)?.address,
+        n: int(OP, n)?,
+        heads: int(OP, heads)?,
+        capacity: int(OP, cache.capacity)?,
+        start: int(OP, start)?,
+    };
+    // Whole warps, which are whole blocks of q8_0: its rows are multiples of 32.
+    let threads = cache.head_dim_k.max(cache.head_dim_v).next_multiple_of(32).min(256);
+    let grid = [int(OP, n)? as u32, across(OP, heads)?, 2];
+    // SAFETY: inputs and caches have just been checked to have these sizes; a cell is its position modulo the capacity.
+    unsafe { run.launch("store_kv", "store_kv", (grid, threads as u32, 0), &arguments) }
+}
+
+/// How queries are shared out.
+struct Shape {
+    kernel: &'static str,
+    /// Queries of a block.
+    queries: usize,
+    shared: usize,
+}
+
+/// Most heads' sizes fit several queries of a warp; `few` is for when there are not as many.
+fn shape(dim_k: usize, dim_v: usize, few: bool) -> Option<Shape> {
+    let (kernel, per_warp) = match (dim_k.max(dim_v), few) {
+        (0..=64, true) => ("attention_1_2", 1),
+        (0..=64, false) => ("attention_4_2", 4),
+        (0..=128, true) => ("attention_1_4", 1),
+        (0..=128, false) => ("attention_4_4", 4),
+        (0..=256, true) => ("attention_1_8", 1),
+        (0..=256, false) => ("attention_2_8", 2),
+        _ => return None,
+    };
+    let (padded_k, padded_v) = (dim_k.next_multiple_of(4), dim_v.next_multiple_of(2));
+    let queries = WARPS * per_warp;
+    let shared = 4 * (queries * padded_k + TILE * (padded_k.max(padded_v) + 1));
+    (shared <= SHARED).then_some(Shape { kernel, queries, shared })
+}
+
+pub(crate) fn attention<D: Driver>(
+    run: &mut Run<'_, D>,
+    cache: &KvCache,
+    spec: &AttentionSpec,
+    [q, out]: [View; 2],
+    n: usize,
+    start: usize,
+) -> Result<(), BackendError> {
+    const OP: &str = "Attention";
+    let [k, v] = both(run, OP, cache)?;
+    let (heads, heads_kv) = (spec.head_count, cache.head_count_kv);
+    if heads_kv == 0 || heads % heads_kv != 0 {
+        return Err(invalid(OP, format!("{heads} heads cannot share {heads_kv}")));
+    }
+    check_cells(OP, cache, start, n, Some(spec.window))?;
+    let (dim_k, dim_v) = (cache.head_dim_k, cache.head_dim_v);
+    let q = run.buffers.span(OP, q, product(OP, &[n, heads, dim_k])?)?;
+    let out = run.buffers.span_mut(OP, out, product(OP, &[n, heads, dim_v])?)?;
+    apart(OP, out, &[q])?;
+    let sinks = run.buffers.optional(OP, spec.sinks, heads)?;
+    if n == 0 || heads == 0 {
+        return Ok(());
+    }
+    let per_head = n * (heads / heads_kv);
+    let Some(shape) = shape(dim_k, dim_v, per_head < 2 * WARPS) else {
+        return Err(run.unsupported(OP, cache.k_type));
+    };
+    // Splits that some row sees.
+    let low = if spec.window == 0 { 0 } else { (start + 1).saturating_sub(spec.window) };
+    let first_split = low / SPLIT;
+    let splits = (start + n).div_ceil(SPLIT) - first_split;
+    let mut arguments = AttentionArgs {
+        k,
+        v,
+        q: q.address,
+        sinks: optional(sinks),
+        out: out.address,
+        partial: 0,
+        n: int(OP, n)?,
+        start: int(OP, start)?,
+        heads: int(OP, heads)?,
+        heads_kv: int(OP, heads_kv)?,
+        capacity: int(OP, cache.capacity)?,
+        window: int(OP, spec.window)?,
+        first_split: int(OP, first_split)?,
+        splits: int(OP, splits)?,
+        scale: spec.scale,
+        softcap: spec.softcap,
+    };
+    let blocks = per_head.div_ceil(shape.queries);
+    let partial = product(OP, &[n, heads, splits, dim_v + 2, 4])?;
+    let apart = splits > 1 && blocks * heads_kv < ENOUGH_BLOCKS && partial <= MOST_PARTIAL;
+    let mut grid = [1, across(OP, blocks)?, across(OP, heads_kv)?];
+    if apart {
+        arguments.partial = run.gpu.scratch(&mut run.scratch.splits, partial as u64)?;
+        grid[0] = splits as u32;
+    }
+    // SAFETY: queries, caches, sinks and results have just been checked to have these sizes, and scratch memory has room
+    // for every split's result; cells are positions modulo the capacity.
+    unsafe { run.launch("attention", shape.kernel, (grid, 32 * WARPS as u32, shape.shared as u32), &arguments) }?;
+    if apart {
+        let grid = [int(OP, n)? as u32, across(OP, heads)?, 1];
+        // SAFETY: as above.
+        unsafe { run.launch("attention", "merge_splits", (grid, 256, 0), &arguments) }?;
+    }
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! Operations on values one by one, on rows, and norms.
+
+use super::{Run, apart, int, invalid, per_value, product, same_or_apart};
+use crate::Driver;
+use crate::arguments::{CopyRowsArgs, GluArgs, MapArgs, NormArgs, ScaleRowsArgs, ZipArgs, optional};
+use crate::buffers::Span;
+use backend::{Activation, BackendError, NormKind, View};
+
+/// Code, alpha and limit of an activation (`kernels/activation.h`).
+fn code(act: Activation) -> (i32, f32, f32) {
+    match act {
+        Activation::Silu => (0, 0.0, 0.0),
+        Activation::GeluTanh => (1, 0.0, 0.0),
+        Activation::Relu2 => (2, 0.0, 0.0),
+        Activation::Sigmoid => (3, 0.0, 0.0),
+        Activation::ClampedSwiglu { alpha, limit } => (4, alpha, limit),
+    }
+}
+
+pub(crate) fn zip<D: Driver>(
+    run: &mut Run<'_, D>,
+    op: &'static str,
+    kernel: &'static str,
+    [a, b, out]: [View; 3],
+    scale: f32,
+    len: usize,
+) -> Result<(), BackendError> {
+    let (a, b) = (run.buffers.span(op, a, len)?, run.buffers.span(op, b, len)?);
+    let out = run.buffers.span_mut(op, out, len)?;
+    same_or_apart(op, out, a)?;
+    same_or_apart(op, out, b)?;
+    let arguments = ZipArgs { a: a.address, b: b.address, out: out.address, len: len as i64, scale, unused: 0 };
+    // SAFETY: all operands have just been checked to have `len` values.
+    unsafe { run.launch("elementwise", kernel, per_value(op, len)?, &arguments) }
+}
+
+fn map_with<D: Driver>(
+    run: &mut Run<'_, D>,
+    op: &'static str,
+    kernel: &'static str,
+    x: View,
+    len: usize,
+    factor: f32,
+    act: Activation,
+) -> Result<(), BackendError> {
+    let x = run.buffers.span_mut(op, x, len)?.address;
+    let (act, alpha, limit) = code(act);
+    let arguments = MapArgs { x, len: len as i64, factor, act, alpha, limit };
+    // SAFETY: the operand has just been checked to have `len` values.
+    unsafe { run.launch("elementwise", kernel, per_value(op, len)?, &arguments) }
+}
+
+pub(crate) fn map<D: Driver>(
+    run: &mut Run<'_, D>,
+    op: &'static str,
+    kernel: &'static str,
+    x: View,
+    factor: f32,
+    len: usize,
+) -> Result<(), BackendError> {
+    map_with(run, op, kernel, x, len, factor, Activation::Silu)
+}
+
+pub(crate) fn activate<D: Driver>(
+    run: &mut Run<'_, D>,
+    act: Activation,
+    x: View,
+    len: usize,
+) -> Result<(), BackendError> {
+    map_with(run, "Activate", "activate_all", x, len, 1.0, act)
+}
+
+pub(crate) fn norm<D: Driver>(
+    run: &mut Run<'_, D>,
+    kind: NormKind,
+    [input, out]: [View; 2],
+    [rows, dim]: [usize; 2],
+    eps: f32,
+    [weight, bias]: [Option<View>; 2],
+) -> Result<(), BackendError> {
+    const OP: &str = "Norm";
+    let len = product(OP, &[rows, dim])?;
+    let (input, out) = (run.buffers.span(OP, input, len)?, run.buffers.span_mut(OP, out, len)?);
+    same_or_apart(OP, out, input)?;
+    let weight = run.buffers.optional(OP, weight, dim)?;
+    let bias = run.buffers.optional(OP, bias, dim)?;
+    if len == 0 {
+        return Ok(());
+    }
+    let arguments = NormArgs {
+        input: input.address,
+        weight: optional(weight),
+        bias: optional(bias),
+        out: out.address,
+        rows: int(OP, rows)?,
+        dim: int(OP, dim)?,
+        layer: i32::from(kind == NormKind::Layer),
+        eps,
+    };
+    // By the row's length alone: the order of summation depends on it.
+    let threads = if dim <= 256 { 32 } else { 256 };
+    let grid = [int(OP, rows)? as u32, 1, 1];
+    // SAFETY: all operands have just been checked to have these sizes.
+    unsafe { run.launch("norm", "norm", (grid, threads, 0), &arguments) }
+}
+
+pub(crate) fn glu<D: Driver>(
+    run: &mut Run<'_, D>,
+    act: Activation,
+    [gate, up, out]: [View; 3],
+    [rows, dim, stride]: [usize; 3],
+) -> Result<(), BackendError> {
+    const OP: &str = "Glu";
+    if rows == 0 || dim == 0 {
+        return Ok(());
+    }
+    if stride < dim {
+        return Err(invalid(OP, format!("a stride of {stride} is less than {dim} values")));
+    }
+    let strided = product(OP, &[rows - 1, stride])?;
+    let strided = strided.checked_add(dim).ok_or_else(|| invalid(OP, "sizes overflow"))?;
+    let (gate, up) = (run.buffers.span(OP, gate, strided)?, run.buffers.span(OP, up, strided)?);
+    let values = product(OP, &[rows, dim])?;
+    let out = run.buffers.span_mut(OP, out, values)?;
+    match stride == dim {
+        true => same_or_apart(OP, out, gate)?,
+        false => apart(OP, out, &[gate])?,
+    }
+    apart(OP, out, &[up])?;
+    let (act, alpha, limit) = code(act);
+    let arguments = GluArgs {
+        gate: gate.address,
+        up: up.address,
+        out: out.address,
+        stride: stride as i64,
+        rows: int(OP, rows)?,
+        dim: int(OP, dim)?,
+        act,
+        alpha,
+        limit,
+        unused: 0,
+    };
+    // SAFETY: all operands have just been checked to have these sizes.
+    unsafe { run.launch("glu", "glu", per_value(OP, values)?, &arguments) }
+}
+
+pub(crate) fn scale_rows<D: Driver>(
+    run: &mut Run<'_, D>,
+    x: View,
+    factors: View,
+    rows: usize,
+    dim: usize,
+) -> Result<(), BackendError> {
+    const OP: &str = "ScaleRows";
+    let values = product(OP, &[rows, dim])?;
+    let (x, factors) = (run.buffers.span_mut(OP, x, values)?, run.buffers.span(OP, factors, rows)?);
+    apart(OP, x, &[factors])?;
+    let arguments = ScaleRowsArgs { x: x.address, factors: factors.address, rows: int(OP, rows)?, dim: int(OP, dim)? };
+    // SAFETY: both operands have just been checked to have these sizes.
+    unsafe { run.launch("rows", "scale_rows", per_value(OP, values)?, &arguments) }
+}
+
+pub(crate) fn copy_rows<D: Driver>(
+    run: &mut Run<'_, D>,
+    [input, out]: [View; 2],
+    strides: [usize; 2],
+    rows: usize,
+    dim: usize,
+) -> Result<(), BackendError> {
+    const OP: &str = "CopyRows";
+    if rows == 0 || dim == 0 {
+        return Ok(());
+    }
+    if strides.iter().any(|stride| *stride < dim) {
+        return Err(invalid(OP, format!("strides {strides:?} are less than {dim} values")));
+    }
+    let len = |stride: usize| {
+        let before = product(OP, &[rows - 1, stride])?;
+        before.checked_add(dim).ok_or_else(|| invalid(OP, "sizes overflow"))
+    };
+    let input = run.buffers.span(OP, input, len(strides[0])?)?;
+    let out = run.buffers.span_mut(OP, out, len(strides[1])?)?;
+    apart(OP, out, &[input])?;
+    let arguments = CopyRowsArgs {
+        input: input.address,
+        out: out.address,
+        input_stride: strides[0] as i64,
+        out_stride: strides[1] as i64,
+        rows: int(OP, rows)?,
+        dim: int(OP, dim)?,
+    };
+    // SAFETY: both operands have just been checked to have these sizes.
+    unsafe { run.launch("rows", "copy_rows", per_value(OP, product(OP, &[rows, dim])?)?, &arguments) }
+}
+
+/// Rows that follow each other are one copy: mostly it is one row, or all.
+pub(crate) fn gather<D: Driver>(
+    run: &mut Run<'_, D>,
+    input: View,
+    rows: &[u32],
+    dim: usize,
+    out: View,
+) -> Result<(), BackendError> {
+    const OP: &str = "Gather";
+    let Some(last) = rows.iter().max() else { return Ok(()) };
+    let input = run.buffers.span(OP, input, product(OP, &[*last as usize + 1, dim])?)?;
+    let out = run.buffers.span_mut(OP, out, product(OP, &[rows.len(), dim])?)?;
+    apart(OP, out, &[input])?;
+    let row_bytes = 4 * dim as u64;
+    let mut done = 0;
+    for run_of_rows in rows.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
+        let bytes = run_of_rows.len() as u64 * row_bytes;
+        let from = Span { address: input.address + u64::from(run_of_rows[0]) * row_bytes, bytes };
+        run.gpu.copy(Span { address: out.address + done, bytes }, from)?;
+        done += bytes;
+    }
+    Ok(())
+}

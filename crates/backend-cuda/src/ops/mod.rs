@@ -1,0 +1,113 @@
+//! The operations: checks on shapes and bounds, then kernels.
+
+mod attention;
+mod elementwise;
+mod experts;
+mod matmul;
+mod rope;
+
+use crate::buffers::{Buffers, Span, invalid, product};
+use crate::device::{Gpu, Scratch};
+use crate::{Driver, Launch};
+use backend::{BackendError, Op};
+use bytemuck::Pod;
+use quant::GgmlType;
+
+/// What an operation works with.
+pub(crate) struct Run<'a, D: Driver> {
+    pub gpu: &'a mut Gpu<D>,
+    pub buffers: &'a Buffers,
+    pub scratch: &'a mut Scratch,
+}
+
+/// Threads of the kernels that have one for each value.
+const THREADS: u32 = 256;
+
+impl<D: Driver> Run<'_, D> {
+    /// # Safety
+    /// As [`Gpu::launch`].
+    unsafe fn launch<A: Pod>(
+        &mut self,
+        module: &'static str,
+        kernel: &'static str,
+        (grid, block, shared): ([u32; 3], u32, u32),
+        arguments: &A,
+    ) -> Result<(), BackendError> {
+        let launch = Launch { module, kernel, grid, block, shared, arguments: bytemuck::bytes_of(arguments) };
+        // SAFETY: the caller's promise.
+        unsafe { self.gpu.launch(launch) }
+    }
+
+    fn unsupported(&self, op: &'static str, ty: GgmlType) -> BackendError {
+        BackendError::Unsupported { device: self.gpu.name().into(), op, ty }
+    }
+}
+
+/// A size as kernels count it.
+fn int(op: &'static str, size: usize) -> Result<i32, BackendError> {
+    i32::try_from(size).map_err(|_| invalid(op, format!("{size} is too large")))
+}
+
+/// Blocks of a kernel with one thread for each of `values`.
+fn per_value(op: &'static str, values: usize) -> Result<([u32; 3], u32, u32), BackendError> {
+    let blocks = int(op, values.div_ceil(THREADS as usize))?;
+    Ok(([blocks as u32, 1, 1], THREADS, 0))
+}
+
+/// Blocks in the second and third direction, of which there can be 65535.
+fn across(op: &'static str, blocks: usize) -> Result<u32, BackendError> {
+    match u16::try_from(blocks) {
+        Ok(blocks) => Ok(u32::from(blocks)),
+        Err(_) => Err(invalid(op, format!("{blocks} rows at once are too many"))),
+    }
+}
+
+/// Results are apart from what they are made of.
+fn apart(op: &'static str, out: Span, inputs: &[Span]) -> Result<(), BackendError> {
+    match inputs.iter().any(|input| out.overlaps(*input)) {
+        true => Err(invalid(op, "the result overlaps an input")),
+        false => Ok(()),
+    }
+}
+
+/// Results lie where an input does, value by value, or apart from it.
+fn same_or_apart(op: &'static str, out: Span, input: Span) -> Result<(), BackendError> {
+    if out.address == input.address { Ok(()) } else { apart(op, out, &[input]) }
+}
+
+pub(crate) fn run<D: Driver>(run: &mut Run<'_, D>, op: &Op<'_>) -> Result<(), BackendError> {
+    match *op {
+        Op::MatMul { input, n, products } => matmul::matmul(run, input, n, products),
+        Op::ExpertMatMul { input, input_per_slot, n, ids, used, experts, weight, bias, scales, out } => {
+            let shape = matmul::ExpertShape { input_per_slot, n, used, experts };
+            let operands = matmul::ExpertOperands { input, ids, weight, bias, scales, out };
+            matmul::expert_matmul(run, &shape, &operands)
+        }
+        Op::Route { router, logits, n, bias, ids, weights } => {
+            experts::route(run, &router, logits, n, bias, [ids, weights])
+        }
+        Op::Combine { input, weights, n, used, dim, out } => experts::combine(run, [input, weights, out], n, used, dim),
+        Op::Norm { kind, input, rows, dim, eps, weight, bias, out } => {
+            elementwise::norm(run, kind, [input, out], [rows, dim], eps, [weight, bias])
+        }
+        Op::Rope { x, n, heads, head_dim, spec, positions, factors } => {
+            rope::rope(run, x, [n, heads, head_dim], &spec, positions, factors)
+        }
+        Op::StoreKv { cache, k, v, n, start } => attention::store(run, &cache, [k, v], n, start),
+        Op::Attention { cache, spec, q, n, start, out } => attention::attention(run, &cache, &spec, [q, out], n, start),
+        Op::Glu { act, gate, up, rows, dim, stride, out } => {
+            elementwise::glu(run, act, [gate, up, out], [rows, dim, stride])
+        }
+        Op::Activate { act, x, len } => elementwise::activate(run, act, x, len),
+        Op::Add { a, b, scale, len, out } => elementwise::zip(run, "Add", "add", [a, b, out], scale, len),
+        Op::Mul { a, b, len, out } => elementwise::zip(run, "Mul", "mul", [a, b, out], 1.0, len),
+        Op::Scale { x, factor, len } => elementwise::map(run, "Scale", "scale", x, factor, len),
+        Op::Softcap { x, cap, len } => elementwise::map(run, "Softcap", "softcap", x, cap, len),
+        Op::ScaleRows { x, factors, rows, dim } => elementwise::scale_rows(run, x, factors, rows, dim),
+        Op::Gather { input, rows, dim, out } => elementwise::gather(run, input, rows, dim, out),
+        Op::CopyRows { input, input_stride, rows, dim, out, out_stride } => {
+            elementwise::copy_rows(run, [input, out], [input_stride, out_stride], rows, dim)
+        }
+        _ => Err(run.unsupported(op.name(), GgmlType::F32)),
+    }
+}

@@ -1,0 +1,176 @@
+//! KV caches and attention beside the CPU device.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(clippy::unwrap_used)] // a test
+
+mod common;
+
+use backend::{AttentionSpec, Device, KvCache, Op, View};
+use common::pair::Pair;
+use common::random::Random;
+use quant::GgmlType::{self, *};
+
+#[derive(Clone, Copy)]
+struct Case {
+    types: [GgmlType; 2],
+    heads: usize,
+    heads_kv: usize,
+    dims: [usize; 2],
+    capacity: usize,
+    window: usize,
+    softcap: f32,
+    sinks: bool,
+}
+
+const PLAIN: Case = Case {
+    types: [F16, F16],
+    heads: 4,
+    heads_kv: 2,
+    dims: [64, 64],
+    capacity: 700,
+    window: 0,
+    softcap: 0.0,
+    sinks: false,
+};
+
+/// A cache in both devices with positions 0..end stored in batches, and what it takes to attend to it.
+struct Setup {
+    pair: Pair,
+    cache: KvCache,
+    spec: AttentionSpec,
+    q: View,
+}
+
+fn setup(case: &Case, end: usize, batch: usize, seed: u64) -> Setup {
+    let mut random = Random(seed);
+    let mut pair = Pair::new(seed);
+    let [dim_k, dim_v] = case.dims;
+    let bytes = |ty: GgmlType, dim| case.heads_kv * case.capacity * ty.row_bytes(dim).unwrap();
+    // Cells that were never written are NaN, or anything, and must not be used.
+    let [k_buffer, v_buffer] =
+        [(case.types[0], dim_k), (case.types[1], dim_v)].map(|(ty, dim)| pair.bytes(&vec![0xffu8; bytes(ty, dim)]));
+    let cache = KvCache {
+        k: k_buffer,
+        v: Some(v_buffer),
+        k_type: case.types[0],
+        v_type: case.types[1],
+        capacity: case.capacity,
+        head_count_kv: case.heads_kv,
+        head_dim_k: dim_k,
+        head_dim_v: dim_v,
+    };
+    let k = pair.floats(&random.floats(end * case.heads_kv * dim_k, 2.0));
+    let v = pair.floats(&random.floats(end * case.heads_kv * dim_v, 2.0));
+    for start in (0..end).step_by(batch) {
+        let n = batch.min(end - start);
+        let (k, v) = (k.at(start * case.heads_kv * dim_k), v.at(start * case.heads_kv * dim_v));
+        pair.run(&Op::StoreKv { cache, k, v, n, start });
+    }
+    pair.same_bytes(k_buffer, bytes(case.types[0], dim_k), "the cache of K");
+    pair.same_bytes(v_buffer, bytes(case.types[1], dim_v), "the cache of V");
+    let q = pair.floats(&random.floats(end * case.heads * dim_k, 2.0));
+    let sinks = case.sinks.then(|| pair.floats(&random.floats(case.heads, 3.0)));
+    let scale = 1.0 / (dim_k as f32).sqrt();
+    let spec = AttentionSpec { head_count: case.heads, scale, softcap: case.softcap, window: case.window, sinks };
+    Setup { pair, cache, spec, q }
+}
+
+/// Rows start..start + n of a sequence of that length.
+fn check(case: Case, start: usize, n: usize, seed: u64) {
+    let mut s = setup(&case, start + n, 13, seed);
+    let [dim_k, dim_v] = case.dims;
+    let len = n * case.heads * dim_v;
+    let out = s.pair.out(len + 1);
+    let q = s.q.at(start * case.heads * dim_k);
+    s.pair.run(&Op::Attention { cache: s.cache, spec: s.spec, q, n, start, out });
+    let what = format!("{:?} {:?} from {start}, {n} rows", case.types, case.dims);
+    s.pair.compare(out, len, 5e-6, &what);
+    assert!(s.pair.results(out, len + 1)[0][len].is_nan(), "{what}: written past the end");
+}
+
+#[test]
+fn types_of_caches() {
+    for (i, types) in [[F32, F32], [F16, F16], [Q8_0, Q8_0], [BF16, BF16], [Q8_0, F16]].into_iter().enumerate() {
+        check(Case { types, ..PLAIN }, 40, 1, i as u64);
+        check(Case { types, ..PLAIN }, 0, 19, i as u64);
+    }
+}
+
+#[test]
+fn sizes_of_heads() {
+    for (i, dims) in
+        [[32, 32], [64, 64], [80, 80], [96, 128], [128, 128], [192, 128], [256, 256]].into_iter().enumerate()
+    {
+        for heads in [1, 3, 8] {
+            let case = Case { dims, heads: 2 * heads, ..PLAIN };
+            check(case, 70, 1, i as u64);
+            check(case, 5, 9, i as u64);
+        }
+    }
+    // Halves of words and of vectors.
+    check(Case { dims: [34, 30], types: [F16, F16], ..PLAIN }, 33, 2, 1);
+}
+
+#[test]
+fn long_sequences() {
+    check(PLAIN, 600, 1, 1);
+    check(PLAIN, 255, 2, 2);
+    check(PLAIN, 256, 1, 3);
+    check(PLAIN, 200, 150, 4);
+    check(Case { types: [Q8_0, Q8_0], heads: 14, ..PLAIN }, 520, 3, 5);
+}
+
+#[test]
+fn windows_softcaps_and_sinks() {
+    for (i, window) in [1, 20, 32, 100, 300].into_iter().enumerate() {
+        let case = Case { window, sinks: i % 2 == 0, softcap: if i % 3 == 0 { 20.0 } else { 0.0 }, ..PLAIN };
+        check(case, 0, 40, i as u64);
+        check(case, 350, 1, i as u64);
+        // A ring just as large as it must be.
+        check(Case { capacity: window + 13, ..case }, 333, 1, i as u64);
+        check(Case { capacity: window + 13, ..case }, 327, 13, i as u64);
+    }
+    check(Case { sinks: true, ..PLAIN }, 0, 1, 9);
+    check(Case { sinks: true, ..PLAIN }, 511, 2, 9);
+}
+
+/// A row's result has the same bits beside any other rows: one kernel with all splits, or splits beside each other.
+#[test]
+fn a_row_does_not_depend_on_its_batch() {
+    for case in [
+        PLAIN,
+        Case { dims: [128, 128], types: [Q8_0, F16], window: 290, sinks: true, ..PLAIN },
+        Case { dims: [256, 192], heads: 8, ..PLAIN },
+    ] {
+        let end = 530;
+        let mut s = setup(&case, end, 64, 3);
+        let (row_q, row_out) = (case.heads * case.dims[0], case.heads * case.dims[1]);
+        let mut first: Option<Vec<u32>> = None;
+        for batch in [530, 7, 64, 200] {
+            let out = s.pair.out(end * row_out);
+            for start in (0..end).step_by(batch) {
+                let n = batch.min(end - start);
+                let (q, out) = (s.q.at(start * row_q), out.at(start * row_out));
+                s.pair.gpu.run(&Op::Attention { cache: s.cache, spec: s.spec, q, n, start, out }).unwrap();
+            }
+            let bits: Vec<u32> = s.pair.results(out, end * row_out)[0].iter().map(|x| x.to_bits()).collect();
+            assert_eq!(*first.get_or_insert(bits.clone()), bits, "in batches of {batch}");
+        }
+        for row in [0, 255, 256, 529] {
+            let out = s.pair.out(row_out);
+            let q = s.q.at(row * row_q);
+            s.pair.gpu.run(&Op::Attention { cache: s.cache, spec: s.spec, q, n: 1, start: row, out }).unwrap();
+            let alone = &s.pair.results(out, row_out)[0];
+            let together = &first.as_ref().unwrap()[row * row_out..][..row_out];
+            assert!(alone.iter().zip(together).all(|(a, b)| a.to_bits() == *b), "row {row} alone");
+        }
+    }
+}
+
+#[test]
+fn caches_that_are_too_small_are_refused() {
+    let mut s = setup(&Case { capacity: 20, ..PLAIN }, 20, 20, 0);
+    let out = s.pair.out(4 * 64);
+    let (cache, spec, q) = (s.cache, s.spec, s.q);
+    s.pair.refuse(&Op::Attention { cache, spec, q, n: 1, start: 20, out });
+    s.pair.refuse(&Op::StoreKv { cache, k: q, v: q, n: 21, start: 0 });
+}

@@ -1,0 +1,227 @@
+//! A driver whose GPU is the CPU.
+
+use backend_cuda::{Address, Driver, Failure, Launch};
+use std::alloc::{Layout, alloc, dealloc};
+use std::collections::HashMap;
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+type Run = unsafe extern "C" fn(*const c_char, *const c_void, usize, *const u32, *const u32, usize, u64) -> c_int;
+
+struct Library {
+    run: Run,
+    _library: libloading::Library,
+}
+
+/// One launch at a time: fibers and shared memory are global to a library.
+static LIBRARIES: OnceLock<Mutex<HashMap<&'static str, Library>>> = OnceLock::new();
+
+fn libraries() -> MutexGuard<'static, HashMap<&'static str, Library>> {
+    LIBRARIES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Headers and the module's source, so that a library is only compiled when something in it has changed.
+fn fingerprint(root: &Path, module: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    FLAGS.hash(&mut hasher);
+    for folder in ["kernels", "emulator"] {
+        let mut files: Vec<PathBuf> =
+            std::fs::read_dir(root.join(folder)).unwrap().map(|e| e.unwrap().path()).collect();
+        files.sort();
+        for file in files {
+            if file.extension().is_some_and(|end| end == "h") || file.file_stem().is_some_and(|stem| stem == module) {
+                std::fs::read(file).unwrap().hash(&mut hasher);
+            }
+        }
+    }
+    hasher.finish()
+}
+
+const FLAGS: &[&str] = &[
+    "-std=c++17",
+    "-O2",
+    "-march=native",
+    "-fPIC",
+    "-shared",
+    "-fno-strict-aliasing",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-unknown-pragmas",
+    "-DHEADROOM_EMULATOR",
+    "-x",
+    "c++",
+];
+
+fn load(module: &str) -> Library {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let name = format!("{module}-{:016x}.so", fingerprint(root, module));
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if !path.exists() {
+        // Another test process may compile the same: each into a file of its own.
+        let part = path.with_extension(format!("{}.part", std::process::id()));
+        let source = root.join("kernels").join(format!("{module}.cu"));
+        let status = Command::new("c++").args(FLAGS).arg(source).arg("-o").arg(&part).status();
+        assert!(status.expect("the tests need a C++ compiler (c++)").success(), "{module}.cu does not compile");
+        std::fs::rename(&part, &path).unwrap();
+    }
+    // SAFETY: the library was made from our sources; it runs nothing but constructors that fill a list.
+    unsafe {
+        let library = libloading::Library::new(&path).unwrap();
+        let run = *library.get::<Run>(b"emulator_launch\0").unwrap();
+        Library { run, _library: library }
+    }
+}
+
+/// What a test may change while the engine owns the driver.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Bytes of the GPU; 0: without a limit.
+    pub memory: u64,
+    pub used: u64,
+    /// Launches until the GPU is lost.
+    pub lose_after: Option<u64>,
+    pub launches: u64,
+    /// Order of the threads.
+    pub seed: u64,
+}
+
+pub struct Emulator {
+    pub state: Arc<Mutex<State>>,
+    allocations: HashMap<Address, Layout>,
+}
+
+// SAFETY: the allocations belong to the driver alone.
+unsafe impl Send for Emulator {}
+
+impl Emulator {
+    pub fn new(state: State) -> (Emulator, Arc<Mutex<State>>) {
+        let state = Arc::new(Mutex::new(state));
+        (Emulator { state: state.clone(), allocations: HashMap::new() }, state)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The range lies in one allocation.
+    fn check(&self, start: Address, bytes: u64) {
+        let inside = |(base, layout): (&u64, &Layout)| *base <= start && start + bytes <= base + layout.size() as u64;
+        assert!(self.allocations.iter().any(inside), "{bytes} bytes at {start:#x} are not allocated");
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        for (start, layout) in self.allocations.drain() {
+            // SAFETY: allocated with this layout, freed once.
+            unsafe { dealloc(start as *mut u8, layout) };
+        }
+    }
+}
+
+impl Driver for Emulator {
+    fn name(&self) -> &str {
+        "Emulated GPU"
+    }
+
+    fn free_bytes(&mut self) -> u64 {
+        let state = self.state();
+        state.memory.saturating_sub(state.used)
+    }
+
+    fn allocate(&mut self, bytes: u64) -> Result<Address, Failure> {
+        {
+            let mut state = self.state();
+            if state.memory > 0 && state.used + bytes > state.memory {
+                return Err(Failure::OutOfMemory);
+            }
+            state.used += bytes;
+        }
+        let layout = Layout::from_size_align(bytes as usize, 256).unwrap();
+        // SAFETY: the arena never asks for nothing.
+        let start = unsafe { alloc(layout) };
+        // NaN as f32, f16 and bf16: what is read before it is written shows.
+        // SAFETY: just allocated.
+        unsafe { start.write_bytes(0xff, bytes as usize) };
+        self.allocations.insert(start as Address, layout);
+        Ok(start as Address)
+    }
+
+    unsafe fn release(&mut self, start: Address) {
+        let layout = self.allocations.remove(&start).expect("an allocation");
+        self.state().used -= layout.size() as u64;
+        // SAFETY: allocated with this layout, freed once.
+        unsafe { dealloc(start as *mut u8, layout) };
+    }
+
+    unsafe fn clear(&mut self, start: Address, bytes: u64) -> Result<(), Failure> {
+        self.check(start, bytes);
+        // SAFETY: just checked.
+        unsafe { (start as *mut u8).write_bytes(0, bytes as usize) };
+        Ok(())
+    }
+
+    unsafe fn upload(&mut self, to: Address, from: &[u8]) -> Result<(), Failure> {
+        self.check(to, from.len() as u64);
+        // SAFETY: just checked.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
+        Ok(())
+    }
+
+    unsafe fn download(&mut self, from: Address, to: &mut [u8]) -> Result<(), Failure> {
+        self.check(from, to.len() as u64);
+        // SAFETY: just checked.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    unsafe fn copy(&mut self, to: Address, from: Address, bytes: u64) -> Result<(), Failure> {
+        self.check(from, bytes);
+        self.check(to, bytes);
+        // SAFETY: just checked.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes as usize) };
+        Ok(())
+    }
+
+    unsafe fn launch(&mut self, launch: Launch<'_>) -> Result<(), Failure> {
+        let seed = {
+            let mut state = self.state();
+            state.launches += 1;
+            match &mut state.lose_after {
+                Some(0) => return Err(Failure::Lost("told to be".into())),
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            state.seed
+        };
+        assert!(launch.shared <= 48 << 10, "{} wants too much shared memory", launch.kernel);
+        assert!(launch.grid[1] <= 65535 && launch.grid[2] <= 65535, "{} has too many blocks", launch.kernel);
+        let mut libraries = libraries();
+        let library = libraries.entry(launch.module).or_insert_with(|| load(launch.module));
+        let name = CString::new(launch.kernel).unwrap();
+        let (grid, block) = (launch.grid, [launch.block, 1, 1]);
+        // SAFETY: the library checks the arguments' size; that their addresses are good is the caller's promise.
+        let result = unsafe {
+            (library.run)(
+                name.as_ptr(),
+                launch.arguments.as_ptr().cast(),
+                launch.arguments.len(),
+                grid.as_ptr(),
+                block.as_ptr(),
+                launch.shared as usize,
+                seed,
+            )
+        };
+        assert_eq!(
+            result, 0,
+            "{} in {}.cu: unknown (1), other arguments (2), too many threads (3)",
+            launch.kernel, launch.module
+        );
+        Ok(())
+    }
+}
