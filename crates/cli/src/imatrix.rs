@@ -71,10 +71,10 @@ fn run(engine: &Engine, ids: &[u32], options: &Measure, cancel: &Cancel) -> Resu
         if let Some(bos) = bos {
             chunk[0] = bos;
         }
-        engine.logits(&chunk, Positions::Last, cancel, &mut |_| {})?;
-        if cancel.is_cancelled() {
+        let result = engine.logits(&chunk, Positions::Last, cancel, &mut |_| {});
+        if let Err(error) = result {
             output::progress("");
-            return Err(Failure::new("cancelled", "stopped; nothing was written"));
+            return Err(error.into());
         }
         let left = started.elapsed().as_secs_f64() / f64::from(done) * f64::from(count - done);
         output::progress(format!("{done}/{count}, {} left", output::duration(left.ceil() as u64)));

@@ -59,9 +59,6 @@ fn to_json(value: &Value) -> serde_json::Value {
     if let Some(array) = value.as_array() {
         return array_to_json(array);
     }
-    if let Some(flag) = value.as_bool() {
-        return flag.into();
-    }
     if let Some(bytes) = value.as_bytes() {
         return String::from_utf8_lossy(bytes).into_owned().into();
     }
@@ -70,6 +67,10 @@ fn to_json(value: &Value) -> serde_json::Value {
     }
     if let Some(number) = value.as_i64() {
         return number.into();
+    }
+    // After the numbers: 0 and 1 pass for truth values too.
+    if let Some(flag) = value.as_bool() {
+        return flag.into();
     }
     value.as_f32().map_or(serde_json::Value::Null, |number| json!(number))
 }

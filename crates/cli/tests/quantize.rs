@@ -16,6 +16,8 @@ fn the_output_is_as_good_as_the_fields() {
     let value = home.json(&["quantize", &fixture(SOURCE), &output, "q4_k_m", "-t", "2"]);
     has_keys(&value, &["path", "type", "bytes", "input_bytes", "changed", "requantized", "types", "seconds"]);
     assert_eq!(value["types"], serde_json::json!({ "F32": 13, "Q4_K": 39, "Q6_K": 5 }));
+    assert_eq!(home.json(&["inspect", &output])["metadata"]["general.file_type"], 15);
+    assert_eq!(home.json(&["inspect", &fixture(SOURCE)])["metadata"]["general.file_type"], 1);
     let text = std::fs::read(fixture("rustdoc-eval.txt")).unwrap();
     let text = home.file("text.txt", &text[..8000]);
     let perplexity =

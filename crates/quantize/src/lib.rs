@@ -14,6 +14,7 @@ mod mix;
 mod plan;
 mod recorder;
 mod rules;
+mod shape;
 
 pub use error::QuantizeError;
 pub use imatrix::Imatrix;

@@ -1,23 +1,9 @@
 //! Which type a tensor gets. The choices are llama.cpp's, found there by measuring perplexities.
 
 use crate::Mix;
+use crate::shape::{fitting, may_change};
 use gguf::{Gguf, TensorInfo};
 use quant::GgmlType::{self, *};
-
-/// Small tensors, and those that a model cannot afford to have rounded: they stay as they are.
-const KEPT: &[&str] = &[
-    "_norm.weight",
-    "ffn_gate_inp",
-    "altup",
-    "laurel",
-    "per_layer_model_proj",
-    "ssm_conv1d",
-    "shortconv.conv",
-    "time_mix_",
-    "attn_rel_b",
-    "position_embd",
-    "token_types",
-];
 
 /// What the rules ask of a model and of the call.
 pub(crate) struct Rules {
@@ -284,13 +270,6 @@ impl Rules {
     }
 }
 
-/// Matrices of floats or blocks, but for those that are kept.
-fn may_change(tensor: &TensorInfo) -> bool {
-    let matrix = tensor.shape.iter().skip(1).any(|&n| n > 1);
-    let whole_number = matches!(tensor.ty, I8 | I16 | I32 | I64);
-    matrix && !whole_number && tensor.name.ends_with("weight") && !KEPT.iter().any(|part| tensor.name.contains(part))
-}
-
 /// The first and the last eighth, and every third between.
 fn more_bits(index: u64, count: u64) -> bool {
     let eighth = count / 8;
@@ -300,20 +279,4 @@ fn more_bits(index: u64, count: u64) -> bool {
 /// `blk.LAYER.`; 0 where there is none.
 fn layer(name: &str) -> u64 {
     name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()).and_then(|no| no.parse().ok()).unwrap_or(0)
-}
-
-/// `ty`, or the next best whose blocks fill the row.
-fn fitting(ty: GgmlType, row: u64) -> GgmlType {
-    if row % ty.block_size() as u64 == 0 {
-        return ty;
-    }
-    let smaller_blocks = match ty {
-        TQ1_0 | TQ2_0 => Q4_0,
-        Q4_K => Q5_0,
-        Q5_K => Q5_1,
-        Q6_K => Q8_0,
-        ty if ty.block_size() == 256 => IQ4_NL,
-        _ => return F16,
-    };
-    fitting(smaller_blocks, row)
 }

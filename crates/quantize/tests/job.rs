@@ -124,6 +124,31 @@ fn damaged_input_is_refused() {
 }
 
 #[test]
+fn parts_become_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.gguf");
+    let part = |no: u16| folder.path().join(format!("m-0000{}-of-00002.gguf", no + 1));
+    for (no, name) in [(0, "a.weight"), (1, "b.weight")] {
+        let split = [
+            ("split.no", Value::from(no)),
+            ("split.count", Value::from(2u16)),
+            ("split.tensors.count", Value::from(2i32)),
+            ("general.architecture", Value::from("llama")),
+        ];
+        write(&part(no), &split, &[(name, &[64, 2], vec![f32::from(no) + 1.0; 128])]);
+    }
+    run(&part(1), &output, Mix::F16).unwrap();
+    let file = ModelFile::open(&output, Access::Map).unwrap();
+    assert_eq!((file.gguf().tensors.len(), file.gguf().split().unwrap()), (2, None));
+    assert_eq!(file.gguf().metadata.get("split.count"), None);
+    for (name, value) in [("a.weight", [0, 0x3c]), ("b.weight", [0, 0x40])] {
+        assert_eq!(file.view(name).unwrap().bytes, value.repeat(128), "{name}");
+    }
+    std::fs::remove_file(part(0)).unwrap();
+    assert!(matches!(run(&part(1), &output, Mix::F16), Err(QuantizeError::Input(_))));
+}
+
+#[test]
 fn importance_matrices() {
     let folder = tempfile::tempdir().unwrap();
     let (input, output) = (folder.path().join("in.gguf"), folder.path().join("out.gguf"));
