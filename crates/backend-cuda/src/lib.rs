@@ -12,9 +12,15 @@
 mod arena;
 mod arguments;
 mod buffers;
+mod cuda;
 mod device;
 mod driver;
+mod kernels;
 mod ops;
 
+pub use cuda::{Absent, Cuda};
 pub use device::{GpuConfig, GpuDevice};
 pub use driver::{Address, Driver, Failure, Launch};
+
+/// An NVIDIA GPU.
+pub type CudaDevice = GpuDevice<Cuda>;

@@ -46,6 +46,12 @@ impl Step {
         self
     }
 
+    /// In a folder of the repository.
+    pub fn inside(mut self, folder: &str) -> Step {
+        self.command.current_dir(folder);
+        self
+    }
+
     /// Runs it with our own output; an error if it fails.
     pub fn run(mut self) -> Result<()> {
         println!("==> {}", self.shown);

@@ -2,6 +2,7 @@
 
 mod command;
 mod conformance;
+mod kernels;
 mod run;
 mod setup;
 mod test;
@@ -18,6 +19,7 @@ const USAGE: &str = "cargo xtask COMMAND
   tidy                  check the house: structure, lengths, unsafe, forbidden words
   bindings              rewrite ui/src/ipc/bindings.ts from the Rust types
   conformance DIR       compare with the reference data in DIR (models, quants, dequant, tokenizer, templates)
+  kernels [--check]     compile the CUDA kernels to PTX with a pinned compiler, which is installed into target
   bench MODEL [ARGS]    measure the engine on a model (release build)
   setup                 only install what is missing";
 
@@ -44,6 +46,7 @@ fn dispatch() -> Result<ExitCode> {
         "tidy" => tidy::tidy().map(|()| ExitCode::SUCCESS),
         "bindings" => command::cargo(&["run", "--quiet", "-p", "app", "--example", "bindings"]).done(),
         "conformance" => conformance::conformance(rest),
+        "kernels" => kernels::kernels(rest),
         "bench" => run::bench(rest),
         "setup" => setup::everything().map(|()| ExitCode::SUCCESS),
         "help" | "--help" | "-h" => {

@@ -1,0 +1,48 @@
+//! The kernels as PTX, which the driver compiles for its GPU.
+
+/// PTX of one source file for each architecture.
+struct Module {
+    name: &'static str,
+    compute_61: &'static str,
+    compute_80: &'static str,
+}
+
+macro_rules! modules {
+    ($($name:literal)*) => {
+        &[$(Module {
+            name: $name,
+            compute_61: include_str!(concat!("../ptx/compute_61/", $name, ".ptx")),
+            compute_80: include_str!(concat!("../ptx/compute_80/", $name, ".ptx")),
+        }),*]
+    };
+}
+
+static MODULES: &[Module] = modules!(
+    "attention" "elementwise" "experts" "glu" "matmul" "matvec" "norm" "quantize" "rope" "rows" "store_kv"
+);
+
+/// The least compute capability that the kernels run on: dp4a came with it.
+pub(crate) const LEAST_CAPABILITY: (i32, i32) = (6, 1);
+
+/// The PTX of a module for a GPU of this compute capability.
+pub(crate) fn ptx(module: &str, capability: (i32, i32)) -> Option<&'static str> {
+    let module = MODULES.iter().find(|known| known.name == module)?;
+    match capability {
+        (8.., _) => Some(module.compute_80),
+        capability if capability >= LEAST_CAPABILITY => Some(module.compute_61),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_fitting_code_is_taken() {
+        for (capability, target) in [((6, 1), "sm_61"), ((7, 5), "sm_61"), ((8, 0), "sm_80"), ((12, 0), "sm_80")] {
+            assert!(ptx("norm", capability).unwrap().contains(&format!(".target {target}")));
+        }
+        assert!(ptx("norm", (6, 0)).is_none() && ptx("nothing", (9, 0)).is_none());
+    }
+}
