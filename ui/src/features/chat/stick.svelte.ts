@@ -6,14 +6,19 @@ export class Stick {
   /** The reader is at the end. */
   there = $state(true);
   private scroller: HTMLElement | undefined;
+  /** Where the scroller was last, as far as we know. */
+  private top = 0;
 
   /** For `{@attach}` on the scroller, whose first child holds the content. */
   attach = (scroller: HTMLElement): (() => void) => {
     this.scroller = scroller;
     const onscroll = () => {
-      this.there = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR;
+      const upwards = scroller.scrollTop < this.top;
+      this.top = scroller.scrollTop;
+      // Scroll events come late: by then the text may have grown and its end be far. Only a reader moves upwards.
+      const near = scroller.scrollHeight - this.top - scroller.clientHeight < NEAR;
+      this.there = near || (this.there && !upwards);
     };
-    // Growth moves the end away without a scroll event: what counts is where the reader was before it.
     const observer = new ResizeObserver(() => {
       if (this.there) {
         this.toEnd();
@@ -34,6 +39,7 @@ export class Stick {
     this.there = true;
     if (this.scroller) {
       this.scroller.scrollTop = this.scroller.scrollHeight;
+      this.top = this.scroller.scrollTop;
     }
   }
 }
