@@ -73,7 +73,7 @@ test("recoveries and missing GPUs are told as the design says", () => {
   const notice = { cause: "vramFull", layersMoved: 4, gpuLayers: 8, layers: 33, duringAnswer: true };
   expect(recoverySentence(notice)).toBe("VRAM ran out: 4 layers moved to RAM, the answer went on.");
   expect(recoverySentence({ ...notice, layersMoved: 1, duringAnswer: false })).toBe(
-    "VRAM ran out: 1 layer moved to RAM.",
+    "VRAM is full: 1 layer stays in RAM.",
   );
   expect(recoverySentence({ ...notice, cause: "other" })).toBe("4 layers moved to RAM.");
   expect(gpuReasonSentence({ type: "noDriver" })).toBe(en.plan.gpu_noDriver);

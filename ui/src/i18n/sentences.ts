@@ -65,5 +65,8 @@ export function recoverySentence(notice: RecoveryNotice): string {
 }
 
 export function recoveryWhy(notice: RecoveryNotice): string {
-  return notice.cause === "deviceLost" ? t("plan.recovery_whyLost") : t("plan.recovery_whyVram");
+  if (notice.cause === "deviceLost") {
+    return t("plan.recovery_whyLost");
+  }
+  return notice.duringAnswer ? t("plan.recovery_whyVram") : t("plan.recovery_whyFull");
 }

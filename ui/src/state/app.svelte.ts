@@ -125,6 +125,8 @@ export class App {
     if (notice.duringAnswer && seen) {
       return;
     }
+    // What never moved cannot move back.
+    const again = notice.duringAnswer ? t("plan.recovery_back") : t("common.retry");
     const why = () => this.toasts.add(recoveryWhy(notice), { stay: true });
     this.toasts.add(recoverySentence(notice), {
       kind: "warning",
@@ -132,7 +134,7 @@ export class App {
       testId: "recovery-notice",
       actions: [
         { label: t("plan.recovery_why"), run: why },
-        { label: t("plan.recovery_back"), run: () => void this.moveBack(notice) },
+        { label: again, run: () => void this.moveBack(notice) },
       ],
     });
   }

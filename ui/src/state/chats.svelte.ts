@@ -22,10 +22,14 @@ export class ChatsStore {
     private failed: (error: unknown) => void,
   ) {}
 
-  /** Shows a chat: the one asked for, or the last one. */
+  /** Shows a chat: the one asked for, or the last one that was used, pinned or not. */
   async start(wanted: string | null): Promise<void> {
     await this.refresh();
-    const first = wanted ?? this.list[0]?.id ?? null;
+    const last = this.list.reduce<ChatSummary | null>(
+      (last, chat) => (last && last.updated >= chat.updated ? last : chat),
+      null,
+    );
+    const first = wanted ?? last?.id ?? null;
     if (first !== null) {
       await this.show(first);
     }

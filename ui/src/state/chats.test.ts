@@ -58,3 +58,13 @@ test("after the window was loaded anew, a running answer is followed to its end"
   expect(app.chats.running).toBe("2");
   await until(() => app.chats.running === null, "the end");
 });
+
+test("the chat that was used last is shown first, pinned or not", async () => {
+  const app = await startApp();
+  await app.chats.refresh();
+  const [last, ...older] = [...app.chats.list].sort((a, b) => b.updated - a.updated);
+  await app.chats.pin(older.at(-1)!.id, true);
+  await app.chats.start(null);
+  expect(app.chats.list[0]?.id).not.toBe(last?.id);
+  expect(app.chats.current).toBe(last?.id);
+});

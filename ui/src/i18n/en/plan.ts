@@ -39,7 +39,7 @@ export const plan = {
   gpu_noDevice: "No NVIDIA GPU found: everything runs on the CPU.",
   gpu_badState: "The GPU does not respond ({detail}). Restart the PC to use it again.",
   gpu_notBuilt: "This build of Headroom has no GPU code: everything runs on the CPU.",
-  recovery_vramFull: "VRAM ran out: {n} {n|layer|layers} moved to RAM.",
+  recovery_vramFull: "VRAM is full: {n} {n|layer stays|layers stay} in RAM.",
   recovery_vramFull_answer: "VRAM ran out: {n} {n|layer|layers} moved to RAM, the answer went on.",
   recovery_deviceLost: "The GPU was lost: {n} {n|layer|layers} moved to RAM.",
   recovery_deviceLost_answer: "The GPU was lost: {n} {n|layer|layers} moved to RAM, the answer went on.",
@@ -47,6 +47,8 @@ export const plan = {
   recovery_now: "{gpuLayers} of {layers} layers are on the GPU now.",
   recovery_why: "Why",
   recovery_back: "Move back",
+  recovery_whyFull:
+    "These layers need more video memory than is free. Close programs that use the GPU, or load the model with a shorter context or q8_0 for the KV cache.",
   recovery_whyVram:
     "Another program took video memory, or the context grew. Headroom moved layers to RAM instead of failing; answers get slower. Close programs that use the GPU, then move the layers back.",
   recovery_whyLost:

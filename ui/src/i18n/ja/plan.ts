@@ -39,7 +39,7 @@ export const plan: Words<typeof en> = {
   gpu_noDevice: "NVIDIA GPUが見つかりません。すべてCPUで実行します。",
   gpu_badState: "GPUが応答しません({detail})。PCを再起動すると再び使えるようになります。",
   gpu_notBuilt: "このビルドにはGPU機能が含まれていません。すべてCPUで実行します。",
-  recovery_vramFull: "VRAMが不足したため{n}層をRAMに移しました。",
+  recovery_vramFull: "VRAMに空きがないため、{n}層はRAMに置いたままです。",
   recovery_vramFull_answer: "VRAMが不足したため{n}層をRAMに移し、回答を続けました。",
   recovery_deviceLost: "GPUが使えなくなったため{n}層をRAMに移しました。",
   recovery_deviceLost_answer: "GPUが使えなくなったため{n}層をRAMに移し、回答を続けました。",
@@ -47,6 +47,8 @@ export const plan: Words<typeof en> = {
   recovery_now: "現在、{layers}層のうち{gpuLayers}層がGPUにあります。",
   recovery_why: "理由",
   recovery_back: "GPUに戻す",
+  recovery_whyFull:
+    "これらの層に必要なVRAMが足りません。GPUを使うプログラムを閉じるか、コンテキストを短くする、またはKVキャッシュをq8_0にして読み込み直してください。",
   recovery_whyVram:
     "ほかのプログラムがVRAMを使ったか、コンテキストが増えました。処理を止めずに層をRAMへ移したため、回答は遅くなります。GPUを使うプログラムを閉じてから戻してください。",
   recovery_whyLost:

@@ -20,6 +20,8 @@ export class LoadPanel {
   problem = $state.raw<WireError | null>(null);
   private followed: string | null = null;
   private dragging = false;
+  /** Plans that were asked for before are old. */
+  private agreed = 0;
   private asking = false;
   private askAgain = false;
 
@@ -83,6 +85,7 @@ export class LoadPanel {
       ...this.wish,
       gpuLayers: auto ? loaded.settings.gpuLayers : { type: "fixed", layers: loaded.gpuLayers },
     };
+    this.agreed += 1;
     if (this.needsReload) {
       void this.ask();
     } else {
@@ -131,18 +134,18 @@ export class LoadPanel {
   }
 
   private async askOnce(): Promise<void> {
-    const id = this.modelId;
+    const [id, agreed] = [this.modelId, this.agreed];
     if (id === null) {
       return;
     }
     try {
       const plan = await this.app.api.plan(id, this.wish);
-      if (id === this.modelId) {
+      if (id === this.modelId && agreed === this.agreed) {
         this.plan = plan;
         this.problem = null;
       }
     } catch (error) {
-      if (id === this.modelId) {
+      if (id === this.modelId && agreed === this.agreed) {
         this.plan = null;
         this.problem = toWireError(error);
       }

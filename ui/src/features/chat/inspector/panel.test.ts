@@ -137,3 +137,25 @@ test("a longer context needs loading again", async () => {
   expect(panel.needsReload).toBe(false);
   expect(app.model.loaded?.plan.context).toBe(16384);
 });
+
+test("a plan that comes after the layers have moved is old", async () => {
+  const late: (() => void)[] = [];
+  const app = await startApp({}, (api) => ({
+    plan: async (id, wish) => {
+      const plan = await api.plan(id, wish);
+      if (wish.gpuLayers.type === "fixed") {
+        await new Promise<void>((done) => late.push(done));
+      }
+      return plan;
+    },
+  }));
+  const panel = new LoadPanel(app);
+  panel.choose("m2");
+  await panel.load();
+  panel.follow();
+  await panel.settle({ type: "fixed", layers: 80 });
+  panel.follow();
+  late.forEach((done) => done());
+  await new Promise((done) => setTimeout(done));
+  expect(panel.plan).toBe(app.model.loaded!.plan);
+});
