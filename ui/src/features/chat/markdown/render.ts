@@ -1,5 +1,6 @@
 import DOMPurify from "dompurify";
 import { Marked, type Token, type Tokens } from "marked";
+import { t } from "../../../i18n/index.svelte";
 
 /** Text that only looks like markup stays text. */
 function escape(text: string): string {
@@ -19,7 +20,8 @@ const marked = new Marked({
   renderer: {
     // Nothing is loaded from the network: an image is a link that says what it is.
     image({ href, text }: Tokens.Image) {
-      return `<a href="${escape(href)}">🖼 ${escape(text || href)}</a>`;
+      const words = text ? t("chat.imageAlt", { alt: text }) : t("chat.imageNone");
+      return `<a href="${escape(href)}">${escape(words)}</a>`;
     },
     // Models write tags as text far more often than as markup.
     html({ text }: Tokens.HTML | Tokens.Tag) {
