@@ -126,7 +126,7 @@ impl Machine {
             own_resident: sample.process.rss_bytes,
             vram_total,
             vram_free: test_free.or(gpu.map(|gpu| gpu.vram_free)),
-            own_vram: own_vram.or(gpu.and_then(|gpu| gpu.own_vram)),
+            own_vram: own_vram.or(self.test_device.map(|_| 0)).or(gpu.and_then(|gpu| gpu.own_vram)),
             cpu_load: sample.cpu_load,
         }
     }
