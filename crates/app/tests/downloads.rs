@@ -29,7 +29,7 @@ fn hub() -> FakeHub {
 }
 
 fn connect(folder: &Path, hub: &FakeHub) -> (Arc<App>, Events) {
-    open(folder, |config| config.endpoint = Some(hub.endpoint()))
+    open(folder, |config| config.hf_endpoint = Some(hub.endpoint()))
 }
 
 async fn start(app: &Arc<App>) -> String {

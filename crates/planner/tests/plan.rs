@@ -1,5 +1,7 @@
 //! Plans for shapes of real models, without their weights.
 
+#![allow(clippy::unwrap_used)]
+
 use planner::{AcceleratorFacts, Facts, Fits, GpuLayers, Plan, ReasonCode, Wishes, plan};
 use quant::GgmlType;
 use test_models::ModelSpec;
