@@ -63,6 +63,7 @@ test("the chat that was used last is shown first, pinned or not", async () => {
   const app = await startApp();
   await app.chats.refresh();
   const [last, ...older] = [...app.chats.list].sort((a, b) => b.updated - a.updated);
+  await app.chats.pin(last!.id, false);
   await app.chats.pin(older.at(-1)!.id, true);
   await app.chats.start(null);
   expect(app.chats.list[0]?.id).not.toBe(last?.id);
