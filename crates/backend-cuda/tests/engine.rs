@@ -1,0 +1,246 @@
+//! Whole models on the device: any split gives the results of the CPU, layers move, memory ends, the GPU is lost.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(clippy::unwrap_used)] // a test
+
+mod common;
+
+use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
+use backend_cuda::{GpuConfig, GpuDevice};
+use common::emulator::{Emulator, State};
+use engine::{Cancel, Devices, Engine, EngineError, Event, LoadOptions, Positions, Recovery, RecoveryCause, Request};
+use quant::GgmlType;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use test_models::ModelSpec;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+}
+
+/// A model with an emulated GPU beside the host, which computes exactly.
+fn try_load(path: &Path, options: LoadOptions, state: State) -> Result<(Engine, Arc<Mutex<State>>), EngineError> {
+    let config = CpuConfig { threads: 2, precision: Precision::Exact, simd: None };
+    let (driver, state) = Emulator::new(state);
+    let devices = Devices {
+        host: Box::new(CpuDevice::new(Arc::new(ThreadPool::new(2)), config)),
+        accelerator: Some(Box::new(GpuDevice::new(driver, GpuConfig::default()))),
+    };
+    Ok((Engine::load(path, options, devices, &mut |_| {}, &Cancel::new())?, state))
+}
+
+fn load(path: &Path, gpu_layers: u32, state: State) -> (Engine, Arc<Mutex<State>>) {
+    try_load(path, LoadOptions { context: 96, gpu_layers, ubatch: 16, ..LoadOptions::default() }, state).unwrap()
+}
+
+fn tiny(spec: &ModelSpec) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
+    std::fs::write(file.path(), spec.build()).unwrap();
+    file
+}
+
+fn prompt(len: u32) -> Vec<u32> {
+    (0..len).map(|i| (i * 37 + 11) % 300 + 3).collect()
+}
+
+fn generate(engine: &Engine, prompt: &[u32], count: u32, on_token: &mut dyn FnMut(u32)) -> (Vec<u32>, Vec<Recovery>) {
+    let sampling = sampler::Params { temperature: 0.0, ..sampler::Params::default() };
+    let request = Request { prompt: prompt.to_vec(), sampling, max_tokens: Some(count), ignore_eog: true };
+    let (mut recoveries, mut tokens) = (Vec::new(), 0);
+    let completion = engine.generate(request, &Cancel::new(), &mut |event| match event {
+        Event::Recovered(recovery) => recoveries.push(recovery),
+        Event::Token { .. } => {
+            tokens += 1;
+            on_token(tokens);
+        }
+        Event::Prompt { .. } => {}
+    });
+    (completion.unwrap().ids, recoveries)
+}
+
+fn greedy(engine: &Engine, prompt: &[u32], count: u32) -> Vec<u32> {
+    generate(engine, prompt, count, &mut |_| {}).0
+}
+
+fn logits(engine: &Engine, tokens: &[u32]) -> Vec<f32> {
+    let mut all = Vec::new();
+    engine.logits(tokens, Positions::All, &Cancel::new(), &mut |row| all.extend_from_slice(row)).unwrap();
+    all
+}
+
+/// The largest difference, relative to the spread of the expected values.
+fn difference(actual: &[f32], expected: &[f32]) -> f32 {
+    let spread = expected.iter().fold(0f32, |most, x| most.max(x.abs()));
+    let differences = actual.iter().zip(expected).map(|(a, b)| (a - b).abs() / spread);
+    // A maximum would swallow NaN.
+    differences.fold(0f32, |worst, x| if x <= worst { worst } else { x })
+}
+
+/// Families of which every operation has kernels, with weights that both devices multiply in f32.
+fn families() -> Vec<ModelSpec> {
+    let small = [
+        ModelSpec::llama(),
+        ModelSpec::llama3(),
+        ModelSpec::mixtral(),
+        ModelSpec::qwen2(),
+        ModelSpec::qwen3(),
+        ModelSpec::qwen3moe(),
+        ModelSpec::gpt_oss(),
+        ModelSpec::command_r(),
+    ];
+    small.into_iter().map(|spec| ModelSpec { n_layer: 3, ..spec }).collect()
+}
+
+#[test]
+fn any_split_gives_the_logits_of_the_cpu() {
+    for spec in families() {
+        let file = tiny(&spec);
+        let tokens = prompt(40);
+        // f32 caches: one of f16 would turn the last bit of a sum into one of eleven.
+        let kv = GgmlType::F32;
+        let options = LoadOptions { context: 96, ubatch: 16, kv_type_k: kv, kv_type_v: kv, ..LoadOptions::default() };
+        let load = |gpu_layers| try_load(file.path(), LoadOptions { gpu_layers, ..options }, State::default()).unwrap();
+        let expected = logits(&load(0).0, &tokens);
+        for layers in 1..=4 {
+            let (engine, state) = load(layers);
+            assert_eq!(engine.placement().gpu_layers, layers);
+            let error = difference(&logits(&engine, &tokens), &expected);
+            assert!(error <= 1e-5, "{} with {layers} layers: {error}", spec.arch);
+            assert!(state.lock().unwrap().launches > 0);
+        }
+    }
+}
+
+#[test]
+fn quantized_weights_and_caches_stay_near_the_cpu() {
+    for ty in [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0, GgmlType::Q5_0, GgmlType::IQ4_XS, GgmlType::MXFP4] {
+        let file = tiny(&ModelSpec::quantized(ty));
+        let tokens = prompt(40);
+        for kv in [GgmlType::F16, GgmlType::Q8_0] {
+            let options =
+                LoadOptions { context: 96, ubatch: 16, kv_type_k: kv, kv_type_v: kv, ..LoadOptions::default() };
+            let run = |gpu_layers| {
+                let result = try_load(file.path(), LoadOptions { gpu_layers, ..options }, State::default());
+                logits(&result.unwrap().0, &tokens)
+            };
+            // What rounding activations to 8 bits costs.
+            let error = difference(&run(99), &run(0));
+            assert!(error <= 0.05, "{ty}, {kv}: {error}");
+        }
+    }
+}
+
+/// A trained model: on any split the readable text of the CPU.
+#[test]
+fn a_real_model_on_any_split() {
+    let path = fixture("rustdoc-tiny-Q4_K_M.gguf");
+    let (host, _) = load(&path, 0, State::default());
+    let tokens = prompt(33);
+    let (text, expected) = (greedy(&host, &tokens, 8), logits(&host, &tokens));
+    let layers = host.placement().layers;
+    let mut same = 0;
+    for gpu_layers in 1..=layers {
+        let (engine, _) = load(&path, gpu_layers, State::default());
+        let error = difference(&logits(&engine, &tokens), &expected);
+        assert!(error <= 0.05, "{gpu_layers} layers: {error}");
+        same += u32::from(greedy(&engine, &tokens, 8) == text);
+        // Layers that were away and came back hold what they held: not one bit differs.
+        let alone = greedy(&engine, &tokens, 12);
+        let begun = greedy(&engine, &tokens, 6);
+        for wish in [0, layers, gpu_layers] {
+            assert_eq!(engine.set_gpu_layers(wish).unwrap().gpu_layers, wish);
+        }
+        let continued = greedy(&engine, &[tokens.clone(), begun.clone()].concat(), 6);
+        assert_eq!([begun, continued].concat(), alone, "{gpu_layers} layers, moved");
+    }
+    // Rounding may turn a token that was nearly another one; it must not be the rule.
+    assert!(same * 2 >= layers, "{same} of {layers} splits write what the CPU writes");
+}
+
+#[test]
+fn layers_move_in_a_running_answer() {
+    let file = tiny(&ModelSpec { n_layer: 4, ..ModelSpec::llama3() });
+    let expected = greedy(&load(file.path(), 0, State::default()).0, &prompt(20), 24);
+    let (engine, _) = load(file.path(), 2, State::default());
+    let wishes = [5, 0, 3, 1, 4];
+    let engine = &engine;
+    std::thread::scope(|scope| {
+        let (sender, receiver) = std::sync::mpsc::channel::<u32>();
+        scope.spawn(move || {
+            receiver.iter().for_each(|wish| {
+                engine.set_gpu_layers(wish).unwrap();
+            })
+        });
+        let (ids, _) = generate(engine, &prompt(20), 24, &mut |tokens| {
+            if tokens % 4 == 0
+                && let Some(wish) = wishes.get(tokens as usize / 4 - 1)
+            {
+                sender.send(*wish).unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        });
+        assert_eq!(ids, expected);
+    });
+}
+
+#[test]
+fn planned_bytes_are_the_bytes_used() {
+    let file = tiny(&ModelSpec { n_layer: 4, ..ModelSpec::qwen3moe() });
+    let (engine, state) = load(file.path(), 0, State::default());
+    for layers in [0, 3, 5, 1, 0] {
+        let placement = engine.set_gpu_layers(layers).unwrap();
+        assert_eq!(placement.accelerator_used, placement.accelerator_planned, "{layers} layers");
+        greedy(&engine, &prompt(20), 2);
+        let placement = engine.placement();
+        assert_eq!(placement.accelerator_used, placement.accelerator_planned, "{layers} layers, after an answer");
+    }
+    // Without layers nothing but scratch memory is left.
+    assert!(state.lock().unwrap().used <= 16 << 20);
+}
+
+/// Layers as large as those of small real models, so that memory is counted in slabs and layers.
+#[test]
+fn without_room_layers_stay_on_the_host() {
+    let path = fixture("rustdoc-tiny-Q4_K_M.gguf");
+    let expected = greedy(&load(&path, 0, State::default()).0, &prompt(20), 4);
+    let (engine, _) = load(&path, 99, State { memory: 3 << 20, ..State::default() });
+    let placement = engine.placement();
+    assert!(placement.gpu_layers < placement.layers, "{placement:?}");
+    let recoveries = engine.take_recoveries().unwrap();
+    assert!(recoveries.iter().any(|recovery| recovery.cause == RecoveryCause::OutOfMemory), "{recoveries:?}");
+    assert_eq!(greedy(&engine, &prompt(20), 4).len(), expected.len());
+}
+
+#[test]
+fn another_program_takes_the_memory_during_an_answer() {
+    let file = tiny(&ModelSpec { n_layer: 4, ..ModelSpec::llama3() });
+    let expected = greedy(&load(file.path(), 0, State::default()).0, &prompt(20), 16);
+    let (engine, state) = load(file.path(), 2, State::default());
+    let (ids, _) = generate(&engine, &prompt(20), 8, &mut |tokens| {
+        if tokens == 2 {
+            let mut state = state.lock().unwrap();
+            state.memory = state.used;
+        }
+    });
+    assert_eq!(ids, expected[..8]);
+    // More layers than before: what fits the slabs that are there may come, the rest stays, and the answer goes on.
+    engine.set_gpu_layers(5).unwrap();
+    let (ids, _) = generate(&engine, &[prompt(20), ids].concat(), 8, &mut |_| {});
+    assert_eq!(ids, expected[8..]);
+}
+
+#[test]
+fn a_lost_gpu_does_not_end_the_answer() {
+    let file = tiny(&ModelSpec { n_layer: 4, ..ModelSpec::llama3() });
+    let expected = greedy(&load(file.path(), 0, State::default()).0, &prompt(20), 16);
+    for after in [0, 3, 100] {
+        let (engine, state) = load(file.path(), 3, State::default());
+        let (ids, recoveries) = generate(&engine, &prompt(20), 16, &mut |tokens| {
+            if tokens == 4 {
+                state.lock().unwrap().lose_after = Some(after);
+            }
+        });
+        assert_eq!(ids, expected, "lost after {after} launches");
+        assert!(recoveries.iter().any(|recovery| recovery.cause == RecoveryCause::DeviceLost), "{recoveries:?}");
+        assert_eq!(engine.placement().gpu_layers, 0);
+    }
+}
