@@ -47,6 +47,8 @@ const FLAGS: &[&str] = &[
     "-fPIC",
     "-shared",
     "-fno-strict-aliasing",
+    // Libraries share nothing.
+    "-fno-gnu-unique",
     "-ffp-contract=off",
     "-Wall",
     "-Wextra",
@@ -57,18 +59,27 @@ const FLAGS: &[&str] = &[
     "c++",
 ];
 
-fn load(module: &str) -> Library {
+/// The library of a source file of ours, compiled if it is not there yet.
+pub fn compile(source: &str) -> PathBuf {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let name = format!("{module}-{:016x}.so", fingerprint(root, module));
+    let source = root.join(source);
+    let stem = source.file_stem().unwrap().to_str().unwrap();
+    let name = format!("{stem}-{:016x}.so", fingerprint(root, stem));
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if !path.exists() {
         // Another test process may compile the same: each into a file of its own.
         let part = path.with_extension(format!("{}.part", std::process::id()));
-        let source = root.join("kernels").join(format!("{module}.cu"));
-        let status = Command::new("c++").args(FLAGS).arg(source).arg("-o").arg(&part).status();
-        assert!(status.expect("the tests need a C++ compiler (c++)").success(), "{module}.cu does not compile");
+        let status = Command::new("c++").args(FLAGS).arg(&source).arg("-o").arg(&part).status();
+        assert!(status.expect("the tests need a C++ compiler (c++)").success(), "{stem} does not compile");
         std::fs::rename(&part, &path).unwrap();
     }
+    path
+}
+
+fn load(module: &str) -> Library {
+    let path = compile(&format!("kernels/{module}.cu"));
     // SAFETY: the library was made from our sources; it runs nothing but constructors that fill a list.
     unsafe {
         let library = libloading::Library::new(&path).unwrap();

@@ -1,0 +1,187 @@
+// The CUDA driver's interface over the emulator: a libcuda.so.1 for machines without a GPU, so that what binds the driver
+// is tested as it is. Work is done before a call returns; allocations are exact and full of NaN.
+//
+// Environment: FAKE_CUDA_MODULES, the emulator's libraries of kernels, separated by colons; FAKE_CUDA_VERSION (12000);
+// FAKE_CUDA_DEVICES (1); FAKE_CUDA_CAPABILITY (86); FAKE_CUDA_MEMORY, bytes; FAKE_CUDA_LAUNCHES, after which the GPU is lost.
+#include <dlfcn.h>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <string>
+#include <vector>
+
+#define API extern "C" __attribute__((visibility("default"))) int
+
+namespace {
+enum { SUCCESS, INVALID_VALUE, OUT_OF_MEMORY, NO_DEVICE = 100, INVALID_CONTEXT = 201, INVALID_PTX = 218, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
+
+typedef int (*Run)(const char *, const void *, size_t, const unsigned *, const unsigned *, size_t, uint64_t);
+
+struct Module {
+    std::string ptx;
+};
+struct Function {
+    std::string name;
+    size_t arguments;
+};
+
+std::map<uint64_t, size_t> allocations;
+std::map<void *, size_t> pinned;
+size_t used = 0;
+int handles = 0, contexts = 0;
+bool lost = false;
+thread_local void *current = nullptr;
+char context;
+
+long long setting(const char *name, long long otherwise) {
+    const char *text = getenv(name);
+    return text ? atoll(text) : otherwise;
+}
+
+size_t memory() { return size_t(setting("FAKE_CUDA_MEMORY", 8ll << 30)); }
+
+int ready() { return lost ? LAUNCH_FAILED : current != &context || !contexts ? INVALID_CONTEXT : SUCCESS; }
+
+bool inside(uint64_t start, size_t bytes) {
+    auto after = allocations.upper_bound(start);
+    if (after == allocations.begin()) return false;
+    --after;
+    return start + bytes <= after->first + after->second;
+}
+
+const std::vector<Run> &libraries() {
+    static std::vector<Run> all = [] {
+        std::vector<Run> found;
+        std::string paths = getenv("FAKE_CUDA_MODULES") ? getenv("FAKE_CUDA_MODULES") : "";
+        for (size_t at = 0; at < paths.size();) {
+            size_t end = paths.find(':', at);
+            if (end == std::string::npos) end = paths.size();
+            void *library = dlopen(paths.substr(at, end - at).c_str(), RTLD_NOW | RTLD_LOCAL);
+            if (!library) {
+                fprintf(stderr, "libcuda: %s\n", dlerror());
+                abort();
+            }
+            found.push_back(Run(dlsym(library, "emulator_launch")));
+            at = end + 1;
+        }
+        return found;
+    }();
+    return all;
+}
+}  // namespace
+
+API cuDriverGetVersion(int *version) { return *version = int(setting("FAKE_CUDA_VERSION", 12000)), SUCCESS; }
+API cuInit(unsigned) { return setting("FAKE_CUDA_DEVICES", 1) ? SUCCESS : NO_DEVICE; }
+API cuDeviceGetCount(int *count) { return *count = int(setting("FAKE_CUDA_DEVICES", 1)), SUCCESS; }
+API cuDeviceGet(int *device, int number) {
+    if (number < 0 || number >= setting("FAKE_CUDA_DEVICES", 1)) return 101;
+    return *device = number, SUCCESS;
+}
+API cuDeviceGetName(char *name, int size, int) { return snprintf(name, size_t(size), "Fake GPU"), SUCCESS; }
+API cuDeviceGetAttribute(int *value, int attribute, int) {
+    const int capability = int(setting("FAKE_CUDA_CAPABILITY", 86));
+    if (attribute != 75 && attribute != 76) return INVALID_VALUE;
+    return *value = attribute == 75 ? capability / 10 : capability % 10, SUCCESS;
+}
+API cuDevicePrimaryCtxRetain(void **to, int) { return contexts++, *to = &context, SUCCESS; }
+API cuDevicePrimaryCtxRelease_v2(int) {
+    if (--contexts == 0 && !lost && (!allocations.empty() || !pinned.empty() || handles)) {
+        fprintf(stderr, "libcuda: %zu allocations, %zu pinned, %d handles leaked\n", allocations.size(), pinned.size(), handles);
+        abort();
+    }
+    return SUCCESS;
+}
+API cuCtxSetCurrent(void *to) { return current = to, SUCCESS; }
+API cuMemGetInfo_v2(size_t *free, size_t *total) { return *total = memory(), *free = *total - used, ready(); }
+API cuMemAlloc_v2(uint64_t *start, size_t bytes) {
+    if (int error = ready()) return error;
+    if (!bytes) return INVALID_VALUE;
+    if (used + bytes > memory()) return OUT_OF_MEMORY;
+    void *p = aligned_alloc(512, (bytes + 511) / 512 * 512);
+    memset(p, 0xff, bytes);
+    allocations[*start = uint64_t(p)] = bytes;
+    used += bytes;
+    return SUCCESS;
+}
+API cuMemFree_v2(uint64_t start) {
+    if (int error = ready()) return error;
+    auto found = allocations.find(start);
+    if (found == allocations.end()) return INVALID_VALUE;
+    used -= found->second;
+    free(reinterpret_cast<void *>(start));
+    allocations.erase(found);
+    return SUCCESS;
+}
+API cuMemHostAlloc(void **to, size_t bytes, unsigned) {
+    if (int error = ready()) return error;
+    pinned[*to = malloc(bytes)] = bytes;
+    return SUCCESS;
+}
+API cuMemFreeHost(void *p) { return pinned.erase(p) ? free(p), SUCCESS : INVALID_VALUE; }
+API cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *) {
+    if (int error = ready()) return error;
+    if (!inside(to, bytes)) return INVALID_VALUE;
+    return memcpy(reinterpret_cast<void *>(to), from, bytes), SUCCESS;
+}
+API cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t bytes) { return cuMemcpyHtoDAsync_v2(to, from, bytes, nullptr); }
+API cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *) {
+    if (int error = ready()) return error;
+    if (!inside(from, bytes)) return INVALID_VALUE;
+    return memcpy(to, reinterpret_cast<void *>(from), bytes), SUCCESS;
+}
+API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *) {
+    if (int error = ready()) return error;
+    if (!inside(from, bytes) || !inside(to, bytes)) return INVALID_VALUE;
+    return memcpy(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from), bytes), SUCCESS;
+}
+API cuMemsetD8Async(uint64_t start, unsigned char value, size_t bytes, void *) {
+    if (int error = ready()) return error;
+    if (!inside(start, bytes)) return INVALID_VALUE;
+    return memset(reinterpret_cast<void *>(start), value, bytes), SUCCESS;
+}
+API cuStreamCreate(void **stream, unsigned) { return handles++, *stream = malloc(1), ready(); }
+API cuStreamDestroy_v2(void *stream) { return handles--, free(stream), SUCCESS; }
+API cuStreamSynchronize(void *) { return ready(); }
+API cuEventCreate(void **event, unsigned) { return handles++, *event = malloc(1), ready(); }
+API cuEventDestroy_v2(void *event) { return handles--, free(event), SUCCESS; }
+API cuEventRecord(void *, void *) { return ready(); }
+API cuEventSynchronize(void *) { return ready(); }
+API cuGetErrorName(int error, const char **name) {
+    *name = error == LAUNCH_FAILED ? "CUDA_ERROR_LAUNCH_FAILED" : error == INVALID_CONTEXT ? "CUDA_ERROR_INVALID_CONTEXT" : "CUDA_ERROR";
+    return SUCCESS;
+}
+API cuModuleLoadDataEx(void **module, const void *image, unsigned, void *, void *) {
+    if (int error = ready()) return error;
+    const std::string ptx(static_cast<const char *>(image));
+    if (ptx.find(".version 8.0") == std::string::npos) return INVALID_PTX;
+    return handles++, *module = new Module{ptx}, SUCCESS;
+}
+API cuModuleUnload(void *module) { return handles--, delete static_cast<Module *>(module), SUCCESS; }
+/// The kernel must be in the PTX, which says how large its argument is.
+API cuModuleGetFunction(void **function, void *module, const char *name) {
+    static std::vector<Function *> kept;
+    const std::string &ptx = static_cast<Module *>(module)->ptx;
+    const size_t at = ptx.find(".entry " + std::string(name) + "("), size = ptx.find('[', at);
+    if (at == std::string::npos || size == std::string::npos) return NOT_FOUND;
+    kept.push_back(new Function{name, size_t(atoi(ptx.c_str() + size + 1))});
+    return *function = kept.back(), SUCCESS;
+}
+API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned shared, void *, void **arguments, void **) {
+    if (int error = ready()) return error;
+    static long long launches = 0;
+    if (launches++ == setting("FAKE_CUDA_LAUNCHES", -1)) return lost = true, LAUNCH_FAILED;
+    const Function &f = *static_cast<Function *>(function);
+    const unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
+    for (Run run : libraries()) {
+        const int result = run(f.name.c_str(), arguments[0], f.arguments, grid, block, shared, 0);
+        if (result == 0) return SUCCESS;
+        if (result != 1) {
+            fprintf(stderr, "libcuda: %s does not take what it is given (%d)\n", f.name.c_str(), result);
+            abort();
+        }
+    }
+    return NOT_FOUND;
+}

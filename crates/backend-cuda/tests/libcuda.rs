@@ -1,0 +1,169 @@
+//! The binding of the driver, against a libcuda.so.1 over the emulator. The library must be there before a program looks for
+//! it, so every test starts itself again, in a process with the library in the linker's path.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(clippy::unwrap_used)] // a test
+
+mod common;
+
+use backend::{BackendError, Device, Linear, Op, View, Weight};
+use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
+use backend_cuda::{Absent, Cuda, CudaDevice, GpuConfig, GpuDevice};
+use common::emulator::{Emulator, State, compile};
+use common::random::Random;
+use engine::{Cancel, Devices, Engine, LoadOptions, Positions, RecoveryCause};
+use quant::GgmlType;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+/// Does `body`, which is test `name`, in a process with the fake driver, once for each of these settings.
+fn with_driver(name: &str, settings: &[(&str, &str)], body: fn()) {
+    if std::env::var_os("FAKE_CUDA_MODULES").is_some() {
+        return body();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(compile("emulator/libcuda.cpp"), folder.path().join("libcuda.so.1")).unwrap();
+    // cudarc asks for this name first: a real driver must not come before the fake one.
+    std::os::unix::fs::symlink(compile("emulator/libcuda.cpp"), folder.path().join("libcuda.so")).unwrap();
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let sources = std::fs::read_dir(kernels).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let modules: Vec<String> = sources
+        .filter(|name| name.ends_with(".cu"))
+        .map(|name| compile(&format!("kernels/{name}")).display().to_string())
+        .collect();
+    for (variable, value) in settings {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture", "--test-threads", "1"])
+            .env("LD_LIBRARY_PATH", folder.path())
+            .env("FAKE_CUDA_MODULES", modules.join(":"))
+            .env(variable, value)
+            .output()
+            .unwrap();
+        let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && text.contains("1 passed"), "{variable} {value}:\n{text}\n{errors}");
+    }
+}
+
+fn host() -> Box<dyn Device> {
+    let config = CpuConfig { threads: 1, precision: Precision::Exact, simd: None };
+    Box::new(CpuDevice::new(Arc::new(ThreadPool::new(1)), config))
+}
+
+fn load(accelerator: Box<dyn Device>, gpu_layers: u32) -> Engine {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/rustdoc-tiny-Q4_K_M.gguf");
+    let options = LoadOptions { context: 96, gpu_layers, ubatch: 16, ..LoadOptions::default() };
+    let devices = Devices { host: host(), accelerator: Some(accelerator) };
+    Engine::load(&path, options, devices, &mut |_| {}, &Cancel::new()).unwrap()
+}
+
+fn cuda() -> Box<CudaDevice> {
+    Box::new(GpuDevice::new(Cuda::open(0).unwrap(), GpuConfig::default()))
+}
+
+fn logits(engine: &Engine) -> Vec<u32> {
+    let tokens: Vec<u32> = (0..21).map(|i| (i * 37 + 11) % 300 + 3).collect();
+    let mut all = Vec::new();
+    let mut keep = |row: &[f32]| all.extend(row.iter().map(|x| x.to_bits()));
+    engine.logits(&tokens, Positions::All, &Cancel::new(), &mut keep).unwrap();
+    all
+}
+
+#[test]
+fn without_a_driver_there_is_a_reason() {
+    // On a machine with a GPU this opens it, which is just as well.
+    if let Err(reason) = Cuda::open(0) {
+        assert!(matches!(reason, Absent::NoDriver | Absent::NoDevice | Absent::BadState(_)), "{reason:?}");
+    }
+}
+
+#[test]
+fn no_device() {
+    with_driver("no_device", &[("FAKE_CUDA_DEVICES", "0")], || {
+        assert_eq!(Cuda::open(0).err(), Some(Absent::NoDevice));
+    });
+}
+
+#[test]
+fn an_old_driver() {
+    with_driver("an_old_driver", &[("FAKE_CUDA_VERSION", "11080")], || {
+        assert_eq!(Cuda::open(0).err(), Some(Absent::DriverTooOld { found: 11080, needed: 12000 }));
+    });
+}
+
+#[test]
+fn an_old_device() {
+    with_driver("an_old_device", &[("FAKE_CUDA_CAPABILITY", "60")], || {
+        assert_eq!(Cuda::open(0).err(), Some(Absent::DeviceTooOld { capability: (6, 0), needed: (6, 1) }));
+    });
+}
+
+/// For every architecture that there is PTX of: the bits of the emulator, without the driver's interface between.
+#[test]
+fn a_model_through_the_driver() {
+    let capabilities = ["61", "75", "86", "120"].map(|capability| ("FAKE_CUDA_CAPABILITY", capability));
+    with_driver("a_model_through_the_driver", &capabilities, || {
+        let (driver, _) = Emulator::new(State::default());
+        let expected = logits(&load(Box::new(GpuDevice::new(driver, GpuConfig::default())), 99));
+        let engine = load(cuda(), 99);
+        assert_eq!(logits(&engine), expected);
+        // Away and back, from another thread.
+        std::thread::scope(|scope| {
+            scope.spawn(|| [0, 2, 99].map(|layers| engine.set_gpu_layers(layers).unwrap()));
+        });
+        assert_eq!(logits(&engine), expected);
+        let placement = engine.placement();
+        assert_eq!(placement.gpu_layers, placement.layers);
+        assert_eq!(placement.accelerator_used, placement.accelerator_planned);
+    });
+}
+
+#[test]
+fn memory_ends() {
+    with_driver("memory_ends", &[("FAKE_CUDA_MEMORY", "4000000")], || {
+        let engine = load(cuda(), 99);
+        let placement = engine.placement();
+        assert!(placement.gpu_layers < placement.layers, "{placement:?}");
+        let recoveries = engine.take_recoveries().unwrap();
+        assert!(recoveries.iter().any(|recovery| recovery.cause == RecoveryCause::OutOfMemory), "{recoveries:?}");
+        assert!(!logits(&engine).is_empty());
+    });
+}
+
+#[test]
+fn the_gpu_is_lost() {
+    let launches = ["0", "1", "50", "200"].map(|launches| ("FAKE_CUDA_LAUNCHES", launches));
+    with_driver("the_gpu_is_lost", &launches, || {
+        let expected = logits(&load(cuda(), 0));
+        let engine = load(cuda(), 99);
+        // Somewhere in here; the second run is the host's from its beginning.
+        logits(&engine);
+        assert_eq!(engine.placement().gpu_layers, 0);
+        assert_eq!(logits(&engine), expected);
+    });
+}
+
+/// Every kernel that products may ask for is in the PTX, with an argument of the size that is given.
+#[test]
+fn every_type_has_its_kernels() {
+    with_driver("every_type_has_its_kernels", &[("FAKE_CUDA_DEVICES", "1")], || {
+        let mut device = cuda();
+        let (mut random, rows, cols) = (Random(1), 5, 256);
+        let input = View::new(device.allocate(9 * cols as u64 * 4).unwrap());
+        let out = View::new(device.allocate(9 * rows as u64 * 4).unwrap());
+        let mut types = 0;
+        for ty in GgmlType::all().filter(|ty| cols % ty.block_size() == 0) {
+            let bytes = random.weights(ty, rows * cols);
+            let buffer = device.adopt(Arc::new(bytes)).unwrap();
+            let weight = Weight { buffer, offset: 0, ty, rows, cols };
+            for n in [1, 3, 9] {
+                let products = [Linear { weight, bias: None, scale: 1.0, out }];
+                match device.run(&Op::MatMul { input, n, products: &products }) {
+                    Ok(()) => types += 1,
+                    Err(error) => assert!(matches!(error, BackendError::Unsupported { .. }), "{ty}: {error}"),
+                }
+            }
+            device.free(buffer);
+        }
+        assert_eq!(types, 3 * 16);
+    });
+}
