@@ -20,6 +20,7 @@ namespace emulator {
 struct Launch {
     uint3 grid, block, block_index;
     char *shared;
+    size_t shared_bytes;
 };
 inline Launch launch;
 inline Fibers fibers;
@@ -40,6 +41,7 @@ inline uint3 thread_index() {
 inline void run(void (*kernel)(const void *), const void *arguments, uint3 grid, uint3 block, size_t shared, uint64_t seed) {
     launch.grid = grid;
     launch.block = block;
+    launch.shared_bytes = shared;
     const int threads = int(block.x * block.y * block.z);
     if (threads < 1 || threads > 1024) die("a block has 1 to 1024 threads");
     for (unsigned z = 0; z < grid.z; z++)

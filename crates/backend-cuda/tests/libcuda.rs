@@ -8,7 +8,7 @@ mod common;
 use backend::{BackendError, Device, Linear, Op, View, Weight};
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
 use backend_cuda::{Absent, Cuda, CudaDevice, GpuConfig, GpuDevice};
-use common::emulator::{Emulator, State, compile};
+use common::emulator::{Emulator, State, compile, source};
 use common::random::Random;
 use engine::{Cancel, Devices, Engine, LoadOptions, Positions, RecoveryCause};
 use quant::GgmlType;
@@ -27,10 +27,8 @@ fn with_driver(name: &str, settings: &[(&str, &str)], body: fn()) {
     std::os::unix::fs::symlink(compile("emulator/libcuda.cpp"), folder.path().join("libcuda.so")).unwrap();
     let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
     let sources = std::fs::read_dir(kernels).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let modules: Vec<String> = sources
-        .filter(|name| name.ends_with(".cu"))
-        .map(|name| compile(&format!("kernels/{name}")).display().to_string())
-        .collect();
+    let modules: Vec<String> =
+        sources.filter_map(|name| Some(compile(&source(name.strip_suffix(".cu")?)).display().to_string())).collect();
     for (variable, value) in settings {
         let output = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture", "--test-threads", "1"])

@@ -1,6 +1,6 @@
 //! CUDA kernels to PTX, with a compiler from a package registry: no toolkit, no GPU and no driver are needed.
 
-use crate::command::step;
+use crate::command::{cargo, step};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,7 +14,8 @@ const GENERATIONS: [(&str, &[&str]); 2] =
     [("compute_61", &["sm_61", "sm_70", "sm_75"]), ("compute_80", &["sm_80", "sm_86", "sm_89", "sm_90"])];
 const PTX: &str = "crates/backend-cuda/ptx";
 
-/// `kernels` rewrites the PTX; with `--check` nothing may change, and everything must assemble without spilled registers.
+/// `kernels` rewrites the PTX. With `--check` nothing may change, and everything must assemble without spilled registers.
+/// With `--prove` the tests of the kernels run the PTX itself, translated to C++, instead of the sources.
 pub fn kernels(arguments: &[String]) -> Result<ExitCode> {
     let tools = tools()?;
     let library = find(&tools, "libnvrtc.so.12").context("the package has no NVRTC library for this system")?;
@@ -28,6 +29,11 @@ pub fn kernels(arguments: &[String]) -> Result<ExitCode> {
             bail!("the committed PTX is not that of the sources:\n{changed}");
         }
         assemble(&tools)?;
+    }
+    if arguments.iter().any(|argument| argument == "--prove") {
+        for architecture in ARCHITECTURES {
+            cargo(&["test", "-p", "backend-cuda"]).env("HEADROOM_PTX", architecture).run()?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -19,7 +19,9 @@ const USAGE: &str = "cargo xtask COMMAND
   tidy                  check the house: structure, lengths, unsafe, forbidden words
   bindings              rewrite ui/src/ipc/bindings.ts from the Rust types
   conformance DIR       compare with the reference data in DIR (models, quants, dequant, tokenizer, templates)
-  kernels [--check]     compile the CUDA kernels to PTX with a pinned compiler, which is installed into target
+  kernels [--check] [--prove]
+                        compile the CUDA kernels to PTX with a pinned compiler, which is installed into target;
+                        compare with what is committed and assemble it; run the tests on the PTX itself
   bench MODEL [ARGS]    measure the engine on a model (release build)
   setup                 only install what is missing";
 

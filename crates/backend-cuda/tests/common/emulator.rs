@@ -23,18 +23,17 @@ fn libraries() -> MutexGuard<'static, HashMap<&'static str, Library>> {
     LIBRARIES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Headers and the module's source, so that a library is only compiled when something in it has changed.
-fn fingerprint(root: &Path, module: &str) -> u64 {
+/// The folders' headers and tools, and the source, so that a library is only compiled when something in it has changed.
+fn fingerprint(root: &Path, source: &Path) -> u64 {
     let mut hasher = DefaultHasher::new();
     FLAGS.hash(&mut hasher);
+    std::fs::read(source).unwrap().hash(&mut hasher);
     for folder in ["kernels", "emulator"] {
         let mut files: Vec<PathBuf> =
             std::fs::read_dir(root.join(folder)).unwrap().map(|e| e.unwrap().path()).collect();
         files.sort();
-        for file in files {
-            if file.extension().is_some_and(|end| end == "h") || file.file_stem().is_some_and(|stem| stem == module) {
-                std::fs::read(file).unwrap().hash(&mut hasher);
-            }
+        for file in files.iter().filter(|file| file.extension().is_some_and(|end| end == "h" || end == "py")) {
+            std::fs::read(file).unwrap().hash(&mut hasher);
         }
     }
     hasher.finish()
@@ -50,36 +49,58 @@ const FLAGS: &[&str] = &[
     // Libraries share nothing.
     "-fno-gnu-unique",
     "-ffp-contract=off",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
     "-Wno-unknown-pragmas",
     "-DHEADROOM_EMULATOR",
     "-x",
     "c++",
 ];
 
-/// The library of a source file of ours, compiled if it is not there yet.
+/// The library of a source file of ours (C++, CUDA or PTX), compiled if it is not there yet.
 pub fn compile(source: &str) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let source = root.join(source);
-    let stem = source.file_stem().unwrap().to_str().unwrap();
-    let name = format!("{stem}-{:016x}.so", fingerprint(root, stem));
+    let name = format!("{}-{:016x}.so", source.file_stem().unwrap().to_str().unwrap(), fingerprint(root, &source));
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    if !path.exists() {
-        // Another test process may compile the same: each into a file of its own.
-        let part = path.with_extension(format!("{}.part", std::process::id()));
-        let status = Command::new("c++").args(FLAGS).arg(&source).arg("-o").arg(&part).status();
-        assert!(status.expect("the tests need a C++ compiler (c++)").success(), "{stem} does not compile");
-        std::fs::rename(&part, &path).unwrap();
+    if path.exists() {
+        return path;
     }
+    // Another test process may compile the same: each into a file of its own.
+    let part = path.with_extension(format!("{}.part", std::process::id()));
+    let mut compiler = Command::new("c++");
+    compiler.args(FLAGS);
+    match source.extension().is_some_and(|end| end == "ptx") {
+        true => compiler.arg("-w").arg("-I").arg(root.join("emulator")).arg(translate(root, &source, &part)),
+        false => compiler.args(["-Wall", "-Wextra", "-Werror"]).arg(&source),
+    };
+    let status = compiler.arg("-o").arg(&part).status();
+    assert!(status.expect("the tests need a C++ compiler (c++)").success(), "{} does not compile", source.display());
+    std::fs::rename(&part, &path).unwrap();
     path
 }
 
+/// PTX as C++.
+fn translate(root: &Path, ptx: &Path, part: &Path) -> PathBuf {
+    let output = Command::new("python3").arg(root.join("emulator/ptx.py")).arg(ptx).output();
+    let output = output.expect("PTX is translated by python3");
+    assert!(output.status.success(), "{}: {}", ptx.display(), String::from_utf8_lossy(&output.stderr));
+    let path = part.with_extension("cpp");
+    std::fs::write(&path, output.stdout).unwrap();
+    path
+}
+
+/// What the emulator runs: the sources of the kernels, or the PTX of the architecture that HEADROOM_PTX names, as
+/// `cargo xtask kernels --prove` does.
+pub fn source(module: &str) -> String {
+    match std::env::var("HEADROOM_PTX") {
+        Ok(architecture) => format!("ptx/{architecture}/{module}.ptx"),
+        Err(_) => format!("kernels/{module}.cu"),
+    }
+}
+
 fn load(module: &str) -> Library {
-    let path = compile(&format!("kernels/{module}.cu"));
+    let path = compile(&source(module));
     // SAFETY: the library was made from our sources; it runs nothing but constructors that fill a list.
     unsafe {
         let library = libloading::Library::new(&path).unwrap();

@@ -1,0 +1,223 @@
+"""Translates PTX to C++ over the emulator: ptx.py FILE.ptx > FILE.cpp. What it does not know is an error.
+
+So the very text that the driver compiles is run, not only the source that it was compiled from.
+"""
+
+import re
+import sys
+
+C_TYPES = {
+    "pred": "bool", "b8": "uint8_t", "u8": "uint8_t", "s8": "int8_t", "b16": "uint16_t", "u16": "uint16_t",
+    "s16": "int16_t", "f16": "Half", "b32": "uint32_t", "u32": "uint32_t", "s32": "int32_t", "f32": "float",
+    "b64": "uint64_t", "u64": "uint64_t", "s64": "int64_t", "f64": "double",
+}  # fmt: skip
+SPECIAL = {f"%{kind}.{axis}": f"{value}.{axis}" for kind, value in [
+    ("tid", "threadIdx"), ("ntid", "blockDim"), ("ctaid", "blockIdx"), ("nctaid", "gridDim")
+] for axis in "xyz"}  # fmt: skip
+BINARY = {"add": "+", "sub": "-", "and": "&", "or": "|", "xor": "^"}
+# Of floats: comparisons that are true with NaN end with u.
+COMPARE = {"eq": "{0} == {1}", "ne": "{0} != {1}", "lt": "{0} < {1}", "le": "{0} <= {1}", "gt": "{0} > {1}",
+           "ge": "{0} >= {1}", "ltu": "!({0} >= {1})", "leu": "!({0} > {1})", "gtu": "!({0} <= {1})",
+           "geu": "!({0} < {1})", "neu": "!({0} == {1})", "nan": "({0} != {0} || {1} != {1})"}  # fmt: skip
+UNARY = {"neg": "-{0}", "not": "~{0}", "abs": "std::fabs({0})", "ex2": "exp2f({0})", "sqrt": "std::sqrt({0})",
+         "rcp": "1 / {0}"}  # fmt: skip
+
+
+def register(name):
+    return "r_" + name[1:]
+
+
+def value(operand, type):
+    """An operand as a C++ value of a PTX type."""
+    c = C_TYPES[type]
+    if operand in SPECIAL:
+        return f"{c}({SPECIAL[operand]})"
+    if operand.startswith("%"):
+        return f"as<{c}>({register(operand)})"
+    if operand[:2] in ("0f", "0F"):
+        return f"as<{c}>(uint32_t(0x{operand[2:]}u))"
+    if operand[:2] in ("0d", "0D"):
+        return f"as<{c}>(uint64_t(0x{operand[2:]}ull))"
+    if re.match(r"^-?\d", operand):
+        return f"{c}({operand}{'u' if operand.startswith('0x') else ''}ll)"
+    return f"{c}(SHARED_{operand})"
+
+
+def put(to, expression, type):
+    return f"{register(to)} = widen<decltype({register(to)})>({C_TYPES[type]}({expression}));"
+
+
+def split(text):
+    return [part.strip() for part in re.findall(r"(?:\{[^}]*\}|\[[^\]]*\]|[^,{\[])+", text)]
+
+
+def address(operand):
+    base, _, offset = operand.strip("[] ").replace("+ ", "+").partition("+")
+    width = "u32" if re.match(r"^%r\d", base) else "u64"
+    return f"{value(base, width)} + {offset or 0}"
+
+
+def memory(parts, operands):
+    load = parts[0] == "ld"
+    type, space = parts[-1], parts[1]
+    vector, place = (operands[0], operands[1]) if load else (operands[1], operands[0])
+    code, c = [], C_TYPES[type]
+    for i, item in enumerate(split(vector.strip("{}"))):
+        step = f" + {i} * sizeof({c})"
+        if space == "param":
+            name, _, offset = place.strip("[]").partition("+")
+            code.append(put(item, f"parameter<{c}>(parameters, {offset or 0}{step})", type))
+            continue
+        at = f"{'shared_at' if space == 'shared' else 'global_at'}<{c}>({address(place)}{step})"
+        code.append(put(item, f"*{at}", type) if load else f"*{at} = {value(item, type)};")
+    return " ".join(code)
+
+
+def convert(parts, operands):
+    to, source, modes = parts[-2], parts[-1], parts[1:-2]
+    x = value(operands[1], source)
+    integral = to[0] in "us" and source[0] == "f"
+    if integral and modes == ["rzi"]:
+        x = f"truncate<{C_TYPES[to]}>({x})"
+    elif "rni" in modes:
+        x = f"std::nearbyint({x})"
+    elif "rzi" in modes:
+        x = f"std::trunc({x})"
+    elif "sat" in modes:
+        x = f"saturate({x})"
+    elif integral:
+        sys.exit("cvt " + str(parts))
+    return put(operands[0], x, to)
+
+
+def multiply(parts, operands):
+    type = parts[-1]
+    wide = parts[1] == "wide"
+    if wide:
+        type_out = type[0] + str(2 * int(type[1:]))
+        product = f"{C_TYPES[type_out]}({value(operands[1], type)}) * {C_TYPES[type_out]}({value(operands[2], type)})"
+    elif type[0] == "f":
+        type_out, product = type, f"{value(operands[1], type)} * {value(operands[2], type)}"
+    elif parts[1] == "lo":
+        type_out = "u" + type[1:]
+        product = f"{value(operands[1], type_out)} * {value(operands[2], type_out)}"
+    else:
+        sys.exit("mul " + str(parts))
+    if parts[0] == "mad":
+        product += f" + {value(operands[3], type_out)}"
+    return put(operands[0], product, type_out)
+
+
+def move(operands, type):
+    to, source = operands
+    if source.startswith("{"):
+        items = split(source.strip("{}"))
+        bits = int(type[1:]) // len(items)
+        packed = " | ".join(f"uint{type[1:]}_t({value(item, f'u{bits}')}) << {i * bits}" for i, item in enumerate(items))
+        return put(to, packed, "u" + type[1:])
+    if to.startswith("{"):
+        items = split(to.strip("{}"))
+        bits = int(type[1:]) // len(items)
+        whole = value(source, "u" + type[1:])
+        return " ".join(put(item, f"{whole} >> {i * bits}", f"u{bits}") for i, item in enumerate(items))
+    return put(to, value(source, type), type)
+
+
+def instruction(opcode, operands):
+    parts = opcode.split(".")
+    name, type = parts[0], parts[-1]
+    v = [value(o, type) if type in C_TYPES and not re.match(r"[\[{]|.*\|", o) and not o.startswith("$") else o
+         for o in operands]  # fmt: skip
+    if name == "bra":
+        return f"goto {label(operands[0])};"
+    if name == "ret":
+        return "return;"
+    if name == "bar":
+        return f"__syncwarp({value(operands[0], 'u32')});" if "warp" in parts else "__syncthreads();"
+    if name in ("ld", "st"):
+        return memory(parts, operands)
+    if name == "mov":
+        return move(operands, type)
+    if name == "cvta":
+        return put(operands[0], v[1], type)
+    if name == "cvt":
+        return convert(parts, operands)
+    if name == "shfl":
+        to = operands[0].partition("|")[0]
+        a, b, c, mask = (value(o, "u32") for o in operands[1:5])
+        return put(to, f"shuffle_{parts[2]}({mask}, {a}, {b}, {c})", "b32")
+    if name in ("mul", "mad"):
+        return multiply(parts, operands)
+    if name == "setp":
+        return f"{register(operands[0])} = {COMPARE[parts[1]].format(v[1], v[2])};"
+    if name == "selp":
+        return put(operands[0], f"{register(operands[3])} ? {v[1]} : {v[2]}", type)
+    if name == "fma":
+        return put(operands[0], f"{'fma_down' if 'rm' in parts else 'std::fma'}({v[1]}, {v[2]}, {v[3]})", type)
+    if name in ("shl", "shr"):
+        return put(operands[0], f"{name}({v[1]}, {value(operands[2], 'u32')})", type)
+    if name in BINARY:
+        kind = "u" + type[1:] if type[0] == "s" else type
+        a, b = value(operands[1], kind), value(operands[2], kind)
+        return put(operands[0], f"{a} {BINARY[name]} {b}", kind)
+    if name in ("div", "rem"):
+        return put(operands[0], f"{v[1]} {'/' if name == 'div' else '%'} {v[2]}", type)
+    if name in ("min", "max"):
+        return put(operands[0], f"{name}imum({v[1]}, {v[2]})", type)
+    if name == "not" and type == "pred":
+        return f"{register(operands[0])} = !{register(operands[1])};"
+    if name in UNARY:
+        return put(operands[0], UNARY[name].format(v[1]), type)
+    if name == "bfe":
+        return put(operands[0], f"bit_field({v[1]}, {value(operands[2], 'u32')}, {value(operands[3], 'u32')})", type)
+    if name == "bfi":
+        position, length = value(operands[3], "u32"), value(operands[4], "u32")
+        return put(operands[0], f"bit_insert({v[1]}, {v[2]}, {position}, {length})", type)
+    if name == "prmt":
+        return put(operands[0], f"permute({', '.join(value(o, 'u32') for o in operands[1:4])})", "b32")
+    if name == "dp4a" and type == "s32":
+        return put(operands[0], f"dp4a({v[1]}, {v[2]}, {v[3]})", "s32")
+    sys.exit(f"unknown instruction: {opcode} {operands}")
+
+
+def label(name):
+    return "L_" + name.replace("$", "").strip()
+
+
+def kernel(name, parameters, body):
+    size = re.search(r"\[(\d+)\]", parameters).group(1)
+    print(f"static void ptx_{name}(const void *parameters) {{ (void)parameters;")
+    # Dynamic shared memory is at 0, static at STATIC.
+    offset = 0
+    for align, symbol, length in re.findall(r"\.shared \.align (\d+) \.b8 (\w+)\[(\d+)\];", body):
+        offset = -(-offset // int(align)) * int(align)
+        print(f"  const uint64_t SHARED_{symbol} = STATIC + {offset}; (void)SHARED_{symbol};")
+        offset += int(length)
+    print("  const uint64_t SHARED_dynamic_shared = 0; (void)SHARED_dynamic_shared;")
+    for type, prefix, count in re.findall(r"\.reg \.(\w+)\s+(%\w+)<(\d+)>;", body):
+        names = ", ".join(f"{register(prefix)}{i} = 0" for i in range(1, int(count)))
+        if names:
+            print(f"  {C_TYPES[type]} {names};")
+    body = re.sub(r"(?m)^\s*\.(reg|shared|pragma)[^;]*;", "", body)
+    for line in re.sub(r"(\$\w+):", r"\1:;", body).split(";"):
+        line = " ".join(line.split())
+        if not line:
+            continue
+        if line.endswith(":"):
+            print(f"  {label(line[:-1])}:;")
+            continue
+        guard = re.match(r"^@(!?)(%p\d+) (.*)$", line)
+        condition = ""
+        if guard:
+            condition, line = f"if ({guard.group(1)}{register(guard.group(2))}) ", guard.group(3)
+        opcode, _, rest = line.partition(" ")
+        print(f"  {condition}{{ {instruction(opcode, split(rest))} }}")
+    print(f'}}\nstatic Kernel entry_{name}("{name}", {size}, 1024, ptx_{name});')
+
+
+source = re.sub(r"//[^\n]*", "", open(sys.argv[1]).read())
+if re.search(r"\.(local|const|func)\b", source):
+    sys.exit("local and constant memory and functions are not translated")
+print('#include "cuda.h"\n#include "ptx.h"')
+for match in re.finditer(r"\.entry (\w+)\((.*?)\)[^{]*\{(.*?)\n\}", source, re.S):
+    kernel(*match.groups())
