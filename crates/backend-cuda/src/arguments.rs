@@ -141,6 +141,55 @@ arguments! {
         scale: f32,
     }
 
+    ConvArgs {
+        input: Address,
+        weight: Address,
+        bias: Address,
+        before: Address,
+        after: Address,
+        out: Address,
+        n: i32,
+        channels: i32,
+        kernel: i32,
+        act: i32,
+        alpha: f32,
+        limit: f32,
+    }
+
+    DeltaNetArgs {
+        qkv: Address,
+        alpha: Address,
+        beta: Address,
+        dt_bias: Address,
+        decay: Address,
+        before: Address,
+        after: Address,
+        out: Address,
+        n: i32,
+        heads_k: i32,
+        heads_v: i32,
+        dim: i32,
+        tiled: i32,
+        eps: f32,
+    }
+
+    StateSpaceArgs {
+        xbc: Address,
+        dt: Address,
+        dt_bias: Address,
+        decay: Address,
+        skip: Address,
+        before: Address,
+        after: Address,
+        out: Address,
+        n: i32,
+        heads: i32,
+        dim: i32,
+        size: i32,
+        groups: i32,
+        unused: i32,
+    }
+
     CombineArgs { input: Address, weights: Address, out: Address, n: i32, used: i32, dim: i32, unused: i32, }
 }
 

@@ -87,7 +87,18 @@ fn families() -> Vec<ModelSpec> {
         ModelSpec::gpt_oss(),
         ModelSpec::command_r(),
     ];
-    small.into_iter().map(|spec| ModelSpec { n_layer: 3, ..spec }).collect()
+    let mut all: Vec<ModelSpec> = small.into_iter().map(|spec| ModelSpec { n_layer: 3, ..spec }).collect();
+    all.extend([
+        ModelSpec::gemma2(),
+        ModelSpec::gemma4(),
+        ModelSpec::gemma4_experts(),
+        ModelSpec::lfm2(),
+        ModelSpec::qwen35(),
+        ModelSpec::qwen3next(),
+        ModelSpec::granite_hybrid(),
+        ModelSpec::nemotron_h(),
+    ]);
+    all
 }
 
 #[test]
@@ -99,12 +110,15 @@ fn any_split_gives_the_logits_of_the_cpu() {
         let kv = GgmlType::F32;
         let options = LoadOptions { context: 96, ubatch: 16, kv_type_k: kv, kv_type_v: kv, ..LoadOptions::default() };
         let load = |gpu_layers| try_load(file.path(), LoadOptions { gpu_layers, ..options }, State::default()).unwrap();
-        let expected = logits(&load(0).0, &tokens);
-        for layers in 1..=4 {
+        let (host, _) = load(0);
+        let expected = logits(&host, &tokens);
+        // GELU is rounded to f16, and with it whatever is a last bit off.
+        let allowed = if spec.arch.starts_with("gemma") { 2e-3 } else { 1e-5 };
+        for layers in 1..=host.placement().layers {
             let (engine, state) = load(layers);
             assert_eq!(engine.placement().gpu_layers, layers);
             let error = difference(&logits(&engine, &tokens), &expected);
-            assert!(error <= 1e-5, "{} with {layers} layers: {error}", spec.arch);
+            assert!(error <= allowed, "{} with {layers} layers: {error}", spec.arch);
             assert!(state.lock().unwrap().launches > 0);
         }
     }

@@ -7,7 +7,7 @@ use crate::buffers::Span;
 use backend::{Activation, BackendError, NormKind, View};
 
 /// Code, alpha and limit of an activation (`kernels/activation.h`).
-fn code(act: Activation) -> (i32, f32, f32) {
+pub(super) fn code(act: Activation) -> (i32, f32, f32) {
     match act {
         Activation::Silu => (0, 0.0, 0.0),
         Activation::GeluTanh => (1, 0.0, 0.0),

@@ -4,6 +4,7 @@ mod attention;
 mod elementwise;
 mod experts;
 mod matmul;
+mod recurrent;
 mod rope;
 
 use crate::buffers::{Buffers, Span, invalid, product};
@@ -108,6 +109,17 @@ pub(crate) fn run<D: Driver>(run: &mut Run<'_, D>, op: &Op<'_>) -> Result<(), Ba
         Op::CopyRows { input, input_stride, rows, dim, out, out_stride } => {
             elementwise::copy_rows(run, [input, out], [input_stride, out_stride], rows, dim)
         }
+        Op::Conv { spec, input, n, weight, bias, state, out } => {
+            recurrent::conv(run, &spec, [input, weight, out], bias, &state, n)
+        }
+        Op::DeltaNet { spec, qkv, alpha, beta, dt_bias, a, n, state, out } => {
+            recurrent::delta_net(run, &spec, [qkv, alpha, beta, dt_bias, a, out], &state, n)
+        }
+        Op::StateSpace { spec, xbc, dt, dt_bias, a, skip, n, state, out } => {
+            recurrent::state_space(run, &spec, [xbc, dt, dt_bias, a, skip, out], &state, n)
+        }
+        // Operations may come before their kernels.
+        #[allow(unreachable_patterns)]
         _ => Err(run.unsupported(op.name(), GgmlType::F32)),
     }
 }
