@@ -49,7 +49,16 @@ test("finished blocks are made once", () => {
     blocks.update(`${paragraphs} ${"more ".repeat(i)}`, false);
   }
   // Each time the last one only.
-  expect(cleaned).toHaveBeenCalledTimes(10);
+  expect(cleaned.mock.calls.flatMap(([tokens]) => tokens)).toHaveLength(10);
+});
+
+test("the blocks of a long text are cleaned all at once", () => {
+  const text = Array.from({ length: 100 }, (_, i) => `Line ${i}\n\n\`\`\`\ncode ${i}\n\`\`\``).join("\n\n");
+  const blocks = new Blocks().update(text, true);
+  expect(cleaned).toHaveBeenCalledTimes(1);
+  expect(blocks).toHaveLength(200);
+  expect(blocks[100]).toEqual({ type: "html", html: "<p>Line 50</p>\n" });
+  expect(blocks[101]).toMatchObject({ type: "code", code: "code 50" });
 });
 
 test("unchanged blocks stay the same objects, also when the answer is complete", () => {

@@ -1,5 +1,5 @@
 import type { Token, Tokens } from "marked";
-import { lex, toHtml } from "./render";
+import { lastBlock, lex, toHtml } from "./render";
 
 export type Block = { type: "html"; html: string } | { type: "code"; language: string; code: string };
 
@@ -34,10 +34,7 @@ export class Blocks {
       this.settled = [];
     }
     const tokens = lex(text.slice(this.settledText.length));
-    const last = Math.max(
-      0,
-      tokens.findLastIndex((token) => token.type !== "space"),
-    );
+    const last = Math.max(0, lastBlock(tokens));
     const finished = tokens.slice(0, last);
     this.settled.push(...toBlocks(finished));
     this.settledText += finished.map((token) => token.raw).join("");
@@ -53,14 +50,14 @@ export class Blocks {
 }
 
 function toBlocks(tokens: Token[]): Block[] {
-  return tokens.filter((token) => token.type !== "space" && token.type !== "def").map(toBlock);
+  const shown = tokens.filter((token) => token.type !== "space" && token.type !== "def");
+  const html = toHtml(shown.filter((token) => token.type !== "code"))[Symbol.iterator]();
+  return shown.map((token) =>
+    token.type === "code" ? toCode(token as Tokens.Code) : { type: "html", html: html.next().value ?? "" },
+  );
 }
 
-function toBlock(token: Token): Block {
-  if (token.type !== "code") {
-    return { type: "html", html: toHtml(token) };
-  }
-  const { text, lang } = token as Tokens.Code;
+function toCode({ text, lang }: Tokens.Code): Block {
   return { type: "code", code: text, language: lang?.trim().split(/\s/)[0]?.toLowerCase() ?? "" };
 }
 

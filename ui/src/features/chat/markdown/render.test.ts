@@ -1,10 +1,11 @@
+import { Marked } from "marked";
 // @vitest-environment jsdom -- happy-dom is too simple a browser to clean markup in.
 
 import { describe, expect, test } from "vitest";
 import { lex, toHtml } from "./render";
 
 function html(text: string): string {
-  return lex(text).map(toHtml).join("");
+  return toHtml(lex(text)).join("");
 }
 
 function page(text: string): HTMLElement {
@@ -69,6 +70,20 @@ test("markup shows what it should", () => {
 
 test("tags in a text are shown, not swallowed", () => {
   expect(page("Use <div> and <T> here").textContent).toContain("Use <div> and <T> here");
+});
+
+test("a long text has the same blocks as in one piece", () => {
+  const part = (i: number) =>
+    `# Part ${i}\n\nSee [this][${i}].\n\n- one\n\n  still one\n- two\n\n\`\`\`rust\nlet a = ${i};\n\n\nlet b;\n\`\`\`\n\n| a |\n|---|\n| ${i} |\n\n> quote\n\n> another`;
+  const parts = Array.from({ length: 400 }, (_, i) => part(i));
+  // A block that is longer than any part, and addresses at the end.
+  parts.push("```\n" + "line\n\n".repeat(5000) + "```");
+  parts.push(...parts.map((_, i) => `[${i}]: https://example.org/${i}`));
+  const text = parts.join("\n\n");
+  const whole = new Marked({ gfm: true, breaks: true }).lexer(text).filter(({ type }) => type !== "space");
+  const tokens = lex(text).filter(({ type }) => type !== "space");
+  expect(tokens.map(({ raw }) => raw.trim())).toEqual(whole.map(({ raw }) => raw.trim()));
+  expect(toHtml(tokens.slice(1, 2))[0]).toContain('href="https://example.org/0"');
 });
 
 test("an image is a link that says what it is", () => {
