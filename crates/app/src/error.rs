@@ -99,9 +99,8 @@ impl From<weights::WeightsError> for WireError {
             W::PermissionDenied { path } | W::InUse { path } | W::Io { path, .. } | W::MapFailed { path, .. } => {
                 about(ErrorCode::FileAccess, path)
             }
-            W::Truncated { path, file_len, needed } => {
-                about(ErrorCode::FileTruncated, path).numbers(*needed, *file_len)
-            }
+            // How long it should be is not known: only that the header goes beyond its end.
+            W::Truncated { path, .. } => about(ErrorCode::FileTruncated, path),
             W::Changed { path, expected, found } => about(ErrorCode::FileTruncated, path).numbers(*expected, *found),
             W::Unreadable { path } => about(ErrorCode::FileTruncated, path),
             W::OutOfMemory { bytes, .. } => WireError { needed: Some(*bytes), ..new(ErrorCode::RamFull) },

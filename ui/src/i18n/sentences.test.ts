@@ -55,6 +55,13 @@ test("numbers are said where they are known", () => {
   expect(errorSentence(wireError("rateLimited", "", { retryAfter: 90 }))).toContain("in 1 min 30 s");
 });
 
+test("a file is named without its folders", () => {
+  for (const subject of ["/models/a.gguf", "C:\\models\\a.gguf", "a.gguf"]) {
+    expect(errorSentence(wireError("fileInvalid", "", { subject }))).toMatch(/^a\.gguf is not/);
+  }
+  expect(errorSentence(wireError("needsToken", "", { subject: "owner/name" }))).toMatch(/^owner\/name needs/);
+});
+
 test("a code that this window does not know is told in the program's words", () => {
   const unknown = wireError("fromTheFuture" as ErrorCode, "the flux is low");
   expect(errorSentence(unknown)).toBe("the flux is low");

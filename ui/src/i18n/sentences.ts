@@ -7,7 +7,7 @@ export function errorSentence(error: WireError): string {
   const { code, needed, available, retryAfter } = error;
   const amount = code === "contextFull" ? number : bytes;
   const values = {
-    subject: error.subject ?? fallbackSubject(code),
+    subject: subject(error),
     message: error.message,
     needed: needed === null ? "" : amount(needed),
     available: available === null ? "" : amount(available),
@@ -25,9 +25,13 @@ export function errorSentence(error: WireError): string {
   return has(key) ? tCode(key, values) : error.message;
 }
 
-function fallbackSubject(code: WireError["code"]): string {
+function subject({ code, subject }: WireError): string {
   if (code.startsWith("file") || code === "checksumMismatch") {
-    return t("errors.theFile");
+    // The folder is seldom news, and makes the sentence unreadable.
+    return subject?.split(/[\\/]/).at(-1) || t("errors.theFile");
+  }
+  if (subject !== null) {
+    return subject;
   }
   return code === "modelUnsupported" || code === "needsToken" ? t("errors.theModel") : t("errors.it");
 }
