@@ -100,7 +100,9 @@ impl From<weights::WeightsError> for WireError {
                 about(ErrorCode::FileAccess, path)
             }
             // How long it should be is not known: only that the header goes beyond its end.
-            W::Truncated { path, .. } => about(ErrorCode::FileTruncated, path),
+            W::Truncated { path, file_len, .. } => {
+                WireError { available: Some(*file_len), ..about(ErrorCode::FileTruncated, path) }
+            }
             W::Changed { path, expected, found } => about(ErrorCode::FileTruncated, path).numbers(*expected, *found),
             W::Unreadable { path } => about(ErrorCode::FileTruncated, path),
             W::OutOfMemory { bytes, .. } => WireError { needed: Some(*bytes), ..new(ErrorCode::RamFull) },
