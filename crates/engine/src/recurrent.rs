@@ -2,7 +2,7 @@
 
 use crate::ops::Ops;
 use backend::{Activation, BackendError, ConvSpec, NormKind, Op, View};
-use model::{BetaAlpha, DeltaNet, Mamba, ShortConv, Slot, Tensor};
+use model::{BetaAlpha, DeltaInput, DeltaNet, Mamba, ShortConv, Slot, Tensor};
 
 impl Ops<'_> {
     pub fn short_conv(&mut self, m: &ShortConv, input: View, out: View) -> Result<(), BackendError> {
@@ -34,15 +34,21 @@ impl Ops<'_> {
         let (beta, alpha, attended) = (self.slot(Slot::K)?, self.slot(Slot::V)?, self.slot(Slot::Attended)?);
         let (n, heads, dim) = (self.n, m.spec.heads_v, m.spec.head_dim);
         match &m.beta_alpha {
-            BetaAlpha::Apart { beta: b, alpha: a } => self.linears(input, &[(b, beta), (a, alpha), (&m.z, z)])?,
+            BetaAlpha::Apart { beta: b, alpha: a } => self.linears(input, &[(b, beta), (a, alpha)])?,
             BetaAlpha::ByKeyHead(both) => {
-                self.linears(input, &[(both, mixed), (&m.z, z)])?;
+                self.linears(input, &[(both, mixed)])?;
                 let share = heads / m.spec.heads_k;
                 self.copy(mixed, beta, [2 * share, share], n * m.spec.heads_k, share)?;
                 self.copy(mixed.at(share), alpha, [2 * share, share], n * m.spec.heads_k, share)?;
             }
         }
-        self.linears(input, &[(&m.qkv, mixed)])?;
+        match &m.input {
+            DeltaInput::Apart { qkv, z: gate } => self.linears(input, &[(qkv, mixed), (gate, z)])?,
+            DeltaInput::ByKeyHead(all) => {
+                self.linears(input, &[(all, qkv)])?;
+                self.take_key_heads_apart(m, qkv, mixed, z)?;
+            }
+        }
         self.conv(m.conv, mixed, &m.conv_weight, None, qkv)?;
         let state = self.state((m.conv.kernel - 1) * m.conv.channels, heads * dim * dim)?;
         let (dt_bias, a) = (self.required(&m.dt_bias)?, self.required(&m.a)?);
@@ -51,6 +57,24 @@ impl Ops<'_> {
         let (rows, stride) = (n, heads * dim);
         self.run(&Op::Glu { act: Activation::Silu, gate: z, up: attended, rows, dim: stride, stride, out: z })?;
         self.linears(z, &[(&m.output, out)])
+    }
+
+    /// From [query, key, values, gates] of every key head to [queries, keys, values] and gates of all.
+    fn take_key_heads_apart(&mut self, m: &DeltaNet, all: View, qkv: View, z: View) -> Result<(), BackendError> {
+        let (dim, heads_k, channels) = (m.spec.head_dim, m.spec.heads_k, m.conv.channels);
+        let values = m.spec.heads_v / heads_k * dim;
+        let (piece, row) = (2 * (dim + values), 2 * heads_k * (dim + values));
+        for head in 0..heads_k {
+            let from = all.at(head * piece);
+            let (q, k) = (qkv.at(head * dim), qkv.at((heads_k + head) * dim));
+            let v = qkv.at(2 * heads_k * dim + head * values);
+            self.copy(from, q, [row, channels], self.n, dim)?;
+            self.copy(from.at(dim), k, [row, channels], self.n, dim)?;
+            self.copy(from.at(2 * dim), v, [row, channels], self.n, values)?;
+            let z = z.at(head * values);
+            self.copy(from.at(2 * dim + values), z, [row, heads_k * values], self.n, values)?;
+        }
+        Ok(())
     }
 
     pub fn mamba(&mut self, m: &Mamba, input: View, out: View) -> Result<(), BackendError> {

@@ -128,10 +128,7 @@ pub struct ShortConv {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DeltaNet {
     pub spec: DeltaNetSpec,
-    /// [conv.channels, embedding_length]: queries, keys, values
-    pub qkv: Linear,
-    /// [heads_v * head_dim, embedding_length]: gate on the result
-    pub z: Linear,
+    pub input: DeltaInput,
     pub beta_alpha: BetaAlpha,
     pub conv: ConvSpec,
     pub conv_weight: Tensor,
@@ -141,6 +138,19 @@ pub struct DeltaNet {
     /// Of each head of the result.
     pub norm: Norm,
     pub output: Linear,
+}
+
+/// Where queries, keys and values come from, and the gate on the result (`z`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum DeltaInput {
+    Apart {
+        /// [conv.channels, embedding_length]: queries, keys, values
+        qkv: Linear,
+        /// [heads_v * head_dim, embedding_length]
+        z: Linear,
+    },
+    /// One matrix: for every key head its query, its key, the values and then the gates of its value heads.
+    ByKeyHead(Linear),
 }
 
 /// Where the delta rule's strength and decay come from, each [heads_v, embedding_length].

@@ -1,6 +1,8 @@
 //! The activation buffers of a device: which there are, and how wide the model makes them.
 
-use crate::{Expansion, ExpertInput, FeedForward, KeysValues, Layer, LayoutParams, Mixer, Model, ModelError};
+use crate::{
+    DeltaInput, Expansion, ExpertInput, FeedForward, KeysValues, Layer, LayoutParams, Mixer, Model, ModelError,
+};
 
 /// Activation buffers that every device with layers has once. Shapes for `u` = ubatch rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -148,9 +150,10 @@ fn mixer_widths(mixer: &Mixer) -> Vec<(Slot, usize)> {
         }
         Mixer::DeltaNet(m) => {
             let heads = m.spec.heads_v;
+            let wide = if let DeltaInput::ByKeyHead(all) = &m.input { all.rows } else { 0 };
             vec![
                 (Slot::Gate, m.conv.channels.max(2 * heads)),
-                (Slot::Q, m.conv.channels),
+                (Slot::Q, m.conv.channels.max(wide)),
                 (Slot::Up, heads * m.spec.head_dim),
                 (Slot::K, heads),
                 (Slot::V, heads),

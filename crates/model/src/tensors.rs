@@ -52,7 +52,11 @@ impl Used {
                 self.tensor(m.conv_weight);
             }
             Mixer::DeltaNet(m) => {
-                self.linears([&m.qkv, &m.z, &m.output]);
+                self.linears([&m.output]);
+                match &m.input {
+                    DeltaInput::Apart { qkv, z } => self.linears([qkv, z]),
+                    DeltaInput::ByKeyHead(all) => self.linears([all]),
+                }
                 match &m.beta_alpha {
                     BetaAlpha::Apart { beta, alpha } => self.linears([beta, alpha]),
                     BetaAlpha::ByKeyHead(both) => self.linears([both]),

@@ -40,6 +40,7 @@ impl ModelSpec {
             ModelSpec::command_r(),
             ModelSpec::lfm2(),
             ModelSpec::qwen35(),
+            ModelSpec::qwen3next(),
             ModelSpec::granite_hybrid(),
             ModelSpec::nemotron_h(),
         ]
@@ -82,6 +83,11 @@ impl ModelSpec {
     /// Qwen 3.5: three gated DeltaNet layers, then gated attention.
     pub fn qwen35() -> ModelSpec {
         ModelSpec::family_of("qwen35", Family::Qwen35)
+    }
+
+    /// Qwen3-Next without its experts.
+    pub fn qwen3next() -> ModelSpec {
+        ModelSpec { arch: "qwen3next".into(), ..ModelSpec::qwen35() }
     }
 
     pub fn granite_hybrid() -> ModelSpec {
@@ -311,8 +317,12 @@ impl List<'_> {
         let channels = 2 * HEADS_K * STATE + values;
         self.matrix(&format!("{blk}.attn_qkv.weight"), n_embd, channels);
         self.matrix(&format!("{blk}.attn_gate.weight"), n_embd, values);
-        self.matrix(&format!("{blk}.ssm_beta.weight"), n_embd, HEADS_V);
-        self.matrix(&format!("{blk}.ssm_alpha.weight"), n_embd, HEADS_V);
+        if self.spec.arch == "qwen3next" {
+            self.matrix(&format!("{blk}.ssm_ba.weight"), n_embd, 2 * HEADS_V);
+        } else {
+            self.matrix(&format!("{blk}.ssm_beta.weight"), n_embd, HEADS_V);
+            self.matrix(&format!("{blk}.ssm_alpha.weight"), n_embd, HEADS_V);
+        }
         self.add(&format!("{blk}.ssm_norm.weight"), &[STATE], Content::Norm);
         self.recurrent(blk, channels, values);
     }

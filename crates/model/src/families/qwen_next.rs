@@ -53,8 +53,13 @@ fn delta_net(builder: &Builder<'_>, index: usize) -> Result<DeltaNet, ModelError
     let by_key_head = header.linear_or(&block(index, "ssm_ba"), 2 * heads_v, width)?;
     Ok(DeltaNet {
         spec: DeltaNetSpec { heads_k, heads_v, head_dim, tiled: by_key_head.is_none(), eps: builder.sizes.eps },
-        qkv: builder.linear(index, "attn_qkv", channels, width)?,
-        z: builder.linear(index, "attn_gate", values, width)?,
+        input: match header.linear_or(&block(index, "ssm_in"), channels + values, width)? {
+            Some(all) => DeltaInput::ByKeyHead(all),
+            None => DeltaInput::Apart {
+                qkv: builder.linear(index, "attn_qkv", channels, width)?,
+                z: builder.linear(index, "attn_gate", values, width)?,
+            },
+        },
         beta_alpha: match by_key_head {
             Some(both) => BetaAlpha::ByKeyHead(both),
             None => BetaAlpha::Apart {
