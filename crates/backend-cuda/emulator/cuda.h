@@ -83,6 +83,7 @@ struct Kernel {
     static Kernel entry_##name(#name, sizeof(Args), threads,                                               \
                                [](const void *a) { kernel_##name(*static_cast<const Args *>(a)); });       \
     static void kernel_##name(const Args &a)
+#define KERNEL_WIDE KERNEL
 
 /// 0: ran; 1: no such kernel; 2: its arguments have another size; 3: more threads than it is made for.
 extern "C" inline __attribute__((used, visibility("default"))) int emulator_launch(

@@ -18,6 +18,8 @@ struct AttentionArgs {
 };
 
 const int TILE = 32, SPLIT = 256, WARPS = 4;
+// Values of a head that are in shared memory at once: larger heads are taken in slices.
+const int SLICE = 256;
 
 /// A softmax so far: the largest score, the sum of exponentials relative to it.
 struct Softmax {
@@ -43,45 +45,53 @@ DEVICE void merge(Softmax &all, const Softmax &part, float &factor_all, float &f
     all.largest = largest;
 }
 
-/// `count` cells from position `first` on, as f32 in rows of `stride`; the rest of the tile and of the rows is 0.
-DEVICE void load_tile(const Stream &s, int capacity, int head, int first, int count, float *tile, int stride) {
-    const int pairs = (stride - 1) / 2;
+/// Values from `skip` on of `count` cells from position `first` on, as f32 in rows of `width` and one more, so that cells
+/// lie in different banks. The rest of the tile and of the rows is 0.
+DEVICE void load_tile(const Stream &s, int capacity, int head, int first, int count, int skip, int width, float *tile) {
+    const int pairs = width / 2;
     for (int i = threadIdx.x; i < TILE * pairs; i += 32 * WARPS) {
         const int cell = i / pairs, pair = i % pairs;
         float x = 0, y = 0;
-        if (cell < count && 2 * pair < s.dim)
-            load_pair(s.cells + (int64_t(head) * capacity + (first + cell) % capacity) * s.row_bytes, s.type, pair, x, y);
-        tile[cell * stride + 2 * pair] = x;
-        tile[cell * stride + 2 * pair + 1] = y;
+        if (cell < count && skip + 2 * pair < s.dim) {
+            const uint8_t *from = s.cells + (int64_t(head) * capacity + (first + cell) % capacity) * s.row_bytes;
+            load_pair(from, s.type, skip / 2 + pair, x, y);
+        }
+        tile[cell * (width + 1) + 2 * pair] = x;
+        tile[cell * (width + 1) + 2 * pair + 1] = y;
     }
 }
 
-/// q.k over rows padded with zeros to a multiple of 4.
-DEVICE float score(const float *q, const float *k, int dim) {
-    float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    for (int d = 0; d < dim; d += 4) {
-        s0 = fmaf(q[d], k[d], s0);
-        s1 = fmaf(q[d + 1], k[d + 1], s1);
-        s2 = fmaf(q[d + 2], k[d + 2], s2);
-        s3 = fmaf(q[d + 3], k[d + 3], s3);
-    }
-    return (s0 + s1) + (s2 + s3);
+/// The width of a slice of heads of `dim` values.
+DEVICE int slice_width(int dim, int slice) {
+    const int left = dim - slice * SLICE;
+    return left < SLICE ? left : SLICE;
 }
 
 /// What a warp knows of one of its queries: a row and a head. A lane has values lane, lane + 32, ...
 template <int VALUES> struct Query {
     int row, head;
     int low, high;   // positions that it sees; none if there is no such query
-    float share;     // of the tile's cell `lane`
+    float dot[4];    // partial sums of q.k of the tile's cell `lane`
+    float share;     // of that cell
     Softmax all, part;
     float all_values[VALUES], part_values[VALUES];
 
     DEVICE bool sees(int tile) const { return low < tile + TILE && high > tile; }
 
-    /// Scores of a tile, exponentiated; values so far become relative to the new maximum.
-    DEVICE void fold_scores(const AttentionArgs &a, const float *q, const float *tile, int stride, int first) {
+    DEVICE void begin_scores() { dot[0] = dot[1] = dot[2] = dot[3] = 0; }
+
+    /// q.k of the tile's cell `lane`, over a slice padded with zeros to a multiple of 4.
+    DEVICE void add_scores(const float *q, const float *tile, int width, int first) {
         if (!sees(first)) return;
-        float s = score(q, tile + lane() * stride, stride - 1) * a.scale;
+        const float *k = tile + lane() * (width + 1);
+        for (int d = 0; d < width; d += 4)
+            for (int i = 0; i < 4; i++) dot[i] = fmaf(q[d + i], k[d + i], dot[i]);
+    }
+
+    /// Exponentiates the scores of a tile; values so far become relative to the new maximum.
+    DEVICE void end_scores(const AttentionArgs &a, int first) {
+        if (!sees(first)) return;
+        float s = ((dot[0] + dot[1]) + (dot[2] + dot[3])) * a.scale;
         if (a.softcap != 0) s = a.softcap * tanhf(s / a.softcap);
         const bool seen = first + lane() >= low && first + lane() < high;
         const float largest = fmaxf(part.largest, warp_max(seen ? s : MINUS_INFINITY));
@@ -92,14 +102,17 @@ template <int VALUES> struct Query {
         for (int i = 0; i < VALUES; i++) part_values[i] *= factor;
     }
 
-    DEVICE void fold_values(const float *tile, int stride, int first, int dim) {
+    /// Adds the tile's cells to the values of a slice.
+    template <int slice> DEVICE void fold_values(const float *tile, int width, int first) {
+        const int begin_value = slice * SLICE / 32, end_value = begin_value + 8 < VALUES ? begin_value + 8 : VALUES;
         if (!sees(first)) return;
         const int begin = low > first ? low - first : 0, end = high < first + TILE ? high - first : TILE;
         for (int cell = begin; cell < end; cell++) {
             const float p = __shfl_sync(ALL_LANES, share, cell);
-            for (int i = 0; i < VALUES; i++) {
-                const int d = lane() + 32 * i;
-                if (d < dim) part_values[i] = fmaf(p, tile[cell * stride + d], part_values[i]);
+#pragma unroll
+            for (int i = begin_value; i < end_value; i++) {
+                const int d = lane() + 32 * (i - begin_value);
+                if (d < width) part_values[i] = fmaf(p, tile[cell * (width + 1) + d], part_values[i]);
             }
         }
     }
@@ -119,12 +132,24 @@ template <int VALUES> struct Query {
     }
 };
 
+/// Adds a slice of V of a tile to all queries of a block.
+template <int slice, int QUERIES, int VALUES>
+DEVICE void values(const AttentionArgs &a, Query<VALUES> (&query)[QUERIES], int head, int first, int cells, int dim, float *tile) {
+    const int width = slice_width(dim, slice);
+    __syncthreads();
+    load_tile(a.v, a.capacity, head, first, cells, slice * SLICE, width, tile);
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < QUERIES; i++) query[i].template fold_values<slice>(tile, width, first);
+}
+
 // Blocks: x a split (or all of them), y some queries, z a head of K and V. The queries of a head are numbered row by row,
 // all heads of a row that share it side by side; a block has WARPS * QUERIES of them.
 template <int QUERIES, int VALUES> DEVICE void attention(const AttentionArgs &a) {
     DYNAMIC_SHARED(float, shared);
     const int dim_k = (a.k.dim + 3) / 4 * 4, dim_v = (a.v.dim + 1) / 2 * 2;
-    const int stride_k = dim_k + 1, stride_v = dim_v + 1;
+    // Small heads are one slice, and the compiler knows it.
+    const int slices_k = VALUES > SLICE / 32 ? (dim_k + SLICE - 1) / SLICE : 1;
     float *queries = shared, *tile = shared + WARPS * QUERIES * dim_k;
     const int group = a.heads / a.heads_kv, head_kv = blockIdx.z, count = a.n * group;
     const int block_first = blockIdx.y * WARPS * QUERIES, warp_first = threadIdx.x / 32 * QUERIES;
@@ -160,17 +185,20 @@ template <int QUERIES, int VALUES> DEVICE void attention(const AttentionArgs &a)
         const int tile_end = (split + 1) * SPLIT < end ? (split + 1) * SPLIT : end;
         for (int first = tile_first; first < tile_end; first += TILE) {
             const int cells = tile_end - first < TILE ? tile_end - first : TILE;
-            __syncthreads();
-            load_tile(a.k, a.capacity, head_kv, first, cells, tile, stride_k);
-            __syncthreads();
+            for (int slice = 0; slice < slices_k; slice++) {
+                const int width = slice_width(dim_k, slice);
+                __syncthreads();
+                load_tile(a.k, a.capacity, head_kv, first, cells, slice * SLICE, width, tile);
+                __syncthreads();
 #pragma unroll
-            for (int i = 0; i < QUERIES; i++)
-                query[i].fold_scores(a, queries + (warp_first + i) * dim_k, tile, stride_k, first);
-            __syncthreads();
-            load_tile(a.v, a.capacity, head_kv, first, cells, tile, stride_v);
-            __syncthreads();
-#pragma unroll
-            for (int i = 0; i < QUERIES; i++) query[i].fold_values(tile, stride_v, first, a.v.dim);
+                for (int i = 0; i < QUERIES; i++) {
+                    if (slice == 0) query[i].begin_scores();
+                    query[i].add_scores(queries + (warp_first + i) * dim_k + slice * SLICE, tile, width, first);
+                    if (slice == slices_k - 1) query[i].end_scores(a, first);
+                }
+            }
+            values<0>(a, query, head_kv, first, cells, dim_v, tile);
+            if (VALUES > SLICE / 32 && dim_v > SLICE) values<1>(a, query, head_kv, first, cells, dim_v, tile);
         }
         if (a.partial) break;
 #pragma unroll
@@ -198,16 +226,17 @@ template <int QUERIES, int VALUES> DEVICE void attention(const AttentionArgs &a)
 }
 
 #define ATTENTION(queries, values) \
-    KERNEL(attention_##queries##_##values, AttentionArgs, 32 * WARPS) { attention<queries, values>(a); }
+    KERNEL_WIDE(attention_##queries##_##values, AttentionArgs, 32 * WARPS) { attention<queries, values>(a); }
 ATTENTION(1, 2)
 ATTENTION(4, 2)
 ATTENTION(1, 4)
 ATTENTION(4, 4)
 ATTENTION(1, 8)
 ATTENTION(2, 8)
+ATTENTION(1, 16)
 
 // Merges splits. Blocks: x a row, y a head; a thread has a value.
-KERNEL(merge_splits, AttentionArgs, 256) {
+KERNEL(merge_splits, AttentionArgs, 512) {
     const int d = threadIdx.x;
     if (d >= a.v.dim) return;
     const int64_t at = int64_t(blockIdx.x) * a.heads + blockIdx.y;

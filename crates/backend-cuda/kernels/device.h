@@ -19,6 +19,8 @@ typedef unsigned long long uint64_t;
 
 // A kernel takes one struct of arguments, whose Rust twin has the same layout: 8-byte members first.
 #define KERNEL(name, Args, threads) extern "C" __global__ void __launch_bounds__(threads) name(const Args a)
+// One that gets all the registers it wants, where the compiler would rather spill a few than lose occupancy.
+#define KERNEL_WIDE(name, Args, threads) extern "C" __global__ void __launch_bounds__(threads, 1) name(const Args a)
 #define DYNAMIC_SHARED(T, name)                                      \
     extern __shared__ __align__(16) unsigned char dynamic_shared[];  \
     T *name = reinterpret_cast<T *>(dynamic_shared)

@@ -19,6 +19,8 @@ struct Case {
     window: usize,
     softcap: f32,
     sinks: bool,
+    /// V is a part of K.
+    latent: bool,
 }
 
 const PLAIN: Case = Case {
@@ -30,6 +32,7 @@ const PLAIN: Case = Case {
     window: 0,
     softcap: 0.0,
     sinks: false,
+    latent: false,
 };
 
 /// A cache in both devices with positions 0..end stored in batches, and what it takes to attend to it.
@@ -50,7 +53,7 @@ fn setup(case: &Case, end: usize, batch: usize, seed: u64) -> Setup {
         [(case.types[0], dim_k), (case.types[1], dim_v)].map(|(ty, dim)| pair.bytes(&vec![0xffu8; bytes(ty, dim)]));
     let cache = KvCache {
         k: k_buffer,
-        v: Some(v_buffer),
+        v: (!case.latent).then_some(v_buffer),
         k_type: case.types[0],
         v_type: case.types[1],
         capacity: case.capacity,
@@ -98,7 +101,9 @@ fn types_of_caches() {
 #[test]
 fn sizes_of_heads() {
     for (i, dims) in
-        [[32, 32], [64, 64], [80, 80], [96, 128], [128, 128], [192, 128], [256, 256]].into_iter().enumerate()
+        [[32, 32], [64, 64], [80, 80], [96, 128], [128, 128], [192, 128], [256, 256], [512, 512], [288, 20]]
+            .into_iter()
+            .enumerate()
     {
         for heads in [1, 3, 8] {
             let case = Case { dims, heads: 2 * heads, ..PLAIN };
@@ -108,6 +113,17 @@ fn sizes_of_heads() {
     }
     // Halves of words and of vectors.
     check(Case { dims: [34, 30], types: [F16, F16], ..PLAIN }, 33, 2, 1);
+}
+
+/// Multi-head latent attention: V is the first values of K.
+#[test]
+fn values_in_keys() {
+    for types in [[F16, F16], [Q8_0, Q8_0]] {
+        let case = Case { types, heads: 6, heads_kv: 1, dims: [576, 512], latent: true, ..PLAIN };
+        check(case, 0, 7, 1);
+        check(case, 300, 1, 2);
+        check(Case { dims: [96, 64], ..case }, 20, 5, 3);
+    }
 }
 
 #[test]

@@ -9,6 +9,8 @@ use quant::GgmlType;
 /// Cells of a split, and of a tile (`kernels/attention.cu`).
 const SPLIT: usize = 256;
 const TILE: usize = 32;
+/// Values of a head that are in shared memory at once.
+const SLICE: usize = 256;
 const WARPS: usize = 4;
 /// Blocks that keep a large GPU busy. With fewer, splits are computed beside each other.
 const ENOUGH_BLOCKS: usize = 256;
@@ -36,13 +38,17 @@ fn stream<D: Driver>(
     Ok(Stream { cells, row_bytes: row as i64, ty: ty.id() as i32, dim: int(op, dim)? })
 }
 
-/// K and V. A cache whose V is a part of K has no kernels yet.
+/// K and V, which may be a part of K.
 fn both<D: Driver>(run: &Run<'_, D>, op: &'static str, cache: &KvCache) -> Result<[Stream; 2], BackendError> {
-    let v = cache.v.ok_or_else(|| run.unsupported(op, cache.k_type))?;
-    Ok([
-        stream(run, op, cache, cache.k, cache.k_type, cache.head_dim_k)?,
-        stream(run, op, cache, v, cache.v_type, cache.head_dim_v)?,
-    ])
+    let k = stream(run, op, cache, cache.k, cache.k_type, cache.head_dim_k)?;
+    let Some(v) = cache.v else {
+        let dim = cache.head_dim_v;
+        if dim > cache.head_dim_k || cache.k_type.row_bytes(dim).is_none() || dim % 2 != 0 {
+            return Err(invalid(op, "V is no part of K"));
+        }
+        return Ok([k, Stream { dim: int(op, dim)?, ..k }]);
+    };
+    Ok([k, stream(run, op, cache, v, cache.v_type, cache.head_dim_v)?])
 }
 
 /// The window's cells must be there besides the new ones.
@@ -89,7 +95,9 @@ pub(crate) fn store<D: Driver>(
     };
     // Whole warps, which are whole blocks of q8_0: its rows are multiples of 32.
     let threads = cache.head_dim_k.max(cache.head_dim_v).next_multiple_of(32).min(256);
-    let grid = [int(OP, n)? as u32, across(OP, heads)?, 2];
+    // V that is a part of K is stored with it.
+    let stored = if cache.v.is_some() { 2 } else { 1 };
+    let grid = [int(OP, n)? as u32, across(OP, heads)?, stored];
     // SAFETY: inputs and caches have just been checked to have these sizes; a cell is its position modulo the capacity.
     unsafe { run.launch("store_kv", "store_kv", (grid, threads as u32, 0), &arguments) }
 }
@@ -111,11 +119,12 @@ fn shape(dim_k: usize, dim_v: usize, few: bool) -> Option<Shape> {
         (0..=128, false) => ("attention_4_4", 4),
         (0..=256, true) => ("attention_1_8", 1),
         (0..=256, false) => ("attention_2_8", 2),
+        _ if dim_v <= 512 => ("attention_1_16", 1),
         _ => return None,
     };
     let (padded_k, padded_v) = (dim_k.next_multiple_of(4), dim_v.next_multiple_of(2));
     let queries = WARPS * per_warp;
-    let shared = 4 * (queries * padded_k + TILE * (padded_k.max(padded_v) + 1));
+    let shared = 4 * (queries * padded_k + TILE * (padded_k.max(padded_v).min(SLICE) + 1));
     (shared <= SHARED).then_some(Shape { kernel, queries, shared })
 }
 
@@ -182,7 +191,7 @@ pub(crate) fn attention<D: Driver>(
     if apart {
         let grid = [int(OP, n)? as u32, across(OP, heads)?, 1];
         // SAFETY: as above.
-        unsafe { run.launch("attention", "merge_splits", (grid, 256, 0), &arguments) }?;
+        unsafe { run.launch("attention", "merge_splits", (grid, 512, 0), &arguments) }?;
     }
     Ok(())
 }
