@@ -1,7 +1,8 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import type { AnswerStats, Chat, Message } from "../ipc";
+import { wireError, type AnswerStats, type Chat, type Message } from "../ipc";
 import {
   canContinue,
+  contextThatWasFull,
   conversation,
   latestStats,
   shownMessages,
@@ -154,4 +155,17 @@ test("the figures are those of the newest answer on the path", () => {
   ];
   expect(latestStats(chat(messages, ["q", "a", "q2"]))?.contextUsed).toBe(1);
   expect(latestStats(chat(messages, ["q"]))).toBeNull();
+});
+
+test("a context was full for as many tokens as it had then", () => {
+  const answer = message("a", "q", "assistant", { finish: "contextFull" });
+  const state = conversation(chat([message("q", null, "user"), answer], ["q", "a"]));
+  // A prompt that was too long has no figures; its refusal has, as long as it is known.
+  expect(contextThatWasFull(state)).toBeNull();
+  state.notices["a"] = [{ type: "error", error: wireError("contextFull", "", { available: 4096 }) }];
+  expect(contextThatWasFull(state)).toBe(4096);
+  answer.stats = { context: 512 } as AnswerStats;
+  expect(contextThatWasFull(state)).toBe(512);
+  answer.finish = "end";
+  expect(contextThatWasFull(state)).toBeNull();
 });

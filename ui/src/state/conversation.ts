@@ -106,6 +106,16 @@ export function canContinue(message: Message): boolean {
   return message.role === "assistant" && ["interrupted", "stopped", "length"].includes(message.finish ?? "");
 }
 
+/** Tokens of the context that ended the last answer, if one did. The model may have been loaded with more since then. */
+export function contextThatWasFull({ chat, notices }: Conversation): number | null {
+  const last = shownMessages(chat).at(-1);
+  if (last?.finish !== "contextFull") {
+    return null;
+  }
+  const refused = notices[last.id]?.find((notice) => notice.type === "error");
+  return last.stats?.context ?? refused?.error.available ?? null;
+}
+
 /** The figures of the newest answer that has some. */
 export function latestStats(chat: Chat): AnswerStats | null {
   return shownMessages(chat).findLast((message) => message.stats !== null)?.stats ?? null;

@@ -72,7 +72,7 @@ export const chat = {
   statusFirst: "first token {time}",
   statusContext: "{used}/{context} context",
   contextNearly: "{used} of {context} tokens are used.",
-  contextFull: "All {context} tokens of the context are used.",
+  contextFull: "The context of {context} tokens is full.",
   contextRaise: "Raise to {context} (+{bytes})",
   contextDrop: "Leave out the oldest turns",
   contextDropping: "From now on the oldest turns are left out.",

@@ -74,7 +74,7 @@ export const chat: Words<typeof en> = {
   statusFirst: "最初のトークンまで{time}",
   statusContext: "コンテキスト {used}/{context}",
   contextNearly: "{context}中{used}トークンを使用しています。",
-  contextFull: "コンテキストの{context}トークンをすべて使いました。",
+  contextFull: "コンテキスト({context}トークン)がいっぱいです。",
   contextRaise: "{context}に広げる(+{bytes})",
   contextDrop: "古い発言から外す",
   contextDropping: "今後は古い発言から順に外します。",
