@@ -82,8 +82,10 @@ impl Program {
     pub fn interrupts(&self) -> Interrupts {
         let running: Arc<Mutex<Option<Cancel>>> = Arc::default();
         let listener = running.clone();
+        let interrupt = self.interrupt();
         self.handle.spawn(async move {
-            while tokio::signal::ctrl_c().await.is_ok() {
+            let Ok(mut interrupt) = interrupt else { return };
+            while interrupt.recv().await.is_some() {
                 match take(&listener) {
                     Some(cancel) => cancel.cancel(),
                     None => std::process::exit(1),
@@ -95,24 +97,41 @@ impl Program {
 
     /// From now on Ctrl-C, and a request of the system to end, only cancel: the program ends when it has cleaned up.
     pub fn interrupts_only_cancel(&self, cancel: &Cancel) {
+        let interrupt = self.interrupt();
         let cancel_interrupt = cancel.clone();
         self.handle.spawn(async move {
-            while tokio::signal::ctrl_c().await.is_ok() {
+            let Ok(mut interrupt) = interrupt else { return };
+            while interrupt.recv().await.is_some() {
                 cancel_interrupt.cancel();
             }
         });
         #[cfg(unix)]
         {
             use tokio::signal::unix::{SignalKind, signal};
+            let _runtime = self.handle.enter();
+            let terminate = signal(SignalKind::terminate());
             let cancel = cancel.clone();
             self.handle.spawn(async move {
-                if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-                    while terminate.recv().await.is_some() {
-                        cancel.cancel();
-                    }
+                let Ok(mut terminate) = terminate else { return };
+                while terminate.recv().await.is_some() {
+                    cancel.cancel();
                 }
             });
         }
+    }
+
+    /// Ctrl-C, caught from this moment on. (`tokio::signal::ctrl_c` begins when it is first polled: an interrupt before
+    /// that would end the program where it stands.)
+    #[cfg(unix)]
+    fn interrupt(&self) -> std::io::Result<tokio::signal::unix::Signal> {
+        let _runtime = self.handle.enter();
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
+    }
+
+    #[cfg(windows)]
+    fn interrupt(&self) -> std::io::Result<tokio::signal::windows::CtrlC> {
+        let _runtime = self.handle.enter();
+        tokio::signal::windows::ctrl_c()
     }
 }
 
