@@ -59,7 +59,7 @@ pub fn config(handle: &AppHandle<Wry>, flags: &Flags) -> anyhow::Result<AppConfi
 }
 
 /// The language that the system's user has chosen.
-fn language() -> Language {
+pub fn language() -> Language {
     let locale = sys_locale::get_locale().unwrap_or_default();
     if locale.starts_with("ja") { Language::Ja } else { Language::En }
 }

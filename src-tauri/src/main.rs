@@ -4,6 +4,7 @@
 mod commands;
 mod environment;
 mod flags;
+mod words;
 
 use app::{App, AppConfig};
 use clap::Parser;
@@ -135,6 +136,7 @@ fn show(handle: &AppHandle<Wry>) {
 fn fail(handle: &AppHandle<Wry>, error: &anyhow::Error) {
     eprintln!("{error:#}");
     let handle = handle.clone();
-    let dialog = handle.dialog().message(format!("{error:#}")).title("Headroom").kind(MessageDialogKind::Error);
+    let text = words::cannot_start(error, environment::language());
+    let dialog = handle.dialog().message(text).title("Headroom").kind(MessageDialogKind::Error);
     dialog.show(move |_| handle.exit(1));
 }
