@@ -53,3 +53,15 @@ test("a draft belongs to its chat", async () => {
   await app.chats.show(first!);
   await until(() => input.value === "for this one");
 });
+
+test("whoever has loaded a model goes on in the box, but nobody is pulled there", async () => {
+  const { app, input } = await setUp();
+  expect(document.activeElement).toBe(input);
+  await app.model.unload();
+  const button = document.body.appendChild(document.createElement("button"));
+  button.focus();
+  await app.model.load("m1", app.settings.load("m1"));
+  await new Promise((done) => setTimeout(done));
+  expect(document.activeElement).toBe(button);
+  button.remove();
+});
