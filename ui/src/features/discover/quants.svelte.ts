@@ -72,9 +72,9 @@ export class QuantsPage {
   }
 }
 
-/** The problem that all rows share, so that it is told once: terms, token, architecture, network. */
+/** The problem that all rows share, so that it is told once: terms, token, architecture, network; no file's own. */
 export function sharedProblem(rows: QuantRow[]): WireError | null {
   const [first] = rows;
   const same = (row: QuantRow) => row.plan === null && row.problem?.code === first?.problem?.code;
-  return first?.problem && rows.every(same) ? first.problem : null;
+  return first?.problem && first.problem.code !== "fileInvalid" && rows.every(same) ? first.problem : null;
 }

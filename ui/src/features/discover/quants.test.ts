@@ -62,5 +62,7 @@ test("a problem of all rows is told once, another one at its row", async () => {
   const [first, ...others] = page.rows;
   const mixed = [{ ...first!, problem: wireError("fileInvalid", "") }, ...others];
   expect(sharedProblem(mixed)).toBe(null);
+  const invalid = page.rows.map((row) => ({ ...row, problem: wireError("fileInvalid", "") }));
+  expect(sharedProblem(invalid)).toBe(null);
   expect(sharedProblem([])).toBe(null);
 });

@@ -100,6 +100,7 @@ export const discover = {
   problem_needsToken: "Needs your token",
   problem_needsTerms: "Terms not accepted yet",
   problem_modelUnsupported: "Not supported yet",
+  problem_fileInvalid: "Not a valid GGUF file",
   download: "Download",
   downloadOf: "Download {quant}, {size}",
   load: "Load",

@@ -101,6 +101,7 @@ export const discover: Words<typeof en> = {
   problem_needsToken: "トークンが必要",
   problem_needsTerms: "利用規約に未同意",
   problem_modelUnsupported: "未対応",
+  problem_fileInvalid: "不正なGGUFファイル",
   download: "ダウンロード",
   downloadOf: "{quant}({size})をダウンロード",
   load: "読み込む",
