@@ -14,7 +14,7 @@ pub struct Flags {
     /// Offer a test device that takes layers, with so many bytes of memory
     #[arg(long, value_name = "BYTES")]
     pub test_device: Option<u64>,
-    /// Address of the Hub, before HF_ENDPOINT
+    /// Address of the Hub; comes before the settings and HF_ENDPOINT
     #[arg(long, value_name = "URL")]
     pub endpoint: Option<String>,
     /// Let a WebDriver control the window (for tests)
