@@ -1,5 +1,6 @@
 //! The device's buffers: exact accounting, alignment, checked access.
 
+use backend::check::invalid;
 use backend::{BackendError, BufferId, HostBytes, View, Weight};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::HashMap;
@@ -118,10 +119,6 @@ pub(crate) struct Buffers {
     pub used: u64,
 }
 
-fn invalid(op: &'static str, detail: String) -> BackendError {
-    BackendError::Invalid { op, detail }
-}
-
 impl Buffers {
     fn add(&mut self, memory: Memory, bytes: usize) -> BufferId {
         let id = BufferId(self.next);
@@ -192,12 +189,12 @@ impl Buffers {
 
     /// `len` f32 values of a view.
     pub fn span(&self, op: &'static str, view: View, len: usize) -> Result<Span, BackendError> {
-        let bytes = (len as u64).checked_mul(4).ok_or_else(|| invalid(op, "a view is too long".into()))?;
+        let bytes = (len as u64).checked_mul(4).ok_or_else(|| invalid(op, "a view is too long"))?;
         let buffer = self.range(op, view.buffer, view.offset, bytes)?;
         // SAFETY: the offset is inside the buffer.
         let start = unsafe { buffer.start().add(view.offset as usize) };
         if start as usize % 4 != 0 {
-            return Err(invalid(op, "a view is not aligned to 4 bytes".into()));
+            return Err(invalid(op, "a view is not aligned to 4 bytes"));
         }
         Ok(Span { start: start.cast_mut().cast(), len })
     }
@@ -221,7 +218,7 @@ impl Buffers {
             invalid(op, format!("rows of {} values are not whole blocks of {}", weight.cols, weight.ty))
         })?;
         let len = row.checked_mul(weight.rows).and_then(|bytes| bytes.checked_mul(experts));
-        let len = len.ok_or_else(|| invalid(op, "a weight is too large".into()))?;
+        let len = len.ok_or_else(|| invalid(op, "a weight is too large"))?;
         let buffer = self.range(op, weight.buffer, weight.offset, len as u64)?;
         // SAFETY: the range is inside the buffer, and weights are not written while an operation runs: outputs are
         // checked to be other buffers by `span_mut` (adopted ones) or are views of activation buffers (copies).

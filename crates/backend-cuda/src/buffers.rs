@@ -1,6 +1,7 @@
 //! The device's buffers: exact accounting, checked ranges.
 
 use crate::Address;
+use backend::check::{invalid, product};
 use backend::{BackendError, BufferId, View, Weight};
 use std::collections::HashMap;
 
@@ -29,16 +30,6 @@ pub(crate) struct Buffers {
     next: u32,
     /// Bytes of all buffers, as they were asked for.
     pub used: u64,
-}
-
-pub(crate) fn invalid(op: &'static str, detail: impl Into<String>) -> BackendError {
-    BackendError::Invalid { op, detail: detail.into() }
-}
-
-/// Multiplies sizes that come from a caller.
-pub(crate) fn product(op: &'static str, sizes: &[usize]) -> Result<usize, BackendError> {
-    let all = sizes.iter().try_fold(1usize, |all, size| all.checked_mul(*size));
-    all.ok_or_else(|| invalid(op, format!("sizes {sizes:?} overflow")))
 }
 
 impl Buffers {

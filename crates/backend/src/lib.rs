@@ -4,6 +4,7 @@
 //! description into a sequence of [`Op`]s; a device knows nothing of models, layers or files. Activations are always
 //! f32, rows first; weights are ggml blocks; KV caches may be quantized.
 
+pub mod check;
 mod device;
 mod error;
 mod ops;

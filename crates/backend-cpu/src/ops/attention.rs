@@ -99,26 +99,6 @@ impl Stream {
     }
 }
 
-/// The window's cells must be there besides the new ones.
-fn check_cells(
-    op: &'static str,
-    cache: &KvCache,
-    start: usize,
-    n: usize,
-    window: Option<usize>,
-) -> Result<(), BackendError> {
-    let end = start.checked_add(n).ok_or_else(|| invalid(op, "positions overflow"))?;
-    let needed = match window {
-        Some(0) => end,
-        Some(window) => end.min(n.saturating_add(window - 1)),
-        None => n,
-    };
-    if needed > cache.capacity {
-        return Err(invalid(op, format!("{n} cells from {start} do not fit a cache of {}", cache.capacity)));
-    }
-    Ok(())
-}
-
 pub(crate) fn store(
     machine: &Machine,
     buffers: &Buffers,
@@ -129,7 +109,7 @@ pub(crate) fn store(
 ) -> Result<(), BackendError> {
     const OP: &str = "StoreKv";
     let streams = Stream::both(OP, buffers, cache)?;
-    check_cells(OP, cache, start, n, None)?;
+    cache.check_cells(OP, start, n, None)?;
     let heads = cache.head_count_kv;
     let inputs = [
         buffers.span(OP, k, product(OP, &[n, heads, cache.head_dim_k])?)?,
@@ -173,7 +153,7 @@ pub(crate) fn attention(
     if heads_kv == 0 || heads % heads_kv != 0 {
         return Err(invalid(OP, format!("{heads} heads cannot share {heads_kv}")));
     }
-    check_cells(OP, cache, start, n, Some(spec.window))?;
+    cache.check_cells(OP, start, n, Some(spec.window))?;
     let q = buffers.span(OP, q, product(OP, &[n, heads, cache.head_dim_k])?)?;
     let out = buffers.span_mut(OP, out, product(OP, &[n, heads, cache.head_dim_v])?)?;
     let sinks = spec.sinks.map(|sinks| buffers.span(OP, sinks, heads)).transpose()?;

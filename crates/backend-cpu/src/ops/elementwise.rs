@@ -1,6 +1,6 @@
 //! Operations on values one by one.
 
-use super::{invalid, product};
+use super::{invalid, product, strided};
 use crate::buffers::{Buffers, Span};
 use crate::cpu::Machine;
 use backend::{Activation, BackendError, View};
@@ -106,11 +106,7 @@ pub(crate) fn glu(
     if rows == 0 || dim == 0 {
         return Ok(());
     }
-    if stride < dim {
-        return Err(invalid(OP, format!("a stride of {stride} is less than {dim} values")));
-    }
-    let strided = product(OP, &[rows - 1, stride])?;
-    let strided = strided.checked_add(dim).ok_or_else(|| invalid(OP, "sizes overflow"))?;
+    let strided = strided(OP, rows, stride, dim)?;
     let (gate, up) = (buffers.span(OP, gate, strided)?, buffers.span(OP, up, strided)?);
     let out = buffers.span_mut(OP, out, product(OP, &[rows, dim])?)?;
     if stride == dim {

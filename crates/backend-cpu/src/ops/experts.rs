@@ -93,11 +93,7 @@ pub(crate) fn route(
 ) -> Result<(), BackendError> {
     const OP: &str = "Route";
     let (experts, used) = (router.experts, router.used);
-    let grouped = router.groups > 1;
-    let open = if grouped { experts / router.groups * router.groups_used } else { experts };
-    if used > open || grouped && (experts % router.groups != 0 || router.groups_used > router.groups) {
-        return Err(invalid(OP, format!("{used} of {experts} experts in {} groups", router.groups)));
-    }
+    router.check(OP)?;
     let logits = buffers.span(OP, logits, product(OP, &[n, experts])?)?;
     let (ids, weights) = (product(OP, &[n, used])?, (ids, weights)).to_spans(buffers, OP)?;
     let bias = bias.map(|bias| buffers.span(OP, bias, experts)).transpose()?;

@@ -14,6 +14,7 @@ mod rows;
 use crate::buffers::Buffers;
 use crate::cpu::Machine;
 use crate::simd::packed::Panel;
+use backend::check::{invalid, product, strided};
 use backend::{BackendError, Op};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -44,16 +45,6 @@ impl Scratch {
     fn activations(&self) -> MutexGuard<'_, activations::Activations> {
         self.activations.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn invalid(op: &'static str, detail: impl Into<String>) -> BackendError {
-    BackendError::Invalid { op, detail: detail.into() }
-}
-
-/// Multiplies sizes that come from a caller.
-fn product(op: &'static str, sizes: &[usize]) -> Result<usize, BackendError> {
-    let all = sizes.iter().try_fold(1usize, |all, size| all.checked_mul(*size));
-    all.ok_or_else(|| invalid(op, format!("sizes {sizes:?} overflow")))
 }
 
 pub(crate) fn run(machine: &Machine, buffers: &Buffers, op: &Op<'_>) -> Result<(), BackendError> {

@@ -1,23 +1,11 @@
 //! Rotary position embeddings, with frequency factors and YaRN.
 
-use super::{invalid, product};
+use super::product;
 use crate::buffers::Buffers;
 use crate::cpu::Machine;
 use backend::{BackendError, RopePairs, RopeSpec, View};
 
 const OP: &str = "Rope";
-
-/// Which share of the extrapolated angle pair `i` takes (YaRN, arXiv 2309.00071, eq. 21-23): 1 for fast pairs, 0 for slow.
-fn ramp(spec: &RopeSpec, i: usize) -> f64 {
-    let dims = spec.dims as f64;
-    let correction = |beta: f32| {
-        let turns = f64::from(spec.original_context) / (f64::from(beta) * 2.0 * std::f64::consts::PI);
-        dims * turns.ln() / (2.0 * f64::from(spec.freq_base).ln())
-    };
-    let low = correction(spec.beta_fast).floor().max(0.0);
-    let high = correction(spec.beta_slow).ceil().min(dims - 1.0);
-    1.0 - ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0)
-}
 
 /// Angle per position of every pair, and the magnitude.
 fn angles(spec: &RopeSpec, factors: Option<&[f32]>) -> (Vec<f64>, f64) {
@@ -32,7 +20,7 @@ fn angles(spec: &RopeSpec, factors: Option<&[f32]>) -> (Vec<f64>, f64) {
             if !yarn {
                 return interpolated;
             }
-            let mix = ramp(spec, i) * f64::from(spec.ext_factor);
+            let mix = spec.ramp(i) * f64::from(spec.ext_factor);
             interpolated * (1.0 - mix) + extrapolated * mix
         })
         .collect();
@@ -49,9 +37,7 @@ pub(crate) fn rope(
     positions: View,
     factors: Option<View>,
 ) -> Result<(), BackendError> {
-    if spec.dims > head_dim || spec.dims % 2 != 0 {
-        return Err(invalid(OP, format!("{} of {head_dim} values cannot turn", spec.dims)));
-    }
+    spec.check(OP, head_dim)?;
     let half = spec.dims / 2;
     let x = buffers.span_mut(OP, x, product(OP, &[n, heads, head_dim])?)?;
     let positions = buffers.span(OP, positions, n)?;

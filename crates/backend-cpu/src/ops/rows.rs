@@ -1,6 +1,6 @@
 //! Whole rows: scaled each by its own factor, or copied between layouts.
 
-use super::{invalid, product};
+use super::{invalid, product, strided};
 use crate::buffers::Buffers;
 use crate::cpu::Machine;
 use backend::{BackendError, View};
@@ -42,15 +42,8 @@ pub(crate) fn copy(
     if rows == 0 || dim == 0 {
         return Ok(());
     }
-    if strides.iter().any(|stride| *stride < dim) {
-        return Err(invalid(OP, format!("strides {strides:?} are less than {dim} values")));
-    }
-    let len = |stride: usize| {
-        let before = product(OP, &[rows - 1, stride])?;
-        before.checked_add(dim).ok_or_else(|| invalid(OP, "sizes overflow"))
-    };
-    let input = buffers.span(OP, input, len(strides[0])?)?;
-    let out = buffers.span_mut(OP, out, len(strides[1])?)?;
+    let input = buffers.span(OP, input, strided(OP, rows, strides[0], dim)?)?;
+    let out = buffers.span_mut(OP, out, strided(OP, rows, strides[1], dim)?)?;
     if input.overlaps(out) {
         return Err(invalid(OP, "the operands overlap"));
     }

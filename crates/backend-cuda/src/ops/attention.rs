@@ -51,27 +51,6 @@ fn both<D: Driver>(run: &Run<'_, D>, op: &'static str, cache: &KvCache) -> Resul
     Ok([k, stream(run, op, cache, v, cache.v_type, cache.head_dim_v)?])
 }
 
-/// The window's cells must be there besides the new ones.
-fn check_cells(
-    op: &'static str,
-    cache: &KvCache,
-    start: usize,
-    n: usize,
-    window: Option<usize>,
-) -> Result<(), BackendError> {
-    let end = start.checked_add(n).ok_or_else(|| invalid(op, "positions overflow"))?;
-    int(op, end)?;
-    let needed = match window {
-        Some(0) => end,
-        Some(window) => end.min(n.saturating_add(window - 1)),
-        None => n,
-    };
-    if needed > cache.capacity {
-        return Err(invalid(op, format!("{n} cells from {start} do not fit a cache of {}", cache.capacity)));
-    }
-    Ok(())
-}
-
 pub(crate) fn store<D: Driver>(
     run: &mut Run<'_, D>,
     cache: &KvCache,
@@ -81,7 +60,8 @@ pub(crate) fn store<D: Driver>(
 ) -> Result<(), BackendError> {
     const OP: &str = "StoreKv";
     let [k_stream, v_stream] = both(run, OP, cache)?;
-    check_cells(OP, cache, start, n, None)?;
+    cache.check_cells(OP, start, n, None)?;
+    int(OP, start + n)?;
     let heads = cache.head_count_kv;
     let arguments = StoreKvArgs {
         k: k_stream,
@@ -142,7 +122,8 @@ pub(crate) fn attention<D: Driver>(
     if heads_kv == 0 || heads % heads_kv != 0 {
         return Err(invalid(OP, format!("{heads} heads cannot share {heads_kv}")));
     }
-    check_cells(OP, cache, start, n, Some(spec.window))?;
+    cache.check_cells(OP, start, n, Some(spec.window))?;
+    int(OP, start + n)?;
     let (dim_k, dim_v) = (cache.head_dim_k, cache.head_dim_v);
     let q = run.buffers.span(OP, q, product(OP, &[n, heads, dim_k])?)?;
     let out = run.buffers.span_mut(OP, out, product(OP, &[n, heads, dim_v])?)?;

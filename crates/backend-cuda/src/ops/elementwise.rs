@@ -1,6 +1,6 @@
 //! Operations on values one by one, on rows, and norms.
 
-use super::{Run, apart, int, invalid, per_value, product, same_or_apart};
+use super::{Run, apart, int, per_value, product, same_or_apart, strided};
 use crate::Driver;
 use crate::arguments::{CopyRowsArgs, GluArgs, MapArgs, NormArgs, ScaleRowsArgs, ZipArgs, optional};
 use crate::buffers::Span;
@@ -114,11 +114,7 @@ pub(crate) fn glu<D: Driver>(
     if rows == 0 || dim == 0 {
         return Ok(());
     }
-    if stride < dim {
-        return Err(invalid(OP, format!("a stride of {stride} is less than {dim} values")));
-    }
-    let strided = product(OP, &[rows - 1, stride])?;
-    let strided = strided.checked_add(dim).ok_or_else(|| invalid(OP, "sizes overflow"))?;
+    let strided = strided(OP, rows, stride, dim)?;
     let (gate, up) = (run.buffers.span(OP, gate, strided)?, run.buffers.span(OP, up, strided)?);
     let values = product(OP, &[rows, dim])?;
     let out = run.buffers.span_mut(OP, out, values)?;
@@ -171,15 +167,8 @@ pub(crate) fn copy_rows<D: Driver>(
     if rows == 0 || dim == 0 {
         return Ok(());
     }
-    if strides.iter().any(|stride| *stride < dim) {
-        return Err(invalid(OP, format!("strides {strides:?} are less than {dim} values")));
-    }
-    let len = |stride: usize| {
-        let before = product(OP, &[rows - 1, stride])?;
-        before.checked_add(dim).ok_or_else(|| invalid(OP, "sizes overflow"))
-    };
-    let input = run.buffers.span(OP, input, len(strides[0])?)?;
-    let out = run.buffers.span_mut(OP, out, len(strides[1])?)?;
+    let input = run.buffers.span(OP, input, strided(OP, rows, strides[0], dim)?)?;
+    let out = run.buffers.span_mut(OP, out, strided(OP, rows, strides[1], dim)?)?;
     apart(OP, out, &[input])?;
     let arguments = CopyRowsArgs {
         input: input.address,

@@ -15,11 +15,7 @@ pub(crate) fn route<D: Driver>(
 ) -> Result<(), BackendError> {
     const OP: &str = "Route";
     let (experts, used) = (router.experts, router.used);
-    let grouped = router.groups > 1;
-    let open = if grouped { experts / router.groups * router.groups_used } else { experts };
-    if used > open || grouped && (experts % router.groups != 0 || router.groups_used > router.groups) {
-        return Err(invalid(OP, format!("{used} of {experts} experts in {} groups", router.groups)));
-    }
+    router.check(OP)?;
     let logits = run.buffers.span(OP, logits, product(OP, &[n, experts])?)?;
     let bias = run.buffers.optional(OP, bias, experts)?;
     let chosen = product(OP, &[n, used])?;

@@ -7,9 +7,10 @@ mod matmul;
 mod recurrent;
 mod rope;
 
-use crate::buffers::{Buffers, Span, invalid, product};
+use crate::buffers::{Buffers, Span};
 use crate::device::{Gpu, Scratch};
 use crate::{Driver, Launch};
+use backend::check::{invalid, product, strided};
 use backend::{BackendError, Op};
 use bytemuck::Pod;
 use quant::GgmlType;

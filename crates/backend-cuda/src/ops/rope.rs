@@ -1,24 +1,12 @@
 //! Rotary position embeddings. What depends on the spec alone is computed here once, in f64, as the CPU device does.
 
-use super::{Run, int, invalid, per_value, product};
+use super::{Run, int, per_value, product};
 use crate::arguments::{RopeArgs, optional};
 use crate::{Address, Driver};
 use backend::{BackendError, RopePairs, RopeSpec, View};
 use std::f64::consts::PI;
 
 const OP: &str = "Rope";
-
-/// Which share of the extrapolated angle pair `i` takes (YaRN, arXiv 2309.00071, eq. 21-23): 1 for fast pairs, 0 for slow.
-fn ramp(spec: &RopeSpec, i: usize) -> f64 {
-    let dims = spec.dims as f64;
-    let correction = |beta: f32| {
-        let turns = f64::from(spec.original_context) / (f64::from(beta) * 2.0 * PI);
-        dims * turns.ln() / (2.0 * f64::from(spec.freq_base).ln())
-    };
-    let low = correction(spec.beta_fast).floor().max(0.0);
-    let high = correction(spec.beta_slow).ceil().min(dims - 1.0);
-    1.0 - ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0)
-}
 
 /// Half turns per position of every pair, before frequency factors.
 fn turns(spec: &RopeSpec) -> Vec<f64> {
@@ -28,7 +16,7 @@ fn turns(spec: &RopeSpec) -> Vec<f64> {
         if spec.ext_factor == 0.0 {
             return extrapolated * scale;
         }
-        let mix = ramp(spec, i) * f64::from(spec.ext_factor);
+        let mix = spec.ramp(i) * f64::from(spec.ext_factor);
         extrapolated * (scale * (1.0 - mix) + mix)
     });
     turns.collect()
@@ -57,9 +45,7 @@ pub(crate) fn rope<D: Driver>(
     positions: View,
     factors: Option<View>,
 ) -> Result<(), BackendError> {
-    if spec.dims > head_dim || spec.dims % 2 != 0 {
-        return Err(invalid(OP, format!("{} of {head_dim} values cannot turn", spec.dims)));
-    }
+    spec.check(OP, head_dim)?;
     let half = spec.dims / 2;
     let values = product(OP, &[n, heads, half])?;
     let x = run.buffers.span_mut(OP, x, product(OP, &[n, heads, head_dim])?)?;
