@@ -3,7 +3,7 @@
 use crate::buffers::Buffers;
 use crate::ops;
 use crate::{PoolError, Simd, SimdLevel, ThreadPool};
-use backend::{BackendError, BufferId, Device, DeviceKind, HostBytes, MemoryUse, Op};
+use backend::{BackendError, BufferId, Device, DeviceKind, HostBytes, MemoryUse, Need, Op};
 use std::sync::Arc;
 
 /// What activations are multiplied as.
@@ -81,6 +81,10 @@ impl Device for CpuDevice {
 
     fn memory(&self) -> MemoryUse {
         MemoryUse { used: self.buffers.used, limit: None }
+    }
+
+    fn scratch(&self, _: &Need) -> Option<u64> {
+        Some(0)
     }
 
     fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError> {

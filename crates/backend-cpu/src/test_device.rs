@@ -1,7 +1,7 @@
 //! A device with memory of its own and a limit, that fails when told to; for machines without a GPU.
 
 use crate::{CpuConfig, CpuDevice, ThreadPool};
-use backend::{BackendError, BufferId, Device, DeviceKind, HostBytes, MemoryUse, Op};
+use backend::{BackendError, BufferId, Device, DeviceKind, HostBytes, MemoryUse, Need, Op};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -122,6 +122,10 @@ impl Device for TestDevice {
 
     fn memory(&self) -> MemoryUse {
         MemoryUse { used: self.cpu.memory().used, limit: Some(self.control.limit()) }
+    }
+
+    fn scratch(&self, need: &Need) -> Option<u64> {
+        self.cpu.scratch(need)
     }
 
     fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError> {

@@ -4,7 +4,7 @@ use crate::arena::Arena;
 use crate::buffers::{Buffers, Span};
 use crate::ops;
 use crate::{Address, Driver, Failure, Launch};
-use backend::{BackendError, BufferId, Device, DeviceKind, HostBytes, MemoryUse, Op, RopeSpec};
+use backend::{BackendError, BufferId, Device, DeviceKind, HostBytes, MemoryUse, Need, Op, RopeSpec};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GpuConfig {
@@ -21,6 +21,11 @@ pub(crate) struct Scratch {
     pub splits: Block,
     /// Angles of the rotary embeddings that were seen: a model has one or two.
     pub turns: Vec<(RopeSpec, Address)>,
+}
+
+/// Bytes that are taken for scratch memory of `bytes`: some more, so that a growing context does not grow it at every step.
+pub(crate) fn with_reserve(bytes: u64) -> u64 {
+    bytes.saturating_add(bytes / 4)
 }
 
 /// A piece of memory that grows.
@@ -128,8 +133,7 @@ impl<D: Driver> Gpu<D> {
             if old.bytes > 0 {
                 self.release(old.address, old.bytes);
             }
-            // Some more, so that a growing context does not come here at every step.
-            let more = bytes.saturating_add(bytes / 4);
+            let more = with_reserve(bytes);
             *block = Block { address: self.allocate(more)?, bytes: more };
         }
         Ok(block.address)
@@ -165,6 +169,11 @@ impl<D: Driver> GpuDevice<D> {
         self.gpu.arena.reserved()
     }
 
+    /// Bytes that operations hold for themselves now; never more than [`crate::scratch`] says of what was computed.
+    pub fn scratch_bytes(&self) -> u64 {
+        self.scratch.activations.bytes + self.scratch.splits.bytes
+    }
+
     fn take(&mut self, bytes: u64, read_only: bool) -> Result<(BufferId, Span), BackendError> {
         if let Some(limit) = self.gpu.limit
             && self.buffers.used.saturating_add(bytes) > limit
@@ -196,6 +205,10 @@ impl<D: Driver> Device for GpuDevice<D> {
 
     fn memory(&self) -> MemoryUse {
         MemoryUse { used: self.buffers.used, limit: self.gpu.limit }
+    }
+
+    fn scratch(&self, need: &Need) -> Option<u64> {
+        ops::scratch(need)
     }
 
     fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError> {

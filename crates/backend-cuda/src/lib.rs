@@ -21,6 +21,7 @@ mod ops;
 pub use cuda::{Absent, Cuda};
 pub use device::{GpuConfig, GpuDevice};
 pub use driver::{Address, Driver, Failure, Launch};
+pub use ops::scratch;
 
 /// An NVIDIA GPU.
 pub type CudaDevice = GpuDevice<Cuda>;

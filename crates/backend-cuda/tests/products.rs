@@ -4,7 +4,7 @@
 
 mod common;
 
-use backend::{Device, Linear, Op, View, Weight};
+use backend::{BackendError, Device, Linear, Op, View, Weight};
 use backend_cuda::GpuDevice;
 use common::emulator::{Emulator, State};
 use common::pair::read;
@@ -202,6 +202,7 @@ fn experts() {
                 out: result,
             };
             gpu.run(&op).unwrap();
+            assert_eq!(Some(gpu.scratch_bytes()), gpu.scratch(&op.needs()[0]));
             let actual = read(&mut gpu, result, n * used * rows);
             for slot in 0..n * used {
                 let (expert, input) = (ids[slot] as usize, if per_slot { slot } else { slot / used });
@@ -213,5 +214,56 @@ fn experts() {
                 }
             }
         }
+    }
+}
+
+/// A grid has at most 65535 blocks in one direction: heads as experts, 128 of them, reach that with 512 rows.
+#[test]
+fn more_slots_than_a_grid_has() {
+    let (used, n, cols, experts) = (32768, 3, 32, 2);
+    let mut gpu = device(1);
+    let weights: Vec<f32> = (0..experts * cols).map(|i| if i < cols { 1.0 } else { 2.0 }).collect();
+    let buffer = upload(&mut gpu, &weights).buffer;
+    let ids: Vec<u32> = (0..n * used).map(|slot| slot as u32 % 2).collect();
+    let ids = gpu.adopt(std::sync::Arc::new(bytemuck::cast_slice::<u32, u8>(&ids).to_vec())).unwrap();
+    for per_slot in [false, true] {
+        let inputs = if per_slot { n * used } else { n };
+        let x: Vec<f32> = (0..inputs * cols).map(|i| if i % cols == 0 { (i / cols) as f32 } else { 0.0 }).collect();
+        let result = out(&mut gpu, n * used);
+        let op = Op::ExpertMatMul {
+            input: upload(&mut gpu, &x),
+            input_per_slot: per_slot,
+            n,
+            ids: View::new(ids),
+            used,
+            experts,
+            weight: Weight { buffer, offset: 0, ty: GgmlType::F32, rows: 1, cols },
+            bias: None,
+            scales: None,
+            out: result,
+        };
+        gpu.run(&op).unwrap();
+        for (slot, value) in read(&mut gpu, result, n * used).iter().enumerate() {
+            let input = if per_slot { slot } else { slot / used };
+            assert_eq!(*value, (input * (1 + slot % 2)) as f32, "slot {slot}");
+        }
+    }
+}
+
+/// What is said beforehand is what comes.
+#[test]
+fn types_without_kernels_are_known_beforehand() {
+    let mut gpu = device(1);
+    let (input, result) = (upload(&mut gpu, &[0.5; 256]), out(&mut gpu, 1));
+    for ty in GgmlType::all().filter(|ty| 256 % ty.block_size() == 0) {
+        let bytes = Random(1).weights(ty, 256);
+        let buffer = gpu.adopt(std::sync::Arc::new(bytes)).unwrap();
+        let weight = Weight { buffer, offset: 0, ty, rows: 1, cols: 256 };
+        let products = [Linear { weight, bias: None, scale: 1.0, out: result }];
+        let op = Op::MatMul { input, n: 1, products: &products };
+        let [need] = op.needs()[..] else { panic!("one product") };
+        let done = gpu.run(&op);
+        assert_eq!(gpu.scratch(&need).is_some(), done.is_ok(), "{ty}: {done:?}");
+        assert!(done.is_ok() || matches!(done, Err(BackendError::Unsupported { .. })), "{ty}: {done:?}");
     }
 }

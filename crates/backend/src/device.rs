@@ -1,4 +1,4 @@
-use crate::{BackendError, Op};
+use crate::{BackendError, Need, Op};
 use std::sync::Arc;
 
 /// A buffer in one device's memory. Ids are unique per device and are not reused while the buffer lives.
@@ -37,6 +37,10 @@ pub trait Device: Send {
     fn kind(&self) -> DeviceKind;
 
     fn memory(&self) -> MemoryUse;
+
+    /// The most bytes that this takes of the device's memory besides buffers; `None`: the device cannot do it. Depends on
+    /// the kind of device alone, so that it can be asked before anything is loaded.
+    fn scratch(&self, need: &Need) -> Option<u64>;
 
     /// Takes weights: keeps the handle (host) or copies the bytes (accelerator). They are read-only from then on.
     fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError>;

@@ -7,8 +7,10 @@
 pub mod check;
 mod device;
 mod error;
+mod need;
 mod ops;
 
 pub use device::{BufferId, Device, DeviceKind, HostBytes, MemoryUse};
 pub use error::BackendError;
+pub use need::Need;
 pub use ops::*;

@@ -34,7 +34,8 @@ pub struct Devices {
 pub struct LoadOptions {
     /// Tokens that a sequence may have.
     pub context: u32,
-    /// Layers on the accelerator; the model's last layers first, the output layer counted as the last of all.
+    /// Layers on the accelerator; the model's last layers first, the output layer counted as the last of all. From the
+    /// first on that the accelerator cannot compute ([`model::Offload`]), layers stay on the host.
     pub gpu_layers: u32,
     pub kv_type_k: GgmlType,
     pub kv_type_v: GgmlType,

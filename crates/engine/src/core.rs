@@ -7,7 +7,7 @@ use crate::site::Site;
 use crate::transfer::copy_layer;
 use crate::{Cancel, Devices, EngineError, Placement, Recovery, RecoveryCause};
 use backend::BackendError;
-use model::{Layout, Model};
+use model::{Layout, Model, Offload};
 use std::sync::Arc;
 
 /// What never changes while a model is loaded; shared with whoever only asks.
@@ -27,6 +27,8 @@ pub(crate) struct Core {
     states: States,
     /// Recoveries that nobody was told of yet.
     recoveries: Vec<Recovery>,
+    /// The most layers that the accelerator can compute.
+    most: usize,
 }
 
 impl Core {
@@ -40,8 +42,13 @@ impl Core {
         cancel: &Cancel,
     ) -> Result<Core, EngineError> {
         let sites = Sites { host: Site::new(devices.host), accelerator: devices.accelerator.map(Site::new) };
+        let accelerator = sites.accelerator.as_ref().map(|site| &*site.device);
+        let most = accelerator.map_or(0, |device| {
+            Offload::new(&loaded.model, &loaded.layout.params, &|need| device.scratch(need)).layers()
+        });
         let mut core = Core {
             loaded,
+            most,
             sites,
             sequence: Vec::new(),
             computed: 0,
@@ -51,7 +58,7 @@ impl Core {
         let Loaded { model, layout, file } = &*core.loaded;
         core.sites.host.add_input(model, layout, file)?;
         let count = core.loaded.layout.block_count() + 1;
-        let wanted = if core.sites.accelerator.is_some() { gpu_layers.min(count) } else { 0 };
+        let wanted = gpu_layers.min(most);
         let mut room = true;
         for (done, index) in core.order().take(wanted).enumerate() {
             if cancel.is_cancelled() {
@@ -130,15 +137,15 @@ impl Core {
         }
     }
 
-    /// Moves layers, with their part of the KV cache, until `wanted` are on the accelerator or it is full.
+    /// Moves layers, with their part of the KV cache, until `wanted` (of those that it can compute) are on the accelerator
+    /// or it is full.
     /// Layers that do not fit stay where they are: a recovery says how many. `moved` is called after each layer and says
     /// whether to go on.
     pub fn set_gpu_layers(&mut self, wanted: usize, moved: &mut dyn FnMut(&Core) -> bool) -> Result<(), EngineError> {
         if self.sites.accelerator.is_none() {
             return Ok(());
         }
-        let count = self.loaded.layout.block_count() + 1;
-        let wanted = wanted.min(count);
+        let wanted = wanted.min(self.most);
         let order: Vec<usize> = self.order().collect();
         while self.gpu_layers() > wanted {
             let index = order[self.gpu_layers() - 1];

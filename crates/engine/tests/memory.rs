@@ -68,7 +68,7 @@ fn planned_bytes_are_allocated_bytes_for_random_settings() {
             ..self::options(1, 0)
         };
         let (engine, _) = load(&spec, options, Some(PLENTY)).unwrap();
-        let accelerator = AcceleratorFacts { memory_free: PLENTY, overhead: 0, margin: 0, bandwidth: None };
+        let accelerator = AcceleratorFacts { memory_free: PLENTY, ..AcceleratorFacts::default() };
         let facts = Facts {
             ram_available: PLENTY,
             accelerator: Some(accelerator),

@@ -1,6 +1,7 @@
-//! Which tensors a part has: what must be on its device, what a token reads and computes.
+//! Which tensors a part has: what must be on its device, what a token reads and computes, what that asks of a device.
 
 use crate::*;
+use backend::Need;
 
 /// Everything of a part that lies in the file.
 #[derive(Default)]
@@ -8,6 +9,8 @@ struct Used {
     tensors: Vec<Tensor>,
     /// Multiply-adds for one token.
     adds: u64,
+    /// What the products and the choice of experts need for one token.
+    needs: Vec<Need>,
 }
 
 impl Used {
@@ -20,15 +23,24 @@ impl Used {
     }
 
     /// A product that a token computes `times` times.
-    fn linear(&mut self, linear: &Linear, times: usize) {
+    fn linear(&mut self, linear: &Linear, times: usize, need: Need) {
         for tensor in [Some(linear.weight), linear.bias, linear.scale] {
             self.tensor(tensor);
         }
         self.adds += linear.size() * times as u64;
+        self.needs.push(need);
     }
 
     fn linears<'a>(&mut self, linears: impl IntoIterator<Item = &'a Linear>) {
-        linears.into_iter().for_each(|linear| self.linear(linear, 1));
+        for linear in linears {
+            self.linear(linear, 1, Need::MatMul { ty: linear.weight.ty, n: 1, cols: linear.weight.cols });
+        }
+    }
+
+    /// A product with `slots` experts, which read the token's one input or `slots` of them.
+    fn experts(&mut self, linear: &Linear, slots: usize, inputs: usize) {
+        let (ty, cols) = (linear.weight.ty, linear.weight.cols);
+        self.linear(linear, slots, Need::ExpertMatMul { ty, inputs, slots, cols });
     }
 
     fn norm<'a>(&mut self, norm: impl Into<Option<&'a Norm>>) {
@@ -98,8 +110,8 @@ impl Used {
         self.norm(&a.kv_a_norm);
         match &a.expansion {
             Expansion::Absorbed { k_b, v_b } => {
-                self.linear(k_b, a.head_count);
-                self.linear(v_b, a.head_count);
+                self.experts(k_b, a.head_count, a.head_count);
+                self.experts(v_b, a.head_count, a.head_count);
             }
             Expansion::Full { kv_b } => self.linears([kv_b]),
         }
@@ -116,15 +128,17 @@ impl Used {
             FeedForward::Experts(f) => {
                 [f.logits_norm, f.norm, f.post_norm].iter().for_each(|norm| self.norm(norm));
                 self.linears([&f.logits]);
+                self.needs.push(Need::Route { experts: f.router.experts });
                 self.tensor(f.router_bias);
+                let used = f.router.used;
                 match &f.input {
                     ExpertInput::Gated { gate, up } => {
-                        self.linear(gate, f.router.used);
-                        self.linear(up, f.router.used);
+                        self.experts(gate, used, 1);
+                        self.experts(up, used, 1);
                     }
-                    ExpertInput::Fused(linear) | ExpertInput::Up(linear) => self.linear(linear, f.router.used),
+                    ExpertInput::Fused(linear) | ExpertInput::Up(linear) => self.experts(linear, used, 1),
                 }
-                self.linear(&f.down, f.router.used);
+                self.experts(&f.down, used, used);
                 if let Some(shared) = &f.shared {
                     [shared.norm, shared.post_norm].iter().for_each(|norm| self.norm(norm));
                     self.dense(&shared.dense);
@@ -161,6 +175,13 @@ impl Layer {
         Used::layer(self).tensors
     }
 
+    /// What computing micro-batches asks of the layer's device.
+    pub fn needs(&self, params: &LayoutParams) -> Vec<Need> {
+        let mut needs = batch(Used::layer(self).needs, params);
+        needs.extend(self.mixer.as_ref().and_then(|mixer| mixer.part.attention_need(params)));
+        needs
+    }
+
     /// Bytes of weights that computing one token reads: of experts those that are chosen.
     pub fn bytes_per_token(&self) -> u64 {
         let experts = self.experts().map(|experts| experts.router);
@@ -190,10 +211,59 @@ impl PerLayerInput {
 }
 
 impl Output {
-    pub fn tensors(&self) -> Vec<Tensor> {
+    fn used(&self) -> Used {
         let mut used = Used::default();
         used.norm(&self.norm);
         used.linears([&self.weight]);
-        used.tensors
+        used
     }
+
+    pub fn tensors(&self) -> Vec<Tensor> {
+        self.used().tensors
+    }
+
+    /// What computing logits asks of the output layer's device.
+    pub fn needs(&self, params: &LayoutParams) -> Vec<Need> {
+        batch(self.used().needs, &LayoutParams { ubatch: params.logits_rows, ..*params })
+    }
+}
+
+impl Mixer {
+    fn attention_need(&self, params: &LayoutParams) -> Option<Need> {
+        let (shape, head_count) = match self {
+            Mixer::Attention(a) => (a.cache_shape(), a.head_count),
+            Mixer::Latent(a) => (a.cache_shape(), a.head_count),
+            Mixer::ShortConv(_) | Mixer::DeltaNet(_) | Mixer::Mamba(_) => return None,
+        };
+        let (n, context) = (params.ubatch as usize, params.context as usize);
+        Some(Need::Attention {
+            k_type: params.kv_type_k,
+            v_type: if shape.v_in_k { params.kv_type_k } else { params.kv_type_v },
+            head_count,
+            head_count_kv: shape.head_count_kv,
+            head_dim_k: shape.head_dim_k,
+            head_dim_v: shape.head_dim_v,
+            n,
+            cells: if shape.window == 0 { context } else { context.min(shape.window.saturating_add(n)) },
+        })
+    }
+}
+
+/// One token's needs as those of a micro-batch, each once.
+fn batch(needs: Vec<Need>, params: &LayoutParams) -> Vec<Need> {
+    let rows = params.ubatch as usize;
+    let mut all: Vec<Need> = Vec::new();
+    for need in needs {
+        let need = match need {
+            Need::MatMul { ty, n, cols } => Need::MatMul { ty, n: rows * n, cols },
+            Need::ExpertMatMul { ty, inputs, slots, cols } => {
+                Need::ExpertMatMul { ty, inputs: rows * inputs, slots: rows * slots, cols }
+            }
+            other => other,
+        };
+        if !all.contains(&need) {
+            all.push(need);
+        }
+    }
+    all
 }

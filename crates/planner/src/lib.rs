@@ -7,10 +7,11 @@ mod plan;
 pub use forecast::{Forecast, Speed};
 pub use plan::{Fits, Plan, Reason, ReasonCode, plan};
 
+use backend::Need;
 use quant::GgmlType;
 
 /// What is known of the machine. Rates are bytes per second.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// RAM that can be taken without driving others out, in bytes.
     pub ram_available: u64,
@@ -22,15 +23,25 @@ pub struct Facts {
 }
 
 /// The device that takes layers.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct AcceleratorFacts {
+    /// Bytes that are free, or would be without us: what the driver holds for us is counted in here.
     pub memory_free: u64,
-    /// Bytes that its driver takes for itself when it is first used.
+    /// Bytes that the driver takes for us besides buffers and scratch memory: its context, the kernels' code.
     pub overhead: u64,
     /// Bytes to leave to others.
     pub margin: u64,
     /// Read bandwidth of its memory.
     pub bandwidth: Option<f64>,
+    /// [`backend::Device::scratch`] of the device.
+    pub scratch: fn(&Need) -> Option<u64>,
+}
+
+impl Default for AcceleratorFacts {
+    /// Nothing is free; whatever a model needs can be done, without scratch memory.
+    fn default() -> Self {
+        AcceleratorFacts { memory_free: 0, overhead: 0, margin: 0, bandwidth: None, scratch: |_| Some(0) }
+    }
 }
 
 /// How many layers go to the accelerator.

@@ -1,6 +1,6 @@
 use crate::forecast::{Forecast, forecast};
 use crate::{Facts, GpuLayers, Wishes};
-use model::{Layout, LayoutParams, Model, ModelError, Parts};
+use model::{Layout, LayoutParams, Model, ModelError, Offload, Parts};
 
 /// What our process takes besides a model's buffers: program, window, tokenizer, allocator. Measured, rounded up.
 const PROCESS_BYTES: u64 = 160 << 20;
@@ -32,6 +32,7 @@ pub enum ReasonCode {
     AcceleratorHolds,
     AcceleratorTooSmall,
     BeyondAccelerator,
+    AcceleratorLacks,
     ContextReduced,
     ContextBeyondTraining,
     WeightsFromDisk,
@@ -69,6 +70,8 @@ pub struct Plan {
     pub reasons: Vec<Reason>,
     /// What the engine will allocate.
     pub layout: Layout,
+    /// What the accelerator can compute of it; `None`: there is none.
+    pub offload: Option<Offload>,
 }
 
 impl Plan {
@@ -89,17 +92,15 @@ pub fn plan(model: &Model, facts: &Facts, wishes: &Wishes) -> Result<Plan, Model
     let mut reasons = Vec::new();
     let (context, layout) = choose_context(model, facts, wishes, &mut reasons)?;
     let layers = layout.block_count() as u32 + 1;
-    let max = max_gpu_layers(&layout, facts);
+    let room = Room::new(model, facts, &layout.params);
+    let max = max_gpu_layers(&layout, room.as_ref());
     let gpu_layers = match wishes.gpu_layers {
         GpuLayers::Auto => max,
-        GpuLayers::Fixed(wanted) if facts.accelerator.is_some() => wanted.min(layers),
-        GpuLayers::Fixed(_) => 0,
+        GpuLayers::Fixed(wanted) => wanted.min(room.as_ref().map_or(0, |room| room.offload.layers() as u32)),
     };
     let totals = layout.totals(gpu_layers as usize);
-    let accelerator_other = match &facts.accelerator {
-        Some(accelerator) if gpu_layers > 0 => accelerator.overhead,
-        _ => 0,
-    };
+    let accelerator_other = room.as_ref().map_or(0, |room| room.other(gpu_layers as usize));
+    let offload = room.map(|room| room.offload);
     let mut plan = Plan {
         gpu_layers,
         layers,
@@ -115,6 +116,7 @@ pub fn plan(model: &Model, facts: &Facts, wishes: &Wishes) -> Result<Plan, Model
         forecast: None,
         reasons,
         layout,
+        offload,
     };
     plan.fits = fits(&plan, facts);
     explain(&mut plan, facts);
@@ -164,7 +166,8 @@ fn choose_context(
     let mut context = model.context_length.min(DEFAULT_CONTEXT);
     loop {
         let layout = layout(model, wishes, context)?;
-        let host = layout.totals(max_gpu_layers(&layout, facts) as usize).host;
+        let room = Room::new(model, facts, &layout.params);
+        let host = layout.totals(max_gpu_layers(&layout, room.as_ref()) as usize).host;
         if anonymous(&host) <= facts.ram_available || context <= MIN_CONTEXT {
             if context < model.context_length.min(DEFAULT_CONTEXT) {
                 reasons.push(Reason {
@@ -180,13 +183,33 @@ fn choose_context(
     }
 }
 
-/// The most layers that the accelerator has room for.
-fn max_gpu_layers(layout: &Layout, facts: &Facts) -> u32 {
-    let Some(accelerator) = &facts.accelerator else { return 0 };
-    let room = accelerator.memory_free.saturating_sub(accelerator.overhead + accelerator.margin);
-    let layers = layout.block_count() + 1;
+/// What an accelerator has for a model.
+struct Room {
+    /// Bytes.
+    free: u64,
+    overhead: u64,
+    offload: Offload,
+}
+
+impl Room {
+    fn new(model: &Model, facts: &Facts, params: &LayoutParams) -> Option<Room> {
+        let accelerator = facts.accelerator.as_ref()?;
+        let free = accelerator.memory_free.saturating_sub(accelerator.margin);
+        Some(Room { free, overhead: accelerator.overhead, offload: Offload::new(model, params, &accelerator.scratch) })
+    }
+
+    /// Bytes besides the layout's: the one place that counts them.
+    fn other(&self, gpu_layers: usize) -> u64 {
+        if gpu_layers == 0 { 0 } else { self.overhead + self.offload.scratch(gpu_layers) }
+    }
+}
+
+/// The most layers that the accelerator can compute and has room for.
+fn max_gpu_layers(layout: &Layout, room: Option<&Room>) -> u32 {
+    let Some(room) = room else { return 0 };
+    let fits = |n: &usize| layout.totals(*n).accelerator.total().saturating_add(room.other(*n)) <= room.free;
     // Bytes grow with the layers, but the step to one layer also brings the compute buffers: no bisection needed.
-    (0..=layers).rev().find(|n| layout.totals(*n).accelerator.total() <= room).unwrap_or(0) as u32
+    (0..=room.offload.layers()).rev().find(fits).unwrap_or(0) as u32
 }
 
 fn fits(plan: &Plan, facts: &Facts) -> Fits {
@@ -211,11 +234,20 @@ fn explain(plan: &mut Plan, facts: &Facts) {
         None => add(ReasonCode::NoAccelerator, "No GPU can take layers: all run on the CPU.".into(), None, None),
         Some(gpu) => {
             let free = Some(gpu.memory_free.saturating_sub(gpu.margin));
-            if n > max {
+            let most = plan.offload.as_ref().map_or(0, Offload::layers) as u32;
+            if let Some(lack) = plan.offload.as_ref().and_then(|offload| offload.lack) {
+                let on_cpu = layers - most;
+                let text = format!("The GPU cannot compute {}: {on_cpu} or more layers stay on the CPU.", lack.need);
+                add(ReasonCode::AcceleratorLacks, text, None, None);
+            }
+            if most == 0 {
+                // Room is of no use.
+            } else if n > max {
                 let text = format!("{n} layers do not fit into video memory; {max} do.");
                 add(ReasonCode::BeyondAccelerator, text, Some(vram), free);
             } else if max == 0 {
-                let first = plan.layout.totals(1).accelerator.total() + gpu.overhead;
+                let scratch = plan.offload.as_ref().map_or(0, |offload| offload.scratch(1));
+                let first = plan.layout.totals(1).accelerator.total() + gpu.overhead + scratch;
                 let text = "Video memory is too small for even one layer.".into();
                 add(ReasonCode::AcceleratorTooSmall, text, Some(first), free);
             } else if n == layers {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use backend::Need;
 use planner::{AcceleratorFacts, Facts, Fits, GpuLayers, Plan, ReasonCode, Wishes, plan};
 use quant::GgmlType;
 use test_models::ModelSpec;
@@ -21,6 +22,7 @@ fn facts(ram: u64, vram: Option<u64>) -> Facts {
             overhead: 300 << 20,
             margin: 200 << 20,
             bandwidth: Some(400e9),
+            scratch: |_| Some(0),
         }),
         ram_bandwidth: Some(40e9),
         disk_bandwidth: Some(2e9),
@@ -125,4 +127,36 @@ fn prompts_are_read_as_fast_as_the_arithmetic_goes() {
     assert!(from_disk.high < short.high, "weights are read again for each part of the prompt");
     // How fast an accelerator computes is not known.
     assert_eq!(prompt(plan_8b(32 * GIB, Some(4 * GIB), Wishes::default())), None);
+}
+
+#[test]
+fn scratch_memory_counts_and_what_a_gpu_lacks_stays_on_the_cpu_with_a_reason() {
+    let model = model(&ModelSpec::llama3_8b(GgmlType::Q4_K));
+    let with = |scratch: fn(&Need) -> Option<u64>, wishes: Wishes| {
+        let mut facts = facts(32 * GIB, Some(24 * GIB));
+        facts.accelerator.as_mut().unwrap().scratch = scratch;
+        plan(&model, &facts, &wishes).unwrap()
+    };
+    let all = with(|_| Some(50 << 20), Wishes::default());
+    // Products and attention have a piece each.
+    assert_eq!(all.accelerator_other, (300 << 20) + (100 << 20));
+    assert!(all.fits == Fits::Gpu && !has(&all, ReasonCode::AcceleratorLacks));
+
+    let huge = with(|_| Some(12 * GIB), Wishes::default());
+    assert_eq!((huge.fits, huge.gpu_layers), (Fits::Ram, 0));
+    assert!(has(&huge, ReasonCode::AcceleratorTooSmall));
+
+    let none = |need: &Need| (!matches!(need, Need::MatMul { .. })).then_some(0);
+    for wishes in [Wishes::default(), Wishes { gpu_layers: GpuLayers::Fixed(20), ..Wishes::default() }] {
+        let lacking = with(none, wishes);
+        assert_eq!((lacking.fits, lacking.gpu_layers, lacking.max_gpu_layers), (Fits::Ram, 0, 0));
+        assert!(has(&lacking, ReasonCode::AcceleratorLacks));
+        assert!(!has(&lacking, ReasonCode::BeyondAccelerator) && !has(&lacking, ReasonCode::AcceleratorTooSmall));
+        assert_eq!(lacking.accelerator_total(), 0);
+    }
+    // All but the output layer, which computes one row at once.
+    let most = with(|need| (!matches!(need, Need::MatMul { n: 1, .. })).then_some(0), Wishes::default());
+    assert_eq!((most.fits, most.gpu_layers), (Fits::Split, 32));
+    let reason = most.reasons.iter().find(|reason| reason.code == ReasonCode::AcceleratorLacks).unwrap();
+    assert_eq!(reason.text, "The GPU cannot compute weights of type Q4_K: 1 or more layers stay on the CPU.");
 }

@@ -3,7 +3,7 @@
 use crate::QuantizeError;
 use crate::draft;
 use crate::imatrix::{COUNTS, KIND, SUMS};
-use backend::{BackendError, BufferId, Device, DeviceKind, HostBytes, MemoryUse, Op, View};
+use backend::{BackendError, BufferId, Device, DeviceKind, HostBytes, MemoryUse, Need, Op, View};
 use gguf::{GgufError, GgufWriter, Strings};
 use quant::GgmlType;
 use std::collections::{BTreeMap, HashMap};
@@ -171,6 +171,10 @@ impl Device for Recorder {
 
     fn memory(&self) -> MemoryUse {
         self.device.memory()
+    }
+
+    fn scratch(&self, need: &Need) -> Option<u64> {
+        self.device.scratch(need)
     }
 
     fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError> {

@@ -61,7 +61,7 @@ pub struct MemoryParts {
 #[derive(Clone, Debug, PartialEq, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct Reason {
-    /// "noAccelerator", "allOnAccelerator", "acceleratorHolds", "acceleratorTooSmall", "beyondAccelerator",
+    /// "noAccelerator", "allOnAccelerator", "acceleratorHolds", "acceleratorTooSmall", "beyondAccelerator", "acceleratorLacks",
     /// "contextReduced", "contextBeyondTraining", "weightsFromDisk", "ramShort", "kvLarge"
     pub code: String,
     /// English.

@@ -1,9 +1,9 @@
 //! KV caches and attention over them.
 
-use super::{Run, across, apart, int, invalid, product};
+use super::{MOST_ACROSS, Run, SHARED, across, apart, int, invalid, product};
 use crate::Driver;
 use crate::arguments::{AttentionArgs, StoreKvArgs, Stream, optional};
-use backend::{AttentionSpec, BackendError, BufferId, KvCache, View};
+use backend::{AttentionSpec, BackendError, BufferId, KvCache, Need, View};
 use quant::GgmlType;
 
 /// Cells of a split, and of a tile (`kernels/attention.cu`).
@@ -16,8 +16,10 @@ const WARPS: usize = 4;
 const ENOUGH_BLOCKS: usize = 256;
 /// What the splits' results may take.
 const MOST_PARTIAL: usize = 32 << 20;
-/// Shared memory that every GPU gives without being asked.
-const SHARED: usize = 48 << 10;
+
+fn cached(ty: GgmlType) -> bool {
+    matches!(ty, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 | GgmlType::Q8_0)
+}
 
 fn stream<D: Driver>(
     run: &Run<'_, D>,
@@ -27,7 +29,7 @@ fn stream<D: Driver>(
     ty: GgmlType,
     dim: usize,
 ) -> Result<Stream, BackendError> {
-    if !matches!(ty, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 | GgmlType::Q8_0) {
+    if !cached(ty) {
         return Err(run.unsupported(op, ty));
     }
     let row = ty.row_bytes(dim).filter(|row| *row > 0 && dim % 2 == 0);
@@ -106,6 +108,28 @@ fn shape(dim_k: usize, dim_v: usize, few: bool) -> Option<Shape> {
     let queries = WARPS * per_warp;
     let shared = 4 * (queries * padded_k + TILE * (padded_k.max(padded_v).min(SLICE) + 1));
     (shared <= SHARED).then_some(Shape { kernel, queries, shared })
+}
+
+/// Bytes of scratch memory for the splits of any attention up to this one, if there are kernels for it.
+pub(super) fn scratch(need: &Need) -> Option<u64> {
+    let Need::Attention { k_type, v_type, head_count, head_count_kv, head_dim_k, head_dim_v, n, cells } = *need else {
+        return None;
+    };
+    let fits = |ty: GgmlType, dim: usize| cached(ty) && dim % 2 == 0 && ty.row_bytes(dim).is_some_and(|row| row > 0);
+    if !fits(k_type, head_dim_k) || !fits(v_type, head_dim_v) || head_count_kv == 0 || head_count % head_count_kv != 0 {
+        return None;
+    }
+    // Few rows have a kernel where many have one.
+    let shape = shape(head_dim_k, head_dim_v, false)?;
+    let blocks = n.checked_mul(head_count / head_count_kv)?.div_ceil(shape.queries);
+    if blocks > MOST_ACROSS || head_count > MOST_ACROSS {
+        return None;
+    }
+    // A window may begin and end within a split.
+    let splits = cells / SPLIT + 2;
+    let partial =
+        [n, head_count, splits, head_dim_v + 2, 4].iter().try_fold(1usize, |all, size| all.checked_mul(*size));
+    Some(partial.map_or(MOST_PARTIAL, |bytes| bytes.min(MOST_PARTIAL)) as u64)
 }
 
 pub(crate) fn attention<D: Driver>(

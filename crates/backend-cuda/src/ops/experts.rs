@@ -1,9 +1,14 @@
 //! Mixtures of experts: the choice and the weighted sum.
 
-use super::{Run, apart, int, invalid, per_value, product};
+use super::{Run, SHARED, apart, int, invalid, per_value, product};
 use crate::Driver;
 use crate::arguments::{CombineArgs, RouteArgs, optional};
 use backend::{BackendError, Gating, Router, View};
+
+/// Shared memory for a choice among so many experts: four lists of f32 and two of flags.
+pub(super) fn room(experts: usize) -> Option<usize> {
+    experts.checked_mul(4 * 4 + 2).filter(|bytes| *bytes <= SHARED)
+}
 
 pub(crate) fn route<D: Driver>(
     run: &mut Run<'_, D>,
@@ -43,11 +48,7 @@ pub(crate) fn route<D: Driver>(
         groups_used: int(OP, router.groups_used)?,
         scale: router.scale,
     };
-    // Four lists of f32 and two of flags.
-    let shared = experts.saturating_mul(4 * 4 + 2);
-    if shared > 48 << 10 {
-        return Err(invalid(OP, format!("{experts} experts are too many")));
-    }
+    let shared = room(experts).ok_or_else(|| invalid(OP, format!("{experts} experts are too many")))?;
     let grid = [int(OP, n)? as u32, 1, 1];
     // SAFETY: all operands have just been checked to have these sizes.
     unsafe { run.launch("experts", "route", (grid, 32, shared as u32), &arguments) }

@@ -1,6 +1,6 @@
 //! Matrix products, directly on quantized blocks. Activations are rounded to 8 bits once, for weights that are packed.
 
-use super::{Run, across, apart, int, invalid, product};
+use super::{MOST_ACROSS, Run, across, apart, int, invalid, product};
 use crate::arguments::{MatMulArgs, MatVecArgs, QuantizeArgs, optional};
 use crate::buffers::Span;
 use crate::{Address, Driver};
@@ -57,9 +57,15 @@ fn kernels(ty: GgmlType) -> Option<Kernels> {
     }
 }
 
-/// Whether weights of a type can be multiplied.
-pub(crate) fn supports(ty: GgmlType) -> bool {
-    kernels(ty).is_some()
+/// Bytes of scratch memory for products of `inputs` rows with weights of a type, if there are kernels for it.
+pub(crate) fn scratch(ty: GgmlType, inputs: usize, cols: usize) -> Option<u64> {
+    let kernels = kernels(ty)?;
+    if !kernels.packed {
+        return Some(0);
+    }
+    // Blocks of packed types have 32 values or more.
+    let bytes = inputs.checked_mul(cols / 32)?.checked_mul(ACTIVATIONS)?;
+    (cols % 32 == 0).then_some(bytes as u64)
 }
 
 /// `rows` rows of activations rounded to 8 bits, in scratch memory.
@@ -91,7 +97,7 @@ pub(crate) fn matmul<D: Driver>(
         if weight.cols != cols {
             return Err(invalid(OP, format!("weights of {} and {cols} columns read the same input", weight.cols)));
         }
-        if !supports(weight.ty) {
+        if kernels(weight.ty).is_none() {
             return Err(run.unsupported(OP, weight.ty));
         }
         let out = run.buffers.span_mut(OP, linear.out, product(OP, &[n, weight.rows])?)?;
@@ -193,7 +199,6 @@ pub(crate) fn expert_matmul<D: Driver>(
     let (bytes, row_bytes) = run.buffers.weight(OP, weight, shape.experts)?;
     let bias = run.buffers.optional(OP, operands.bias, product(OP, &[shape.experts, weight.rows])?)?;
     let scales = run.buffers.optional(OP, operands.scales, shape.experts)?;
-    let grid = [weight.rows.div_ceil(VEC_ROWS) as u32, across(OP, slots)?, 1];
     let mut arguments = MatVecArgs {
         weight: bytes.address,
         input: input.address,
@@ -213,6 +218,24 @@ pub(crate) fn expert_matmul<D: Driver>(
     if kernels.packed {
         arguments.input = quantize(run, input, inputs, weight.cols)?;
     }
-    // SAFETY: all operands have just been checked to have these sizes; the kernel leaves out experts that do not exist.
-    unsafe { run.launch("matvec", kernels.one, (grid, 128, 0), &arguments) }
+    // More slots than a grid can have come one part after the other; a part is whole tokens.
+    let tokens = (MOST_ACROSS / shape.used).max(1);
+    let per_token = if shape.input_per_slot { shape.used } else { 1 };
+    let input_row = if kernels.packed { weight.cols / 32 * ACTIVATIONS } else { weight.cols * 4 };
+    for first in (0..shape.n).step_by(tokens) {
+        let part = (shape.n - first).min(tokens) * shape.used;
+        let slot = first * shape.used;
+        let arguments = MatVecArgs {
+            input: arguments.input + (first * per_token * input_row) as u64,
+            ids: arguments.ids + (slot * 4) as u64,
+            out: arguments.out + (slot * weight.rows * 4) as u64,
+            n: int(OP, part)?,
+            ..arguments
+        };
+        let grid = [weight.rows.div_ceil(VEC_ROWS) as u32, across(OP, part)?, 1];
+        // SAFETY: all operands have been checked to have these sizes as a whole, and parts lie one after the other; the
+        // kernel leaves out experts that do not exist.
+        unsafe { run.launch("matvec", kernels.one, (grid, 128, 0), &arguments) }?;
+    }
+    Ok(())
 }

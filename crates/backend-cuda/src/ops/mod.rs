@@ -8,10 +8,10 @@ mod recurrent;
 mod rope;
 
 use crate::buffers::{Buffers, Span};
-use crate::device::{Gpu, Scratch};
+use crate::device::{Gpu, Scratch, with_reserve};
 use crate::{Driver, Launch};
 use backend::check::{invalid, product, strided};
-use backend::{BackendError, Op};
+use backend::{BackendError, Need, Op};
 use bytemuck::Pod;
 use quant::GgmlType;
 
@@ -22,6 +22,8 @@ pub(crate) struct Run<'a, D: Driver> {
     pub scratch: &'a mut Scratch,
 }
 
+/// Shared memory that every GPU gives without being asked.
+const SHARED: usize = 48 << 10;
 /// Threads of the kernels that have one for each value.
 const THREADS: u32 = 256;
 
@@ -56,12 +58,26 @@ fn per_value(op: &'static str, values: usize) -> Result<([u32; 3], u32, u32), Ba
     Ok(([blocks as u32, 1, 1], THREADS, 0))
 }
 
-/// Blocks in the second and third direction, of which there can be 65535.
+/// The most blocks in a grid's second and third direction.
+const MOST_ACROSS: usize = 65535;
+
+/// Blocks in the second and third direction.
 fn across(op: &'static str, blocks: usize) -> Result<u32, BackendError> {
-    match u16::try_from(blocks) {
-        Ok(blocks) => Ok(u32::from(blocks)),
-        Err(_) => Err(invalid(op, format!("{blocks} rows at once are too many"))),
+    match blocks <= MOST_ACROSS {
+        true => Ok(blocks as u32),
+        false => Err(invalid(op, format!("{blocks} rows at once are too many"))),
     }
+}
+
+/// [`backend::Device::scratch`] of every GPU.
+pub fn scratch(need: &Need) -> Option<u64> {
+    let bytes = match *need {
+        Need::MatMul { ty, n, cols } => matmul::scratch(ty, n, cols),
+        Need::ExpertMatMul { ty, inputs, cols, .. } => matmul::scratch(ty, inputs, cols),
+        Need::Route { experts } => experts::room(experts).is_some().then_some(0),
+        Need::Attention { .. } => attention::scratch(need),
+    };
+    bytes.map(with_reserve)
 }
 
 /// Results are apart from what they are made of.

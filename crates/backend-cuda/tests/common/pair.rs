@@ -1,7 +1,7 @@
 //! The device under test beside the CPU's exact arithmetic: the same buffers with the same ids, the same operations.
 
 use super::emulator::{Emulator, State};
-use backend::{BackendError, BufferId, Device, Op, View};
+use backend::{BackendError, BufferId, Device, Need, Op, View};
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
 use backend_cuda::{GpuConfig, GpuDevice};
 use std::sync::Arc;
@@ -9,6 +9,8 @@ use std::sync::Arc;
 pub struct Pair {
     pub gpu: GpuDevice<Emulator>,
     pub cpu: CpuDevice,
+    /// The most scratch memory that was said to be needed: for products, for attention.
+    scratch: [u64; 2],
 }
 
 impl Pair {
@@ -17,7 +19,7 @@ impl Pair {
         let config = CpuConfig { threads: 1, precision: Precision::Exact, simd: None };
         let cpu = CpuDevice::new(Arc::new(ThreadPool::new(1)), config);
         let (driver, _) = Emulator::new(State { seed, ..State::default() });
-        Pair { gpu: GpuDevice::new(driver, GpuConfig::default()), cpu }
+        Pair { gpu: GpuDevice::new(driver, GpuConfig::default()), cpu, scratch: [0; 2] }
     }
 
     pub fn bytes(&mut self, bytes: &[u8]) -> BufferId {
@@ -44,6 +46,13 @@ impl Pair {
     pub fn run(&mut self, op: &Op<'_>) {
         self.gpu.run(op).unwrap();
         self.cpu.run(op).unwrap();
+        for need in op.needs() {
+            let bytes = self.gpu.scratch(&need).expect("what is done can be done");
+            let most = &mut self.scratch[usize::from(matches!(need, Need::Attention { .. }))];
+            *most = bytes.max(*most);
+        }
+        let (held, said) = (self.gpu.scratch_bytes(), self.scratch.iter().sum::<u64>());
+        assert!(held <= said, "{} holds {held} bytes of scratch memory, not {said}", op.name());
     }
 
     /// Both must refuse.

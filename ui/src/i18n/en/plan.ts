@@ -25,6 +25,8 @@ export const plan = {
     "Video memory is too small for even one layer: needs {needed}, {available} is free.",
   reason_beyondAccelerator:
     "{gpuLayers} layers need {needed} of video memory, {available} is free. At most {max} layers fit.",
+  reason_acceleratorLacks:
+    "The GPU cannot compute some formats of this model yet: at most {max} of {layers} layers can go there, the rest run on the CPU.",
   reason_contextReduced: "The context was set to {context} tokens, because more does not fit into RAM.",
   reason_contextBeyondTraining:
     "The model was trained for {contextMax} tokens; answers get worse beyond that.",
