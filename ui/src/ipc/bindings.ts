@@ -140,7 +140,7 @@ export type MemoryParts = { weights: number, kv: number, compute: number, other:
 
 export type Reason = { 
 /**
- * "noAccelerator", "allOnAccelerator", "acceleratorHolds", "acceleratorTooSmall", "beyondAccelerator",
+ * "noAccelerator", "allOnAccelerator", "acceleratorHolds", "acceleratorTooSmall", "beyondAccelerator", "acceleratorLacks",
  * "contextReduced", "contextBeyondTraining", "weightsFromDisk", "ramShort", "kvLarge"
  */
 code: string, 
