@@ -52,6 +52,7 @@ pub fn config(handle: &AppHandle<Wry>, flags: &Flags) -> anyhow::Result<AppConfi
         hf_cache_dir: found.hf_cache_dir,
         bundled_models: flags.demo.iter().cloned().collect(),
         test_device: flags.test_device,
+        use_gpu: !flags.no_gpu,
         system_language: language(),
         events: Arc::new(|_| {}),
         runtime: tauri::async_runtime::handle().inner().clone(),

@@ -14,6 +14,9 @@ pub struct Flags {
     /// Offer a test device that takes layers, with so many bytes of memory
     #[arg(long, value_name = "BYTES")]
     pub test_device: Option<u64>,
+    /// Leave the GPU alone: everything runs on the CPU
+    #[arg(long)]
+    pub no_gpu: bool,
     /// Address of the Hub; comes before the settings and HF_ENDPOINT
     #[arg(long, value_name = "URL")]
     pub endpoint: Option<String>,

@@ -2,16 +2,23 @@
 
 use crate::error::Result;
 use crate::files::{now, write_atomically};
+use crate::gpu::GpuSlot;
 use crate::wire::{Gpu, GpuReason, HardwareReport, MonitorSample, WireError};
-use hardware::{Hardware, MeasureOptions, Measured, Monitor};
+use backend_cpu::{CpuConfig, TestDevice, TestDeviceControl, ThreadPool};
+use engine::Device;
+use hardware::{GpuStatus, Hardware, MeasureOptions, Measured, Monitor};
 use planner::{AcceleratorFacts, Facts};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Makes the test device fail, where there is one.
+pub type TestControl = Option<TestDeviceControl>;
 
 pub struct Machine {
     /// Bytes of the test device, where there is one.
     test_device: Option<u64>,
+    gpu: GpuSlot,
     measured_path: PathBuf,
     measured: Mutex<Measured>,
     measuring: AtomicBool,
@@ -19,13 +26,14 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new(data_dir: &Path, test_device: Option<u64>) -> Machine {
+    pub fn new(data_dir: &Path, test_device: Option<u64>, use_gpu: bool) -> Machine {
         let measured_path = data_dir.join("measured.json");
         let text = std::fs::read(&measured_path).ok();
         // Anything unreadable is measured again.
         let measured = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         Machine {
             test_device,
+            gpu: GpuSlot::new(use_gpu && test_device.is_none()),
             measured_path,
             measured: Mutex::new(measured),
             measuring: AtomicBool::new(false),
@@ -38,21 +46,41 @@ impl Machine {
         measured.ram_read_bytes_per_s.is_some() && measured.int8_ops_per_s.is_some()
     }
 
-    /// The device that takes layers, or why there is none.
-    pub fn accelerator(&self) -> (Option<Gpu>, Option<GpuReason>) {
+    /// The device that takes layers, as the window sees it, or why there is none.
+    pub fn accelerator(&self) -> Result<Gpu, GpuReason> {
+        self.shown_gpu(&hardware::gpus())
+    }
+
+    fn shown_gpu(&self, status: &GpuStatus) -> Result<Gpu, GpuReason> {
         match self.test_device {
-            Some(bytes) => (Some(test_gpu(bytes)), None),
-            None => (None, Some(reason(&Hardware::probe()))),
+            Some(bytes) => Ok(test_gpu(bytes)),
+            None => self.gpu.shown(status),
         }
+    }
+
+    /// A device for layers, and the handle that makes the test device fail. A GPU that was lost or absent is tried again.
+    /// Blocks up to some seconds, and longer where the driver compiles the kernels for the first time.
+    pub fn device(
+        &self,
+        pool: &Arc<ThreadPool>,
+        config: CpuConfig,
+    ) -> Result<(Box<dyn Device>, TestControl), GpuReason> {
+        if let Some(limit) = self.test_device {
+            let (device, control) = TestDevice::new(pool.clone(), config, limit);
+            return Ok((Box::new(device), Some(control)));
+        }
+        let status = hardware::gpus();
+        self.gpu.renew();
+        Ok((self.gpu.device(&status)?, None))
     }
 
     /// Blocks for some milliseconds.
     pub fn report(&self, models: &Path) -> HardwareReport {
         let hardware = Hardware::probe();
         let measured = *lock(&self.measured);
-        let (gpus, gpu_reason) = match self.test_device {
-            Some(bytes) => (vec![test_gpu(bytes)], None),
-            None => (Vec::new(), Some(reason(&hardware))),
+        let (gpus, gpu_reason) = match self.shown_gpu(&hardware.gpus) {
+            Ok(gpu) => (vec![gpu], None),
+            Err(reason) => (Vec::new(), Some(reason)),
         };
         HardwareReport {
             cpu_name: hardware.cpu.name.clone(),
@@ -100,12 +128,15 @@ impl Machine {
         let available = self.with_monitor(|monitor| monitor.sample().ram_available);
         Facts {
             ram_available: available.saturating_add(own),
-            accelerator: self.test_device.map(|bytes| AcceleratorFacts {
-                memory_free: bytes,
-                // It is RAM with a limit.
-                bandwidth: measured.ram_read_bytes_per_s,
-                ..AcceleratorFacts::default()
-            }),
+            accelerator: match self.test_device {
+                Some(bytes) => Some(AcceleratorFacts {
+                    memory_free: bytes,
+                    // It is RAM with a limit.
+                    bandwidth: measured.ram_read_bytes_per_s,
+                    ..AcceleratorFacts::default()
+                }),
+                None => self.gpu.facts(hardware::gpus),
+            },
             ram_bandwidth: measured.ram_read_bytes_per_s,
             disk_bandwidth: measured.disk_read_bytes_per_s,
             int8_rate: measured.int8_ops_per_s,
@@ -115,18 +146,21 @@ impl Machine {
     /// Live figures. `own_vram`: bytes of our buffers on the accelerator.
     pub fn sample(&self, own_vram: Option<u64>) -> MonitorSample {
         let sample = self.with_monitor(Monitor::sample);
-        let gpu = sample.gpus.first();
-        let vram_total = self.test_device.or(gpu.map(|gpu| gpu.vram_total));
-        let test_free = self.test_device.map(|bytes| bytes.saturating_sub(own_vram.unwrap_or(0)));
+        let used = own_vram.unwrap_or(0);
+        let vram = match self.test_device {
+            Some(bytes) => Some((bytes, bytes.saturating_sub(used), used)),
+            // A card that takes no layers is still worth a bar.
+            None => self.gpu.memory().or(sample.gpus.first().map(|gpu| (gpu.vram_total, gpu.vram_free, used))),
+        };
         MonitorSample {
             at: now(),
             ram_total: sample.ram_total,
             ram_available: sample.ram_available,
             own_private: sample.process.private_bytes,
             own_resident: sample.process.rss_bytes,
-            vram_total,
-            vram_free: test_free.or(gpu.map(|gpu| gpu.vram_free)),
-            own_vram: own_vram.or(self.test_device.map(|_| 0)).or(gpu.and_then(|gpu| gpu.own_vram)),
+            vram_total: vram.map(|vram| vram.0),
+            vram_free: vram.map(|vram| vram.1),
+            own_vram: vram.map(|vram| vram.2),
             cpu_load: sample.cpu_load,
         }
     }
@@ -160,18 +194,6 @@ fn test_gpu(bytes: u64) -> Gpu {
         driver: None,
         compute_capability: None,
         is_test_device: true,
-    }
-}
-
-/// Why no GPU takes layers: this build has no GPU code.
-fn reason(hardware: &Hardware) -> GpuReason {
-    use hardware::GpuReason as R;
-    match hardware.gpus.unusable(false) {
-        Some(R::NoDriver) => GpuReason::NoDriver,
-        Some(R::DriverTooOld { found, needed }) => GpuReason::DriverTooOld { found, needed },
-        Some(R::NoDevice) => GpuReason::NoDevice,
-        Some(R::BadState { detail }) => GpuReason::BadState { detail },
-        Some(R::NotBuilt) | None => GpuReason::NotBuilt,
     }
 }
 

@@ -132,7 +132,6 @@ impl App {
         cancel: &Cancel,
     ) -> Result<(Session, Vec<RecoveryNotice>)> {
         check(&settings)?;
-        let (gpu, gpu_reason) = self.machine.accelerator();
         let threads = {
             let settings = lock(&self.settings);
             let wanted = loading.threads.or(settings.threads);
@@ -144,12 +143,9 @@ impl App {
             model: self.library.describe(path)?,
             path: path.to_owned(),
             settings,
-            facts: self.machine.facts(0),
+            machine: self.machine.clone(),
             threads,
             loading,
-            test_device: self.config.test_device,
-            gpu,
-            gpu_reason,
         };
         Session::load(request, progress, cancel)
     }

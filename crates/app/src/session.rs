@@ -2,12 +2,13 @@
 
 use crate::answer::{self, Step, Task};
 use crate::error::Result;
+use crate::machine::Machine;
 use crate::plans::{self, ggml_type, wishes};
 use crate::prompt::Format;
 use crate::wire::{
     AnswerStats, ErrorCode, FinishReason, Gpu, GpuReason, LoadSettings, LoadedModel, Plan, RecoveryNotice, WireError,
 };
-use backend_cpu::{CpuConfig, CpuDevice, Precision, TestDevice, ThreadPool};
+use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
 use engine::{BackendError, Cancel, Devices, Engine, EngineError, LoadOptions, Recovery, RecoveryCause};
 use model::Model;
 use planner::{Facts, Fits, Wishes};
@@ -21,13 +22,9 @@ pub(crate) struct LoadRequest {
     pub path: PathBuf,
     pub model: Arc<Model>,
     pub settings: LoadSettings,
-    pub facts: Facts,
+    pub machine: Arc<Machine>,
     pub threads: usize,
     pub loading: Loading,
-    /// Bytes of the test device, where there is one.
-    pub test_device: Option<u64>,
-    pub gpu: Option<Gpu>,
-    pub gpu_reason: Option<GpuReason>,
 }
 
 /// How a file is opened and computed; the window has no switches for it.
@@ -61,8 +58,7 @@ pub struct Session {
     pub(crate) format: Format,
     model: Arc<Model>,
     facts: Facts,
-    gpu: Option<Gpu>,
-    gpu_reason: Option<GpuReason>,
+    gpu: Result<Gpu, GpuReason>,
     /// The settings as changed by the slider, and their plan.
     placed: Mutex<(LoadSettings, Plan)>,
     /// Makes the test device fail, for tests.
@@ -76,9 +72,20 @@ impl Session {
         progress: &mut dyn FnMut(f32),
         cancel: &Cancel,
     ) -> Result<(Session, Vec<RecoveryNotice>)> {
-        let LoadRequest { model_id, name, path, model, settings, facts, threads, loading, .. } = request;
-        let LoadRequest { test_device, gpu, gpu_reason, .. } = request;
+        let LoadRequest { model_id, name, path, model, settings, machine, threads, loading } = request;
         let Loading { ubatch, logits_rows, exact, mmap, mlock, .. } = loading;
+        let config =
+            CpuConfig { threads, precision: if exact { Precision::Exact } else { Precision::Fast }, simd: None };
+        let pool = Arc::new(ThreadPool::new(threads));
+        // Before the plan: the memory that the device takes for itself is known then.
+        let (accelerator, test_control, gpu) = match machine.device(&pool, config) {
+            Ok((device, control)) => (Some(device), control, machine.accelerator()),
+            Err(reason) => (None, None, Err(reason)),
+        };
+        let mut facts = machine.facts(0);
+        if accelerator.is_none() {
+            facts.accelerator = None;
+        }
         let planned = planner::plan(&model, &facts, &Wishes { ubatch, logits_rows, ..wishes(&settings) })?;
         let too_many_layers = planned.gpu_layers > planned.max_gpu_layers;
         if planned.fits == Fits::No && !too_many_layers {
@@ -86,16 +93,6 @@ impl Session {
             let text = format!("{name} needs {needed} bytes of RAM besides its file; {} are free", facts.ram_available);
             return Err(WireError::new(ErrorCode::RamFull, text).numbers(needed, facts.ram_available).about(name));
         }
-        let config =
-            CpuConfig { threads, precision: if exact { Precision::Exact } else { Precision::Fast }, simd: None };
-        let pool = Arc::new(ThreadPool::new(threads));
-        let (accelerator, test_control) = match test_device {
-            Some(limit) => {
-                let (device, control) = TestDevice::new(pool.clone(), config, limit);
-                (Some(Box::new(device) as Box<dyn engine::Device>), Some(control))
-            }
-            None => (None, None),
-        };
         let devices = Devices { host: Box::new(CpuDevice::new(pool, config)), accelerator };
         let options = LoadOptions {
             context: planned.context,
@@ -111,7 +108,7 @@ impl Session {
         let format = Format::new(engine.gguf(), engine.tokenizer())?;
         let plan = plans::to_wire(&planned, &facts);
         let placed = Mutex::new((settings, plan));
-        let session = Session { model_id, name, engine, format, model, facts, gpu, gpu_reason, placed, test_control };
+        let session = Session { model_id, name, engine, format, model, facts, gpu, placed, test_control };
         let recoveries = session.engine.take_recoveries()?;
         let notices = recoveries.iter().map(|recovery| session.notice(recovery, false)).collect();
         session.replan(None)?;
@@ -148,8 +145,8 @@ impl Session {
             gpu_layers: placement.gpu_layers,
             ram_used: placement.host_used,
             vram_used: placement.accelerator_used,
-            gpu: self.gpu.clone(),
-            gpu_reason: self.gpu_reason.clone(),
+            gpu: self.gpu.clone().ok(),
+            gpu_reason: self.gpu.clone().err(),
             template_missing: self.format.missing,
             supports_thinking: self.format.supports_thinking,
         }

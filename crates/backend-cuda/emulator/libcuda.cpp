@@ -2,6 +2,8 @@
 // is tested as it is. Work is done before a call returns; allocations are exact and full of NaN.
 //
 // Environment: FAKE_CUDA_MODULES, the emulator's libraries of kernels, separated by colons; FAKE_CUDA_VERSION (12000);
+// FAKE_CUDA_CONTEXT and FAKE_CUDA_MODULE (0), bytes that the context and a module take; FAKE_CUDA_RESETS (1), whether a reset
+// mends a GPU that is lost; FAKE_CUDA_OTHERS, a file with the bytes that other programs have taken now;
 // FAKE_CUDA_DEVICES (1); FAKE_CUDA_CAPABILITY (86); FAKE_CUDA_MEMORY, bytes; FAKE_CUDA_LAUNCHES, after which the GPU is lost.
 #include <dlfcn.h>
 #include <cstdint>
@@ -41,6 +43,22 @@ long long setting(const char *name, long long otherwise) {
 }
 
 size_t memory() { return size_t(setting("FAKE_CUDA_MEMORY", 8ll << 30)); }
+
+size_t others() {
+    const char *path = getenv("FAKE_CUDA_OTHERS");
+    FILE *file = path ? fopen(path, "r") : nullptr;
+    unsigned long long bytes = 0;
+    if (file) {
+        if (fscanf(file, "%llu", &bytes) != 1) bytes = 0;
+        fclose(file);
+    }
+    return size_t(bytes);
+}
+
+size_t free_memory() {
+    const size_t gone = used + others();
+    return gone < memory() ? memory() - gone : 0;
+}
 
 int ready() { return lost ? LAUNCH_FAILED : current != &context || !contexts ? INVALID_CONTEXT : SUCCESS; }
 
@@ -82,23 +100,44 @@ API cuDeviceGet(int *device, int number) {
 API cuDeviceGetName(char *name, int size, int) { return snprintf(name, size_t(size), "Fake GPU"), SUCCESS; }
 API cuDeviceGetAttribute(int *value, int attribute, int) {
     const int capability = int(setting("FAKE_CUDA_CAPABILITY", 86));
-    if (attribute != 75 && attribute != 76) return INVALID_VALUE;
-    return *value = attribute == 75 ? capability / 10 : capability % 10, SUCCESS;
+    switch (attribute) {
+        case 36: return *value = 7501000, SUCCESS;  // kHz
+        case 37: return *value = 192, SUCCESS;      // bits
+        case 75: return *value = capability / 10, SUCCESS;
+        case 76: return *value = capability % 10, SUCCESS;
+        default: return INVALID_VALUE;
+    }
 }
-API cuDevicePrimaryCtxRetain(void **to, int) { return contexts++, *to = &context, SUCCESS; }
+API cuDeviceTotalMem_v2(size_t *bytes, int) { return *bytes = memory(), SUCCESS; }
+API cuDevicePrimaryCtxRetain(void **to, int) {
+    if (lost) return LAUNCH_FAILED;
+    if (contexts++ == 0) used += size_t(setting("FAKE_CUDA_CONTEXT", 0));
+    return *to = &context, SUCCESS;
+}
+API cuDevicePrimaryCtxReset_v2(int) {
+    if (!setting("FAKE_CUDA_RESETS", 1)) return LAUNCH_FAILED;
+    for (auto &allocation : allocations) free(reinterpret_cast<void *>(allocation.first));
+    for (auto &memory : pinned) free(memory.first);
+    allocations.clear();
+    pinned.clear();
+    handles = 0;
+    used = size_t(setting("FAKE_CUDA_CONTEXT", 0));
+    return lost = false, SUCCESS;
+}
 API cuDevicePrimaryCtxRelease_v2(int) {
     if (--contexts == 0 && !lost && (!allocations.empty() || !pinned.empty() || handles)) {
         fprintf(stderr, "libcuda: %zu allocations, %zu pinned, %d handles leaked\n", allocations.size(), pinned.size(), handles);
         abort();
     }
+    if (contexts == 0) used = 0;
     return SUCCESS;
 }
 API cuCtxSetCurrent(void *to) { return current = to, SUCCESS; }
-API cuMemGetInfo_v2(size_t *free, size_t *total) { return *total = memory(), *free = *total - used, ready(); }
+API cuMemGetInfo_v2(size_t *free, size_t *total) { return *total = memory(), *free = free_memory(), ready(); }
 API cuMemAlloc_v2(uint64_t *start, size_t bytes) {
     if (int error = ready()) return error;
     if (!bytes) return INVALID_VALUE;
-    if (used + bytes > memory()) return OUT_OF_MEMORY;
+    if (bytes > free_memory()) return OUT_OF_MEMORY;
     void *p = aligned_alloc(512, (bytes + 511) / 512 * 512);
     memset(p, 0xff, bytes);
     allocations[*start = uint64_t(p)] = bytes;
@@ -156,9 +195,10 @@ API cuModuleLoadDataEx(void **module, const void *image, unsigned, void *, void 
     if (int error = ready()) return error;
     const std::string ptx(static_cast<const char *>(image));
     if (ptx.find(".version 8.0") == std::string::npos) return INVALID_PTX;
+    used += size_t(setting("FAKE_CUDA_MODULE", 0));
     return handles++, *module = new Module{ptx}, SUCCESS;
 }
-API cuModuleUnload(void *module) { return handles--, delete static_cast<Module *>(module), SUCCESS; }
+API cuModuleUnload(void *module) { return used -= size_t(setting("FAKE_CUDA_MODULE", 0)), handles--, delete static_cast<Module *>(module), SUCCESS; }
 /// The kernel must be in the PTX, which says how large its argument is.
 API cuModuleGetFunction(void **function, void *module, const char *name) {
     static std::vector<Function *> kept;

@@ -2,30 +2,30 @@
 
 mod absent;
 mod call;
+mod card;
 mod staging;
 
 pub use absent::Absent;
+pub use card::Card;
 
-use crate::kernels;
 use crate::{Address, Driver, Failure, Launch};
 use call::{Answer, check};
+use card::Primary;
 use cudarc::driver::sys;
 use staging::Staging;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::ptr::null_mut;
+use std::sync::Arc;
 
-/// A GPU that this program holds a context of.
+/// A queue of work on a [`Card`], with the memory it uses.
 pub struct Cuda {
-    name: String,
-    device: sys::CUdevice,
-    capability: (i32, i32),
-    context: sys::CUcontext,
+    card: Arc<Primary>,
     stream: sys::CUstream,
     staging: Option<Staging>,
-    modules: HashMap<&'static str, sys::CUmodule>,
     functions: HashMap<&'static str, sys::CUfunction>,
-    allocations: HashSet<Address>,
+    /// Bytes of each.
+    allocations: HashMap<Address, u64>,
 }
 
 // SAFETY: the handles belong to the process, not to a thread; every call makes the context current first, and `&mut self`
@@ -33,52 +33,20 @@ pub struct Cuda {
 unsafe impl Send for Cuda {}
 
 impl Cuda {
-    /// Takes the GPU of this number, in the driver's order.
-    pub fn open(number: usize) -> Result<Cuda, Absent> {
-        absent::check_driver()?;
-        let (mut device, mut context, mut stream) = (0, null_mut(), null_mut());
-        // SAFETY: the driver is there and initialised (`check_driver`); all pointers are to values of the right type.
-        unsafe {
-            check("cuDeviceGet", sys::cuDeviceGet(&mut device, number as i32))?;
-        }
-        let capability = capability(device)?;
-        if capability < kernels::LEAST_CAPABILITY {
-            return Err(Absent::DeviceTooOld { capability, needed: kernels::LEAST_CAPABILITY });
-        }
-        let name = name(device)?;
-        // SAFETY: as above.
-        unsafe { check("cuDevicePrimaryCtxRetain", sys::cuDevicePrimaryCtxRetain(&mut context, device))? };
-        // From here on, dropping gives the context back.
-        let mut cuda = Cuda {
-            name,
-            device,
-            capability,
-            context,
-            stream,
-            staging: None,
-            modules: HashMap::new(),
-            functions: HashMap::new(),
-            allocations: HashSet::new(),
-        };
-        cuda.bind()?;
+    fn new(card: Arc<Primary>) -> Result<Cuda, Absent> {
+        let mut stream = null_mut();
+        card.bind()?;
         let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
-        // SAFETY: as above, with the context current.
+        // SAFETY: the context is current, the pointer is to a pointer.
         unsafe { check("cuStreamCreate", sys::cuStreamCreate(&mut stream, flags))? };
-        cuda.stream = stream;
         // Without pinned memory copies are slower, but they work.
-        cuda.staging = Staging::new().ok();
-        Ok(cuda)
-    }
-
-    /// Major and minor compute capability.
-    pub fn capability(&self) -> (i32, i32) {
-        self.capability
+        let staging = Staging::new().ok();
+        Ok(Cuda { card, stream, staging, functions: HashMap::new(), allocations: HashMap::new() })
     }
 
     /// Makes the context current in this thread.
     fn bind(&self) -> Answer {
-        // SAFETY: the context is ours until we are dropped.
-        unsafe { check("cuCtxSetCurrent", sys::cuCtxSetCurrent(self.context)) }
+        self.card.bind()
     }
 
     fn synchronize(&self) -> Answer {
@@ -86,75 +54,18 @@ impl Cuda {
         unsafe { check("cuStreamSynchronize", sys::cuStreamSynchronize(self.stream)) }
     }
 
-    /// A kernel; its module is compiled by the driver when it is first asked for.
     fn function(&mut self, module: &'static str, kernel: &'static str) -> Result<sys::CUfunction, Failure> {
         if let Some(function) = self.functions.get(kernel) {
             return Ok(*function);
         }
-        let loaded = match self.modules.get(module) {
-            Some(loaded) => *loaded,
-            None => {
-                let loaded = self.load(module)?;
-                self.modules.insert(module, loaded);
-                loaded
-            }
-        };
+        let loaded = self.card.module(module)?;
         let name = CString::new(kernel).map_err(|_| Failure::Lost(format!("{kernel} is no name")))?;
         let mut function = null_mut();
-        // SAFETY: the module is loaded, the name ends with 0.
+        // SAFETY: the module is loaded and stays as long as the card, the name ends with 0.
         unsafe { check("cuModuleGetFunction", sys::cuModuleGetFunction(&mut function, loaded, name.as_ptr()))? };
         self.functions.insert(kernel, function);
         Ok(function)
     }
-
-    fn load(&self, module: &str) -> Result<sys::CUmodule, Failure> {
-        let ptx = kernels::ptx(module, self.capability).and_then(|ptx| CString::new(ptx).ok());
-        let ptx = ptx.ok_or_else(|| Failure::Lost(format!("there is no module {module}")))?;
-        let mut log = vec![0u8; 4096];
-        let mut options =
-            [sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER, sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
-        let mut values = [log.as_mut_ptr().cast::<c_void>(), log.len() as *mut c_void];
-        let mut loaded = null_mut();
-        // SAFETY: the PTX ends with 0; options and values are as many as is said, and the log lives through the call.
-        let result = unsafe {
-            sys::cuModuleLoadDataEx(
-                &mut loaded,
-                ptx.as_ptr().cast(),
-                options.len() as u32,
-                options.as_mut_ptr(),
-                values.as_mut_ptr(),
-            )
-        };
-        let Err(failure) = check("cuModuleLoadDataEx", result) else { return Ok(loaded) };
-        let text = String::from_utf8_lossy(&log);
-        Err(match failure {
-            Failure::Lost(detail) => {
-                Failure::Lost(format!("{detail} {module}: {}", text.trim_end_matches('\0').trim()))
-            }
-            other => other,
-        })
-    }
-}
-
-fn capability(device: sys::CUdevice) -> Result<(i32, i32), Failure> {
-    use sys::CUdevice_attribute as Attribute;
-    let (mut major, mut minor) = (0, 0);
-    // SAFETY: the driver is initialised; both pointers are to integers.
-    unsafe {
-        let attribute = Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
-        check("cuDeviceGetAttribute", sys::cuDeviceGetAttribute(&mut major, attribute, device))?;
-        let attribute = Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR;
-        check("cuDeviceGetAttribute", sys::cuDeviceGetAttribute(&mut minor, attribute, device))?;
-    }
-    Ok((major, minor))
-}
-
-fn name(device: sys::CUdevice) -> Result<String, Failure> {
-    let mut bytes = [0u8; 256];
-    // SAFETY: the driver is initialised; the buffer is as long as is said.
-    let result = unsafe { sys::cuDeviceGetName(bytes.as_mut_ptr().cast(), bytes.len() as i32 - 1, device) };
-    check("cuDeviceGetName", result)?;
-    Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_string())
 }
 
 impl Drop for Cuda {
@@ -165,31 +76,26 @@ impl Drop for Cuda {
         self.staging = None;
         // SAFETY: everything given back here is ours, once, and nothing runs any more.
         unsafe {
-            for start in self.allocations.drain() {
+            for (start, bytes) in self.allocations.drain() {
                 let _ = sys::cuMemFree_v2(start);
+                self.card.sub_taken(bytes);
             }
-            for (_, module) in self.modules.drain() {
-                let _ = sys::cuModuleUnload(module);
-            }
-            if !self.stream.is_null() {
-                let _ = sys::cuStreamDestroy_v2(self.stream);
-            }
-            let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);
+            let _ = sys::cuStreamDestroy_v2(self.stream);
         }
     }
 }
 
 impl Driver for Cuda {
     fn name(&self) -> &str {
-        &self.name
+        self.card.name()
     }
 
     fn free_bytes(&mut self) -> u64 {
-        let (mut free, mut total) = (0usize, 0usize);
-        // SAFETY: both pointers are to sizes.
-        let result =
-            self.bind().and_then(|()| unsafe { check("cuMemGetInfo", sys::cuMemGetInfo_v2(&mut free, &mut total)) });
-        if result.is_ok() { free as u64 } else { 0 }
+        self.card.free_bytes().unwrap_or(0)
+    }
+
+    fn lost(&mut self, detail: &str) {
+        self.card.lose(detail);
     }
 
     fn allocate(&mut self, bytes: u64) -> Result<Address, Failure> {
@@ -198,12 +104,15 @@ impl Driver for Cuda {
         let mut start = 0;
         // SAFETY: the pointer is to an address.
         unsafe { check("cuMemAlloc", sys::cuMemAlloc_v2(&mut start, size))? };
-        self.allocations.insert(start);
+        self.allocations.insert(start, bytes);
+        self.card.add_taken(bytes);
         Ok(start)
     }
 
     unsafe fn release(&mut self, start: Address) {
-        if self.allocations.remove(&start) && self.bind().is_ok() {
+        let Some(bytes) = self.allocations.remove(&start) else { return };
+        self.card.sub_taken(bytes);
+        if self.bind().is_ok() {
             // SAFETY: the allocation is ours; cuMemFree waits for the work that uses it.
             let _ = unsafe { sys::cuMemFree_v2(start) };
         }

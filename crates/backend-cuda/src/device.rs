@@ -61,6 +61,7 @@ impl<D: Driver> Gpu<D> {
         match failure {
             Failure::OutOfMemory => self.full(needed),
             Failure::Lost(detail) => {
+                self.driver.lost(&detail);
                 self.lost = Some(detail.clone());
                 BackendError::Lost { device: self.driver.name().into(), detail }
             }

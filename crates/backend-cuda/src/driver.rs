@@ -39,6 +39,9 @@ pub trait Driver: Send {
     /// Bytes that are free now, for this program and all others.
     fn free_bytes(&mut self) -> u64;
 
+    /// The GPU counts as lost from now on, because of this: nothing more is asked of it.
+    fn lost(&mut self, _detail: &str) {}
+
     /// Memory with any contents, at a multiple of 256.
     fn allocate(&mut self, bytes: u64) -> Result<Address, Failure>;
 

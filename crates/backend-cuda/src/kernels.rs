@@ -24,6 +24,11 @@ static MODULES: &[Module] = modules!(
 /// The least compute capability that the kernels run on: dp4a came with it.
 pub(crate) const LEAST_CAPABILITY: (i32, i32) = (6, 1);
 
+/// All modules.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    MODULES.iter().map(|module| module.name)
+}
+
 /// The PTX of a module for a GPU of this compute capability.
 pub(crate) fn ptx(module: &str, capability: (i32, i32)) -> Option<&'static str> {
     let module = MODULES.iter().find(|known| known.name == module)?;

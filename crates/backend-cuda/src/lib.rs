@@ -18,7 +18,7 @@ mod driver;
 mod kernels;
 mod ops;
 
-pub use cuda::{Absent, Cuda};
+pub use cuda::{Absent, Card, Cuda};
 pub use device::{GpuConfig, GpuDevice};
 pub use driver::{Address, Driver, Failure, Launch};
 pub use ops::scratch;

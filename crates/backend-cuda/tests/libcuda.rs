@@ -7,8 +7,9 @@ mod common;
 
 use backend::{BackendError, Device, Linear, Op, View, Weight};
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
-use backend_cuda::{Absent, Cuda, CudaDevice, GpuConfig, GpuDevice};
-use common::emulator::{Emulator, State, compile, source};
+use backend_cuda::{Absent, Card, CudaDevice, GpuConfig, GpuDevice};
+use common::emulator::{Emulator, State};
+use common::library::fake_driver;
 use common::random::Random;
 use engine::{Cancel, Devices, Engine, LoadOptions, Positions, RecoveryCause};
 use quant::GgmlType;
@@ -22,18 +23,11 @@ fn with_driver(name: &str, settings: &[(&str, &str)], body: fn()) {
         return body();
     }
     let folder = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink(compile("emulator/libcuda.cpp"), folder.path().join("libcuda.so.1")).unwrap();
-    // cudarc asks for this name first: a real driver must not come before the fake one.
-    std::os::unix::fs::symlink(compile("emulator/libcuda.cpp"), folder.path().join("libcuda.so")).unwrap();
-    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
-    let sources = std::fs::read_dir(kernels).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let modules: Vec<String> =
-        sources.filter_map(|name| Some(compile(&source(name.strip_suffix(".cu")?)).display().to_string())).collect();
+    let driver = fake_driver(folder.path());
     for (variable, value) in settings {
         let output = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture", "--test-threads", "1"])
-            .env("LD_LIBRARY_PATH", folder.path())
-            .env("FAKE_CUDA_MODULES", modules.join(":"))
+            .envs(driver.clone())
             .env(variable, value)
             .output()
             .unwrap();
@@ -55,7 +49,7 @@ fn load(accelerator: Box<dyn Device>, gpu_layers: u32) -> Engine {
 }
 
 fn cuda() -> Box<CudaDevice> {
-    Box::new(GpuDevice::new(Cuda::open(0).unwrap(), GpuConfig::default()))
+    Box::new(GpuDevice::new(Card::open(0).unwrap().driver().unwrap(), GpuConfig::default()))
 }
 
 fn logits(engine: &Engine) -> Vec<u32> {
@@ -69,7 +63,7 @@ fn logits(engine: &Engine) -> Vec<u32> {
 #[test]
 fn without_a_driver_there_is_a_reason() {
     // On a machine with a GPU this opens it, which is just as well.
-    if let Err(reason) = Cuda::open(0) {
+    if let Err(reason) = Card::open(0) {
         assert!(matches!(reason, Absent::NoDriver | Absent::NoDevice | Absent::BadState(_)), "{reason:?}");
     }
 }
@@ -77,21 +71,21 @@ fn without_a_driver_there_is_a_reason() {
 #[test]
 fn no_device() {
     with_driver("no_device", &[("FAKE_CUDA_DEVICES", "0")], || {
-        assert_eq!(Cuda::open(0).err(), Some(Absent::NoDevice));
+        assert_eq!(Card::open(0).err(), Some(Absent::NoDevice));
     });
 }
 
 #[test]
 fn an_old_driver() {
     with_driver("an_old_driver", &[("FAKE_CUDA_VERSION", "11080")], || {
-        assert_eq!(Cuda::open(0).err(), Some(Absent::DriverTooOld { found: 11080, needed: 12000 }));
+        assert_eq!(Card::open(0).err(), Some(Absent::DriverTooOld { found: 11080, needed: 12000 }));
     });
 }
 
 #[test]
 fn an_old_device() {
     with_driver("an_old_device", &[("FAKE_CUDA_CAPABILITY", "60")], || {
-        assert_eq!(Cuda::open(0).err(), Some(Absent::DeviceTooOld { capability: (6, 0), needed: (6, 1) }));
+        assert_eq!(Card::open(0).err(), Some(Absent::DeviceTooOld { capability: (6, 0), needed: (6, 1) }));
     });
 }
 
@@ -163,5 +157,60 @@ fn every_type_has_its_kernels() {
             device.free(buffer);
         }
         assert_eq!(types, 3 * 16);
+    });
+}
+
+#[test]
+fn a_card_says_what_it_is_and_what_is_taken() {
+    let settings = [("FAKE_CUDA_MODULE", "1000000")];
+    with_driver("a_card_says_what_it_is_and_what_is_taken", &settings, || {
+        let card = Card::open(0).unwrap();
+        assert_eq!((card.name(), card.capability(), card.cuda_version()), ("Fake GPU", (8, 6), 12000));
+        assert_eq!((card.total_bytes(), card.free_bytes()), (8 << 30, Some(8 << 30)));
+        assert_eq!(card.bandwidth(), Some(2.0 * 7.501e9 * 192.0 / 8.0));
+        assert_eq!((card.code_bytes(), card.taken_bytes()), (None, 0));
+        let mut device = GpuDevice::new(card.driver().unwrap(), GpuConfig::default());
+        // All modules, once.
+        assert_eq!(card.code_bytes(), Some(13_000_000));
+        drop(card.driver().unwrap());
+        assert_eq!(card.free_bytes(), Some((8 << 30) - 13_000_000));
+        let buffer = device.allocate(1000).unwrap();
+        assert_eq!((card.taken_bytes(), device.reserved()), (16 << 20, 16 << 20));
+        assert_eq!(card.free_bytes(), Some((8 << 30) - 13_000_000 - (16 << 20)));
+        device.free(buffer);
+        assert_eq!(card.taken_bytes(), 0);
+        device.allocate(1000).unwrap();
+        drop(device);
+        assert_eq!((card.taken_bytes(), card.free_bytes()), (0, Some((8 << 30) - 13_000_000)));
+    });
+}
+
+/// After a loss the context is reset, and the GPU can be opened again; or it stays lost, and that is said.
+#[test]
+fn a_lost_gpu_is_opened_again() {
+    let settings = [("FAKE_CUDA_RESETS", "1"), ("FAKE_CUDA_RESETS", "0")];
+    with_driver("a_lost_gpu_is_opened_again", &settings, || {
+        // SAFETY: a process with one test, which has started no other threads yet.
+        unsafe { std::env::set_var("FAKE_CUDA_LAUNCHES", "3") };
+        let card = Card::open(0).unwrap();
+        let mut device = GpuDevice::new(card.driver().unwrap(), GpuConfig::default());
+        let x = View::new(device.allocate(4).unwrap());
+        let scale = Op::Scale { x, factor: 2.0, len: 1 };
+        (0..3).for_each(|_| device.run(&scale).unwrap());
+        assert_eq!(card.lost(), None);
+        assert!(matches!(device.run(&scale), Err(BackendError::Lost { .. })));
+        assert!(card.lost().unwrap().contains("CUDA_ERROR_LAUNCH_FAILED"));
+        assert!(card.free_bytes().is_none() && matches!(card.driver(), Err(Absent::BadState(_))));
+        drop((device, card));
+        let again = Card::open(0);
+        if std::env::var("FAKE_CUDA_RESETS").unwrap() == "0" {
+            assert!(matches!(again, Err(Absent::BadState(_))));
+            return;
+        }
+        let card = again.unwrap();
+        let mut device = GpuDevice::new(card.driver().unwrap(), GpuConfig::default());
+        let x = View::new(device.allocate(4).unwrap());
+        device.run(&Op::Scale { x, factor: 2.0, len: 1 }).unwrap();
+        assert_eq!(card.lost(), None);
     });
 }

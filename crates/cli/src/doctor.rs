@@ -4,7 +4,8 @@ use crate::failure::Failure;
 use crate::output::{self, size};
 use crate::program::Program;
 use app::largest_file;
-use hardware::{DiskKind, Gpu, GpuReason, Hardware};
+use app::wire::{Gpu, GpuReason};
+use hardware::{DiskKind, Hardware};
 use serde_json::{Value, json};
 
 /// Sizes of model files that speed is told for.
@@ -17,12 +18,11 @@ pub fn doctor(program: &Program) -> Result<(), Failure> {
     let machine = Hardware::probe();
     let folder = program.data_dir()?.join("models");
     let disk = hardware::disk_of(&folder);
-    // This build computes on the CPU.
-    let reason = machine.gpus.unusable(false);
+    let reason = &report.gpu_reason;
     let in_ram = largest_file(facts.ram_available);
     let speed = |bytes: u64| speed(bytes, in_ram, facts.ram_bandwidth, facts.disk_bandwidth);
     if program.json {
-        let gpus: Vec<Value> = machine.gpus.gpus.iter().map(gpu).collect();
+        let gpus: Vec<Value> = report.gpus.iter().map(gpu).collect();
         let works: Vec<Value> =
             EXAMPLES.iter().map(|bytes| json!({ "file_bytes": bytes, "tg_tps": speed(*bytes) })).collect();
         return output::json(&json!({
@@ -65,13 +65,16 @@ pub fn doctor(program: &Program) -> Result<(), Failure> {
         size(report.ram_total),
         rate(report.ram_bandwidth)
     ))?;
-    for gpu in &machine.gpus.gpus {
+    for gpu in &report.gpus {
         output::line(&format!("GPU   {}, {} of {} free", gpu.name, size(gpu.vram_free), size(gpu.vram_total)))?;
+        let (capability, driver) = (gpu.compute_capability.as_deref(), gpu.driver.as_deref());
+        output::line(&format!(
+            "      compute capability {}, driver {}",
+            capability.unwrap_or("-"),
+            driver.unwrap_or("-")
+        ))?;
     }
-    if let Some(driver) = &machine.gpus.driver_version {
-        output::line(&format!("      driver {driver}"))?;
-    }
-    if let Some(reason) = &reason {
+    if let Some(reason) = reason {
         output::line(&format!("GPU   not used: {}", why(reason)))?;
     }
     let (kind, free) = disk.map_or(("disk", 0), |disk| (kind(disk.kind), disk.free));
@@ -100,8 +103,8 @@ fn gpu(gpu: &Gpu) -> Value {
         "name": gpu.name,
         "vram_total": gpu.vram_total,
         "vram_free": gpu.vram_free,
-        "compute_capability": gpu.compute_capability.map(|(major, minor)| format!("{major}.{minor}")),
-        "temperature": gpu.temperature,
+        "driver": gpu.driver,
+        "compute_capability": gpu.compute_capability,
     })
 }
 
@@ -112,8 +115,11 @@ fn why(reason: &GpuReason) -> String {
             format!("the driver {found} is too old; install {needed} or newer")
         }
         GpuReason::NoDevice => "there is no NVIDIA GPU; models run on the CPU".into(),
+        GpuReason::DeviceTooOld { found, needed } => {
+            format!("the GPU's compute capability is {found}; {needed} or newer is needed")
+        }
         GpuReason::BadState { detail } => format!("the driver reports a failure ({detail}); restart the computer"),
-        GpuReason::NotBuilt => "this version of Headroom computes on the CPU only".into(),
+        GpuReason::TurnedOff => "--no-gpu was given".into(),
     }
 }
 

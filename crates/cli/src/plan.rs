@@ -23,7 +23,10 @@ pub fn plan(program: &Program, options: &Plan) -> Result<(), Failure> {
     }
     facts.ram_available = options.ram.unwrap_or(facts.ram_available);
     if let Some(memory_free) = options.vram {
-        facts.accelerator = Some(AcceleratorFacts { memory_free, ..facts.accelerator.unwrap_or_default() });
+        facts.accelerator = Some(AcceleratorFacts {
+            memory_free,
+            ..facts.accelerator.unwrap_or_else(|| app::imagined_gpu(memory_free))
+        });
     }
     let plan = app::plan(&model, &facts, &options.placement.settings())?;
     let middle = |low: f64, high: f64| (low + high) / 2.0;

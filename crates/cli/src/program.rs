@@ -16,6 +16,7 @@ pub struct Program {
     environment: Environment,
     /// --endpoint
     endpoint: Option<String>,
+    use_gpu: bool,
     handle: Handle,
 }
 
@@ -30,7 +31,8 @@ impl Program {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.map_err(|error| Failure::new("internal", error))?;
         let handle = runtime.handle().clone();
-        Ok((Program { json: arguments.json, environment, endpoint: arguments.endpoint.clone(), handle }, runtime))
+        let (json, endpoint, use_gpu) = (arguments.json, arguments.endpoint.clone(), !arguments.no_gpu);
+        Ok((Program { json, environment, endpoint, use_gpu, handle }, runtime))
     }
 
     pub fn data_dir(&self) -> Result<PathBuf, Failure> {
@@ -63,6 +65,7 @@ impl Program {
             hf_cache_dir,
             bundled_models: Vec::new(),
             test_device,
+            use_gpu: self.use_gpu,
             system_language: Language::En,
             events,
             runtime: self.handle.clone(),

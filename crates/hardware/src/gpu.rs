@@ -22,8 +22,6 @@ pub enum GpuReason {
     NoDevice,
     /// The driver or the GPU reports a failure.
     BadState { detail: String },
-    /// GPUs are there, but this build has no code for them.
-    NotBuilt,
 }
 
 /// A program that holds memory of a GPU.
@@ -70,19 +68,8 @@ pub struct GpuStatus {
     pub reason: Option<GpuReason>,
 }
 
-impl GpuStatus {
-    /// Why no GPU can be used by a build with or without GPU code; `None` when all is well.
-    pub fn unusable(&self, built_with_gpu: bool) -> Option<GpuReason> {
-        match &self.reason {
-            Some(reason) => Some(reason.clone()),
-            None if !built_with_gpu => Some(GpuReason::NotBuilt),
-            None => None,
-        }
-    }
-}
-
-/// Asks the driver.
-pub(crate) fn probe() -> GpuStatus {
+/// Asks the driver. Takes some milliseconds; the first use of a sleeping GPU's driver may take a second.
+pub fn gpus() -> GpuStatus {
     let answer = nvml::ask();
     // Looking for the card itself matters only where the driver does not answer.
     let card =
@@ -202,13 +189,9 @@ mod tests {
     }
 
     #[test]
-    fn a_good_card_is_usable_by_a_build_with_gpu_code() {
+    fn a_good_card_has_no_reason_not_to_be_used() {
         let status = judge(facts("550.54", Some(12_040), vec![Ok(card())]), None);
         assert_eq!((status.reason.as_ref(), status.cuda_version), (None, Some((12, 4))));
-        assert_eq!(status.unusable(true), None);
-        assert_eq!(status.unusable(false), Some(GpuReason::NotBuilt));
-        let absent = judge(Answer::NoLibrary, Some(false));
-        assert_eq!(absent.unusable(false), Some(GpuReason::NoDevice));
     }
 
     #[test]

@@ -80,7 +80,7 @@ subject: string | null,
  */
 retryAfter: number | null, };
 
-export type GpuReason = { "type": "noDriver" } | { "type": "driverTooOld", found: string, needed: string, } | { "type": "noDevice" } | { "type": "badState", detail: string, } | { "type": "notBuilt" };
+export type GpuReason = { "type": "noDriver" } | { "type": "driverTooOld", found: string, needed: string, } | { "type": "noDevice" } | { "type": "deviceTooOld", found: string, needed: string, } | { "type": "badState", detail: string, } | { "type": "turnedOff" };
 
 export type Gpu = { name: string, vramTotal: number, vramFree: number, driver: string | null, 
 /**

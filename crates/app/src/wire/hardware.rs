@@ -11,11 +11,16 @@ pub enum GpuReason {
         needed: String,
     },
     NoDevice,
+    /// Compute capabilities, such as "5.2".
+    DeviceTooOld {
+        found: String,
+        needed: String,
+    },
     BadState {
         detail: String,
     },
-    /// There is a card, but this build of Headroom has no GPU code.
-    NotBuilt,
+    /// This run shall leave the GPU alone (--no-gpu).
+    TurnedOff,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, TS)]

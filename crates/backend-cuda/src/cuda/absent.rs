@@ -35,8 +35,8 @@ impl From<Failure> for Absent {
     }
 }
 
-/// Whether the driver is there, new enough and has a GPU; after that its functions can be called.
-pub(super) fn check_driver() -> Result<(), Absent> {
+/// Whether the driver is there, new enough and has a GPU; after that its functions can be called. Gives the CUDA version.
+pub(super) fn check_driver() -> Result<i32, Absent> {
     // cudarc panics when it is asked anything without the library.
     // SAFETY: loading NVIDIA's library runs its initialisers, which is what every program does that uses CUDA.
     if !unsafe { sys::is_culib_present() } {
@@ -55,5 +55,5 @@ pub(super) fn check_driver() -> Result<(), Absent> {
         }
         check("cuDeviceGetCount", sys::cuDeviceGetCount(&mut count))?;
     }
-    if count == 0 { Err(Absent::NoDevice) } else { Ok(()) }
+    if count == 0 { Err(Absent::NoDevice) } else { Ok(version) }
 }

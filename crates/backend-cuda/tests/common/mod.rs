@@ -3,5 +3,6 @@
 #![allow(dead_code)]
 
 pub mod emulator;
+pub mod library;
 pub mod pair;
 pub mod random;

@@ -24,6 +24,9 @@ pub struct Arguments {
     /// Address of the Hub, before HF_ENDPOINT
     #[arg(long, global = true, value_name = "URL")]
     pub endpoint: Option<String>,
+    /// Leave the GPU alone: everything runs on the CPU
+    #[arg(long, global = true)]
+    pub no_gpu: bool,
     #[command(subcommand)]
     pub command: Command,
 }

@@ -35,8 +35,15 @@ impl Home {
         self.folder.path().join("data")
     }
 
-    /// The program with these arguments, knowing nothing of the real home.
+    /// The program with these arguments, knowing nothing of the real home, nor of a real GPU.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.gpu_command(arguments);
+        command.arg("--no-gpu");
+        command
+    }
+
+    /// The same, with the GPU that its driver offers.
+    pub fn gpu_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_headroom"));
         for name in ["HF_TOKEN", "HF_HUB_CACHE", "XDG_DATA_HOME", "XDG_CACHE_HOME", "NO_COLOR"] {
             command.env_remove(name);

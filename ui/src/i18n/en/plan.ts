@@ -40,7 +40,9 @@ export const plan = {
     "The NVIDIA driver {found} is too old: {needed} or newer is needed. Update the driver to use the GPU.",
   gpu_noDevice: "No NVIDIA GPU found: everything runs on the CPU.",
   gpu_badState: "The GPU does not respond ({detail}). Restart the PC to use it again.",
-  gpu_notBuilt: "This build of Headroom has no GPU code: everything runs on the CPU.",
+  gpu_deviceTooOld:
+    "The GPU is too old: its compute capability is {found}, {needed} or newer is needed. Everything runs on the CPU.",
+  gpu_turnedOff: "The GPU is turned off for this run: everything runs on the CPU.",
   recovery_vramFull: "VRAM is full: {n} {n|layer stays|layers stay} in RAM.",
   recovery_vramFull_answer: "VRAM ran out: {n} {n|layer|layers} moved to RAM, the answer went on.",
   recovery_deviceLost: "The GPU was lost: {n} {n|layer|layers} moved to RAM.",

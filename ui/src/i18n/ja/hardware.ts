@@ -27,7 +27,8 @@ export const hardware: Words<typeof en> = {
   do_noDevice:
     "Headroomが使えるのはNVIDIAのカードだけです。すべてCPUで動作し、小さいモデルほど速く回答します。",
   do_badState: "再起動しても直らない場合は、ドライバーを再インストールしてください。",
-  do_notBuilt: "すべてCPUで動作します。RAMに収まるモデルを選んでください。「探す」で確認できます。",
+  do_deviceTooOld: "すべてCPUで動作します。RAMに収まるモデルを選んでください。「探す」で確認できます。",
+  do_turnedOff: "使うには--no-gpuを付けずに起動してください。",
   speed: "計測した速度",
   speedText: "回答速度の予測はこの値に基づきます。",
   ramSpeed: "RAMの読み取り",

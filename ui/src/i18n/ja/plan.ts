@@ -40,7 +40,9 @@ export const plan: Words<typeof en> = {
     "NVIDIAドライバー{found}は古すぎます。{needed}以降が必要です。GPUを使うには更新してください。",
   gpu_noDevice: "NVIDIA GPUが見つかりません。すべてCPUで実行します。",
   gpu_badState: "GPUが応答しません({detail})。PCを再起動すると再び使えるようになります。",
-  gpu_notBuilt: "このビルドにはGPU機能が含まれていません。すべてCPUで実行します。",
+  gpu_deviceTooOld:
+    "GPUが古すぎます。Compute Capabilityは{found}ですが、{needed}以降が必要です。すべてCPUで実行します。",
+  gpu_turnedOff: "今回の起動ではGPUを使わない設定です。すべてCPUで実行します。",
   recovery_vramFull: "VRAMに空きがないため、{n}層はRAMに置いたままです。",
   recovery_vramFull_answer: "VRAMが不足したため{n}層をRAMに移し、回答を続けました。",
   recovery_deviceLost: "GPUが使えなくなったため{n}層をRAMに移しました。",

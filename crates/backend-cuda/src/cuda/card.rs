@@ -1,0 +1,265 @@
+//! A GPU that this program has a context of: what it is, how much of its memory is free, the kernels' code.
+
+use super::call::{Answer, check};
+use super::{Absent, Cuda, absent};
+use crate::{Failure, kernels};
+use cudarc::driver::sys;
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A handle of a GPU and this program's one context of it, which is there as long as handles or drivers made of them are.
+/// Opening takes a moment and some hundred MiB of the GPU's memory; everything else is quick, from any thread.
+#[derive(Clone)]
+pub struct Card(Arc<Primary>);
+
+/// What the handles share.
+pub(super) struct Primary {
+    name: String,
+    device: sys::CUdevice,
+    capability: (i32, i32),
+    cuda_version: i32,
+    total: u64,
+    bandwidth: Option<f64>,
+    context: sys::CUcontext,
+    modules: Mutex<HashMap<&'static str, sys::CUmodule>>,
+    /// Bytes that the modules' code took when they were loaded; `u64::MAX` before.
+    code: AtomicU64,
+    /// Bytes of the allocations of all drivers.
+    taken: AtomicU64,
+    lost: Mutex<Option<String>>,
+}
+
+// SAFETY: handles of the driver belong to the process, and its functions may be called by any threads at once; every call
+// makes the context current in its thread first.
+unsafe impl Send for Primary {}
+// SAFETY: as above.
+unsafe impl Sync for Primary {}
+
+impl Card {
+    /// Takes the GPU of this number, in the driver's order.
+    ///
+    /// # Errors
+    /// Why there is none to use.
+    pub fn open(number: usize) -> Result<Card, Absent> {
+        let cuda_version = absent::check_driver()?;
+        let (mut device, mut context, mut total) = (0, null_mut(), 0usize);
+        // SAFETY: the driver is there and initialised (`check_driver`); the pointer is to an integer.
+        unsafe { check("cuDeviceGet", sys::cuDeviceGet(&mut device, number as i32))? };
+        use sys::CUdevice_attribute_enum as Attribute;
+        let capability = (
+            attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        );
+        if capability < kernels::LEAST_CAPABILITY {
+            return Err(Absent::DeviceTooOld { capability, needed: kernels::LEAST_CAPABILITY });
+        }
+        let name = name(device)?;
+        // kHz and bits; two transfers a cycle. Newer drivers may not tell.
+        let clock = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE).ok();
+        let width = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH).ok();
+        let bandwidth = clock.zip(width).map(|(clock, width)| 2e3 * f64::from(clock) * f64::from(width) / 8.0);
+        // SAFETY: as above; both pointers are to values of the right type.
+        unsafe {
+            check("cuDeviceTotalMem", sys::cuDeviceTotalMem_v2(&mut total, device))?;
+            check("cuDevicePrimaryCtxRetain", sys::cuDevicePrimaryCtxRetain(&mut context, device))?;
+        }
+        let card = Card(Arc::new(Primary {
+            name,
+            device,
+            capability,
+            cuda_version,
+            total: total as u64,
+            bandwidth: bandwidth.filter(|rate| *rate > 0.0),
+            context,
+            modules: Mutex::default(),
+            code: AtomicU64::new(u64::MAX),
+            taken: AtomicU64::new(0),
+            lost: Mutex::default(),
+        }));
+        card.0.bind()?;
+        Ok(card)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Major and minor compute capability.
+    pub fn capability(&self) -> (i32, i32) {
+        self.0.capability
+    }
+
+    /// The newest CUDA version that the driver knows: 1000 x major + 10 x minor.
+    pub fn cuda_version(&self) -> i32 {
+        self.0.cuda_version
+    }
+
+    /// Bytes of the GPU's memory.
+    pub fn total_bytes(&self) -> u64 {
+        self.0.total
+    }
+
+    /// Bytes that are free now, for this program and all others; `None`: the driver does not tell, or the GPU is lost.
+    pub fn free_bytes(&self) -> Option<u64> {
+        if self.lost().is_some() { None } else { self.0.free_bytes() }
+    }
+
+    /// Bytes of our allocations.
+    pub fn taken_bytes(&self) -> u64 {
+        self.0.taken.load(Ordering::Acquire)
+    }
+
+    /// Bytes that the kernels' code takes; `None` before the first driver was made.
+    pub fn code_bytes(&self) -> Option<u64> {
+        Some(self.0.code.load(Ordering::Acquire)).filter(|bytes| *bytes != u64::MAX)
+    }
+
+    /// Bytes per second at which the memory can be read at best, by its clock and width.
+    pub fn bandwidth(&self) -> Option<f64> {
+        self.0.bandwidth
+    }
+
+    /// What happened to the GPU, if it was lost: let all handles and drivers go and open it again.
+    pub fn lost(&self) -> Option<String> {
+        lock(&self.0.lost).clone()
+    }
+
+    /// A driver of the GPU with a queue of its own. The first one compiles the kernels, which takes the NVIDIA driver a
+    /// while if it has not kept the result of an earlier time.
+    ///
+    /// # Errors
+    /// No memory, or a GPU that does not work.
+    pub fn driver(&self) -> Result<Cuda, Absent> {
+        if let Some(detail) = self.lost() {
+            return Err(Absent::BadState(detail));
+        }
+        self.0.load_all()?;
+        Cuda::new(self.0.clone())
+    }
+}
+
+impl Primary {
+    /// Makes the context current in this thread.
+    pub fn bind(&self) -> Answer {
+        // SAFETY: the context is ours until we are dropped.
+        unsafe { check("cuCtxSetCurrent", sys::cuCtxSetCurrent(self.context)) }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn free_bytes(&self) -> Option<u64> {
+        let (mut free, mut total) = (0usize, 0usize);
+        self.bind().ok()?;
+        // SAFETY: both pointers are to sizes.
+        unsafe { check("cuMemGetInfo", sys::cuMemGetInfo_v2(&mut free, &mut total)) }.ok()?;
+        Some(free as u64)
+    }
+
+    pub fn add_taken(&self, bytes: u64) {
+        self.taken.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    pub fn sub_taken(&self, bytes: u64) {
+        self.taken.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    pub fn lose(&self, detail: &str) {
+        lock(&self.lost).get_or_insert_with(|| detail.into());
+    }
+
+    fn load_all(&self) -> Answer {
+        if self.code.load(Ordering::Acquire) != u64::MAX {
+            return Ok(());
+        }
+        let before = self.free_bytes();
+        kernels::names().try_for_each(|module| self.module(module).map(drop))?;
+        let taken = before.zip(self.free_bytes()).map_or(0, |(before, after)| before.saturating_sub(after));
+        self.code.store(taken, Ordering::Release);
+        Ok(())
+    }
+
+    /// A module's code, compiled by the driver when it is first asked for.
+    pub fn module(&self, module: &'static str) -> Result<sys::CUmodule, Failure> {
+        let mut modules = lock(&self.modules);
+        if let Some(loaded) = modules.get(module) {
+            return Ok(*loaded);
+        }
+        let loaded = self.load(module)?;
+        modules.insert(module, loaded);
+        Ok(loaded)
+    }
+
+    fn load(&self, module: &str) -> Result<sys::CUmodule, Failure> {
+        self.bind()?;
+        let ptx = kernels::ptx(module, self.capability).and_then(|ptx| CString::new(ptx).ok());
+        let ptx = ptx.ok_or_else(|| Failure::Lost(format!("there is no module {module}")))?;
+        let mut log = vec![0u8; 4096];
+        let mut options =
+            [sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER, sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
+        let mut values = [log.as_mut_ptr().cast::<c_void>(), log.len() as *mut c_void];
+        let mut loaded = null_mut();
+        // SAFETY: the PTX ends with 0; options and values are as many as is said, and the log lives through the call.
+        let result = unsafe {
+            sys::cuModuleLoadDataEx(
+                &mut loaded,
+                ptx.as_ptr().cast(),
+                options.len() as u32,
+                options.as_mut_ptr(),
+                values.as_mut_ptr(),
+            )
+        };
+        let Err(failure) = check("cuModuleLoadDataEx", result) else { return Ok(loaded) };
+        let text = String::from_utf8_lossy(&log);
+        Err(match failure {
+            Failure::Lost(detail) => {
+                Failure::Lost(format!("{detail} {module}: {}", text.trim_end_matches('\0').trim()))
+            }
+            other => other,
+        })
+    }
+}
+
+impl Drop for Primary {
+    fn drop(&mut self) {
+        let lost = lock(&self.lost).is_some();
+        // Nobody is left to tell of failures.
+        let _ = self.bind();
+        // SAFETY: modules and context are ours, once, and no driver is left that uses them. A context that has failed
+        // answers nothing any more: a reset makes the next one new.
+        unsafe {
+            if lost {
+                let _ = sys::cuDevicePrimaryCtxReset_v2(self.device);
+            } else {
+                for (_, module) in lock(&self.modules).drain() {
+                    let _ = sys::cuModuleUnload(module);
+                }
+            }
+            let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);
+        }
+    }
+}
+
+/// Values are replaced whole under these locks, so a panic elsewhere leaves them usable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn attribute(device: sys::CUdevice, attribute: sys::CUdevice_attribute) -> Result<i32, Failure> {
+    let mut value = 0;
+    // SAFETY: the driver is initialised; the pointer is to an integer.
+    unsafe { check("cuDeviceGetAttribute", sys::cuDeviceGetAttribute(&mut value, attribute, device))? };
+    Ok(value)
+}
+
+fn name(device: sys::CUdevice) -> Result<String, Failure> {
+    let mut bytes = [0u8; 256];
+    // SAFETY: the driver is initialised; the buffer is as long as is said.
+    let result = unsafe { sys::cuDeviceGetName(bytes.as_mut_ptr().cast(), bytes.len() as i32 - 1, device) };
+    check("cuDeviceGetName", result)?;
+    Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_string())
+}

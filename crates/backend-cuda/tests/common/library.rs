@@ -1,0 +1,97 @@
+//! The emulator as libraries that are compiled when they are first needed; also for the tests of other crates.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../backend-cuda");
+
+/// The folders' headers and tools, and the source, so that a library is only compiled when something in it has changed.
+fn fingerprint(root: &Path, source: &Path) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    FLAGS.hash(&mut hasher);
+    std::fs::read(source).unwrap().hash(&mut hasher);
+    for folder in ["kernels", "emulator"] {
+        let mut files: Vec<PathBuf> =
+            std::fs::read_dir(root.join(folder)).unwrap().map(|e| e.unwrap().path()).collect();
+        files.sort();
+        for file in files.iter().filter(|file| file.extension().is_some_and(|end| end == "h" || end == "py")) {
+            std::fs::read(file).unwrap().hash(&mut hasher);
+        }
+    }
+    hasher.finish()
+}
+
+const FLAGS: &[&str] = &[
+    "-std=c++17",
+    "-O2",
+    "-march=native",
+    "-fPIC",
+    "-shared",
+    "-fno-strict-aliasing",
+    // Libraries share nothing.
+    "-fno-gnu-unique",
+    "-ffp-contract=off",
+    "-Wno-unknown-pragmas",
+    "-DHEADROOM_EMULATOR",
+    "-x",
+    "c++",
+];
+
+/// The library of a source file of ours (C++, CUDA or PTX), compiled if it is not there yet.
+pub fn compile(source: &str) -> PathBuf {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let root = Path::new(ROOT);
+    let source = root.join(source);
+    let name = format!("{}-{:016x}.so", source.file_stem().unwrap().to_str().unwrap(), fingerprint(root, &source));
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if path.exists() {
+        return path;
+    }
+    // Another test process may compile the same: each into a file of its own.
+    let part = path.with_extension(format!("{}.part", std::process::id()));
+    let mut compiler = Command::new("c++");
+    compiler.args(FLAGS);
+    match source.extension().is_some_and(|end| end == "ptx") {
+        true => compiler.arg("-w").arg("-I").arg(root.join("emulator")).arg(translate(root, &source, &part)),
+        false => compiler.args(["-Wall", "-Wextra", "-Werror"]).arg(&source),
+    };
+    let status = compiler.arg("-o").arg(&part).status();
+    assert!(status.expect("the tests need a C++ compiler (c++)").success(), "{} does not compile", source.display());
+    std::fs::rename(&part, &path).unwrap();
+    path
+}
+
+/// PTX as C++.
+fn translate(root: &Path, ptx: &Path, part: &Path) -> PathBuf {
+    let output = Command::new("python3").arg(root.join("emulator/ptx.py")).arg(ptx).output();
+    let output = output.expect("PTX is translated by python3");
+    assert!(output.status.success(), "{}: {}", ptx.display(), String::from_utf8_lossy(&output.stderr));
+    let path = part.with_extension("cpp");
+    std::fs::write(&path, output.stdout).unwrap();
+    path
+}
+
+/// What the emulator runs: the sources of the kernels, or the PTX of the architecture that HEADROOM_PTX names, as
+/// `cargo xtask kernels --prove` does.
+pub fn source(module: &str) -> String {
+    match std::env::var("HEADROOM_PTX") {
+        Ok(architecture) => format!("ptx/{architecture}/{module}.ptx"),
+        Err(_) => format!("kernels/{module}.cu"),
+    }
+}
+
+/// Puts a libcuda.so.1 over the emulator into a folder; the variables with which a program finds it.
+pub fn fake_driver(folder: &Path) -> [(&'static str, String); 2] {
+    // cudarc asks for the name without a number first: a real driver must not come before the fake one.
+    for name in ["libcuda.so.1", "libcuda.so"] {
+        std::os::unix::fs::symlink(compile("emulator/libcuda.cpp"), folder.join(name)).unwrap();
+    }
+    let sources = std::fs::read_dir(Path::new(ROOT).join("kernels")).unwrap();
+    let names = sources.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let modules: Vec<String> =
+        names.filter_map(|name| Some(compile(&source(name.strip_suffix(".cu")?)).display().to_string())).collect();
+    [("LD_LIBRARY_PATH", folder.display().to_string()), ("FAKE_CUDA_MODULES", modules.join(":"))]
+}

@@ -1,0 +1,116 @@
+//! The program with an NVIDIA GPU: its driver is a libcuda.so.1 over the emulator of `backend-cuda`, so that everything
+//! between the command line and the kernels is the real thing. Needs a C++ compiler (`c++`).
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+#[path = "../../backend-cuda/tests/common/library.rs"]
+mod library;
+
+use common::{Ended, Home, ended, fixture};
+use quant::GgmlType;
+use serde_json::Value;
+use test_models::ModelSpec;
+
+const TRAINED: &str = "rustdoc-tiny-F16.gguf";
+
+/// A home on a machine with a GPU.
+struct Machine {
+    home: Home,
+    driver: [(&'static str, String); 2],
+    _folder: tempfile::TempDir,
+}
+
+impl Machine {
+    fn new() -> Machine {
+        let folder = tempfile::tempdir().unwrap();
+        Machine { home: Home::new(), driver: library::fake_driver(folder.path()), _folder: folder }
+    }
+
+    /// `settings` of the driver: see `backend-cuda/emulator/libcuda.cpp`.
+    fn run(&self, settings: &[(&str, &str)], arguments: &[&str]) -> Ended {
+        let mut command = self.home.gpu_command(arguments);
+        ended(command.envs(self.driver.clone()).envs(settings.iter().copied()).output().unwrap())
+    }
+
+    fn json(&self, settings: &[(&str, &str)], arguments: &[&str]) -> Value {
+        let ended = self.run(settings, &[&["--json"], arguments].concat());
+        assert_eq!(ended.status, 0, "{arguments:?}: {}", ended.stderr);
+        serde_json::from_str(&ended.stdout).unwrap()
+    }
+}
+
+#[test]
+fn doctor_names_the_gpu_or_says_why_there_is_none() {
+    let machine = Machine::new();
+    let gpu = machine.json(&[], &["doctor"])["gpu"].clone();
+    assert_eq!((&gpu["usable"], &gpu["text"]), (&true.into(), &Value::Null), "{gpu}");
+    let card = &gpu["gpus"][0];
+    assert_eq!((card["name"].as_str(), card["compute_capability"].as_str()), (Some("Fake GPU"), Some("8.6")));
+    assert_eq!(card["vram_total"].as_u64(), Some(8 << 30));
+    let text = machine.run(&[], &["doctor"]).stdout;
+    assert!(text.contains("Fake GPU, 8.59 GB of 8.59 GB free"), "{text}");
+    let reasons = [
+        ("FAKE_CUDA_DEVICES", "0", "noDevice", "there is no NVIDIA GPU"),
+        ("FAKE_CUDA_VERSION", "11080", "driverTooOld", "the driver CUDA 11.8 is too old"),
+        ("FAKE_CUDA_CAPABILITY", "52", "deviceTooOld", "compute capability is 5.2; 6.1 or newer"),
+    ];
+    for (name, value, kind, text) in reasons {
+        let gpu = machine.json(&[(name, value)], &["doctor"])["gpu"].clone();
+        assert_eq!((&gpu["usable"], &gpu["reason"]["type"]), (&false.into(), &kind.into()), "{gpu}");
+        assert!(gpu["text"].as_str().unwrap().contains(text), "{gpu}");
+        assert!(gpu["gpus"].as_array().unwrap().is_empty());
+    }
+    let off = machine.json(&[], &["doctor", "--no-gpu"])["gpu"].clone();
+    assert_eq!(off["reason"]["type"], "turnedOff");
+}
+
+#[test]
+fn plans_count_what_the_gpu_takes_and_what_it_lacks() {
+    let machine = Machine::new();
+    let plan = |settings: &[(&str, &str)], model: &str| machine.json(settings, &["plan", model, "-c", "512"]);
+    let trained = fixture(TRAINED);
+    let all = plan(&[], &trained);
+    assert_eq!((&all["fits"], &all["gpu_layers"]), (&"gpu".into(), &all["layers"]));
+    assert!(all["vram"]["other"].as_u64().unwrap() > 0, "code and scratch memory: {all}");
+    assert!(all["tg_tps"].as_f64().unwrap() > 0.0, "the GPU's bandwidth is known: {all}");
+    // Other programs have nearly everything: what is left is theirs.
+    let others = machine.home.file("others", format!("{}", (8u64 << 30) - (200 << 20)).as_bytes());
+    let none = plan(&[("FAKE_CUDA_OTHERS", &others)], &trained);
+    assert_eq!((&none["fits"], &none["gpu_layers"]), (&"ram".into(), &0.into()));
+    // A type without a kernel stays on the CPU, and the plan says why.
+    let ternary = machine.home.model("t.gguf", &ModelSpec::quantized(GgmlType::TQ2_0));
+    let lacking = plan(&[], &ternary);
+    assert_eq!((&lacking["fits"], &lacking["gpu_layers"]), (&"ram".into(), &0.into()));
+    let reasons: Vec<&str> = lacking["reasons"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(reasons.iter().any(|reason| reason.contains("weights of type TQ2_0")), "{reasons:?}");
+    let made = machine.json(&[], &["generate", &ternary, "--ids", "3,4,5", "-n", "4", "--temp", "0", "-ngl", "99"]);
+    assert_eq!(made["ids"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn answers_come_from_the_gpu_and_go_on_without_it() {
+    let machine = Machine::new();
+    let model = fixture(TRAINED);
+    let talk = ["run", &model, "-p", "Tell me about std::vec::Vec.", "--temp", "0", "-n", "8", "-c", "128"];
+    let on = |layers: &'static str| [&talk[..], &["-ngl", layers]].concat();
+    let expected = machine.json(&[], &on("0"))["text"].clone();
+    assert!(expected.as_str().unwrap().starts_with("A draining iterator"), "{expected}");
+    let bench = machine.json(&[], &["bench", &model, "-p", "8", "-n", "2", "-r", "1", "-ngl", "99"]);
+    assert!(bench["peak_vram_bytes"].as_u64().unwrap() > 0);
+    for layers in ["99", "3"] {
+        let ended = machine.run(&[], &on(layers));
+        assert_eq!((ended.status, ended.stdout.trim_end()), (0, expected.as_str().unwrap()), "{ended:?}");
+        assert!(!ended.stderr.contains("moved to RAM"), "{}", ended.stderr);
+    }
+    // Too small from the beginning.
+    let small = machine.run(&[("FAKE_CUDA_MEMORY", "5000000")], &on("99"));
+    assert_eq!((small.status, small.stdout.trim_end()), (0, expected.as_str().unwrap()), "{small:?}");
+    assert!(small.stderr.contains("there was no room for"), "{}", small.stderr);
+    // Lost at the first operation, in the prompt, in the answer.
+    for launches in ["0", "40", "400"] {
+        let lost = machine.run(&[("FAKE_CUDA_LAUNCHES", launches)], &on("99"));
+        assert_eq!((lost.status, lost.stdout.trim_end()), (0, expected.as_str().unwrap()), "{launches}: {lost:?}");
+        assert!(lost.stderr.contains("moved to RAM; 0 of"), "{launches}: {}", lost.stderr);
+    }
+}
