@@ -1,7 +1,7 @@
 //! Between the planner's terms and the window's.
 
 use crate::error::Result;
-use crate::wire::{self, Fits, GpuLayers, KvType, LoadSettings, MemoryParts};
+use crate::wire::{self, ErrorCode, Fits, GpuLayers, KvType, LoadSettings, MemoryParts, WireError};
 use model::{Model, Parts};
 use planner::{Facts, Wishes};
 use quant::GgmlType;
@@ -70,6 +70,21 @@ pub fn to_wire(plan: &planner::Plan, facts: &Facts) -> wire::Plan {
     }
 }
 
+/// Refuses to read a file into memory, or to lock it there, that has no room: the system would swap, or end the program.
+pub fn whole_in_ram(plan: &planner::Plan, model: &Model, facts: &Facts, (mmap, mlock): (bool, bool)) -> Result<()> {
+    let needed = model.tensor_bytes.saturating_add(plan.host.kv + plan.host.compute + plan.host_other);
+    if (mmap && !mlock) || needed <= facts.ram_available {
+        return Ok(());
+    }
+    let flag = if mmap { "--mlock" } else { "--no-mmap" };
+    let text = format!(
+        "with {flag} the model takes {needed} bytes of RAM; {} are free. Leave {flag} out: what does not fit is then read \
+         from disk",
+        facts.ram_available
+    );
+    Err(WireError::new(ErrorCode::RamFull, text).numbers(needed, facts.ram_available))
+}
+
 fn parts(parts: &Parts, other: u64) -> MemoryParts {
     let Parts { weights, kv, compute } = *parts;
     MemoryParts { weights, kv, compute, other, total: parts.total() + other }
@@ -78,4 +93,30 @@ fn parts(parts: &Parts, other: u64) -> MemoryParts {
 /// The planner's own name for it, as it serializes.
 fn code(code: planner::ReasonCode) -> String {
     serde_json::to_value(code).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_must_stay_in_ram_is_refused_where_there_is_no_room_for_it() {
+        let spec = test_models::ModelSpec::llama3_8b(GgmlType::Q4_K);
+        let (header, file_len) = spec.header();
+        let model = model::describe(&gguf::Gguf::parse(&header, file_len).unwrap()).unwrap();
+        let check = |ram_available, how| {
+            let facts = Facts { ram_available, ..Facts::default() };
+            let plan = planner::plan(&model, &facts, &Wishes::default()).unwrap();
+            whole_in_ram(&plan, &model, &facts, how)
+        };
+        for how in [(false, false), (true, true), (false, true)] {
+            let error = check(4 << 30, how).unwrap_err();
+            let flag = if how.0 { "--mlock" } else { "--no-mmap" };
+            assert_eq!(error.code, ErrorCode::RamFull);
+            assert!(error.message.contains(&format!("Leave {flag} out")), "{}", error.message);
+            assert!(error.needed > Some(model.tensor_bytes) && error.available == Some(4 << 30));
+            assert!(check(16 << 30, how).is_ok());
+        }
+        assert!(check(4 << 30, (true, false)).is_ok(), "a mapped file is read from disk");
+    }
 }

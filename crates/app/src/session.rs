@@ -93,6 +93,7 @@ impl Session {
             let text = format!("{name} needs {needed} bytes of RAM besides its file; {} are free", facts.ram_available);
             return Err(WireError::new(ErrorCode::RamFull, text).numbers(needed, facts.ram_available).about(name));
         }
+        plans::whole_in_ram(&planned, &model, &facts, (mmap, mlock)).map_err(|error| error.about(&name))?;
         let devices = Devices { host: Box::new(CpuDevice::new(pool, config)), accelerator };
         let options = LoadOptions {
             context: planned.context,
@@ -103,6 +104,7 @@ impl Session {
             mmap,
             mlock,
             logits_rows,
+            host_ram: Some(planned.host_ram),
         };
         let engine = Engine::load(&path, options, devices, progress, cancel)?;
         let format = Format::new(engine.gguf(), engine.tokenizer())?;

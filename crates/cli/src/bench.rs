@@ -37,6 +37,9 @@ pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
         "peak_private_bytes": memory.peak_private_bytes,
         "peak_rss_bytes": memory.peak_rss_bytes,
         "peak_vram_bytes": engine.placement().accelerator_used,
+        "paged": engine.placement().paged.map(|paged| json!({
+            "budget_bytes": paged.budget, "most_held_bytes": paged.most_held, "read_bytes": paged.read,
+        })),
     });
     if program.json {
         return output::json(&value);
@@ -45,6 +48,10 @@ pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
     output::line(&format!("load {:.2} s", loaded.seconds))?;
     output::line(&format!("prompt of {}: {}", options.prompt, show(&prompt_rates)))?;
     output::line(&format!("generation of {}: {}", options.count, show(&rates)))?;
+    if let Some(paged) = engine.placement().paged {
+        let (held, read) = (output::size(paged.most_held), output::size(paged.read));
+        output::line(&format!("at most {held} of the weights in memory, {read} read from disk"))?;
+    }
     let bytes = |bytes: Option<u64>| bytes.map_or("-".into(), output::size);
     output::line(&format!("KV cache {}", output::size(totals.host.kv + totals.accelerator.kv)))?;
     output::line(&format!("peak of private memory {}", bytes(memory.peak_private_bytes)))?;

@@ -47,6 +47,9 @@ pub struct LoadOptions {
     pub mlock: bool,
     /// Rows of logits computed at once; more than 1 only pays where many positions are asked for.
     pub logits_rows: u32,
+    /// RAM for the part of the model that is on the host and its buffers, in bytes. What of a mapped file does not fit
+    /// is read from disk for every step, ahead of use. `None`: as much as it takes.
+    pub host_ram: Option<u64>,
 }
 
 impl Default for LoadOptions {
@@ -60,6 +63,7 @@ impl Default for LoadOptions {
             mmap: true,
             mlock: false,
             logits_rows: 1,
+            host_ram: None,
         }
     }
 }
@@ -141,4 +145,17 @@ pub struct Placement {
     pub host_used: u64,
     pub accelerator_planned: u64,
     pub accelerator_used: u64,
+    /// Where RAM does not hold the weights on the host.
+    pub paged: Option<Paged>,
+}
+
+/// Weights that come from disk and go again, as counted since layers were moved last, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Paged {
+    /// What may be in memory at a time.
+    pub budget: u64,
+    pub held: u64,
+    pub most_held: u64,
+    /// What was asked for.
+    pub read: u64,
 }

@@ -3,11 +3,12 @@
 use crate::checkpoint::States;
 use crate::decoder::{Context, Sites, StepError};
 use crate::file::Weights;
+use crate::paging::{Advice, Paging};
 use crate::site::Site;
 use crate::transfer::copy_layer;
 use crate::{Cancel, Devices, EngineError, Placement, Recovery, RecoveryCause};
 use backend::BackendError;
-use model::{Layout, Model, Offload};
+use model::{Layout, Model, Offload, Residency};
 use std::sync::Arc;
 
 /// What never changes while a model is loaded; shared with whoever only asks.
@@ -25,6 +26,10 @@ pub(crate) struct Core {
     /// How many of them have their K and V in the caches: all, unless a device was lost.
     computed: usize,
     states: States,
+    /// RAM for weights and buffers on the host, where there is a limit.
+    host_ram: Option<u64>,
+    /// The number of layers elsewhere for which it was decided what stays in RAM.
+    paged_for: Option<usize>,
     /// Recoveries that nobody was told of yet.
     recoveries: Vec<Recovery>,
     /// The most layers that the accelerator can compute.
@@ -38,6 +43,7 @@ impl Core {
         loaded: Arc<Loaded>,
         devices: Devices,
         gpu_layers: usize,
+        host_ram: Option<u64>,
         progress: &mut dyn FnMut(f32),
         cancel: &Cancel,
     ) -> Result<Core, EngineError> {
@@ -53,6 +59,8 @@ impl Core {
             sequence: Vec::new(),
             computed: 0,
             states: States::default(),
+            host_ram,
+            paged_for: None,
             recoveries: Vec::new(),
         };
         let Loaded { model, layout, file } = &*core.loaded;
@@ -116,6 +124,7 @@ impl Core {
             host_used: self.sites.host.used(),
             accelerator_planned: totals.accelerator.total(),
             accelerator_used: self.sites.accelerator.as_ref().map_or(0, Site::used),
+            paged: self.sites.host.paging.as_ref().map(Paging::told),
         }
     }
 
@@ -307,6 +316,21 @@ impl Core {
         }
     }
 
+    /// Decides which weights on the host stay in RAM, if layers were moved since that was decided.
+    fn page(&mut self) -> Result<(), BackendError> {
+        let gpu_layers = self.gpu_layers();
+        let Some(ram) = self.host_ram.filter(|_| self.paged_for != Some(gpu_layers)) else { return Ok(()) };
+        self.paged_for = Some(gpu_layers);
+        let before = self.sites.host.paging.take().map(Paging::into_advice);
+        let Loaded { model, layout, file } = &*self.loaded;
+        let Some(residency) = Residency::new(model, layout, gpu_layers, ram) else { return Ok(()) };
+        let pager = || weights::Pager::new().ok().map(|pager| Box::new(pager) as Box<dyn Advice>);
+        // Without a thread for it, the system reads pages when they are touched, as for any file.
+        let Some(advice) = before.or_else(pager) else { return Ok(()) };
+        self.sites.host.paging = Some(Paging::new(file.clone(), advice, residency, model)?);
+        Ok(())
+    }
+
     /// One step at the end of what is computed. False: it failed, the failure is mended, try again.
     fn try_step(
         &mut self,
@@ -315,6 +339,7 @@ impl Core {
         cancel: &Cancel,
         logits: &mut dyn FnMut(&[f32]),
     ) -> Result<bool, EngineError> {
+        self.page()?;
         let Loaded { model, layout, file } = &*self.loaded;
         let context = Context { model, layout, file, cancel, states: &self.states };
         match context.step(&mut self.sites, tokens, self.computed, rows, logits) {

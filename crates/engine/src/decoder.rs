@@ -84,8 +84,10 @@ impl Context<'_> {
                 current = Some(target);
             }
             let site = sites.of(index);
-            let result =
-                if last { self.output(site, rows, logits) } else { self.layer(site, index, tokens.len(), start) };
+            let result = site.begin(index).and_then(|()| match last {
+                true => self.output(site, rows, logits),
+                false => self.layer(site, index, tokens.len(), start),
+            });
             result.map_err(|error| wrap(target, error))?;
             self.update_copy(sites, index, start..start + tokens.len())?;
         }

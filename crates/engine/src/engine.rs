@@ -57,8 +57,10 @@ impl Engine {
             logits_rows: options.logits_rows.max(1),
         };
         let layout = Layout::new(&model, params)?;
+        // Memory of our own cannot be dropped and read again, and what is locked stays.
+        let host_ram = options.host_ram.filter(|_| options.mmap && !options.mlock);
         let loaded = Arc::new(Loaded { model, layout, file });
-        let core = Core::load(loaded.clone(), devices, options.gpu_layers as usize, progress, cancel)?;
+        let core = Core::load(loaded.clone(), devices, options.gpu_layers as usize, host_ram, progress, cancel)?;
         let placement = Mutex::new(core.placement());
         Ok(Engine { loaded, tokenizer, core: Mutex::new(core), wish: Wish::default(), placement })
     }

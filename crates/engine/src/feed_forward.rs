@@ -3,6 +3,7 @@
 use crate::ops::Ops;
 use backend::{Activation, BackendError, Op, View};
 use model::{Dense, ExpertInput, Experts, Linear, SharedExpert, Slot};
+use weights::Ticket;
 
 impl Ops<'_> {
     pub fn dense(&mut self, f: &Dense, input: View, out: View) -> Result<(), BackendError> {
@@ -33,12 +34,34 @@ impl Ops<'_> {
         self.scale(logits, f.logits_scale, n * f.router.experts)?;
         let bias = self.view(f.router_bias)?;
         self.run(&Op::Route { router: f.router, logits, n, bias, ids, weights })?;
+        let [inputs, down] = self.choose(f, ids)?;
         let expert_input = self.normed_or(f.norm.as_ref(), input)?;
+        self.wait(inputs);
         let inner = self.expert_inner(f, expert_input, ids)?;
+        self.wait(down);
         self.expert_linear(&f.down, f, inner, true, ids, deltas)?;
         self.run(&Op::Combine { input: deltas, weights, n, used: f.router.used, dim: f.down.rows, out })?;
         self.post_norm(f.post_norm.as_ref(), out)?;
         f.shared.as_ref().map_or(Ok(()), |shared| self.shared(shared, input, out))
+    }
+
+    /// Where weights come from disk: asks for the experts in `ids`, and returns what to wait for before their input
+    /// matrices are used, and before `down` is.
+    fn choose(&mut self, f: &Experts, ids: View) -> Result<[Option<Ticket>; 2], BackendError> {
+        let Some(paging) = &mut self.site.paging else { return Ok([None, None]) };
+        let mut bytes = vec![0u8; self.n * f.router.used * 4];
+        self.site.device.read(ids.buffer, ids.offset, &mut bytes)?;
+        let ids: Vec<u32> = bytes.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id)).collect();
+        let tickets = paging.choose(&f.stacks(), &ids)?;
+        let (down, inputs) =
+            tickets.split_last().map_or((None, None), |(down, inputs)| (Some(*down), inputs.iter().max().copied()));
+        Ok([inputs, down])
+    }
+
+    fn wait(&mut self, ticket: Option<Ticket>) {
+        if let (Some(ticket), Some(paging)) = (ticket, &mut self.site.paging) {
+            paging.wait(ticket);
+        }
     }
 
     /// A norm of the stream, or what there is.

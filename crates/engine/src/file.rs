@@ -7,6 +7,7 @@ use quant::GgmlType;
 use std::sync::Arc;
 use weights::ModelFile;
 
+#[derive(Clone)]
 pub(crate) struct Weights {
     file: ModelFile,
 }
@@ -32,7 +33,8 @@ impl Weights {
         (0..tensors.len()).find(|index| begins(*index)).map(|index| tensors[index].name.as_str())
     }
 
-    fn raw(&self, tensor: &Tensor) -> Result<weights::WeightBytes, BackendError> {
+    /// The tensor's bytes as they lie in the file.
+    pub fn raw(&self, tensor: &Tensor) -> Result<weights::WeightBytes, BackendError> {
         self.file.tensor_bytes(tensor.index).map_err(|error| invalid(error.to_string()))
     }
 

@@ -13,6 +13,7 @@ mod generate;
 mod input;
 mod latent;
 mod ops;
+mod paging;
 mod recurrent;
 mod site;
 mod transfer;

@@ -1,6 +1,7 @@
 //! One device with the layers that are on it: their weights, caches, states and activation buffers.
 
 use crate::file::Weights;
+use crate::paging::Paging;
 use backend::{BackendError, BufferId, Device, HostBytes, KvCache, View, Weight};
 use model::{BufferPlan, CacheShape, Layout, Linear, Model, STATE_SLOTS, Slot, Tensor};
 use std::collections::HashMap;
@@ -56,6 +57,8 @@ pub(crate) struct Site {
     copies: HashMap<usize, Cache>,
     /// What computes per-layer inputs; on the host.
     input: LayerBuffers,
+    /// On the host, where RAM does not hold its weights.
+    pub paging: Option<Paging>,
 }
 
 impl Site {
@@ -66,7 +69,13 @@ impl Site {
             layers: HashMap::new(),
             copies: HashMap::new(),
             input: LayerBuffers::default(),
+            paging: None,
         }
+    }
+
+    /// Layer `index` is about to be computed here.
+    pub fn begin(&mut self, index: usize) -> Result<(), BackendError> {
+        self.paging.as_mut().map_or(Ok(()), |paging| paging.begin(index))
     }
 
     pub fn has(&self, index: usize) -> bool {

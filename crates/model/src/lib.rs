@@ -10,6 +10,7 @@ mod layout;
 mod mixers;
 mod offload;
 mod parts;
+mod residency;
 mod rope;
 mod slots;
 mod tensors;
@@ -21,4 +22,5 @@ pub use layout::{LayerBytes, Layout, LayoutParams, Parts, Placement, STATE_SLOTS
 pub use mixers::*;
 pub use offload::{Lack, Offload};
 pub use parts::*;
+pub use residency::{Piece, Residency};
 pub use slots::{BufferPlan, Slot};

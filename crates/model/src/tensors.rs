@@ -131,13 +131,7 @@ impl Used {
                 self.needs.push(Need::Route { experts: f.router.experts });
                 self.tensor(f.router_bias);
                 let used = f.router.used;
-                match &f.input {
-                    ExpertInput::Gated { gate, up } => {
-                        self.experts(gate, used, 1);
-                        self.experts(up, used, 1);
-                    }
-                    ExpertInput::Fused(linear) | ExpertInput::Up(linear) => self.experts(linear, used, 1),
-                }
+                f.input.linears().into_iter().for_each(|linear| self.experts(linear, used, 1));
                 self.experts(&f.down, used, used);
                 if let Some(shared) = &f.shared {
                     [shared.norm, shared.post_norm].iter().for_each(|norm| self.norm(norm));
@@ -166,6 +160,22 @@ impl Used {
         }
         used.tensor(layer.output_scale);
         used
+    }
+}
+
+impl ExpertInput {
+    pub fn linears(&self) -> Vec<&Linear> {
+        match self {
+            ExpertInput::Gated { gate, up } => vec![gate, up],
+            ExpertInput::Fused(linear) | ExpertInput::Up(linear) => vec![linear],
+        }
+    }
+}
+
+impl Experts {
+    /// The tensors of which a token reads what its experts have, in the order of use.
+    pub fn stacks(&self) -> Vec<Tensor> {
+        self.input.linears().into_iter().chain([&self.down]).map(|linear| linear.weight).collect()
     }
 }
 

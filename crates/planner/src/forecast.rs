@@ -38,21 +38,21 @@ pub(crate) fn forecast(model: &Model, plan: &Plan, facts: &Facts) -> Option<Fore
     let output = model.output.weight.weight.bytes;
     *(if placement.on_accelerator(model.layers.len()) { &mut accelerator } else { &mut host }) += output;
 
-    // What does not stay in RAM is read from disk; which part of the file that is, nobody can know: its share.
-    let missing = plan.host_total().saturating_sub(facts.ram_available) as f64;
-    let share = if plan.fits == Fits::Disk { (missing / plan.host.weights.max(1) as f64).min(1.0) } else { 0.0 };
+    let from_disk = plan.residency.as_ref().map_or(0, |residency| residency.bytes_per_token());
     let disk = match positive(facts.disk_bandwidth) {
-        Some(disk) => host as f64 * share / disk,
-        None if share > 0.0 => return None,
+        Some(disk) => from_disk as f64 / disk,
+        None if from_disk > 0 => return None,
         None => 0.0,
     };
     let gpu_bandwidth = facts.accelerator.as_ref().and_then(|gpu| positive(gpu.bandwidth));
     let on_gpu = |bytes: f64| if bytes == 0.0 { Some(0.0) } else { gpu_bandwidth.map(|rate| bytes / rate) };
     let seconds = |kv_share: f64| -> Option<f64> {
         let on_host = (host as f64 + plan.host.kv as f64 * kv_share) / ram;
-        Some(on_host + disk + on_gpu(accelerator as f64 + plan.accelerator.kv as f64 * kv_share)?)
+        Some(on_host + on_gpu(accelerator as f64 + plan.accelerator.kv as f64 * kv_share)?)
     };
-    let generation = Speed { low: BANDWIDTH_SHARE.0 / seconds(1.0)?, high: BANDWIDTH_SHARE.1 / seconds(0.0)? };
+    // The disk works during the computation; at worst, one waits for the other.
+    let (slow, fast) = (seconds(1.0)? + disk, seconds(0.0)?.max(disk));
+    let generation = Speed { low: BANDWIDTH_SHARE.0 / slow, high: BANDWIDTH_SHARE.1 / fast };
     // A prompt that fills the context sees half of it on average. The output layer computes its last token only.
     let adds: u64 = model.layers.iter().map(Layer::multiply_adds_per_token).sum();
     let attention: u64 = model.layers.iter().map(|layer| attention_adds(layer, u64::from(plan.context) / 2)).sum();

@@ -1,6 +1,6 @@
 use crate::forecast::{Forecast, forecast};
 use crate::{Facts, GpuLayers, Wishes};
-use model::{Layout, LayoutParams, Model, ModelError, Offload, Parts};
+use model::{Layout, LayoutParams, Model, ModelError, Offload, Parts, Residency};
 
 /// What our process takes besides a model's buffers: program, window, tokenizer, allocator. Measured, rounded up.
 const PROCESS_BYTES: u64 = 160 << 20;
@@ -18,7 +18,7 @@ pub enum Fits {
     /// Some layers there, the rest in RAM.
     Split,
     Ram,
-    /// Buffers fit into RAM, the weights do not: they are read from disk over and over.
+    /// Buffers fit into RAM, the weights do not: a part of them is read from disk over and over.
     Disk,
     /// Not even the buffers fit.
     No,
@@ -64,6 +64,10 @@ pub struct Plan {
     pub fits: Fits,
     pub host: Parts,
     pub host_other: u64,
+    /// RAM for the model's part on the host and its buffers.
+    pub host_ram: u64,
+    /// What stays there and what is read from disk, where not all of it fits.
+    pub residency: Option<Residency>,
     pub accelerator: Parts,
     pub accelerator_other: u64,
     pub forecast: Option<Forecast>,
@@ -111,6 +115,8 @@ pub fn plan(model: &Model, facts: &Facts, wishes: &Wishes) -> Result<Plan, Model
         fits: Fits::No,
         host: totals.host,
         host_other: PROCESS_BYTES,
+        host_ram: facts.ram_available.saturating_sub(PROCESS_BYTES),
+        residency: None,
         accelerator: totals.accelerator,
         accelerator_other,
         forecast: None,
@@ -119,6 +125,9 @@ pub fn plan(model: &Model, facts: &Facts, wishes: &Wishes) -> Result<Plan, Model
         offload,
     };
     plan.fits = fits(&plan, facts);
+    if plan.fits == Fits::Disk {
+        plan.residency = Residency::new(model, &plan.layout, gpu_layers as usize, plan.host_ram);
+    }
     explain(&mut plan, facts);
     plan.forecast = forecast(model, &plan, facts);
     Ok(plan)
@@ -265,7 +274,7 @@ fn explain(plan: &mut Plan, facts: &Facts) {
         let text = "The KV cache and buffers do not fit into RAM: lower the context or take a smaller KV type.".into();
         add(ReasonCode::RamShort, text, Some(buffers), available);
     } else if host > facts.ram_available {
-        let text = "The weights do not fit into RAM: they are read from disk again and again.".into();
+        let text = "The weights do not fit into RAM: a part is read from disk again for every token.".into();
         add(ReasonCode::WeightsFromDisk, text, Some(host), available);
     }
     let kv = plan.host.kv + plan.accelerator.kv;

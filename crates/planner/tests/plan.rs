@@ -76,6 +76,14 @@ fn weights_beyond_ram_come_from_disk_and_are_slow() {
     assert_eq!(plan.fits, Fits::Disk);
     assert!(has(&plan, ReasonCode::WeightsFromDisk));
     assert!(plan.forecast.unwrap().generation.high < fast.generation.high / 3.0);
+    // What stays in RAM with its buffers fits there; the rest goes at the disk's speed.
+    let residency = plan.residency.unwrap();
+    assert!(residency.kept + residency.window + plan.host.kv + plan.host.compute <= plan.host_ram);
+    assert!(residency.streamed < 3 * GIB, "{}", residency.streamed);
+    let per_second = 2e9 / residency.streamed as f64;
+    let speed = plan.forecast.unwrap().generation;
+    assert!(speed.high <= per_second && speed.low > per_second / 3.0, "{speed:?} {per_second}");
+    assert_eq!(plan_8b(32 * GIB, None, Wishes::default()).residency, None);
 }
 
 #[test]

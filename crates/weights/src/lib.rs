@@ -19,10 +19,14 @@ mod file;
 #[cfg(target_os = "linux")]
 mod guard;
 mod open;
+mod pager;
+mod recent;
 mod region;
 mod sys;
 
 pub use error::WeightsError;
 pub use file::{ModelFile, TensorView};
 pub use open::read_header;
+pub use pager::{Pager, Ticket};
+pub use recent::Recent;
 pub use region::{Access, Pattern, WeightBytes};

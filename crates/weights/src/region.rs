@@ -124,6 +124,13 @@ impl Region {
         }
     }
 
+    pub(crate) fn evict(&self, range: Range<usize>) {
+        // There is a file for a mapping only.
+        if let Some(file) = &self.file {
+            sys::evict(&self.map, file, range);
+        }
+    }
+
     pub(crate) fn advise(&self, range: Range<usize>, pattern: Pattern) {
         if self.access == Access::Map {
             sys::advise(&self.map, range, pattern);
@@ -173,6 +180,12 @@ impl WeightBytes {
     /// Takes these bytes out of the process; a later use reads them again, from the system's cache or the file.
     pub fn dont_need(&self) {
         self.region.dont_need(self.range.clone());
+    }
+
+    /// As [`WeightBytes::dont_need`], and takes them out of the system's cache, too, unless another program has them
+    /// mapped.
+    pub fn evict(&self) {
+        self.region.evict(self.range.clone());
     }
 
     /// Says in which order these bytes will be used.

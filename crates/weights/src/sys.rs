@@ -1,5 +1,6 @@
 //! What the operating systems do differently. Advice is advice: where it is refused, nothing is lost but time.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 
@@ -42,15 +43,36 @@ mod unix {
 
     /// `map` must be a mapping of a file.
     pub(crate) fn dont_need(map: &Mmap, range: Range<usize>) {
-        // Whole pages only: the neighbours' bytes on the first and last page are still needed.
-        let page = page_size();
-        let start = range.start.next_multiple_of(page);
-        let end = range.end - range.end % page;
-        if start < end {
+        let pages = whole_pages(range);
+        if !pages.is_empty() {
             // SAFETY: on a read-only mapping of a file, MADV_DONTNEED loses nothing: the next access reads the file's
             // bytes again.
-            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start) };
+            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, pages.start, pages.len()) };
         }
+    }
+
+    /// Takes a range out of the process and out of the system's cache. `map` must be a mapping of the whole of `file`.
+    pub(crate) fn evict(map: &Mmap, file: &File, range: Range<usize>) {
+        // The system keeps what is mapped, so this comes first.
+        dont_need(map, range.clone());
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            let pages = whole_pages(range);
+            if !pages.is_empty() {
+                // SAFETY: no pointers are passed, and the file is open.
+                unsafe {
+                    libc::posix_fadvise(
+                        file.as_raw_fd(),
+                        pages.start as libc::off_t,
+                        pages.len() as libc::off_t,
+                        libc::POSIX_FADV_DONTNEED,
+                    )
+                };
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = file;
     }
 
     pub(crate) fn prefer_large_pages(memory: &MmapMut) {
@@ -70,6 +92,12 @@ mod unix {
         // SAFETY: `limit` is a valid place for the result.
         let status = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) };
         (status == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+    }
+
+    /// The pages that lie within a range: the neighbours' bytes on its first and last page are still needed.
+    fn whole_pages(range: Range<usize>) -> Range<usize> {
+        let page = page_size();
+        range.start.next_multiple_of(page)..range.end - range.end % page
     }
 
     fn page_size() -> usize {
@@ -105,7 +133,9 @@ mod unix {
 
 #[cfg(windows)]
 mod windows {
-    use windows_sys::Win32::System::Memory::{PrefetchVirtualMemory, VirtualLock, WIN32_MEMORY_RANGE_ENTRY};
+    use windows_sys::Win32::System::Memory::{
+        PrefetchVirtualMemory, VirtualLock, VirtualUnlock, WIN32_MEMORY_RANGE_ENTRY,
+    };
     use windows_sys::Win32::System::Threading::{
         GetCurrentProcess, GetProcessWorkingSetSize, SetProcessWorkingSetSize,
     };
@@ -124,6 +154,18 @@ mod windows {
 
     /// Windows trims the working set by itself.
     pub(crate) fn dont_need(_: &Mmap, _: Range<usize>) {}
+
+    /// Takes a range out of the working set. Its pages go to the standby list, from which the system takes memory before
+    /// it takes anything out of working sets. Unlocking pages that are not locked does that and answers with an error:
+    /// <https://learn.microsoft.com/windows/win32/api/memoryapi/nf-memoryapi-virtualunlock>
+    pub(crate) fn evict(map: &Mmap, _: &File, range: Range<usize>) {
+        const PAGE: usize = 4096;
+        let (start, end) = (range.start.next_multiple_of(PAGE), range.end - range.end % PAGE);
+        if let Some(pages) = map.get(start..end).filter(|pages| !pages.is_empty()) {
+            // SAFETY: the range is a part of a living mapping; its contents do not change.
+            unsafe { VirtualUnlock(pages.as_ptr() as *const _, pages.len()) };
+        }
+    }
 
     /// Large pages need a privilege that users do not have.
     pub(crate) fn prefer_large_pages(_: &MmapMut) {}

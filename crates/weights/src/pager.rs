@@ -1,0 +1,151 @@
+//! Weights on their way between disk and memory, on a thread of their own: read ahead of use, given back after it.
+//!
+//! A model larger than RAM is read again for every step. Left to itself, the system reads a page when it is touched,
+//! and throws out what was not used for longest - which, going round in a circle, is what comes next. Whoever knows the
+//! order of use does better: it asks for bytes some steps ahead, so that the disk never rests, and gives back what it
+//! has used, so that nothing that stays has to go. All of that is advice: whatever the system does with it, the bytes
+//! are the same.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+
+use crate::WeightBytes;
+
+/// Bytes that are asked for between two looks at the queue.
+const PIECE: usize = 8 << 20;
+
+/// A thread that gives advice in the order in which it was asked to; giving back goes before reading.
+#[derive(Debug)]
+pub struct Pager {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A request to read, to be waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+impl From<u64> for Ticket {
+    fn from(number: u64) -> Ticket {
+        Ticket(number)
+    }
+}
+
+impl From<Ticket> for u64 {
+    fn from(ticket: Ticket) -> u64 {
+        ticket.0
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    work: Condvar,
+    done: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    fetch: VecDeque<(Ticket, WeightBytes)>,
+    evict: VecDeque<WeightBytes>,
+    /// The last request that was made, and the last one that was passed on to the system.
+    asked: Ticket,
+    done: Ticket,
+    stop: bool,
+}
+
+impl Pager {
+    /// # Errors
+    /// The system has no thread left.
+    pub fn new() -> io::Result<Pager> {
+        let shared = Arc::new(Shared::default());
+        let queue = shared.clone();
+        let thread = std::thread::Builder::new().name("weights".into()).spawn(move || queue.run())?;
+        Ok(Pager { shared, thread: Some(thread) })
+    }
+
+    /// Reads bytes into memory, after those asked for before.
+    pub fn fetch(&self, bytes: WeightBytes) -> Ticket {
+        let mut queue = self.shared.lock();
+        queue.asked.0 += 1;
+        let ticket = queue.asked;
+        queue.fetch.push_back((ticket, bytes));
+        self.shared.work.notify_one();
+        ticket
+    }
+
+    /// Takes bytes out of memory. Where they are still waiting to be read, they are not read.
+    pub fn evict(&self, bytes: WeightBytes) {
+        let mut queue = self.shared.lock();
+        // Of what is under way, the rest.
+        let range = bytes.as_ptr_range();
+        queue
+            .fetch
+            .retain(|(_, waiting)| !(range.contains(&waiting.as_ptr()) && waiting.as_ptr_range().end <= range.end));
+        queue.evict.push_back(bytes);
+        self.shared.work.notify_one();
+    }
+
+    /// Waits until the system knows of this request and all before it. The disk may still be at it: whoever touches a
+    /// page that is on its way waits for that page.
+    pub fn wait(&self, ticket: Ticket) {
+        let mut queue = self.shared.lock();
+        while queue.done < ticket && !queue.stop {
+            queue = self.shared.done.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+    }
+}
+
+impl Drop for Pager {
+    fn drop(&mut self) {
+        self.shared.lock().stop = true;
+        self.shared.work.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // It only gives advice: a panic there has harmed nothing.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// The queue is whole between any two statements, so a panic elsewhere leaves it usable.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn run(&self) {
+        let mut queue = self.lock();
+        while !queue.stop {
+            if let Some(bytes) = queue.evict.pop_front() {
+                drop(queue);
+                bytes.evict();
+                queue = self.lock();
+            } else if let Some((ticket, bytes)) = queue.fetch.pop_front() {
+                let now = PIECE.min(bytes.len());
+                let rest = bytes.slice(now..bytes.len()).filter(|rest| !rest.is_empty());
+                let last = rest.is_none();
+                // Before the lock is given back, so that an eviction meanwhile finds it.
+                if let Some(rest) = rest {
+                    queue.fetch.push_front((ticket, rest));
+                }
+                drop(queue);
+                if let Some(piece) = bytes.slice(0..now) {
+                    piece.will_need();
+                }
+                queue = self.lock();
+                if last {
+                    queue.done = queue.done.max(ticket);
+                    self.done.notify_all();
+                }
+            } else {
+                // Whatever was asked for was done or called off.
+                queue.done = queue.asked;
+                self.done.notify_all();
+                queue = self.work.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
+            }
+        }
+        self.done.notify_all();
+    }
+}
