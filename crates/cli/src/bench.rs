@@ -29,7 +29,7 @@ pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
     }
     let totals = engine.layout().totals(engine.placement().gpu_layers as usize);
     let memory = watch.memory();
-    let value = json!({
+    let mut value = json!({
         "load_s": loaded.seconds,
         "pp": { "tokens": options.prompt, "tps": prompt_rates, "median": median(&prompt_rates) },
         "tg": { "tokens": options.count, "tps": rates, "median": median(&rates) },
@@ -37,10 +37,11 @@ pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
         "peak_private_bytes": memory.peak_private_bytes,
         "peak_rss_bytes": memory.peak_rss_bytes,
         "peak_vram_bytes": engine.placement().accelerator_used,
-        "paged": engine.placement().paged.map(|paged| json!({
-            "budget_bytes": paged.budget, "most_held_bytes": paged.most_held, "read_bytes": paged.read,
-        })),
     });
+    if let Some(paged) = engine.placement().paged {
+        let (budget, held, read) = (paged.budget, paged.most_held, paged.read);
+        value["paged"] = json!({ "budget_bytes": budget, "most_held_bytes": held, "read_bytes": read });
+    }
     if program.json {
         return output::json(&value);
     }
