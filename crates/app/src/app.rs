@@ -299,9 +299,20 @@ impl App {
                 if let Ok(sample) = sample.await {
                     app.emit(AppEvent::Monitor { sample });
                 }
+                app.offer_to_move_back().await;
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         });
+    }
+
+    /// Tells when layers that were moved to RAM have room on the GPU again.
+    async fn offer_to_move_back(self: &Arc<Self>) {
+        let Ok(session) = self.session() else { return };
+        match blocking(move || session.can_move_back()).await {
+            Ok(Some(notice)) => self.emit(AppEvent::Recovery { notice }),
+            Ok(None) => {}
+            Err(error) => tracing::warn!("{error}"),
+        }
     }
 
     pub fn monitor_stop(&self) {

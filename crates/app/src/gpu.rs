@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 /// What is left to other programs in any case, in bytes: windows and browsers take and give this much all the time.
 const LEAST_MARGIN: u64 = 256 << 20;
-/// What other programs had more a while ago counts half after this time.
-const HALF_LIFE: Duration = Duration::from_secs(300);
+/// What other programs had more a while ago counts half after this time, and this part of the whole memory at most: one
+/// that has ended, such as a game, shall not be waited for.
+const HALF_LIFE: Duration = Duration::from_secs(60);
+const MOST_SWING: u64 = 16;
 /// Bytes of the kernels' code until it was loaded and measured, and of a context that nobody measured. Guesses: no such
 /// figure was seen on a GPU yet.
 const CODE: u64 = 64 << 20;
@@ -101,7 +103,7 @@ impl GpuSlot {
         let code = card.code_bytes();
         let own = card.taken_bytes() + context + code.unwrap_or(0);
         let others = card.total_bytes().saturating_sub(free + own);
-        let margin = state.others.margin(others, Instant::now());
+        let margin = state.others.margin(others, card.total_bytes(), Instant::now());
         Some(AcceleratorFacts {
             memory_free: free + own,
             overhead: context + code.unwrap_or(CODE) + SLAB,
@@ -157,15 +159,15 @@ struct Others {
 }
 
 impl Others {
-    /// Bytes to leave free, when others have `now` at this time: what they had before they may want again.
-    fn margin(&mut self, now: u64, at: Instant) -> u64 {
+    /// Bytes of `total` to leave free, when others have `now` at this time: what they had before they may want again.
+    fn margin(&mut self, now: u64, total: u64, at: Instant) -> u64 {
         let before = self.swing.map_or(0, |(most, then, had)| {
             let halves = at.saturating_duration_since(then).as_secs_f64() / HALF_LIFE.as_secs_f64();
             had + (most.saturating_sub(had) as f64 * 0.5f64.powf(halves)) as u64
         });
         let most = before.max(now);
         self.swing = Some((most, at, now));
-        LEAST_MARGIN + (most - now)
+        LEAST_MARGIN + (most - now).min(total / MOST_SWING)
     }
 }
 
@@ -199,14 +201,15 @@ mod tests {
     #[test]
     fn the_margin_follows_what_others_used_and_forgets_it() {
         let (mut others, start) = (Others::default(), Instant::now());
-        let mut margin = |seconds: u64, now: u64| others.margin(now, start + Duration::from_secs(seconds));
+        let mut margin = |seconds: u64, now: u64| others.margin(now, 100_000, start + Duration::from_secs(seconds));
         assert_eq!(margin(0, 1000), LEAST_MARGIN);
         assert_eq!(margin(1, 5000), LEAST_MARGIN, "more is gone already");
         // Less now: it may come again, and counts less with time.
         assert_eq!(margin(1, 1000), LEAST_MARGIN + 4000);
-        assert_eq!(margin(301, 1000), LEAST_MARGIN + 2000);
-        assert_eq!(margin(901, 1000), LEAST_MARGIN + 500);
-        assert_eq!(margin(902, 9000), LEAST_MARGIN);
+        assert_eq!(margin(61, 1000), LEAST_MARGIN + 2000);
+        assert_eq!(margin(181, 1000), LEAST_MARGIN + 500);
+        assert_eq!(margin(182, 90_000), LEAST_MARGIN);
+        assert_eq!(margin(182, 1000), LEAST_MARGIN + 100_000 / 16, "a large program that has ended");
     }
 
     #[test]

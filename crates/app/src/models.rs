@@ -53,7 +53,7 @@ impl App {
 
     /// The test device of the loaded model, to make it fail; for tests.
     pub fn test_device_control(&self) -> Option<backend_cpu::TestDeviceControl> {
-        self.session().ok()?.test_control.clone()
+        lock(&self.session().ok()?.test_control).clone()
     }
 
     fn set_slot(&self, slot: Slot) {

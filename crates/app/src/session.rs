@@ -1,8 +1,9 @@
 //! A loaded model with everything a chat needs of it.
 
 use crate::answer::{self, Step, Task};
+use crate::app::lock;
 use crate::error::Result;
-use crate::machine::Machine;
+use crate::machine::{Machine, TestControl};
 use crate::plans::{self, ggml_type, wishes};
 use crate::prompt::Format;
 use crate::wire::{
@@ -13,6 +14,7 @@ use engine::{BackendError, Cancel, Devices, Engine, EngineError, LoadOptions, Re
 use model::Model;
 use planner::{Facts, Fits, Wishes};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What to load, and where.
@@ -57,12 +59,19 @@ pub struct Session {
     pub engine: Engine,
     pub(crate) format: Format,
     model: Arc<Model>,
-    facts: Facts,
-    gpu: Result<Gpu, GpuReason>,
+    machine: Arc<Machine>,
+    /// As known when the model was loaded, or layers were last asked for.
+    facts: Mutex<Facts>,
+    /// For another device after the loss of one.
+    pool: Arc<ThreadPool>,
+    config: CpuConfig,
+    gpu: Mutex<std::result::Result<Gpu, GpuReason>>,
+    /// Layers were moved to RAM without being asked, and nobody was told yet that they can go back.
+    moved_away: AtomicBool,
     /// The settings as changed by the slider, and their plan.
     placed: Mutex<(LoadSettings, Plan)>,
     /// Makes the test device fail, for tests.
-    pub(crate) test_control: Option<backend_cpu::TestDeviceControl>,
+    pub(crate) test_control: Mutex<TestControl>,
 }
 
 impl Session {
@@ -94,7 +103,7 @@ impl Session {
             return Err(WireError::new(ErrorCode::RamFull, text).numbers(needed, facts.ram_available).about(name));
         }
         plans::whole_in_ram(&planned, &model, &facts, (mmap, mlock)).map_err(|error| error.about(&name))?;
-        let devices = Devices { host: Box::new(CpuDevice::new(pool, config)), accelerator };
+        let devices = Devices { host: Box::new(CpuDevice::new(pool.clone(), config)), accelerator };
         let options = LoadOptions {
             context: planned.context,
             gpu_layers: planned.gpu_layers,
@@ -110,7 +119,21 @@ impl Session {
         let format = Format::new(engine.gguf(), engine.tokenizer())?;
         let plan = plans::to_wire(&planned, &facts);
         let placed = Mutex::new((settings, plan));
-        let session = Session { model_id, name, engine, format, model, facts, gpu, placed, test_control };
+        let session = Session {
+            model_id,
+            name,
+            engine,
+            format,
+            model,
+            machine,
+            facts: Mutex::new(facts),
+            pool,
+            config,
+            gpu: Mutex::new(gpu),
+            moved_away: AtomicBool::new(false),
+            placed,
+            test_control: Mutex::new(test_control),
+        };
         let recoveries = session.engine.take_recoveries()?;
         let notices = recoveries.iter().map(|recovery| session.notice(recovery, false)).collect();
         session.replan(None)?;
@@ -139,6 +162,7 @@ impl Session {
     pub fn shown(&self) -> LoadedModel {
         let (settings, plan) = self.placed().clone();
         let placement = self.engine.placement();
+        let gpu = lock(&self.gpu).clone();
         LoadedModel {
             model_id: self.model_id.clone(),
             name: self.name.clone(),
@@ -147,8 +171,8 @@ impl Session {
             gpu_layers: placement.gpu_layers,
             ram_used: placement.host_used,
             vram_used: placement.accelerator_used,
-            gpu: self.gpu.clone().ok(),
-            gpu_reason: self.gpu.clone().err(),
+            gpu_reason: gpu.clone().err(),
+            gpu: gpu.ok(),
             template_missing: self.format.missing,
             supports_thinking: self.format.supports_thinking,
         }
@@ -157,17 +181,69 @@ impl Session {
     /// Moves layers, also while an answer is being written; blocks until done. A notice says if not all found room.
     pub(crate) fn set_gpu_layers(&self, wanted: crate::wire::GpuLayers) -> Result<Option<RecoveryNotice>> {
         let settings = LoadSettings { gpu_layers: wanted, ..self.placed().0 };
-        // "Auto" means what the planner would choose on the empty device.
+        let lost = !self.has_device(wanted);
+        let facts = self.machine.facts(self.engine.placement().host_used);
+        // "Auto" means what the planner would choose on the device without this model.
         let wishes = planner::Wishes { context: Some(self.context()), ..wishes(&settings) };
-        let layers = planner::plan(&self.model, &self.facts, &wishes)?.gpu_layers;
+        let layers = planner::plan(&self.model, &facts, &wishes)?.gpu_layers;
+        *lock(&self.facts) = facts;
         self.placed().0 = settings;
+        self.moved_away.store(false, Ordering::Release);
         let placement = self.engine.set_gpu_layers(layers)?;
         self.replan(Some(wanted))?;
         // Where a later wish was done instead of this one, nothing was missed.
-        let missed = placement.gpu_layers < layers && self.placed().0.gpu_layers == wanted;
+        let asked = match wanted {
+            _ if !lost => layers,
+            crate::wire::GpuLayers::Fixed { layers } => layers.min(placement.layers),
+            crate::wire::GpuLayers::Auto => placement.layers,
+        };
+        let missed = placement.gpu_layers < asked && self.placed().0.gpu_layers == wanted;
         Ok(missed.then(|| RecoveryNotice {
-            cause: "vramFull".into(),
-            layers_moved: layers - placement.gpu_layers,
+            cause: if lost { "deviceLost" } else { "vramFull" }.into(),
+            layers_moved: asked - placement.gpu_layers,
+            gpu_layers: placement.gpu_layers,
+            layers: placement.layers,
+            during_answer: false,
+        }))
+    }
+
+    /// Whether layers have a device to go to; one that was lost is opened again. True where there never was one.
+    fn has_device(&self, wanted: crate::wire::GpuLayers) -> bool {
+        if self.engine.placement().has_accelerator || wanted == (crate::wire::GpuLayers::Fixed { layers: 0 }) {
+            return true;
+        }
+        match self.machine.device(&self.pool, self.config) {
+            Ok((device, control)) => {
+                self.engine.offer_accelerator(device);
+                *lock(&self.test_control) = control;
+                *lock(&self.gpu) = self.machine.accelerator();
+                true
+            }
+            Err(reason) => {
+                let mut gpu = lock(&self.gpu);
+                let had = gpu.is_ok() || matches!(&*gpu, Err(GpuReason::BadState { .. }));
+                *gpu = Err(reason);
+                !had
+            }
+        }
+    }
+
+    /// Once after layers were moved to RAM without being asked: whether those that are wished for have room again.
+    pub(crate) fn can_move_back(&self) -> Result<Option<RecoveryNotice>> {
+        if !self.moved_away.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        let facts = self.machine.facts(self.engine.placement().host_used);
+        let wishes = Wishes { context: Some(self.context()), ..wishes(&self.placed().0) };
+        let plan = planner::plan(&self.model, &facts, &wishes)?;
+        let (possible, placement) = (plan.gpu_layers.min(plan.max_gpu_layers), self.engine.placement());
+        if possible <= placement.gpu_layers {
+            return Ok(None);
+        }
+        self.moved_away.store(false, Ordering::Release);
+        Ok(Some(RecoveryNotice {
+            cause: "vramFree".into(),
+            layers_moved: possible - placement.gpu_layers,
             gpu_layers: placement.gpu_layers,
             layers: placement.layers,
             during_answer: false,
@@ -179,7 +255,7 @@ impl Session {
         let settings = self.placed().0;
         let now = crate::wire::GpuLayers::Fixed { layers: self.engine.placement().gpu_layers };
         let actual = LoadSettings { gpu_layers: now, context: Some(self.context()), ..settings };
-        let plan = plans::plan(&self.model, &self.facts, &actual)?;
+        let plan = plans::plan(&self.model, &lock(&self.facts), &actual)?;
         let mut placed = self.placed();
         // A later wish makes a plan of its own.
         if wanted.is_none_or(|wanted| placed.0.gpu_layers == wanted) {
@@ -193,6 +269,7 @@ impl Session {
     }
 
     pub(crate) fn notice(&self, recovery: &Recovery, during_answer: bool) -> RecoveryNotice {
+        self.moved_away.store(true, Ordering::Release);
         RecoveryNotice {
             cause: match recovery.cause {
                 RecoveryCause::OutOfMemory => "vramFull".into(),
@@ -206,7 +283,7 @@ impl Session {
     }
 
     fn placed(&self) -> MutexGuard<'_, (LoadSettings, Plan)> {
-        self.placed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.placed)
     }
 }
 

@@ -87,6 +87,10 @@ impl Device for CpuDevice {
         Some(0)
     }
 
+    fn pressure(&mut self) -> u64 {
+        0
+    }
+
     fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError> {
         Ok(self.buffers.adopt(bytes))
     }

@@ -10,6 +10,7 @@ const NAME: &str = "Test device";
 #[derive(Debug)]
 struct State {
     limit: u64,
+    others: u64,
     /// Allocations until one fails.
     fail_allocation: Option<u64>,
     /// Operations until one fails.
@@ -31,6 +32,11 @@ impl TestDeviceControl {
     /// Changes the limit. Below what is used, the next operation finds no room: as if another program had taken it.
     pub fn set_limit(&self, bytes: u64) {
         self.state().limit = bytes;
+    }
+
+    /// Other programs have taken this much of the limit and press for it; operations still find room.
+    pub fn set_others(&self, bytes: u64) {
+        self.state().others = bytes;
     }
 
     pub fn limit(&self) -> u64 {
@@ -67,7 +73,8 @@ pub struct TestDevice {
 impl TestDevice {
     /// A device with room for `limit` bytes, and the handle that makes it fail.
     pub fn new(pool: Arc<ThreadPool>, config: CpuConfig, limit: u64) -> (TestDevice, TestDeviceControl) {
-        let state = State { limit, fail_allocation: None, fail_run: None, lost: false, delay: Duration::ZERO };
+        let state =
+            State { limit, others: 0, fail_allocation: None, fail_run: None, lost: false, delay: Duration::ZERO };
         let control = TestDeviceControl(Arc::new(Mutex::new(state)));
         let cpu = CpuDevice::named(NAME, DeviceKind::Accelerator, pool, config);
         (TestDevice { cpu, control: control.clone() }, control)
@@ -126,6 +133,11 @@ impl Device for TestDevice {
 
     fn scratch(&self, need: &Need) -> Option<u64> {
         self.cpu.scratch(need)
+    }
+
+    fn pressure(&mut self) -> u64 {
+        let state = self.control.state();
+        (self.cpu.memory().used + state.others).saturating_sub(state.limit)
     }
 
     fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError> {

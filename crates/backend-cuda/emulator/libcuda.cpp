@@ -4,8 +4,10 @@
 // Environment: FAKE_CUDA_MODULES, the emulator's libraries of kernels, separated by colons; FAKE_CUDA_VERSION (12000);
 // FAKE_CUDA_CONTEXT and FAKE_CUDA_MODULE (0), bytes that the context and a module take; FAKE_CUDA_RESETS (1), whether a reset
 // mends a GPU that is lost; FAKE_CUDA_OTHERS, a file with the bytes that other programs have taken now;
+// FAKE_CUDA_LOSE, a file: where it is, the next launch finds the GPU lost;
 // FAKE_CUDA_DEVICES (1); FAKE_CUDA_CAPABILITY (86); FAKE_CUDA_MEMORY, bytes; FAKE_CUDA_LAUNCHES, after which the GPU is lost.
 #include <dlfcn.h>
+#include <unistd.h>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -213,6 +215,8 @@ API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
     if (int error = ready()) return error;
     static long long launches = 0;
     if (launches++ == setting("FAKE_CUDA_LAUNCHES", -1)) return lost = true, LAUNCH_FAILED;
+    const char *lose = getenv("FAKE_CUDA_LOSE");
+    if (lose && access(lose, F_OK) == 0) return lost = true, LAUNCH_FAILED;
     const Function &f = *static_cast<Function *>(function);
     const unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
     for (Run run : libraries()) {

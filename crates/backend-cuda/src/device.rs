@@ -157,12 +157,18 @@ pub struct GpuDevice<D: Driver> {
     gpu: Gpu<D>,
     buffers: Buffers,
     scratch: Scratch,
+    /// The most bytes that were ours or free: what is missing from it has been taken by others.
+    most: u64,
 }
 
+/// With less than this free, others press.
+const LOW: u64 = 64 << 20;
+
 impl<D: Driver> GpuDevice<D> {
-    pub fn new(driver: D, config: GpuConfig) -> GpuDevice<D> {
+    pub fn new(mut driver: D, config: GpuConfig) -> GpuDevice<D> {
+        let most = driver.free_bytes();
         let gpu = Gpu { driver, arena: Arena::default(), limit: config.limit, lost: None };
-        GpuDevice { gpu, buffers: Buffers::default(), scratch: Scratch::default() }
+        GpuDevice { gpu, buffers: Buffers::default(), scratch: Scratch::default(), most }
     }
 
     /// Bytes taken from the driver for buffers and scratch memory, in whole pages.
@@ -212,6 +218,16 @@ impl<D: Driver> Device for GpuDevice<D> {
         ops::scratch(need)
     }
 
+    fn pressure(&mut self) -> u64 {
+        if self.gpu.lost.is_some() {
+            return 0;
+        }
+        let free = self.gpu.driver.free_bytes();
+        let now = free.saturating_add(self.reserved());
+        self.most = now.max(self.most);
+        if self.most - now < LOW { 0 } else { LOW.saturating_sub(free) }
+    }
+
     fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError> {
         let bytes: &[u8] = (*bytes).as_ref();
         let (id, span) = self.take(bytes.len() as u64, true)?;
@@ -242,7 +258,7 @@ impl<D: Driver> Device for GpuDevice<D> {
     }
 
     fn run(&mut self, op: &Op<'_>) -> Result<(), BackendError> {
-        let GpuDevice { gpu, buffers, scratch } = self;
+        let GpuDevice { gpu, buffers, scratch, .. } = self;
         ops::run(&mut ops::Run { gpu, buffers, scratch }, op)
     }
 }

@@ -244,6 +244,34 @@ fn another_program_takes_the_memory_during_an_answer() {
     assert_eq!(ids, expected[8..]);
 }
 
+/// Where it can be seen, layers leave before anything fails; what the model itself has taken is no reason.
+#[test]
+fn layers_leave_when_other_programs_press() {
+    let path = fixture("rustdoc-tiny-Q4_K_M.gguf");
+    const MEMORY: u64 = 1 << 30;
+    let (engine, state) = load(&path, 99, State { memory: MEMORY, ..State::default() });
+    let layers = engine.placement().gpu_layers;
+    let (_, recoveries) = generate(&engine, &prompt(20), 4, &mut |_| {});
+    assert!(recoveries.is_empty());
+    // A model that fills the memory alone: the rest of it was never there.
+    let used = state.lock().unwrap().used;
+    let (full, _) = load(&path, 99, State { memory: used + (1 << 20), ..State::default() });
+    let (_, recoveries) = generate(&full, &prompt(20), 4, &mut |_| {});
+    assert!(recoveries.is_empty() && full.placement().gpu_layers == layers, "{recoveries:?}");
+    // Others take all but 50 MB.
+    let (ids, recoveries) = generate(&engine, &prompt(20), 12, &mut |tokens| {
+        if tokens == 4 {
+            let mut state = state.lock().unwrap();
+            state.memory = state.used + (50 << 20);
+            std::thread::sleep(std::time::Duration::from_millis(300));
+        }
+    });
+    assert_eq!(ids.len(), 12);
+    let [recovery] = recoveries[..] else { panic!("{recoveries:?}") };
+    assert_eq!(recovery.cause, RecoveryCause::OutOfMemory);
+    assert!(recovery.layers_moved > 0 && recovery.gpu_layers < layers, "{recovery:?}");
+}
+
 #[test]
 fn a_lost_gpu_does_not_end_the_answer() {
     let file = tiny(&ModelSpec { n_layer: 4, ..ModelSpec::llama3() });

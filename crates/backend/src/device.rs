@@ -42,6 +42,10 @@ pub trait Device: Send {
     /// the kind of device alone, so that it can be asked before anything is loaded.
     fn scratch(&self, need: &Need) -> Option<u64>;
 
+    /// Bytes that should be given back because other programs have taken so much that little is left; 0 where nothing
+    /// presses. What the caller has taken itself does not count.
+    fn pressure(&mut self) -> u64;
+
     /// Takes weights: keeps the handle (host) or copies the bytes (accelerator). They are read-only from then on.
     fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError>;
 

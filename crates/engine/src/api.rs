@@ -138,6 +138,8 @@ pub struct Completion {
 /// Where the layers are and what our own buffers take there, in bytes; planned equals used unless layers are moving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placement {
+    /// There is an accelerator, and it was not lost.
+    pub has_accelerator: bool,
     pub gpu_layers: u32,
     /// All layers, the output layer counted.
     pub layers: u32,

@@ -7,15 +7,23 @@ use crate::paging::{Advice, Paging};
 use crate::site::Site;
 use crate::transfer::copy_layer;
 use crate::{Cancel, Devices, EngineError, Placement, Recovery, RecoveryCause};
-use backend::BackendError;
+use backend::{BackendError, Device};
 use model::{Layout, Model, Offload, Residency};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What never changes while a model is loaded; shared with whoever only asks.
 pub(crate) struct Loaded {
     pub model: Model,
     pub layout: Layout,
     pub file: Weights,
+}
+
+impl Loaded {
+    /// The most layers that a device can compute.
+    fn most_on(&self, device: &dyn Device) -> usize {
+        Offload::new(&self.model, &self.layout.params, &|need| device.scratch(need)).layers()
+    }
 }
 
 pub(crate) struct Core {
@@ -34,7 +42,12 @@ pub(crate) struct Core {
     recoveries: Vec<Recovery>,
     /// The most layers that the accelerator can compute.
     most: usize,
+    /// When the accelerator was last asked whether other programs need its memory.
+    watched: Option<Instant>,
 }
+
+/// How often that is.
+const WATCH: Duration = Duration::from_millis(250);
 
 impl Core {
     /// Puts every layer on a device: up to `gpu_layers` on the accelerator as long as there is room, the rest on the
@@ -48,10 +61,7 @@ impl Core {
         cancel: &Cancel,
     ) -> Result<Core, EngineError> {
         let sites = Sites { host: Site::new(devices.host), accelerator: devices.accelerator.map(Site::new) };
-        let accelerator = sites.accelerator.as_ref().map(|site| &*site.device);
-        let most = accelerator.map_or(0, |device| {
-            Offload::new(&loaded.model, &loaded.layout.params, &|need| device.scratch(need)).layers()
-        });
+        let most = sites.accelerator.as_ref().map_or(0, |site| loaded.most_on(&*site.device));
         let mut core = Core {
             loaded,
             most,
@@ -62,6 +72,7 @@ impl Core {
             host_ram,
             paged_for: None,
             recoveries: Vec::new(),
+            watched: None,
         };
         let Loaded { model, layout, file } = &*core.loaded;
         core.sites.host.add_input(model, layout, file)?;
@@ -118,6 +129,7 @@ impl Core {
         let gpu_layers = self.gpu_layers();
         let totals = self.loaded.layout.totals(gpu_layers);
         Placement {
+            has_accelerator: self.sites.accelerator.is_some(),
             gpu_layers: gpu_layers as u32,
             layers: self.loaded.layout.block_count() as u32 + 1,
             host_planned: totals.host.kv + totals.host.compute,
@@ -181,6 +193,35 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Takes a device in the place of a lost one, or of none.
+    pub fn attach(&mut self, device: Box<dyn Device>) {
+        if self.sites.accelerator.is_none() {
+            self.most = self.loaded.most_on(&*device);
+            self.sites.accelerator = Some(Site::new(device));
+        }
+    }
+
+    /// Moves layers to the host while other programs press for the accelerator's memory, so that nothing has to fail
+    /// first. Asks now and then only.
+    pub fn relieve(&mut self) -> Result<(), EngineError> {
+        if self.watched.is_some_and(|at| at.elapsed() < WATCH) {
+            return Ok(());
+        }
+        self.watched = Some(Instant::now());
+        let (before, order): (usize, Vec<usize>) = (self.gpu_layers(), self.order().collect());
+        let mut failed = None;
+        while self.gpu_layers() > 0
+            && self.sites.accelerator.as_mut().is_some_and(|site| site.device.pressure() > 0)
+            && failed.is_none()
+        {
+            failed = self.move_layer(order[self.gpu_layers() - 1], false).err();
+        }
+        if self.gpu_layers() < before {
+            self.note(RecoveryCause::OutOfMemory, before - self.gpu_layers());
+        }
+        failed.map_or(Ok(()), |error| self.recover(error).map(drop))
     }
 
     /// Moves one layer; on an error it is still where it was.

@@ -4,6 +4,7 @@ use crate::core::{Core, Loaded};
 use crate::file::Weights;
 use crate::generate::{generate, read_prompt};
 use crate::{Cancel, Completion, Devices, EngineError, Event, LoadOptions, Placement, Recovery, Request};
+use backend::Device;
 use model::{Layout, LayoutParams, Model};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -25,6 +26,8 @@ pub struct Engine {
 #[derive(Default)]
 struct Wish {
     gpu_layers: Mutex<Option<u32>>,
+    /// For when there is no accelerator (any more).
+    device: Mutex<Option<Box<dyn Device>>>,
     done: Condvar,
 }
 
@@ -155,6 +158,12 @@ impl Engine {
         }
     }
 
+    /// Offers a device in the place of one that was lost, or of none: the next layers that are asked for go there.
+    pub fn offer_accelerator(&self, device: Box<dyn Device>) {
+        // A device is replaced whole.
+        *self.wish.device.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(device);
+    }
+
     /// Does what is wished for, unless a request is running (which will).
     fn fulfil(&self) -> Result<(), EngineError> {
         match self.core.try_lock() {
@@ -167,6 +176,9 @@ impl Engine {
     /// Moves layers if somebody wishes it. Called between steps.
     pub(crate) fn apply_wish(&self, core: &mut Core) -> Result<(), EngineError> {
         let Some(layers) = *self.wish.gpu_layers.lock().map_err(|_| stopped())? else { return Ok(()) };
+        if let Some(device) = self.wish.device.lock().map_err(|_| stopped())?.take() {
+            core.attach(device);
+        }
         let result = core.set_gpu_layers(layers as usize, &mut |core| {
             self.publish(core);
             self.wish.gpu_layers.lock().is_ok_and(|wish| *wish == Some(layers))

@@ -37,6 +37,10 @@ impl Device for Picky {
         if (self.lacks)(need) { None } else { self.device.scratch(need) }
     }
 
+    fn pressure(&mut self) -> u64 {
+        self.device.pressure()
+    }
+
     fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError> {
         self.device.adopt(bytes)
     }

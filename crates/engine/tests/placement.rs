@@ -206,3 +206,51 @@ fn a_wish_beyond_the_room_is_fulfilled_as_far_as_it_goes() {
     let told = engine.take_recoveries().unwrap();
     assert_eq!(told, [Recovery { cause: RecoveryCause::OutOfMemory, layers_moved: 2, gpu_layers: 3 }]);
 }
+
+/// Other programs press for memory before anything fails: layers leave between two steps, and no token is lost.
+#[test]
+fn layers_leave_when_other_programs_need_the_memory() {
+    let spec = ModelSpec { n_layer: 4, ..ModelSpec::llama3() };
+    let (engine, control) = load(&spec, options(128, 5), Some(PLENTY)).unwrap();
+    let control = control.unwrap();
+    let expected = greedy(&engine, &prompt(40), TOKENS).0.ids;
+    let used = engine.placement().accelerator_used;
+    let mut told = Vec::new();
+    let mut made = 0;
+    let completion = engine.generate(request(&prompt(40), TOKENS), &Cancel::new(), &mut |event| match event {
+        Event::Token { .. } => {
+            made += 1;
+            if made == 5 {
+                control.set_others(PLENTY - used / 2);
+                // It is asked for now and then only.
+                std::thread::sleep(std::time::Duration::from_millis(300));
+            }
+        }
+        Event::Recovered(recovery) => told.push((made, recovery)),
+        Event::Prompt { .. } => {}
+    });
+    assert_eq!(completion.unwrap().ids, expected);
+    let [(at, recovery)] = told[..] else { panic!("{told:?}") };
+    assert_eq!((at, recovery.cause), (5, RecoveryCause::OutOfMemory), "in the step after");
+    assert!(recovery.gpu_layers > 0 && recovery.gpu_layers < 5, "as many as it takes: {recovery:?}");
+    assert!(engine.placement().accelerator_used <= used / 2);
+}
+
+#[test]
+fn another_device_takes_the_place_of_a_lost_one() {
+    let spec = ModelSpec { n_layer: 4, ..ModelSpec::llama3() };
+    let (engine, control) = load(&spec, options(128, 5), Some(PLENTY)).unwrap();
+    let expected = greedy(&engine, &prompt(40), TOKENS).0.ids;
+    control.unwrap().lose();
+    assert_eq!(greedy(&engine, &prompt(41), 2).0.ids.len(), 2);
+    let placement = engine.set_gpu_layers(3).unwrap();
+    assert_eq!((placement.has_accelerator, placement.gpu_layers), (false, 0));
+    let pool = std::sync::Arc::new(backend_cpu::ThreadPool::new(2));
+    let config = common::config(backend_cpu::Precision::Fast);
+    let (device, _) = backend_cpu::TestDevice::new(pool, config, PLENTY);
+    engine.offer_accelerator(Box::new(device));
+    let placement = engine.set_gpu_layers(3).unwrap();
+    assert_eq!((placement.has_accelerator, placement.gpu_layers), (true, 3));
+    assert_eq!(placement.accelerator_used, placement.accelerator_planned);
+    assert_eq!(greedy(&engine, &prompt(40), TOKENS).0.ids, expected);
+}

@@ -177,6 +177,10 @@ impl Device for Recorder {
         self.device.scratch(need)
     }
 
+    fn pressure(&mut self) -> u64 {
+        self.device.pressure()
+    }
+
     fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError> {
         let address = (*bytes).as_ref().as_ptr() as usize;
         let buffer = self.device.adopt(bytes)?;

@@ -83,6 +83,9 @@ test("recoveries and missing GPUs are told as the design says", () => {
     "VRAM is full: 1 layer stays in RAM.",
   );
   expect(recoverySentence({ ...notice, cause: "other" })).toBe("4 layers moved to RAM.");
+  expect(recoverySentence({ ...notice, cause: "vramFree", duringAnswer: false })).toBe(
+    "Video memory is free again: 4 layers can go back to the GPU.",
+  );
   expect(gpuReasonSentence({ type: "noDriver" })).toBe(en.plan.gpu_noDriver);
   setLanguage("ja");
   expect(recoverySentence(notice)).toBe("VRAMが不足したため4層をRAMに移し、回答を続けました。");

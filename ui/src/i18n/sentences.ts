@@ -72,5 +72,8 @@ export function recoveryWhy(notice: RecoveryNotice): string {
   if (notice.cause === "deviceLost") {
     return t("plan.recovery_whyLost");
   }
+  if (notice.cause === "vramFree") {
+    return t("plan.recovery_whyFree");
+  }
   return notice.duringAnswer ? t("plan.recovery_whyVram") : t("plan.recovery_whyFull");
 }

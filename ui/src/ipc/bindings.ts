@@ -223,9 +223,13 @@ templateMissing: boolean, supportsThinking: boolean, };
 
 export type RecoveryNotice = { 
 /**
- * "vramFull", "deviceLost"
+ * "vramFull", "deviceLost"; "vramFree": there is room again
  */
-cause: string, layersMoved: number, gpuLayers: number, layers: number, 
+cause: string, 
+/**
+ * To RAM; with "vramFree" those that can go back.
+ */
+layersMoved: number, gpuLayers: number, layers: number, 
 /**
  * An answer was running and went on.
  */

@@ -125,11 +125,12 @@ export class App {
     if (notice.duringAnswer && seen) {
       return;
     }
+    const free = notice.cause === "vramFree";
     // What never moved cannot move back.
-    const again = notice.duringAnswer ? t("plan.recovery_back") : t("common.retry");
+    const again = notice.duringAnswer || free ? t("plan.recovery_back") : t("common.retry");
     const why = () => this.toasts.add(recoveryWhy(notice), { stay: true });
     this.toasts.add(recoverySentence(notice), {
-      kind: "warning",
+      kind: free ? "info" : "warning",
       stay: true,
       testId: "recovery-notice",
       actions: [

@@ -82,12 +82,13 @@ pub struct LoadedModel {
     pub supports_thinking: bool,
 }
 
-/// Layers were moved to keep going.
+/// Layers were moved to keep going, or could be moved back.
 #[derive(Clone, Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct RecoveryNotice {
-    /// "vramFull", "deviceLost"
+    /// "vramFull", "deviceLost"; "vramFree": there is room again
     pub cause: String,
+    /// To RAM; with "vramFree" those that can go back.
     pub layers_moved: u32,
     pub gpu_layers: u32,
     pub layers: u32,

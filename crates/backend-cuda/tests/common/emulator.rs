@@ -85,7 +85,7 @@ impl Driver for Emulator {
 
     fn free_bytes(&mut self) -> u64 {
         let state = self.state();
-        state.memory.saturating_sub(state.used)
+        if state.memory == 0 { 1 << 40 } else { state.memory.saturating_sub(state.used) }
     }
 
     fn allocate(&mut self, bytes: u64) -> Result<Address, Failure> {

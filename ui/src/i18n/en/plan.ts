@@ -47,6 +47,9 @@ export const plan = {
   recovery_vramFull_answer: "VRAM ran out: {n} {n|layer|layers} moved to RAM, the answer went on.",
   recovery_deviceLost: "The GPU was lost: {n} {n|layer|layers} moved to RAM.",
   recovery_deviceLost_answer: "The GPU was lost: {n} {n|layer|layers} moved to RAM, the answer went on.",
+  recovery_vramFree: "Video memory is free again: {n} {n|layer|layers} can go back to the GPU.",
+  recovery_whyFree:
+    "Layers had been moved to RAM because video memory was short. There is room for them now; moved back, answers get faster.",
   recovery_unknown: "{n} {n|layer|layers} moved to RAM.",
   recovery_now: "{gpuLayers} of {layers} layers are on the GPU now.",
   recovery_why: "Why",

@@ -47,6 +47,9 @@ export const plan: Words<typeof en> = {
   recovery_vramFull_answer: "VRAMが不足したため{n}層をRAMに移し、回答を続けました。",
   recovery_deviceLost: "GPUが使えなくなったため{n}層をRAMに移しました。",
   recovery_deviceLost_answer: "GPUが使えなくなったため{n}層をRAMに移し、回答を続けました。",
+  recovery_vramFree: "VRAMに空きができました。{n}層をGPUに戻せます。",
+  recovery_whyFree:
+    "VRAMの不足により層をRAMに移していました。今は空きがあります。GPUに戻すと回答が速くなります。",
   recovery_unknown: "{n}層をRAMに移しました。",
   recovery_now: "現在、{layers}層のうち{gpuLayers}層がGPUにあります。",
   recovery_why: "理由",

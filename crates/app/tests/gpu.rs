@@ -1,0 +1,243 @@
+//! The app with an NVIDIA GPU, whose driver is a libcuda.so.1 over the emulator of `backend-cuda`. The library must be there
+//! before a program looks for it, so every test starts itself again with it. Needs a C++ compiler (`c++`).
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+#[path = "../../backend-cuda/tests/common/library.rs"]
+#[allow(dead_code)]
+mod library;
+
+use app::App;
+use app::wire::*;
+use common::*;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const MEMORY: u64 = 8 << 30;
+const QUESTION: &str = "Returns an iterator over";
+/// How the CPU's greedy answer begins; further on other roundings may find other words.
+const TOKENS: u32 = 40;
+
+/// Does `body`, which is test `name`, in a process with the fake driver and this setting of it.
+fn with_gpu(name: &str, (variable, value): (&str, &str), body: impl AsyncFnOnce(Gpu)) {
+    if let Some(files) = std::env::var_os("GPU_FILES") {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        return runtime.block_on(body(Gpu { files: files.into() }));
+    }
+    let (driver, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads", "1"])
+        .envs(library::fake_driver(driver.path()))
+        .env("GPU_FILES", files.path())
+        .env("FAKE_CUDA_OTHERS", files.path().join("others"))
+        .env("FAKE_CUDA_LOSE", files.path().join("lose"))
+        .env("FAKE_CUDA_CONTEXT", "100000000")
+        .env("FAKE_CUDA_MODULE", "1000000")
+        .env(variable, value)
+        .output()
+        .unwrap();
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && text.contains("1 passed"), "{variable} {value}:\n{text}\n{errors}");
+}
+
+/// What a test does to the GPU.
+struct Gpu {
+    files: PathBuf,
+}
+
+impl Gpu {
+    /// Other programs have so many bytes of its memory from now on.
+    fn others(&self, bytes: u64) {
+        std::fs::write(self.files.join("new"), bytes.to_string()).unwrap();
+        std::fs::rename(self.files.join("new"), self.files.join("others")).unwrap();
+    }
+
+    fn lose(&self) {
+        std::fs::write(self.files.join("lose"), "").unwrap();
+    }
+
+    fn mend(&self) {
+        std::fs::remove_file(self.files.join("lose")).unwrap();
+    }
+
+    /// The trained model with so many layers on the GPU.
+    async fn ready(&self, gpu_layers: GpuLayers) -> (Arc<App>, Events) {
+        install_trained(&self.files);
+        let (app, events) = open(&self.files, |config| config.use_gpu = true);
+        load(&app, "rustdoc", settings(gpu_layers)).await;
+        (app, events)
+    }
+}
+
+fn settings(gpu_layers: GpuLayers) -> LoadSettings {
+    LoadSettings { gpu_layers, context: Some(512), ..LoadSettings::default() }
+}
+
+fn fixed(layers: u32) -> GpuLayers {
+    GpuLayers::Fixed { layers }
+}
+
+/// An answer, with something done when its first text is there.
+async fn answered(app: &Arc<App>, then: impl AsyncFnOnce()) -> Vec<AnswerEvent> {
+    let chat = app.chat_create().await.unwrap().id;
+    let mut answer = begin(app, &chat, say(QUESTION), greedy(TOKENS)).await.unwrap();
+    let mut seen = Vec::new();
+    while !matches!(seen.last(), Some(AnswerEvent::Text { .. })) {
+        seen.push(answer.recv().await.expect("the answer goes on"));
+    }
+    then().await;
+    seen.extend(rest(answer).await);
+    let (message, reason, error) = end(&seen);
+    assert_eq!(error, None);
+    assert!(matches!(reason, FinishReason::Length | FinishReason::End), "{reason:?}");
+    assert_eq!(message.text, streamed(&seen));
+    assert!(message.text.len() > 20, "{}", message.text);
+    seen
+}
+
+fn told(events: &[AnswerEvent]) -> Vec<RecoveryNotice> {
+    let notice = |event: &AnswerEvent| match event {
+        AnswerEvent::Recovery { notice } => Some(notice.clone()),
+        _ => None,
+    };
+    events.iter().filter_map(notice).collect()
+}
+
+fn take_notices(events: &Events) -> Vec<RecoveryNotice> {
+    let notice = |event: AppEvent| match event {
+        AppEvent::Recovery { notice } => Some(notice),
+        _ => None,
+    };
+    events.lock().unwrap().drain(..).filter_map(notice).collect()
+}
+
+#[test]
+fn the_window_sees_the_gpu_and_layers_move_during_an_answer() {
+    const NAME: &str = "the_window_sees_the_gpu_and_layers_move_during_an_answer";
+    with_gpu(NAME, ("FAKE_CUDA_CAPABILITY", "86"), async |gpu: Gpu| {
+        let (app, events) = gpu.ready(GpuLayers::Auto).await;
+        let report = app.hardware().await.unwrap();
+        let [card] = &report.gpus[..] else { panic!("{report:?}") };
+        assert_eq!((card.name.as_str(), card.vram_total, card.is_test_device), ("Fake GPU", MEMORY, false));
+        assert_eq!((card.compute_capability.as_deref(), report.gpu_reason), (Some("8.6"), None));
+        let now = loaded(&app);
+        assert_eq!((now.plan.fits, now.gpu_layers), (Fits::Gpu, now.plan.layers));
+        assert_eq!(now.vram_used, now.plan.vram.weights + now.plan.vram.kv + now.plan.vram.compute);
+        assert!(now.plan.vram.other > 13_000_000, "the kernels' code and scratch memory");
+        // What others have and what is ours is what is not free.
+        gpu.others(1 << 30);
+        app.monitor_start();
+        let sample = loop {
+            let sample = events.lock().unwrap().iter().rev().find_map(|event| match event {
+                AppEvent::Monitor { sample } => Some(sample.clone()),
+                _ => None,
+            });
+            match sample {
+                Some(sample) => break sample,
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        };
+        app.monitor_stop();
+        let (free, own) = (sample.vram_free.unwrap(), sample.own_vram.unwrap());
+        assert_eq!(sample.vram_total, Some(MEMORY));
+        assert!(own >= now.vram_used, "{own}");
+        assert_eq!(free, MEMORY - (1 << 30) - 100_000_000 - 13_000_000 - own);
+        // For the plan of the next model our memory is free: that of others and the margin are not.
+        let models = app.library().await.unwrap();
+        let plan = app.plan(models[0].id.clone(), settings(GpuLayers::Auto)).await.unwrap();
+        assert!(plan.vram_available >= MEMORY - (1 << 30) - 100_000_000 - (256 << 20), "{}", plan.vram_available);
+        assert!(plan.vram_available < MEMORY - (1 << 30), "{}", plan.vram_available);
+
+        let all = now.plan.layers;
+        let seen = answered(&app, async || {
+            for layers in [0, 3, all, 1] {
+                let state = app.set_gpu_layers(fixed(layers)).await.unwrap();
+                let ModelState::Ready { loaded } = state else { panic!("{state:?}") };
+                assert_eq!(loaded.gpu_layers, layers);
+            }
+        })
+        .await;
+        assert!(told(&seen).is_empty() && take_notices(&events).is_empty(), "wishes are no recoveries");
+    });
+}
+
+#[test]
+fn other_programs_take_the_memory_and_give_it_back() {
+    const NAME: &str = "other_programs_take_the_memory_and_give_it_back";
+    with_gpu(NAME, ("FAKE_CUDA_CAPABILITY", "75"), async |gpu: Gpu| {
+        let (app, events) = gpu.ready(GpuLayers::Auto).await;
+        let all = loaded(&app).gpu_layers;
+        assert!(all > 0 && take_notices(&events).is_empty());
+        // Nothing is free any more, but for what the model has.
+        let seen = answered(&app, async || gpu.others(MEMORY)).await;
+        let notices = told(&seen);
+        assert!(!notices.is_empty(), "layers leave during the answer");
+        assert!(notices.iter().all(|notice| notice.cause == "vramFull" && notice.during_answer), "{notices:?}");
+        let left = loaded(&app).gpu_layers;
+        assert!(left < all, "{left} of {all}");
+        assert_eq!(notices.iter().map(|notice| notice.layers_moved).sum::<u32>(), all - left);
+        take_notices(&events);
+        // No room: no offer. Room: one offer.
+        app.monitor_start();
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert!(take_notices(&events).is_empty());
+        gpu.others(0);
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        app.monitor_stop();
+        let offers = take_notices(&events);
+        let [offer] = &offers[..] else { panic!("{offers:?}") };
+        assert_eq!((offer.cause.as_str(), offer.layers_moved, offer.gpu_layers), ("vramFree", all - left, left));
+        app.set_gpu_layers(fixed(offer.gpu_layers + offer.layers_moved)).await.unwrap();
+        assert_eq!(loaded(&app).gpu_layers, all);
+        assert!(told(&answered(&app, async || {}).await).is_empty());
+    });
+}
+
+#[test]
+fn a_lost_gpu_comes_back_without_a_new_start() {
+    const NAME: &str = "a_lost_gpu_comes_back_without_a_new_start";
+    with_gpu(NAME, ("FAKE_CUDA_RESETS", "1"), async |gpu: Gpu| {
+        let (app, events) = gpu.ready(fixed(99)).await;
+        let all = loaded(&app).gpu_layers;
+        let seen = answered(&app, async || gpu.lose()).await;
+        let notices = told(&seen);
+        let [notice] = &notices[..] else { panic!("{notices:?}") };
+        assert_eq!((notice.cause.as_str(), notice.layers_moved, notice.gpu_layers), ("deviceLost", all, 0));
+        assert_eq!((loaded(&app).gpu_layers, loaded(&app).vram_used), (0, 0));
+        gpu.mend();
+        take_notices(&events);
+        // By moving the layers back, and by loading again.
+        app.set_gpu_layers(fixed(all)).await.unwrap();
+        assert_eq!((loaded(&app).gpu_layers, take_notices(&events).len()), (all, 0));
+        assert!(told(&answered(&app, async || {}).await).is_empty());
+        load(&app, "rustdoc", settings(GpuLayers::Auto)).await;
+        assert_eq!((loaded(&app).gpu_layers, loaded(&app).gpu_reason), (all, None));
+    });
+}
+
+#[test]
+fn a_gpu_that_stays_lost_leaves_the_work_to_the_cpu() {
+    const NAME: &str = "a_gpu_that_stays_lost_leaves_the_work_to_the_cpu";
+    with_gpu(NAME, ("FAKE_CUDA_RESETS", "0"), async |gpu: Gpu| {
+        let (app, events) = gpu.ready(fixed(99)).await;
+        let seen = answered(&app, async || gpu.lose()).await;
+        assert_eq!(told(&seen).len(), 1);
+        take_notices(&events);
+        app.set_gpu_layers(fixed(3)).await.unwrap();
+        let notices = take_notices(&events);
+        let [notice] = &notices[..] else { panic!("{notices:?}") };
+        assert_eq!((notice.cause.as_str(), notice.layers_moved, notice.gpu_layers), ("deviceLost", 3, 0));
+        let started = Instant::now();
+        load(&app, "rustdoc", settings(fixed(99))).await;
+        assert!(started.elapsed() < Duration::from_secs(20));
+        let now = loaded(&app);
+        assert_eq!((now.gpu_layers, now.gpu), (0, None));
+        assert!(matches!(now.gpu_reason, Some(GpuReason::BadState { .. })), "{:?}", now.gpu_reason);
+        let report = app.hardware().await.unwrap();
+        assert!(report.gpus.is_empty() && matches!(report.gpu_reason, Some(GpuReason::BadState { .. })));
+        assert!(told(&answered(&app, async || {}).await).is_empty());
+    });
+}
