@@ -9,7 +9,7 @@ use backend::{BackendError, Device, Linear, Op, View, Weight};
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
 use backend_cuda::{Absent, Card, CudaDevice, GpuConfig, GpuDevice};
 use common::emulator::{Emulator, State};
-use common::library::fake_driver;
+use common::library::{self, fake_driver};
 use common::random::Random;
 use engine::{Cancel, Devices, Engine, LoadOptions, Positions, RecoveryCause};
 use quant::GgmlType;
@@ -212,5 +212,18 @@ fn a_lost_gpu_is_opened_again() {
         let x = View::new(device.allocate(4).unwrap());
         device.run(&Op::Scale { x, factor: 2.0, len: 1 }).unwrap();
         assert_eq!(card.lost(), None);
+    });
+}
+
+/// Any other library of that name is no driver, and no reason to end.
+#[test]
+fn a_library_that_is_no_driver() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["libcuda.so.1", "libcuda.so"] {
+        std::os::unix::fs::symlink(library::compile(&library::source("norm")), folder.path().join(name)).unwrap();
+    }
+    let path = folder.path().to_str().unwrap().to_owned();
+    with_driver("a_library_that_is_no_driver", &[("LD_LIBRARY_PATH", &path)], || {
+        assert!(matches!(Card::open(0), Err(Absent::BadState(_))));
     });
 }

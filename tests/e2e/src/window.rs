@@ -37,7 +37,7 @@ impl Window {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let mut words = vec!["--automation", "--data-dir", data.to_str().context("data folder")?];
+        let mut words = vec!["--automation", "--no-gpu", "--data-dir", data.to_str().context("data folder")?];
         words.extend(arguments);
         let browser = json!({ "binary": program("headroom-desktop")?, "args": words });
         let capabilities = json!({ "webkitgtk:browserOptions": browser });

@@ -44,6 +44,12 @@ impl Card {
     /// # Errors
     /// Why there is none to use.
     pub fn open(number: usize) -> Result<Card, Absent> {
+        // The binding panics at a function that the library does not have: it is not the driver's, or a broken one.
+        let opened = std::panic::catch_unwind(|| Card::try_open(number));
+        opened.unwrap_or_else(|_| Err(Absent::BadState("the driver's library lacks functions".into())))
+    }
+
+    fn try_open(number: usize) -> Result<Card, Absent> {
         let cuda_version = absent::check_driver()?;
         let (mut device, mut context, mut total) = (0, null_mut(), 0usize);
         // SAFETY: the driver is there and initialised (`check_driver`); the pointer is to an integer.
