@@ -1,18 +1,9 @@
 //! Between the planner's terms and the window's.
 
 use crate::error::Result;
-use crate::wire::{self, ErrorCode, Fits, GpuLayers, KvType, LoadSettings, MemoryParts, WireError};
+use crate::wire::{self, ErrorCode, Fits, GpuLayers, LoadSettings, MemoryParts, WireError};
 use model::{Model, Parts};
 use planner::{Facts, Wishes};
-use quant::GgmlType;
-
-pub fn ggml_type(ty: KvType) -> GgmlType {
-    match ty {
-        KvType::F32 => GgmlType::F32,
-        KvType::F16 => GgmlType::F16,
-        KvType::Q8_0 => GgmlType::Q8_0,
-    }
-}
 
 pub fn wishes(settings: &LoadSettings) -> Wishes {
     Wishes {
@@ -21,8 +12,8 @@ pub fn wishes(settings: &LoadSettings) -> Wishes {
             GpuLayers::Fixed { layers } => planner::GpuLayers::Fixed(layers),
         },
         context: settings.context,
-        kv_type_k: ggml_type(settings.kv_type_k),
-        kv_type_v: ggml_type(settings.kv_type_v),
+        kv_type_k: settings.kv_type_k.ggml_type(),
+        kv_type_v: settings.kv_type_v.ggml_type(),
         ..Wishes::default()
     }
 }

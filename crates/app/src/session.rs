@@ -4,7 +4,7 @@ use crate::answer::{self, Step, Task};
 use crate::app::lock;
 use crate::error::Result;
 use crate::machine::{Machine, TestControl};
-use crate::plans::{self, ggml_type, wishes};
+use crate::plans::{self, wishes};
 use crate::prompt::Format;
 use crate::wire::{
     AnswerStats, ErrorCode, FinishReason, Gpu, GpuReason, LoadSettings, LoadedModel, Plan, RecoveryNotice, WireError,
@@ -107,8 +107,8 @@ impl Session {
         let options = LoadOptions {
             context: planned.context,
             gpu_layers: planned.gpu_layers,
-            kv_type_k: ggml_type(settings.kv_type_k),
-            kv_type_v: ggml_type(settings.kv_type_v),
+            kv_type_k: settings.kv_type_k.ggml_type(),
+            kv_type_v: settings.kv_type_v.ggml_type(),
             ubatch,
             mmap,
             mlock,

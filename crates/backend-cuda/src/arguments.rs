@@ -122,6 +122,8 @@ arguments! {
 
     MapArgs { x: Address, len: i64, factor: f32, act: i32, alpha: f32, limit: f32, }
 
+    HadamardArgs { x: Address, block: i32, scale: f32, }
+
     ScaleRowsArgs { x: Address, factors: Address, rows: i32, dim: i32, }
 
     CopyRowsArgs { input: Address, out: Address, input_stride: i64, out_stride: i64, rows: i32, dim: i32, }

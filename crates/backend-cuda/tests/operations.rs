@@ -167,6 +167,25 @@ fn whole_rows() {
     pair.compare(copied, 9 * 20, 0.0, "copied rows");
 }
 
+#[test]
+fn walsh_hadamard_transforms() {
+    let mut random = Random(8);
+    for (len, block) in [(64, 1), (6, 2), (96, 32), (3 * 128, 128), (2048, 1024), (5 * 512, 512)] {
+        let mut pair = Pair::new(len as u64);
+        let x = pair.floats(&random.floats(len + 1, 2.0));
+        let before = pair.results(x, len + 1)[0][len];
+        pair.run(&Op::Hadamard { x, len, block });
+        // Sums and differences in the same order.
+        pair.compare(x, len, 0.0, &format!("{len} in blocks of {block}"));
+        assert_eq!(pair.results(x, len + 1)[0][len], before);
+    }
+    let mut pair = Pair::new(0);
+    let x = pair.floats(&[1.0; 96]);
+    pair.refuse(&Op::Hadamard { x, len: 96, block: 48 });
+    pair.refuse(&Op::Hadamard { x, len: 96, block: 64 });
+    pair.refuse(&Op::Hadamard { x, len: 128, block: 64 });
+}
+
 fn router(experts: usize, used: usize, gating: Gating) -> Router {
     Router { experts, used, gating, normalize: true, scale: 1.0, groups: 1, groups_used: 1 }
 }

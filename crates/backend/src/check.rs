@@ -29,6 +29,17 @@ pub fn strided(op: &'static str, rows: usize, stride: usize, dim: usize) -> Resu
     before.checked_add(dim).ok_or_else(|| invalid(op, "sizes overflow"))
 }
 
+/// Whether `len` values are whole blocks of a Walsh-Hadamard transform.
+///
+/// # Errors
+/// [`BackendError::Invalid`] if not, or if the blocks are not a power of two.
+pub fn hadamard(op: &'static str, len: usize, block: usize) -> Result<(), BackendError> {
+    match block.is_power_of_two() && len % block == 0 {
+        true => Ok(()),
+        false => Err(invalid(op, format!("{len} values in blocks of {block}"))),
+    }
+}
+
 impl KvCache {
     /// Whether `n` new rows from position `start` on fit, together with the cells before them that a window (0: all of
     /// them) shows to the first of them. `None`: only the new cells must be there.
@@ -107,6 +118,12 @@ mod tests {
         assert_eq!(strided("Op", 3, 10, 4), Ok(24));
         assert!(strided("Op", 3, 3, 4).is_err());
         assert!(strided("Op", 2, usize::MAX, 1).is_err());
+    }
+
+    #[test]
+    fn a_transform_has_whole_blocks_of_a_power_of_two() {
+        assert!(hadamard("Op", 96, 32).is_ok() && hadamard("Op", 0, 1).is_ok());
+        assert!(hadamard("Op", 96, 48).is_err() && hadamard("Op", 80, 32).is_err() && hadamard("Op", 0, 0).is_err());
     }
 
     #[test]

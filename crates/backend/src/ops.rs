@@ -240,6 +240,10 @@ pub enum Op<'a> {
     /// Turns `x` f32 [n, heads, head_dim] in place. `positions` is u32 [n]; `factors` f32 [dims / 2].
     Rope { x: View, n: usize, heads: usize, head_dim: usize, spec: RopeSpec, positions: View, factors: Option<View> },
 
+    /// Multiplies every `block` neighbouring values of `x` f32 [len] by the orthonormal Walsh-Hadamard matrix of that size,
+    /// which is its own inverse: `x[i] = sum over j of (-1)^popcount(i & j) x[j] / sqrt(block)`. `block` is a power of two.
+    Hadamard { x: View, len: usize, block: usize },
+
     /// Writes `k` f32 [n, head_count_kv, head_dim_k] and `v` f32 [n, head_count_kv, head_dim_v] into the cells of
     /// positions `start..start + n`, converting to the cache's types.
     StoreKv { cache: KvCache, k: View, v: View, n: usize, start: usize },
@@ -326,6 +330,7 @@ impl Op<'_> {
             Op::Combine { .. } => "Combine",
             Op::Norm { .. } => "Norm",
             Op::Rope { .. } => "Rope",
+            Op::Hadamard { .. } => "Hadamard",
             Op::StoreKv { .. } => "StoreKv",
             Op::Attention { .. } => "Attention",
             Op::Glu { .. } => "Glu",

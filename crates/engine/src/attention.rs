@@ -2,7 +2,7 @@
 
 use crate::ops::Ops;
 use backend::{Activation, AttentionSpec, BackendError, Op, View};
-use model::{Attention, KeysValues, Linear, Norm, Rope, Slot};
+use model::{Attention, CacheShape, KeysValues, Linear, Norm, Rope, Slot};
 
 impl Ops<'_> {
     pub fn attention(&mut self, a: &Attention, input: View, out: View) -> Result<(), BackendError> {
@@ -32,22 +32,39 @@ impl Ops<'_> {
             let factors = self.slot(Slot::Temperatures)?;
             self.run(&Op::ScaleRows { x: q, factors, rows: n, dim: q_len / n })?;
         }
-        let shape = a.cache_shape();
-        let cache = self.site.kv_cache(source, &shape, self.context.layout)?;
-        if source == self.index {
-            let (k, v) = (self.slot(Slot::K)?, self.slot(Slot::V)?);
-            self.run(&Op::StoreKv { cache, k, v, n, start: self.start })?;
-        }
         let sinks = self.view(a.sinks)?;
         let spec =
             AttentionSpec { head_count: a.head_count, scale: a.scale, softcap: a.softcap, window: a.window, sinks };
-        self.run(&Op::Attention { cache, spec, q, n, start: self.start, out: attended })?;
+        self.attend(&a.cache_shape(), source, spec)?;
         if a.gated {
             let (gate, len) = (self.slot(Slot::Up)?, n * a.head_count * a.head_dim_v);
             self.run(&Op::Activate { act: Activation::Sigmoid, x: gate, len })?;
             self.run(&Op::Mul { a: attended, b: gate, len, out: attended })?;
         }
         self.linears(attended, &[(&a.output, out)])
+    }
+
+    /// Stores the layer's keys and values, if the cache is its own, and attends: from the slots Q, K and V to Attended.
+    pub fn attend(&mut self, shape: &CacheShape, source: usize, spec: AttentionSpec) -> Result<(), BackendError> {
+        let (n, start, heads) = (self.n, self.start, spec.head_count);
+        let (q, out) = (self.slot(Slot::Q)?, self.slot(Slot::Attended)?);
+        let cache = self.site.kv_cache(source, shape, self.context.layout)?;
+        let rotation = shape.rotation(&self.context.layout.params);
+        if source == self.index {
+            let (k, v) = (self.slot(Slot::K)?, self.slot(Slot::V)?);
+            self.rotate(rotation.k, k, n * shape.head_count_kv * shape.head_dim_k)?;
+            if !shape.v_in_k {
+                self.rotate(rotation.v, v, n * shape.head_count_kv * shape.head_dim_v)?;
+            }
+            self.run(&Op::StoreKv { cache, k, v, n, start })?;
+        }
+        self.rotate(rotation.k, q, n * heads * shape.head_dim_k)?;
+        self.run(&Op::Attention { cache, spec, q, n, start, out })?;
+        self.rotate(rotation.v, out, n * heads * shape.head_dim_v)
+    }
+
+    fn rotate(&mut self, block: Option<usize>, x: View, len: usize) -> Result<(), BackendError> {
+        block.map_or(Ok(()), |block| self.run(&Op::Hadamard { x, len, block }))
     }
 
     /// Queries, keys and values of one input; keys and values ready for the cache.

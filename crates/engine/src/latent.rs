@@ -7,7 +7,7 @@ use model::{Expansion, LatentAttention, Linear, Slot};
 impl Ops<'_> {
     pub fn latent(&mut self, a: &LatentAttention, input: View, out: View) -> Result<(), BackendError> {
         let (n, heads, shape) = (self.n, a.head_count, a.cache_shape());
-        let (q, k, v) = (self.slot(Slot::Q)?, self.slot(Slot::K)?, self.slot(Slot::V)?);
+        let (q, k) = (self.slot(Slot::Q)?, self.slot(Slot::K)?);
         let (gate, up, attended) = (self.slot(Slot::Gate)?, self.slot(Slot::Up)?, self.slot(Slot::Attended)?);
         match &a.q_a {
             Some((q_a, norm)) => {
@@ -26,10 +26,8 @@ impl Ops<'_> {
             let factors = self.slot(Slot::Temperatures)?;
             self.run(&Op::ScaleRows { x: q, factors, rows: n, dim: heads * shape.head_dim_k })?;
         }
-        let cache = self.site.kv_cache(self.index, &shape, self.context.layout)?;
-        self.run(&Op::StoreKv { cache, k, v, n, start: self.start })?;
         let spec = AttentionSpec { head_count: heads, scale: a.scale, softcap: 0.0, window: 0, sinks: None };
-        self.run(&Op::Attention { cache, spec, q, n, start: self.start, out: attended })?;
+        self.attend(&shape, self.index, spec)?;
         match &a.expansion {
             Expansion::Absorbed { v_b, .. } => {
                 self.head_linear(v_b, heads, attended, gate)?;

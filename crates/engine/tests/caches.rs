@@ -3,19 +3,22 @@
 mod common;
 
 use common::{greedy, load, options, prompt, request};
-use engine::{Cancel, Event, Finish, LoadOptions, Placement, RecoveryCause};
+use engine::{Cancel, Event, Finish, LoadOptions, Placement, Positions, RecoveryCause};
 use quant::GgmlType;
 use test_models::ModelSpec;
 
 const PLENTY: u64 = 1 << 30;
 const TOKENS: u32 = 20;
-const CACHES: [(GgmlType, GgmlType); 6] = [
+const CACHES: [(GgmlType, GgmlType); 9] = [
     (GgmlType::F32, GgmlType::F32),
     (GgmlType::F16, GgmlType::F16),
     (GgmlType::Q8_0, GgmlType::Q8_0),
     (GgmlType::Q4_0, GgmlType::Q4_0),
     (GgmlType::Q8_0, GgmlType::F16),
     (GgmlType::F32, GgmlType::Q8_0),
+    (GgmlType::Q5_1, GgmlType::Q4_1),
+    (GgmlType::IQ4_NL, GgmlType::Q5_0),
+    (GgmlType::BF16, GgmlType::Q4_0),
 ];
 
 fn families() -> [ModelSpec; 2] {
@@ -125,6 +128,33 @@ fn an_operation_that_finds_no_room_costs_layers_and_no_token() {
                 assert!(!told.is_empty() && told.iter().all(|r| r.cause == RecoveryCause::OutOfMemory), "{after}");
                 assert!(engine.placement().gpu_layers < 5);
                 assert_planned(engine.placement());
+            }
+        }
+    }
+}
+
+/// What a quantized cache costs, for plain attention, windows and shared caches, and a latent cache: keys, queries, values
+/// and results are all rotated, or none of a kind is.
+#[test]
+fn quantized_caches_stay_near_the_exact_one() {
+    use GgmlType::{F16, F32, IQ4_NL, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+    for spec in [families()[0].clone(), ModelSpec::gemma4(), ModelSpec::deepseek2()] {
+        let logits = |k, v| {
+            let (engine, _) = load(&spec, with_cache(0, (k, v)), None).unwrap();
+            let mut last = Vec::new();
+            let cancel = Cancel::new();
+            engine.logits(&prompt(100), Positions::Last, &cancel, &mut |row| last.extend_from_slice(row)).unwrap();
+            last
+        };
+        let exact = logits(F32, F32);
+        let size = exact.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let bounds = [(F16, 0.01), (Q8_0, 0.05), (Q5_1, 0.2), (Q5_0, 0.2), (Q4_1, 0.4), (Q4_0, 0.4), (IQ4_NL, 0.4)];
+        for (ty, most) in bounds {
+            for (k, v) in [(ty, ty), (ty, F32), (F32, ty)] {
+                let found = logits(k, v);
+                let error = found.iter().zip(&exact).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt() / size;
+                assert!(error <= most, "{} {k} {v}: {error}", spec.arch);
+                println!("{} {k} {v}: {error}", spec.arch);
             }
         }
     }

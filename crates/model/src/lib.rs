@@ -12,6 +12,7 @@ mod offload;
 mod parts;
 mod residency;
 mod rope;
+mod rotation;
 mod slots;
 mod tensors;
 
@@ -23,4 +24,5 @@ pub use mixers::*;
 pub use offload::{Lack, Offload};
 pub use parts::*;
 pub use residency::{Piece, Residency};
+pub use rotation::Rotation;
 pub use slots::{BufferPlan, Slot};

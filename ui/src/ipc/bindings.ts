@@ -124,7 +124,7 @@ ownVram: number | null,
  */
 cpuLoad: number | null, };
 
-export type KvType = "f32" | "f16" | "q8_0";
+export type KvType = "f32" | "f16" | "bf16" | "q8_0" | "q5_1" | "q5_0" | "q4_1" | "q4_0" | "iq4_nl";
 
 export type GpuLayers = { "type": "auto" } | { "type": "fixed", layers: number, };
 

@@ -1,13 +1,55 @@
+use quant::GgmlType;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+/// Types of a KV cache, the most exact first.
+#[expect(non_camel_case_types)] // ggml's names
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "lowercase")]
 pub enum KvType {
     F32,
     F16,
-    #[serde(rename = "q8_0")]
+    BF16,
     Q8_0,
+    Q5_1,
+    Q5_0,
+    Q4_1,
+    Q4_0,
+    IQ4_NL,
+}
+
+impl KvType {
+    pub const ALL: [KvType; 9] = [
+        KvType::F32,
+        KvType::F16,
+        KvType::BF16,
+        KvType::Q8_0,
+        KvType::Q5_1,
+        KvType::Q5_0,
+        KvType::Q4_1,
+        KvType::Q4_0,
+        KvType::IQ4_NL,
+    ];
+
+    pub fn ggml_type(self) -> GgmlType {
+        match self {
+            KvType::F32 => GgmlType::F32,
+            KvType::F16 => GgmlType::F16,
+            KvType::BF16 => GgmlType::BF16,
+            KvType::Q8_0 => GgmlType::Q8_0,
+            KvType::Q5_1 => GgmlType::Q5_1,
+            KvType::Q5_0 => GgmlType::Q5_0,
+            KvType::Q4_1 => GgmlType::Q4_1,
+            KvType::Q4_0 => GgmlType::Q4_0,
+            KvType::IQ4_NL => GgmlType::IQ4_NL,
+        }
+    }
+
+    /// The type of this name, in small letters or capitals.
+    pub fn from_name(name: &str) -> Option<KvType> {
+        let ty = GgmlType::from_name(name)?;
+        KvType::ALL.into_iter().find(|known| known.ggml_type() == ty)
+    }
 }
 
 /// "Auto" is a state, not a number.

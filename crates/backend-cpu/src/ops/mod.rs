@@ -5,6 +5,7 @@ mod attention;
 mod conv;
 mod elementwise;
 mod experts;
+mod hadamard;
 mod matmul;
 mod norm;
 mod recurrent;
@@ -68,6 +69,7 @@ pub(crate) fn run(machine: &Machine, buffers: &Buffers, op: &Op<'_>) -> Result<(
         Op::Rope { x, n, heads, head_dim, spec, positions, factors } => {
             rope::rope(machine, buffers, x, [n, heads, head_dim], &spec, positions, factors)
         }
+        Op::Hadamard { x, len, block } => hadamard::hadamard(machine, buffers, x, len, block),
         Op::StoreKv { cache, k, v, n, start } => attention::store(machine, buffers, &cache, [k, v], n, start),
         Op::Attention { cache, spec, q, n, start, out } => {
             attention::attention(machine, buffers, &cache, &spec, [q, out], n, start)

@@ -124,6 +124,19 @@ impl Simd {
         }
     }
 
+    /// The orthonormal Walsh-Hadamard transform of `x`, whose length is a power of two.
+    pub fn hadamard(self, x: &mut [f32]) {
+        assert!(x.len().is_power_of_two());
+        match self.0 {
+            SimdLevel::Scalar => portable::hadamard(x),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Simd` proves that the CPU has the instructions.
+            _ => unsafe { x86::hadamard_avx2(x) },
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => portable::hadamard(x),
+        }
+    }
+
     /// f16 bits to f32.
     pub fn widen_f16(self, x: &[u16], out: &mut [f32]) {
         assert_eq!(x.len(), out.len());

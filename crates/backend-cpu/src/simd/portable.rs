@@ -65,9 +65,68 @@ pub fn widen_f16(x: &[u16], out: &mut [f32]) {
     }
 }
 
+/// The butterflies of the Walsh-Hadamard transform: sums and differences of values 1, 2, 4, ... apart.
+#[inline(always)]
+pub fn hadamard(x: &mut [f32]) {
+    let (octets, rest) = x.as_chunks_mut::<8>();
+    octets.iter_mut().for_each(eight);
+    butterflies(rest, 1);
+    butterflies(x, 8);
+    let scale = 1.0 / (x.len() as f32).sqrt();
+    x.iter_mut().for_each(|x| *x *= scale);
+}
+
+#[inline(always)]
+fn butterflies(x: &mut [f32], mut apart: usize) {
+    while apart < x.len() {
+        for pair in x.chunks_exact_mut(2 * apart) {
+            let (low, high) = pair.split_at_mut(apart);
+            for (a, b) in low.iter_mut().zip(high) {
+                (*a, *b) = (*a + *b, *a - *b);
+            }
+        }
+        apart *= 2;
+    }
+}
+
+/// The first three steps, on what a vector holds.
+#[inline(always)]
+fn eight(x: &mut [f32; 8]) {
+    for apart in [1, 2, 4] {
+        *x = std::array::from_fn(|i| if i & apart == 0 { x[i] + x[i + apart] } else { x[i - apart] - x[i] });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Simd;
+    use crate::simd::SimdLevel;
+
+    #[test]
+    fn hadamard_is_its_definition_and_its_own_inverse() {
+        let levels = [SimdLevel::Scalar, SimdLevel::Avx2, SimdLevel::Avx512Vnni];
+        for len in [1usize, 2, 4, 8, 16, 64, 128, 512] {
+            let x: Vec<f32> = (0..len).map(|i| ((i * i * 37 + 11 * i) % 101) as f32 - 50.0).collect();
+            let mut first: Option<Vec<f32>> = None;
+            for simd in levels.into_iter().filter_map(Simd::with) {
+                let mut y = x.clone();
+                simd.hadamard(&mut y);
+                for (i, y) in y.iter().enumerate() {
+                    let sign = |j: usize| if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+                    let exact: f64 = x.iter().enumerate().map(|(j, x)| sign(j) * f64::from(*x)).sum();
+                    let exact = exact / (len as f64).sqrt();
+                    assert!((f64::from(*y) - exact).abs() <= 1e-4, "{len}: {y} is not {exact}");
+                }
+                // Sums and differences alone: no instruction set rounds them otherwise.
+                assert_eq!(*first.get_or_insert(y.clone()), y);
+                simd.hadamard(&mut y);
+                for (y, x) in y.iter().zip(&x) {
+                    assert!((y - x).abs() <= 1e-4, "{len}: {y} is not {x}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn exp_is_accurate() {

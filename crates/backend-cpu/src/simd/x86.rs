@@ -70,6 +70,13 @@ pub unsafe fn swiglu_avx2(gate: &mut [f32], up: &[f32]) {
 }
 
 /// # Safety
+/// AVX2.
+#[target_feature(enable = "avx2")]
+pub unsafe fn hadamard_avx2(x: &mut [f32]) {
+    portable::hadamard(x);
+}
+
+/// # Safety
 /// F16C; equal lengths.
 #[target_feature(enable = "avx2,f16c")]
 pub unsafe fn widen_f16_avx2(x: &[u16], out: &mut [f32]) {

@@ -3,6 +3,7 @@
 mod attention;
 mod elementwise;
 mod experts;
+mod hadamard;
 mod matmul;
 mod recurrent;
 mod rope;
@@ -111,6 +112,7 @@ pub(crate) fn run<D: Driver>(run: &mut Run<'_, D>, op: &Op<'_>) -> Result<(), Ba
         Op::Rope { x, n, heads, head_dim, spec, positions, factors } => {
             rope::rope(run, x, [n, heads, head_dim], &spec, positions, factors)
         }
+        Op::Hadamard { x, len, block } => hadamard::hadamard(run, x, len, block),
         Op::StoreKv { cache, k, v, n, start } => attention::store(run, &cache, [k, v], n, start),
         Op::Attention { cache, spec, q, n, start, out } => attention::attention(run, &cache, &spec, [q, out], n, start),
         Op::Glu { act, gate, up, rows, dim, stride, out } => {

@@ -129,12 +129,9 @@ pub fn mix(text: &str) -> Result<Mix, String> {
 }
 
 fn kv_type(text: &str) -> Result<KvType, String> {
-    match ggml_type(text)? {
-        GgmlType::F32 => Ok(KvType::F32),
-        GgmlType::F16 => Ok(KvType::F16),
-        GgmlType::Q8_0 => Ok(KvType::Q8_0),
-        ty => Err(format!("a KV cache of type {ty} is not supported; supported are f32, f16, q8_0")),
-    }
+    let all = || KvType::ALL.map(|ty| ty.ggml_type().name().to_lowercase()).join(", ");
+    KvType::from_name(text)
+        .ok_or_else(|| format!("a KV cache of type {text} is not supported; supported are {}", all()))
 }
 
 fn gpu_layers(text: &str) -> Result<GpuLayers, String> {

@@ -41,13 +41,13 @@ fn from_minimum_weighted(x: &Row, importance: &Row, variance: f32, top: i32) -> 
     (f16::from_f32(d), f16::from_f32(-offset), levels)
 }
 
-fn pack4(levels: &[u8; 32]) -> [u8; 16] {
+pub(super) fn pack4(levels: &[u8; 32]) -> [u8; 16] {
     let mut qs = [0; 16];
     pack_nibbles(levels, &mut qs);
     qs
 }
 
-fn fifth_bits(levels: &[u8; 32]) -> [u8; 4] {
+pub(super) fn fifth_bits(levels: &[u8; 32]) -> [u8; 4] {
     let bits = levels.iter().enumerate().fold(0u32, |bits, (j, level)| bits | u32::from(level >> 4 & 1) << j);
     bits.to_le_bytes()
 }

@@ -1,6 +1,7 @@
 //! Rows of f32 to packed types. The algorithms are those of llama.cpp's reference quantizers, so that files made here are as
 //! good as files made there: least squares over candidate scales, weighted by importance where it is known.
 
+mod cache;
 mod fp4;
 mod iq;
 mod iq4;
@@ -50,13 +51,16 @@ pub fn quantize_row(ty: GgmlType, src: &[f32], importance: Option<&[f32]>, dst: 
 }
 
 /// Quantize a row that is written while the model runs (activations, KV cache): as [`quantize_row`] without importance, but
-/// IQ4_NL without its search. The K and IQ types with super-blocks of weights are not meant for this.
+/// IQ4_NL without its search, and Q4_0 and Q5_0 with a short one. The K and IQ types with super-blocks of weights are not
+/// meant for this.
 pub fn quantize_cache_row(ty: GgmlType, src: &[f32], dst: &mut [u8]) -> Result<(), QuantError> {
-    if ty != GgmlType::IQ4_NL {
-        return quantize_row(ty, src, None, dst);
-    }
     check_row(ty, src.len(), dst.len())?;
-    blocks(src, dst, iq4::iq4_nl_fast);
+    match ty {
+        GgmlType::Q4_0 => blocks(src, dst, cache::q4_0),
+        GgmlType::Q5_0 => blocks(src, dst, cache::q5_0),
+        GgmlType::IQ4_NL => blocks(src, dst, iq4::iq4_nl_fast),
+        _ => return quantize_row(ty, src, None, dst),
+    }
     Ok(())
 }
 

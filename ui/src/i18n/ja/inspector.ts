@@ -28,11 +28,6 @@ export const inspector: Words<typeof en> = {
   contextAuto: "自動({context})",
   contextHint: "最大{max}。長いほどメモリを使います。",
   contextPick: "{n}トークン",
-  kvK: "KVキャッシュ(キー)",
-  kvV: "KVキャッシュ(値)",
-  kv_f16: "f16(標準)",
-  kv_q8_0: "q8_0(メモリ半分)",
-  kv_f32: "f32(高精度)",
   templateMissing:
     "ファイルにチャットテンプレートがないため、簡易的なものを使います。回答の質が下がることがあります。",
   sampling: "サンプリング",

@@ -1,7 +1,17 @@
 import type { Fits, InstalledModel, LoadSettings, MemoryParts, Plan, Reason } from "../bindings";
 
 const GB = 1e9;
-const BYTES_OF: Record<string, number> = { f32: 4, f16: 2, q8_0: 1.0625 };
+const BYTES_OF: Record<string, number> = {
+  f32: 4,
+  f16: 2,
+  bf16: 2,
+  q8_0: 1.0625,
+  q5_1: 0.75,
+  q5_0: 0.6875,
+  q4_1: 0.625,
+  q4_0: 0.5625,
+  iq4_nl: 0.5625,
+};
 
 export const MACHINE = {
   ramTotal: 34.1 * GB,
