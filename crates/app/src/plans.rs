@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn what_must_stay_in_ram_is_refused_where_there_is_no_room_for_it() {
-        let spec = test_models::ModelSpec::llama3_8b(GgmlType::Q4_K);
+        let spec = test_models::ModelSpec::llama3_8b(test_models::GgmlType::Q4_K);
         let (header, file_len) = spec.header();
         let model = model::describe(&gguf::Gguf::parse(&header, file_len).unwrap()).unwrap();
         let check = |ram_available, how| {

@@ -52,9 +52,9 @@ fn every_kind_of_layer_counts_what_it_keeps() {
     let gemma4 = layers(ModelSpec::gemma4());
     assert_eq!(gemma4.iter().map(|l| l.cache_source).collect::<Vec<_>>(), [None, None, Some(0), Some(1)]);
     assert_eq!((gemma4[2].cache(), gemma4[3].cache()), (0, 0));
-    // One latent key of 32 + 16 values for each position, no values.
+    // One latent key of 64 + 32 values for each position, no values.
     let latent = layers(ModelSpec::deepseek2());
-    assert_eq!((latent[0].k, latent[0].v), (4000 * 48 * 2, 0));
+    assert_eq!((latent[0].k, latent[0].v), (4000 * 96 * 2, 0));
     // Three rows of 64 channels, for each state.
     let conv = layers(ModelSpec::lfm2());
     assert_eq!((conv[0].state, conv[0].cache(), conv[2].state), (4 * 3 * 64 * 4, 0, 0));

@@ -6,7 +6,7 @@
 use proptest::prelude::*;
 use quant::{
     GgmlType, QuantError, activation_type, dequantize_row, dot_row, dot_row_f32, has_quantizer, needs_importance,
-    quantize_row,
+    quantize_cache_row, quantize_row,
 };
 
 /// A row length that is whole in blocks of every type.
@@ -122,6 +122,25 @@ proptest! {
         for (x, y) in row.iter().zip(&back) {
             prop_assert!((x - y).abs() <= allowed * largest, "{ty}: {x} became {y}; the row reaches {largest}");
         }
+    }
+
+    /// Rows of a cache are no worse than those of a file, but for the rounding of the scale; hostile rows are valid ones.
+    #[test]
+    fn cache_rows_are_as_good_as_file_rows(
+        ty in proptest::sample::select(vec![GgmlType::Q4_0, GgmlType::Q5_0]),
+        row in normal_row(),
+        odd in proptest::collection::vec(proptest::num::f32::ANY, COLUMNS),
+    ) {
+        let of_cache = |row: &[f32]| {
+            let mut packed = vec![0; row_bytes(ty)];
+            quantize_cache_row(ty, row, &mut packed).unwrap();
+            dequantized(ty, &packed)
+        };
+        let error = |back: &[f32]| row.iter().zip(back).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>();
+        let (cache, file) = (error(&of_cache(&row)), error(&dequantized(ty, &quantized(ty, &row))));
+        prop_assert!(cache <= 1.001 * file, "{ty}: {cache} instead of {file}");
+        prop_assert_eq!(of_cache(&odd).len(), COLUMNS);
+        prop_assert_eq!(of_cache(&[0.0; COLUMNS]), vec![0.0; COLUMNS]);
     }
 
     #[test]

@@ -12,8 +12,8 @@ const PER_LAYER: u32 = 16;
 const SHARED: u32 = 2;
 const KERNEL: u32 = 4;
 /// Values in a latent key that turn, and those that do not (DeepSeek 2).
-const ROPE: u32 = 16;
-const RANK: u32 = 32;
+const ROPE: u32 = 32;
+const RANK: u32 = 64;
 const Q_RANK: u32 = 48;
 /// Heads of recurrent mixers, and their size.
 const HEADS_K: u32 = 2;
