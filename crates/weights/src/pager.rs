@@ -1,8 +1,8 @@
-//! Weights on their way between disk and memory, on a thread of their own: read ahead of use, given back after it.
+//! Weights on their way between disk and memory, on threads of their own: read ahead of use, given up after it.
 //!
 //! A model larger than RAM is read again for every step. Left to itself, the system reads a page when it is touched,
 //! and throws out what was not used for longest - which, going round in a circle, is what comes next. Whoever knows the
-//! order of use does better: it asks for bytes some steps ahead, so that the disk never rests, and gives back what it
+//! order of use does better: it asks for bytes some steps ahead, so that the disk never rests, and gives up what it
 //! has used, so that nothing that stays has to go. All of that is advice: whatever the system does with it, the bytes
 //! are the same.
 
@@ -16,11 +16,12 @@ use crate::WeightBytes;
 /// Bytes that are asked for between two looks at the queue.
 const PIECE: usize = 8 << 20;
 
-/// A thread that gives advice in the order in which it was asked to; giving back goes before reading.
+/// Two threads, one that reads in the order in which it was asked to, and one that gives up; both take the processor's
+/// time for every page, and a fast disk is faster than one thread.
 #[derive(Debug)]
 pub struct Pager {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// A request to read, to be waited for.
@@ -42,13 +43,13 @@ impl From<Ticket> for u64 {
 #[derive(Debug, Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    work: Condvar,
-    done: Condvar,
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     fetch: VecDeque<(Ticket, WeightBytes)>,
+    /// The first one may be under way.
     evict: VecDeque<WeightBytes>,
     /// The last request that was made, and the last one that was passed on to the system.
     asked: Ticket,
@@ -60,10 +61,13 @@ impl Pager {
     /// # Errors
     /// The system has no thread left.
     pub fn new() -> io::Result<Pager> {
-        let shared = Arc::new(Shared::default());
-        let queue = shared.clone();
-        let thread = std::thread::Builder::new().name("weights".into()).spawn(move || queue.run())?;
-        Ok(Pager { shared, thread: Some(thread) })
+        let mut pager = Pager { shared: Arc::new(Shared::default()), threads: Vec::new() };
+        for (name, run) in [("read ahead", Shared::fetch as fn(&Shared)), ("give up", Shared::evict)] {
+            let shared = pager.shared.clone();
+            // If the second one fails, dropping the pager ends the first.
+            pager.threads.push(std::thread::Builder::new().name(name.into()).spawn(move || run(&shared))?);
+        }
+        Ok(pager)
     }
 
     /// Reads bytes into memory, after those asked for before.
@@ -72,7 +76,7 @@ impl Pager {
         queue.asked.0 += 1;
         let ticket = queue.asked;
         queue.fetch.push_back((ticket, bytes));
-        self.shared.work.notify_one();
+        self.shared.changed.notify_all();
         ticket
     }
 
@@ -85,7 +89,7 @@ impl Pager {
             .fetch
             .retain(|(_, waiting)| !(range.contains(&waiting.as_ptr()) && waiting.as_ptr_range().end <= range.end));
         queue.evict.push_back(bytes);
-        self.shared.work.notify_one();
+        self.shared.changed.notify_all();
     }
 
     /// Waits until the system knows of this request and all before it. The disk may still be at it: whoever touches a
@@ -93,7 +97,7 @@ impl Pager {
     pub fn wait(&self, ticket: Ticket) {
         let mut queue = self.shared.lock();
         while queue.done < ticket && !queue.stop {
-            queue = self.shared.done.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
+            queue = self.shared.wait(queue);
         }
     }
 }
@@ -101,9 +105,9 @@ impl Pager {
 impl Drop for Pager {
     fn drop(&mut self) {
         self.shared.lock().stop = true;
-        self.shared.work.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // It only gives advice: a panic there has harmed nothing.
+        self.shared.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            // They only give advice: a panic there has harmed nothing.
             let _ = thread.join();
         }
     }
@@ -115,37 +119,65 @@ impl Shared {
         self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn run(&self) {
+    fn wait<'a>(&self, queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        self.changed.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn fetch(&self) {
         let mut queue = self.lock();
         while !queue.stop {
-            if let Some(bytes) = queue.evict.pop_front() {
-                drop(queue);
-                bytes.evict();
-                queue = self.lock();
-            } else if let Some((ticket, bytes)) = queue.fetch.pop_front() {
-                let now = PIECE.min(bytes.len());
-                let rest = bytes.slice(now..bytes.len()).filter(|rest| !rest.is_empty());
-                let last = rest.is_none();
-                // Before the lock is given back, so that an eviction meanwhile finds it.
-                if let Some(rest) = rest {
-                    queue.fetch.push_front((ticket, rest));
-                }
-                drop(queue);
-                if let Some(piece) = bytes.slice(0..now) {
-                    piece.will_need();
-                }
-                queue = self.lock();
-                if last {
-                    queue.done = queue.done.max(ticket);
-                    self.done.notify_all();
-                }
-            } else {
+            let Some((ticket, bytes)) = queue.fetch.front().cloned() else {
                 // Whatever was asked for was done or called off.
-                queue.done = queue.asked;
-                self.done.notify_all();
-                queue = self.work.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
+                if queue.done != queue.asked {
+                    queue.done = queue.asked;
+                    self.changed.notify_all();
+                }
+                queue = self.wait(queue);
+                continue;
+            };
+            if queue.evict.iter().any(|going| overlap(going, &bytes)) {
+                queue = self.wait(queue);
+                continue;
+            }
+            let now = PIECE.min(bytes.len());
+            let rest = bytes.slice(now..bytes.len()).filter(|rest| !rest.is_empty());
+            let last = rest.is_none();
+            queue.fetch.pop_front();
+            // Before the lock is given back, so that whoever calls it off meanwhile finds it.
+            if let Some(rest) = rest {
+                queue.fetch.push_front((ticket, rest));
+            }
+            drop(queue);
+            if let Some(piece) = bytes.slice(0..now) {
+                piece.will_need();
+            }
+            queue = self.lock();
+            if last {
+                queue.done = queue.done.max(ticket);
+                self.changed.notify_all();
             }
         }
-        self.done.notify_all();
+        self.changed.notify_all();
     }
+
+    fn evict(&self) {
+        let mut queue = self.lock();
+        while !queue.stop {
+            let Some(bytes) = queue.evict.front().cloned() else {
+                queue = self.wait(queue);
+                continue;
+            };
+            drop(queue);
+            bytes.evict();
+            queue = self.lock();
+            // Others only add at the end.
+            queue.evict.pop_front();
+            self.changed.notify_all();
+        }
+    }
+}
+
+fn overlap(a: &WeightBytes, b: &WeightBytes) -> bool {
+    let (a, b) = (a.as_ptr_range(), b.as_ptr_range());
+    a.start < b.end && b.start < a.end
 }
