@@ -110,6 +110,7 @@ impl GpuSlot {
             margin,
             bandwidth: card.bandwidth(),
             scratch: backend_cuda::scratch,
+            footprint: backend_cuda::footprint,
         })
     }
 
@@ -147,6 +148,7 @@ pub fn imagined_gpu(memory_free: u64) -> AcceleratorFacts {
         memory_free,
         overhead: CONTEXT + CODE + SLAB,
         scratch: backend_cuda::scratch,
+        footprint: backend_cuda::footprint,
         ..AcceleratorFacts::default()
     }
 }

@@ -22,6 +22,17 @@ pub(crate) struct Arena {
     slabs: Vec<Slab>,
 }
 
+/// Bytes of video memory that a buffer takes; of small ones the slab that they share is not counted.
+pub fn footprint(bytes: u64) -> u64 {
+    let bytes = round_up(bytes, ALIGNMENT).unwrap_or(u64::MAX);
+    own_slab(bytes).unwrap_or(bytes)
+}
+
+/// The slab of a buffer that has one of its own.
+fn own_slab(bytes: u64) -> Option<u64> {
+    round_up(bytes, PAGE).filter(|exact| *exact > SLAB / 2)
+}
+
 fn round_up(bytes: u64, to: u64) -> Option<u64> {
     bytes.max(1).checked_next_multiple_of(to)
 }
@@ -43,7 +54,7 @@ impl Arena {
             return Ok(address);
         }
         let exact = round_up(bytes, PAGE).ok_or(Failure::OutOfMemory)?;
-        let wanted = if exact > SLAB / 2 { exact } else { SLAB };
+        let wanted = own_slab(bytes).unwrap_or(SLAB);
         let (start, size) = match grow(wanted) {
             Err(Failure::OutOfMemory) if wanted > exact => (grow(exact)?, exact),
             other => (other?, wanted),

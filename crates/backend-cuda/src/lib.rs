@@ -18,6 +18,7 @@ mod driver;
 mod kernels;
 mod ops;
 
+pub use arena::footprint;
 pub use cuda::{Absent, Card, Cuda};
 pub use device::{GpuConfig, GpuDevice};
 pub use driver::{Address, Driver, Failure, Launch};

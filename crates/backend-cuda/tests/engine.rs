@@ -213,6 +213,35 @@ fn planned_bytes_are_the_bytes_used() {
     assert!(state.lock().unwrap().used <= 16 << 20);
 }
 
+/// Large tensors have slabs of whole pages: what the driver gives is what is planned, but for a slab of small ones.
+#[test]
+fn planned_memory_is_what_the_driver_gives() {
+    let spec = ModelSpec { n_embd: 1024, n_ff: 2600, n_layer: 2, ..ModelSpec::llama3() };
+    let file = tiny(&spec);
+    let accelerator = planner::AcceleratorFacts {
+        memory_free: 1 << 40,
+        scratch: backend_cuda::scratch,
+        footprint: backend_cuda::footprint,
+        ..planner::AcceleratorFacts::default()
+    };
+    let facts = planner::Facts { ram_available: 1 << 40, accelerator: Some(accelerator), ..planner::Facts::default() };
+    for layers in 1..=3 {
+        let (engine, state) = load(file.path(), layers, State::default());
+        let params = engine.layout().params;
+        let wishes = planner::Wishes {
+            gpu_layers: planner::GpuLayers::Fixed(layers),
+            context: Some(params.context),
+            ubatch: params.ubatch,
+            ..planner::Wishes::default()
+        };
+        let plan = planner::plan(engine.model(), &facts, &wishes).unwrap();
+        let scratch = plan.offload.as_ref().unwrap().scratch(layers as usize);
+        let (given, planned) = (state.lock().unwrap().used, plan.accelerator_total() - scratch);
+        assert!(plan.accelerator_other - scratch > 1 << 20, "pages count: {}", plan.accelerator_other - scratch);
+        assert!((planned..planned + (16 << 20)).contains(&given), "{layers} layers: {given} given, {planned} planned");
+    }
+}
+
 /// Layers as large as those of small real models, so that memory is counted in slabs and layers.
 #[test]
 fn without_room_layers_stay_on_the_host() {

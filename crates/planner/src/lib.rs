@@ -35,12 +35,21 @@ pub struct AcceleratorFacts {
     pub bandwidth: Option<f64>,
     /// [`backend::Device::scratch`] of the device.
     pub scratch: fn(&Need) -> Option<u64>,
+    /// Bytes that a buffer of so many bytes really takes.
+    pub footprint: fn(u64) -> u64,
 }
 
 impl Default for AcceleratorFacts {
     /// Nothing is free; whatever a model needs can be done, without scratch memory.
     fn default() -> Self {
-        AcceleratorFacts { memory_free: 0, overhead: 0, margin: 0, bandwidth: None, scratch: |_| Some(0) }
+        AcceleratorFacts {
+            memory_free: 0,
+            overhead: 0,
+            margin: 0,
+            bandwidth: None,
+            scratch: |_| Some(0),
+            footprint: |bytes| bytes,
+        }
     }
 }
 

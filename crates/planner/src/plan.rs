@@ -1,6 +1,6 @@
 use crate::forecast::{Forecast, forecast};
 use crate::{Facts, GpuLayers, Wishes};
-use model::{Layout, LayoutParams, Model, ModelError, Offload, Parts, Residency};
+use model::{BufferPlan, Layout, LayoutParams, Model, ModelError, Offload, Parts, Residency};
 
 /// What our process takes besides a model's buffers: program, window, tokenizer, allocator. Measured, rounded up.
 const PROCESS_BYTES: u64 = 160 << 20;
@@ -96,7 +96,7 @@ pub fn plan(model: &Model, facts: &Facts, wishes: &Wishes) -> Result<Plan, Model
     let mut reasons = Vec::new();
     let (context, layout) = choose_context(model, facts, wishes, &mut reasons)?;
     let layers = layout.block_count() as u32 + 1;
-    let room = Room::new(model, facts, &layout.params);
+    let room = Room::new(model, facts, &layout);
     let max = max_gpu_layers(&layout, room.as_ref());
     let gpu_layers = match wishes.gpu_layers {
         GpuLayers::Auto => max,
@@ -175,7 +175,7 @@ fn choose_context(
     let mut context = model.context_length.min(DEFAULT_CONTEXT);
     loop {
         let layout = layout(model, wishes, context)?;
-        let room = Room::new(model, facts, &layout.params);
+        let room = Room::new(model, facts, &layout);
         let host = layout.totals(max_gpu_layers(&layout, room.as_ref()) as usize).host;
         if anonymous(&host) <= facts.ram_available || context <= MIN_CONTEXT {
             if context < model.context_length.min(DEFAULT_CONTEXT) {
@@ -198,18 +198,39 @@ struct Room {
     free: u64,
     overhead: u64,
     offload: Offload,
+    /// What buffers take beyond their size with 0, 1, 2, ... layers there.
+    padding: Vec<u64>,
 }
 
 impl Room {
-    fn new(model: &Model, facts: &Facts, params: &LayoutParams) -> Option<Room> {
+    fn new(model: &Model, facts: &Facts, layout: &Layout) -> Option<Room> {
         let accelerator = facts.accelerator.as_ref()?;
         let free = accelerator.memory_free.saturating_sub(accelerator.margin);
-        Some(Room { free, overhead: accelerator.overhead, offload: Offload::new(model, params, &accelerator.scratch) })
+        let offload = Offload::new(model, &layout.params, &accelerator.scratch);
+        let pad = |bytes: u64| (accelerator.footprint)(bytes).saturating_sub(bytes);
+        let slots = |slots: &[BufferPlan]| slots.iter().map(|slot| pad(slot.bytes)).sum::<u64>();
+        let mut padding = vec![0, slots(&layout.slots)];
+        let blocks = layout.block_count();
+        for index in (0..blocks).rev().chain([blocks]) {
+            let (tensors, more) = match (model.layers.get(index), layout.layers.get(index)) {
+                (Some(layer), Some(bytes)) => {
+                    (layer.tensors(), [bytes.k, bytes.v, bytes.state].map(pad).iter().sum::<u64>())
+                }
+                _ => (model.output.tensors(), slots(&layout.output_slots)),
+            };
+            let weights = tensors.iter().map(|tensor| pad(tensor.device_bytes())).sum::<u64>();
+            let before = padding.last().copied().unwrap_or(0);
+            padding.push(before + weights + more);
+        }
+        // The first layer brings the slots.
+        padding.remove(1);
+        Some(Room { free, overhead: accelerator.overhead, offload, padding })
     }
 
     /// Bytes besides the layout's: the one place that counts them.
     fn other(&self, gpu_layers: usize) -> u64 {
-        if gpu_layers == 0 { 0 } else { self.overhead + self.offload.scratch(gpu_layers) }
+        let padding = self.padding.get(gpu_layers).copied().unwrap_or(0);
+        if gpu_layers == 0 { 0 } else { self.overhead + self.offload.scratch(gpu_layers) + padding }
     }
 }
 

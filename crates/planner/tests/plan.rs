@@ -23,6 +23,7 @@ fn facts(ram: u64, vram: Option<u64>) -> Facts {
             margin: 200 << 20,
             bandwidth: Some(400e9),
             scratch: |_| Some(0),
+            footprint: |bytes| bytes,
         }),
         ram_bandwidth: Some(40e9),
         disk_bandwidth: Some(2e9),
@@ -149,6 +150,18 @@ fn scratch_memory_counts_and_what_a_gpu_lacks_stays_on_the_cpu_with_a_reason() {
     // Products and attention have a piece each.
     assert_eq!(all.accelerator_other, (300 << 20) + (100 << 20));
     assert!(all.fits == Fits::Gpu && !has(&all, ReasonCode::AcceleratorLacks));
+
+    // Buffers may take more than they hold: of every layer's tensors, its two caches, the slots.
+    let mut wide = facts(32 * GIB, Some(24 * GIB));
+    wide.accelerator.as_mut().unwrap().footprint = |bytes| bytes + u64::from(bytes > 0);
+    let fixed = |layers| Wishes { gpu_layers: GpuLayers::Fixed(layers), ..Wishes::default() };
+    let padding =
+        |layers: u32| plan(&model, &wide, &fixed(layers)).unwrap().accelerator_other.saturating_sub(300 << 20);
+    let tensors = model.layers[31].tensors().len() as u64;
+    assert_eq!(padding(0), 0);
+    assert_eq!(padding(2) - padding(1), tensors + 2);
+    assert_eq!(padding(1), all.layout.slots.len() as u64 + tensors + 2);
+    assert_eq!(padding(33) - padding(32), (model.output.tensors().len() + all.layout.output_slots.len()) as u64);
 
     let huge = with(|_| Some(12 * GIB), Wishes::default());
     assert_eq!((huge.fits, huge.gpu_layers), (Fits::Ram, 0));
