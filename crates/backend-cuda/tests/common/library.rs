@@ -89,9 +89,13 @@ pub fn fake_driver(folder: &Path) -> [(&'static str, String); 2] {
     for name in ["libcuda.so.1", "libcuda.so"] {
         std::os::unix::fs::symlink(compile("emulator/libcuda.cpp"), folder.join(name)).unwrap();
     }
+    let modules: Vec<String> = modules().iter().map(|module| compile(&source(module)).display().to_string()).collect();
+    [("LD_LIBRARY_PATH", folder.display().to_string()), ("FAKE_CUDA_MODULES", modules.join(":"))]
+}
+
+/// The names of the kernels' files.
+pub fn modules() -> Vec<String> {
     let sources = std::fs::read_dir(Path::new(ROOT).join("kernels")).unwrap();
     let names = sources.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let modules: Vec<String> =
-        names.filter_map(|name| Some(compile(&source(name.strip_suffix(".cu")?)).display().to_string())).collect();
-    [("LD_LIBRARY_PATH", folder.display().to_string()), ("FAKE_CUDA_MODULES", modules.join(":"))]
+    names.filter_map(|name| Some(name.strip_suffix(".cu")?.to_owned())).collect()
 }

@@ -37,7 +37,7 @@ export const plan = {
   reason_beyondAccelerator:
     "{gpuLayers} layers need {needed} of video memory, {available} is free. At most {max} layers fit.",
   reason_acceleratorLacks:
-    "The GPU cannot compute some formats of this model yet: at most {max} of {layers} layers can go there, the rest run on the CPU.",
+    "The GPU cannot compute a format of this model or of the KV cache yet: at most {max} of {layers} layers can go there, the rest run on the CPU.",
   reason_contextReduced: "The context was set to {context} tokens, because more does not fit into RAM.",
   reason_contextBeyondTraining:
     "The model was trained for {contextMax} tokens; answers get worse beyond that.",

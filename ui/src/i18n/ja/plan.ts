@@ -38,7 +38,7 @@ export const plan: Words<typeof en> = {
   reason_beyondAccelerator:
     "{gpuLayers}層にはVRAMが{needed}必要ですが、空きは{available}です。収まるのは{max}層までです。",
   reason_acceleratorLacks:
-    "このモデルの一部の形式はまだGPUで計算できません。GPUに置けるのは{layers}層のうち{max}層までで、残りはCPUで実行します。",
+    "このモデルまたはKVキャッシュの形式に、まだGPUで計算できないものがあります。GPUに置けるのは{layers}層のうち{max}層までで、残りはCPUで実行します。",
   reason_contextReduced: "RAMに収まるよう、コンテキストを{context}トークンにしました。",
   reason_contextBeyondTraining:
     "このモデルの学習時の長さは{contextMax}トークンです。それを超えると回答の質が下がります。",
