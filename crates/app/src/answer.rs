@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::prompt::{Prompt, Said};
 use crate::session::Session;
 use crate::wire::{AnswerStats, ContextPolicy, ErrorCode, FinishReason, RecoveryNotice, WireError};
+use chat_template::AnswerParser;
 use engine::{Cancel, Event, Finish, Request};
 use std::time::{Duration, Instant};
 use tokenizer::Encode;
@@ -27,8 +28,8 @@ pub struct Task {
 /// What happens meanwhile, in order.
 #[derive(Debug)]
 pub enum Step {
-    /// The text that the answer continues; once.
-    Prompt(String),
+    /// The prompt is made; once. What takes the answer apart, unless a text is continued as it is.
+    Prompt(Option<AnswerParser>),
     Reading {
         done: u32,
         total: u32,
@@ -61,7 +62,7 @@ pub fn write(
     // Room that dropping turns must leave, so that it is not done for every token.
     let room = (context / 8).clamp(1, 512);
     let mut prompt = render(session, &task)?;
-    on_step(Step::Prompt(prompt.text.clone()));
+    on_step(Step::Prompt((!task.raw).then(|| session.format.parser(&prompt.text))));
     let mut made = 0;
     loop {
         make_room(session, &mut task, &mut prompt, answer.len() as u32 + room, on_step)?;
@@ -276,7 +277,7 @@ mod tests {
     #[test]
     fn whole_turns_go_and_the_system_prompt_and_the_last_turn_stay() {
         let said = |roles: &[&'static str]| -> Vec<Said> {
-            roles.iter().map(|role| Said { role, text: String::new(), thinking: None }).collect()
+            roles.iter().map(|role| Said { role, text: String::new(), ..Said::default() }).collect()
         };
         let mut all = said(&["system", "user", "assistant", "user", "user", "assistant", "user"]);
         for left in [5, 4, 2] {

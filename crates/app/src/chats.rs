@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::files::now;
 use crate::store::Store;
-use crate::wire::{AnswerStats, Chat, ChatSummary, ErrorCode, FinishReason, Message, Role, WireError};
+use crate::wire::{AnswerStats, Chat, ChatSummary, ErrorCode, FinishReason, Message, Role, ToolCall, WireError};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ pub struct Chats {
 pub struct AnswerText {
     pub text: String,
     pub thinking: Option<String>,
+    pub tool_calls: Vec<ToolCall>,
     /// As the model wrote it.
     pub raw: String,
 }
@@ -211,6 +212,7 @@ impl Chats {
                 raw: raw.unwrap_or_else(|| found.text.clone()),
                 text: found.text.clone(),
                 thinking: found.thinking.clone(),
+                tool_calls: found.tool_calls.clone(),
             };
             Ok((Message { finish: None, ..found }, kept))
         })
@@ -218,10 +220,10 @@ impl Chats {
 
     /// Keeps what there is of an answer that is being written.
     pub fn save_answer(&self, id: &str, answer: &AnswerText) -> Result<()> {
-        let AnswerText { text, thinking, raw } = answer;
+        let AnswerText { text, thinking, raw, tool_calls } = answer;
         self.store.lock().execute(
-            "UPDATE messages SET text = ?2, thinking = ?3, raw = ?4 WHERE n = ?1",
-            params![number(id)?, text, thinking, raw],
+            "UPDATE messages SET text = ?2, thinking = ?3, raw = ?4, tool_calls = ?5 WHERE n = ?1",
+            params![number(id)?, text, thinking, raw, calls_column(tool_calls)?],
         )?;
         Ok(())
     }
@@ -236,11 +238,12 @@ impl Chats {
     ) -> Result<(Message, String)> {
         self.store.transaction(|db| {
             let n = number(id)?;
-            let AnswerText { text, thinking, raw } = answer;
+            let AnswerText { text, thinking, raw, tool_calls } = answer;
             let stats = stats.as_ref().map(to_json).transpose()?;
             db.execute(
-                "UPDATE messages SET text = ?2, thinking = ?3, raw = ?4, finish = ?5, stats = ?6 WHERE n = ?1",
-                params![n, text, thinking, raw, word(&finish)?, stats],
+                "UPDATE messages SET text = ?2, thinking = ?3, raw = ?4, finish = ?5, stats = ?6, tool_calls = ?7
+                 WHERE n = ?1",
+                params![n, text, thinking, raw, word(&finish)?, stats, calls_column(tool_calls)?],
             )?;
             db.execute("DELETE FROM search WHERE rowid = ?1", [n])?;
             db.execute("INSERT INTO search(rowid, text) VALUES (?1, ?2)", params![n, text])?;
@@ -258,18 +261,21 @@ impl Chats {
     }
 }
 
-const SELECT_MESSAGE: &str = "SELECT n, parent, role, text, thinking, model, created, finish, stats FROM messages";
+const SELECT_MESSAGE: &str =
+    "SELECT n, parent, role, text, thinking, model, created, finish, stats, tool_calls FROM messages";
 
 fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
     let stats: Option<String> = row.get(8)?;
     let role: String = row.get(2)?;
     let finish: Option<String> = row.get(7)?;
+    let calls: Option<String> = row.get(9)?;
     Ok(Message {
         id: row.get::<_, i64>(0)?.to_string(),
         parent: row.get::<_, Option<i64>>(1)?.map(|n| n.to_string()),
         role: from_word(&role).unwrap_or(Role::User),
         text: row.get(3)?,
         thinking: row.get(4)?,
+        tool_calls: calls.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
         model: row.get(5)?,
         created: row.get(6)?,
         finish: finish.map(|finish| from_word(&finish).unwrap_or(FinishReason::Interrupted)),
@@ -392,6 +398,11 @@ fn not_found(id: &str) -> WireError {
 
 fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|error| WireError::internal(error.to_string()))
+}
+
+/// Most answers have no calls.
+fn calls_column(calls: &[ToolCall]) -> Result<Option<String>> {
+    (!calls.is_empty()).then(|| to_json(&calls)).transpose()
 }
 
 /// An enum without fields as its wire name.

@@ -2,18 +2,23 @@
 
 use crate::error::Result;
 use crate::wire::{ErrorCode, WireError};
-use chat_template::{NaiveDateTime, RenderInput, Template, TemplateChoice, TemplateError, TemplateTokens};
+use chat_template::{
+    AnswerParser, CallForm, CallMarks, NaiveDateTime, RenderInput, Template, TemplateChoice, TemplateError,
+    TemplateTokens, ToolCall,
+};
 use gguf::Gguf;
 use serde_json::{Value, json};
 use tokenizer::{Encode, TokenKind, Tokenizer};
 
 /// One message, as the template gets it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Said {
     /// "system", "user" or "assistant"
     pub role: &'static str,
     pub text: String,
     pub thinking: Option<String>,
+    /// Tools that an answer wanted.
+    pub tool_calls: Vec<ToolCall>,
 }
 
 /// The text that goes to the model, and its tokens.
@@ -28,6 +33,9 @@ pub struct Format {
     /// The model brought none that can be used.
     pub missing: bool,
     pub supports_thinking: bool,
+    /// How the model marks tool calls, and how the template takes them back.
+    calls: CallMarks,
+    call_form: CallForm,
     /// Texts that would become control tokens.
     controls: Vec<String>,
 }
@@ -70,12 +78,22 @@ impl Format {
         let supports_thinking = source.is_some_and(|source| {
             !missing && ["think", "reasoning", "<|channel"].iter().any(|word| source.contains(word))
         });
+        let calls = match missing {
+            true => CallMarks::default(),
+            false => CallMarks::of_template(source.unwrap_or_default()),
+        };
+        let call_form = template.call_form(chrono::Local::now().naive_local());
         let controls = (0..tokenizer.vocab_size() as u32)
             .filter(|id| tokenizer.token_kind(*id) == TokenKind::Control)
             .filter_map(|id| String::from_utf8(tokenizer.token_text(id).to_vec()).ok())
             .filter(|text| !text.is_empty())
             .collect();
-        Ok(Format { template, missing, supports_thinking, controls })
+        Ok(Format { template, missing, supports_thinking, calls, call_form, controls })
+    }
+
+    /// Takes the answer to a prompt apart.
+    pub fn parser(&self, prompt: &str) -> AnswerParser {
+        AnswerParser::new(prompt, self.calls.clone())
     }
 
     /// The prompt after which the model answers.
@@ -83,25 +101,49 @@ impl Format {
     /// # Errors
     /// The template refuses the conversation or fails.
     pub fn prompt(&self, tokenizer: &Tokenizer, messages: &[Said], now: NaiveDateTime) -> Result<Prompt> {
-        match self.render(tokenizer, messages, now) {
-            // Some templates know no system role: its text then opens the first message of the user.
-            Err(TemplateError::Refused { .. }) if messages.first().is_some_and(|first| first.role == "system") => {
-                Ok(self.render(tokenizer, &without_system(messages), now)?)
+        match self.render_with(self.call_form, tokenizer, messages, now) {
+            // Some templates take one call at a time, or want each to have its result: as text anything goes.
+            Err(_) if messages.iter().any(|said| !said.tool_calls.is_empty()) => {
+                Ok(self.render_with(CallForm::Text, tokenizer, messages, now)?)
             }
             result => Ok(result?),
         }
     }
 
-    fn render(&self, tokenizer: &Tokenizer, messages: &[Said], now: NaiveDateTime) -> Result<Prompt, TemplateError> {
+    fn render_with(
+        &self,
+        form: CallForm,
+        tokenizer: &Tokenizer,
+        messages: &[Said],
+        now: NaiveDateTime,
+    ) -> Result<Prompt, TemplateError> {
+        match self.render(form, tokenizer, messages, now) {
+            // Some templates know no system role: its text then opens the first message of the user.
+            Err(TemplateError::Refused { .. }) if messages.first().is_some_and(|first| first.role == "system") => {
+                self.render(form, tokenizer, &without_system(messages), now)
+            }
+            result => result,
+        }
+    }
+
+    fn render(
+        &self,
+        form: CallForm,
+        tokenizer: &Tokenizer,
+        messages: &[Said],
+        now: NaiveDateTime,
+    ) -> Result<Prompt, TemplateError> {
         let mut hidden = Vec::new();
         let messages: Vec<Value> = messages
             .iter()
             .map(|said| {
-                let mut message = json!({ "role": said.role, "content": self.hide(&said.text, &mut hidden) });
-                if let (Some(thinking), Value::Object(message)) = (&said.thinking, &mut message) {
-                    message.insert("reasoning_content".into(), self.hide(thinking, &mut hidden).into());
+                let text = self.hide(&said.text, &mut hidden);
+                let thinking = said.thinking.as_ref().map(|thinking| self.hide(thinking, &mut hidden));
+                let calls: Vec<ToolCall> = said.tool_calls.iter().map(|call| self.hide_in(call, &mut hidden)).collect();
+                match said.role {
+                    "assistant" => form.message(&text, thinking.as_deref(), &calls),
+                    role => json!({ "role": role, "content": text }),
                 }
-                message
             })
             .collect();
         let input = RenderInput { messages, add_generation_prompt: true, ..RenderInput::default() };
@@ -117,12 +159,38 @@ impl Format {
         Ok(Prompt { text, ids })
     }
 
+    /// A tool call without what must not be parsed. Only the marks that make it a call stay.
+    fn hide_in(&self, call: &ToolCall, hidden: &mut Vec<String>) -> ToolCall {
+        let marks: Vec<&str> = self.calls.texts().collect();
+        ToolCall {
+            name: self.hide(&call.name, hidden),
+            arguments: call.arguments.iter().map(|(k, v)| (self.hide(k, hidden), self.hide_json(v, hidden))).collect(),
+            id: call.id.as_ref().map(|id| self.hide(id, hidden)),
+            source: self.hide_but(&marks, &call.source, hidden),
+        }
+    }
+
+    fn hide_json(&self, value: &Value, hidden: &mut Vec<String>) -> Value {
+        match value {
+            Value::String(text) => self.hide(text, hidden).into(),
+            Value::Array(list) => list.iter().map(|value| self.hide_json(value, hidden)).collect(),
+            Value::Object(object) => {
+                object.iter().map(|(k, v)| (self.hide(k, hidden), self.hide_json(v, hidden))).collect()
+            }
+            other => other.clone(),
+        }
+    }
+
     /// Puts a mark in the place of everything that must not be parsed.
     fn hide(&self, text: &str, hidden: &mut Vec<String>) -> String {
+        self.hide_but(&[], text, hidden)
+    }
+
+    fn hide_but(&self, kept: &[&str], text: &str, hidden: &mut Vec<String>) -> String {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         let marks = [OPEN.to_string(), CLOSE.to_string()];
-        let all = || self.controls.iter().chain(&marks);
+        let all = || self.controls.iter().filter(|text| !kept.contains(&text.as_str())).chain(&marks);
         // Where each text is next, so that a long message is searched once for each.
         let mut next: Vec<(usize, &String)> = all().filter_map(|mark| Some((text.find(mark)?, mark))).collect();
         let mut at = 0;
@@ -197,6 +265,8 @@ mod tests {
             template,
             missing: false,
             supports_thinking: false,
+            calls: CallMarks::of_template("[TOOL_CALLS]"),
+            call_form: CallForm::Text,
             controls: controls.iter().map(|text| (*text).to_owned()).collect(),
         }
     }
@@ -223,6 +293,20 @@ mod tests {
         let (back, unparsed) = round_trip(&["</s>", "<|im_end|>", "<|im"], text);
         assert_eq!(back, text);
         assert_eq!(unparsed, ["<|im_end|>", "</s>", "</s>", "<|im_end|>", "<|im"]);
+    }
+
+    #[test]
+    fn the_marks_of_a_call_stay_and_its_arguments_are_hidden() {
+        let format = format(&["</s>", "[TOOL_CALLS]"]);
+        let arguments = json!({ "a": ["</s>"], "b": 1 }).as_object().cloned().unwrap();
+        let source = "[TOOL_CALLS]f[ARGS]{\"a\": [\"</s>\"]}".to_owned();
+        let call = ToolCall { name: "f".into(), arguments, id: None, source: source.clone() };
+        let mut hidden = Vec::new();
+        let safe = format.hide_in(&call, &mut hidden);
+        assert_eq!(hidden, ["</s>", "</s>"]);
+        assert!(safe.source.starts_with("[TOOL_CALLS]f[ARGS]") && !safe.source.contains("</s>"), "{}", safe.source);
+        assert_eq!(pieces(&safe.source, &hidden).iter().map(|(text, _)| *text).collect::<String>(), source);
+        assert!(!json!(safe.arguments).to_string().contains("</s>"));
     }
 
     #[test]

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 /// Step `n` makes schema `n + 1` of schema `n`.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE chats (
         n INTEGER PRIMARY KEY AUTOINCREMENT,
         title TEXT NOT NULL DEFAULT '',
@@ -57,7 +58,10 @@ const MIGRATIONS: [&str; 1] = ["
         facts TEXT NOT NULL
     );
     CREATE TABLE used (model TEXT PRIMARY KEY, at INTEGER NOT NULL);
-"];
+",
+    // wire::ToolCall as JSON, a list; NULL: none.
+    "ALTER TABLE messages ADD COLUMN tool_calls TEXT",
+];
 
 pub struct Store {
     connection: Mutex<Connection>,
@@ -163,4 +167,35 @@ fn migrate(connection: &mut Connection) -> Result<(), Failure> {
         transaction.commit()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chats::Chats;
+    use std::sync::Arc;
+
+    #[test]
+    fn chats_of_the_first_schema_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chats.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(MIGRATIONS[0]).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        old.execute_batch(
+            "INSERT INTO chats(title, updated) VALUES ('Old', 1);
+             INSERT INTO messages(chat, role, text, thinking, raw, created, finish)
+             VALUES (1, 'assistant', 'Hi', 'Hm', '<think>Hm</think>Hi', 1, 'end');
+             UPDATE chats SET leaf = 1;",
+        )
+        .unwrap();
+        drop(old);
+        let (store, aside) = Store::open(&path).unwrap();
+        assert_eq!(aside, None);
+        let (chats, _) = Chats::open(Arc::new(store)).unwrap();
+        let chat = chats.get("1").unwrap();
+        let message = &chat.messages[0];
+        assert_eq!((message.text.as_str(), message.thinking.as_deref()), ("Hi", Some("Hm")));
+        assert!(message.tool_calls.is_empty());
+    }
 }

@@ -1,9 +1,9 @@
-//! Between the engine's thread and the window: splits thinking off, merges pieces, keeps them in the data base.
+//! Between the engine's thread and the window: takes answers apart, merges pieces, keeps them in the data base.
 
 use crate::answer::Step;
 use crate::chats::{AnswerText, Chats};
 use crate::wire::{AnswerEvent, RecoveryNotice};
-use chat_template::{Piece, ReasoningSplitter};
+use chat_template::{AnswerParser, Part};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -17,9 +17,9 @@ pub struct Stream<'a> {
     /// The answer's message.
     id: &'a str,
     answer: AnswerText,
-    splitter: Option<ReasoningSplitter>,
+    parser: Option<AnswerParser>,
     /// Not sent to the window yet.
-    pending: Vec<Piece>,
+    pending: Vec<Part>,
     reading: Option<(u32, u32)>,
     /// Since the first text that is not in the data base.
     unsaved: Option<Instant>,
@@ -37,7 +37,7 @@ impl<'a> Stream<'a> {
         on_recovery: &'a dyn Fn(&RecoveryNotice),
     ) -> Stream<'a> {
         let pending = Vec::new();
-        Stream { chats, id, answer, splitter: None, pending, reading: None, unsaved: None, emit, on_recovery }
+        Stream { chats, id, answer, parser: None, pending, reading: None, unsaved: None, emit, on_recovery }
     }
 
     /// Passes everything on until the sender is gone; returns the whole answer.
@@ -59,7 +59,7 @@ impl<'a> Stream<'a> {
                 self.save();
             }
         }
-        let rest = self.splitter.take().map(ReasoningSplitter::finish).unwrap_or_default();
+        let rest = self.parser.take().map(AnswerParser::finish).unwrap_or_default();
         self.add(rest);
         self.flush();
         self.answer
@@ -67,22 +67,27 @@ impl<'a> Stream<'a> {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Prompt(prompt) => {
-                let mut splitter = ReasoningSplitter::new(&prompt);
-                // What was written before the answer was cut puts the splitter into its state.
-                splitter.push(&self.answer.raw);
-                self.splitter = Some(splitter);
+            Step::Prompt(parser) => {
+                self.parser = parser;
+                // What was written before the answer was cut is read again: its last words may have been half a mark.
+                let raw = std::mem::take(&mut self.answer.raw);
+                if let (Some(parser), false) = (&mut self.parser, raw.is_empty()) {
+                    let parts = parser.push(&raw);
+                    self.answer = AnswerText::default();
+                    parts.into_iter().for_each(|part| self.keep(&part));
+                }
+                self.answer.raw = raw;
             }
             Step::Reading { done, total } => self.reading = Some((done, total)),
             Step::Text(text) if text.is_empty() => {}
             Step::Text(text) => {
                 self.answer.raw.push_str(&text);
-                let pieces = match &mut self.splitter {
-                    Some(splitter) => splitter.push(&text),
-                    None => vec![Piece::Answer(text)],
+                let parts = match &mut self.parser {
+                    Some(parser) => parser.push(&text),
+                    None => vec![Part::Text(text)],
                 };
                 self.unsaved.get_or_insert_with(Instant::now);
-                self.add(pieces);
+                self.add(parts);
             }
             Step::Stats(stats) => {
                 self.flush();
@@ -100,16 +105,21 @@ impl<'a> Stream<'a> {
         }
     }
 
-    fn add(&mut self, pieces: Vec<Piece>) {
-        for piece in pieces {
-            match &piece {
-                Piece::Thinking(text) => self.answer.thinking.get_or_insert_default().push_str(text),
-                Piece::Answer(text) => self.answer.text.push_str(text),
-            }
-            match (self.pending.last_mut(), piece) {
-                (Some(Piece::Thinking(last)), Piece::Thinking(text)) => last.push_str(&text),
-                (Some(Piece::Answer(last)), Piece::Answer(text)) => last.push_str(&text),
-                (_, piece) => self.pending.push(piece),
+    fn keep(&mut self, part: &Part) {
+        match part {
+            Part::Thinking(text) => self.answer.thinking.get_or_insert_default().push_str(text),
+            Part::Text(text) => self.answer.text.push_str(text),
+            Part::ToolCall(call) => self.answer.tool_calls.push(call.into()),
+        }
+    }
+
+    fn add(&mut self, parts: Vec<Part>) {
+        for part in parts {
+            self.keep(&part);
+            match (self.pending.last_mut(), part) {
+                (Some(Part::Thinking(last)), Part::Thinking(text)) => last.push_str(&text),
+                (Some(Part::Text(last)), Part::Text(text)) => last.push_str(&text),
+                (_, part) => self.pending.push(part),
             }
         }
     }
@@ -118,10 +128,11 @@ impl<'a> Stream<'a> {
         if let Some((done, total)) = self.reading.take() {
             (self.emit)(AnswerEvent::Prompt { done, total });
         }
-        for piece in self.pending.drain(..) {
-            (self.emit)(match piece {
-                Piece::Thinking(text) => AnswerEvent::Thinking { text },
-                Piece::Answer(text) => AnswerEvent::Text { text },
+        for part in self.pending.drain(..) {
+            (self.emit)(match part {
+                Part::Thinking(text) => AnswerEvent::Thinking { text },
+                Part::Text(text) => AnswerEvent::Text { text },
+                Part::ToolCall(call) => AnswerEvent::ToolCall { call: (&call).into() },
             });
         }
     }
@@ -132,5 +143,60 @@ impl<'a> Stream<'a> {
             tracing::warn!("an answer cannot be kept for now: {error}");
         }
         self.unsaved = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use crate::wire::FinishReason;
+    use chat_template::CallMarks;
+    use std::sync::{Arc, mpsc};
+
+    /// Passes `texts` on to an answer that is `begun`; what is kept of it, and the tools that were told of.
+    fn stream(begun: AnswerText, texts: &[&str]) -> (crate::wire::Message, Vec<String>) {
+        let (chats, _) = Chats::open(Arc::new(Store::in_memory().unwrap())).unwrap();
+        let chat = chats.create("").unwrap();
+        let question = chats.add_user(&chat, None, "Hi").unwrap();
+        let answer = chats.begin_answer(&chat, &question.id, "m").unwrap();
+        let (sender, steps) = mpsc::channel();
+        let parser = AnswerParser::new("<think>", CallMarks::of_template("<tool_call>"));
+        sender.send(Step::Prompt(Some(parser))).unwrap();
+        texts.iter().for_each(|text| sender.send(Step::Text((*text).into())).unwrap());
+        drop(sender);
+        let mut told = Vec::new();
+        let mut emit = |event| {
+            if let AnswerEvent::ToolCall { call } = event {
+                told.push(call.name);
+            }
+        };
+        let text = Stream::new(&chats, &answer.id, begun, &mut emit, &|_| {}).run(&steps);
+        chats.end_answer(&answer.id, &text, FinishReason::End, None).unwrap();
+        (chats.get(&chat).unwrap().messages.remove(1), told)
+    }
+
+    #[test]
+    fn the_parts_of_an_answer_are_told_and_kept() {
+        let texts = ["Hm</think>Yes.\n<tool", "_call>{\"name\": \"f\", \"arguments\": {\"a\": 1}}</tool_call>"];
+        let (kept, told) = stream(AnswerText::default(), &texts);
+        assert_eq!((kept.thinking.as_deref(), kept.text.as_str()), (Some("Hm"), "Yes."));
+        assert_eq!(told, ["f"]);
+        let [call] = kept.tool_calls.as_slice() else { panic!("{:?}", kept.tool_calls) };
+        assert_eq!((call.name.as_str(), call.arguments.as_str()), ("f", "{\"a\":1}"));
+        assert!(call.source.starts_with("<tool_call>") && call.source.ends_with("</tool_call>"));
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_within_a_mark_goes_on() {
+        let begun = AnswerText {
+            text: "Yes.<tool_".into(),
+            thinking: Some("Hm".into()),
+            raw: "Hm</think>Yes.<tool_".into(),
+            ..AnswerText::default()
+        };
+        let (kept, _) = stream(begun, &["call>{\"name\": \"f\"}"]);
+        assert_eq!((kept.thinking.as_deref(), kept.text.as_str()), (Some("Hm"), "Yes."));
+        assert_eq!(kept.tool_calls.len(), 1);
     }
 }

@@ -251,8 +251,8 @@ impl App {
         let (message, title, error) = match self.chats.end_answer(&answer.id, &text, reason, stats) {
             Ok((message, title)) => (message, title, error),
             Err(unkept) => {
-                let AnswerText { text, thinking, .. } = text;
-                let message = Message { text, thinking, finish: Some(reason), stats, ..answer };
+                let AnswerText { text, thinking, tool_calls, .. } = text;
+                let message = Message { text, thinking, tool_calls, finish: Some(reason), stats, ..answer };
                 (message, String::new(), error.or(Some(unkept)))
             }
         };
@@ -279,7 +279,7 @@ impl Drop for Place {
 fn conversation(chat: &Chat, path: &[String]) -> Vec<Said> {
     let mut messages = Vec::new();
     if !chat.system_prompt.trim().is_empty() {
-        messages.push(Said { role: "system", text: chat.system_prompt.clone(), thinking: None });
+        messages.push(Said { role: "system", text: chat.system_prompt.clone(), ..Said::default() });
     }
     for id in path {
         let Some(message) = chat.messages.iter().find(|message| message.id == *id) else { continue };
@@ -288,7 +288,8 @@ fn conversation(chat: &Chat, path: &[String]) -> Vec<Said> {
             Role::User => "user",
             Role::Assistant => "assistant",
         };
-        messages.push(Said { role, text: message.text.clone(), thinking: message.thinking.clone() });
+        let tool_calls = message.tool_calls.iter().map(Into::into).collect();
+        messages.push(Said { role, text: message.text.clone(), thinking: message.thinking.clone(), tool_calls });
     }
     messages
 }

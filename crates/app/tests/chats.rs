@@ -153,13 +153,15 @@ async fn chats_of_a_newer_version_are_left_alone() {
     let path = folder.path().join("data/headroom.db");
     let version = |version: u32| {
         let db = rusqlite::Connection::open(&path).unwrap();
+        let before: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
         db.pragma_update(None, "user_version", version).unwrap();
+        before
     };
-    version(99);
+    let ours = version(99);
     let error = try_own(folder.path()).err().unwrap();
     assert_eq!(error.code, ErrorCode::Storage);
     assert!(error.message.contains("newer version"), "{error}");
-    version(1);
+    version(ours);
     own(folder.path()).chat(id).await.unwrap();
 }
 

@@ -145,3 +145,37 @@ fn quote(out: &mut String, s: &str, ensure_ascii: bool) {
     }
     out.push('"');
 }
+
+/// A value on one line with spaces after separators, as Python and most models write it.
+pub(crate) fn spaced(value: &serde_json::Value) -> String {
+    let mut out = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, Spaced);
+    // Writing a value to memory does not fail, and is UTF-8.
+    let _ = serde::Serialize::serialize(value, &mut serializer);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+struct Spaced;
+
+impl serde_json::ser::Formatter for Spaced {
+    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
+        out.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
+        out.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W) -> std::io::Result<()> {
+        out.write_all(b": ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn spaces_follow_separators_only() {
+        let value = serde_json::json!({"a": [1, "x,y:z"], "b": {}});
+        assert_eq!(super::spaced(&value), r#"{"a": [1, "x,y:z"], "b": {}}"#);
+    }
+}

@@ -105,7 +105,7 @@ impl Conversation<'_> {
             max_tokens: self.options.talk.count,
             policy: self.policy,
         };
-        let mut printer = Printer::new(self.json, false);
+        let mut printer = Printer::new(self.json);
         let result = self.session.answer(task, cancel, &mut |step| printer.step(step));
         let answer = printer.finish()?;
         let (reason, stats) = match result {
@@ -120,7 +120,7 @@ impl Conversation<'_> {
         } else {
             output::note(stream::summary(reason, &stats));
         }
-        let any = !answer.text.is_empty();
+        let any = !answer.text.is_empty() || !answer.tool_calls.is_empty();
         if any {
             self.messages.push(answer);
         }

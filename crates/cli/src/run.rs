@@ -32,7 +32,7 @@ pub fn run(program: &Program, options: &Run) -> Result<(), Failure> {
         max_tokens: options.talk.count,
         policy: ContextPolicy::Stop,
     };
-    let mut printer = Printer::new(program.json, raw);
+    let mut printer = Printer::new(program.json);
     let (reason, stats) = session.answer(task, &cancel, &mut |step| printer.step(step))?;
     let answer = printer.finish()?;
     if program.json {
@@ -76,5 +76,5 @@ pub fn sampling(talk: &Talk) -> Result<sampler::Params, Failure> {
 }
 
 pub fn said(role: &'static str, text: &str) -> Said {
-    Said { role, text: text.into(), thinking: None }
+    Said { role, text: text.into(), ..Said::default() }
 }

@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::output;
 use app::wire::{AnswerStats, FinishReason};
 use app::{Said, Step};
-use chat_template::{Piece, ReasoningSplitter};
+use chat_template::{AnswerParser, Part, ToolCall};
 use console::style;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
@@ -14,27 +14,26 @@ pub struct Printer {
     /// JSON has the answer whole, at its end.
     silent: bool,
     terminal: bool,
-    /// `None` where thinking is not told apart.
-    splitter: Option<ReasoningSplitter>,
-    raw: bool,
+    /// `None` where a text is continued.
+    parser: Option<AnswerParser>,
     thinking: String,
     text: String,
+    tool_calls: Vec<ToolCall>,
     /// Printing failed; told at the end, because the engine does not want to know.
     failed: Option<Failure>,
     last: Option<char>,
 }
 
 impl Printer {
-    pub fn new(silent: bool, raw: bool) -> Printer {
+    pub fn new(silent: bool) -> Printer {
         let terminal = std::io::stdout().is_terminal();
-        let (thinking, text) = Default::default();
-        Printer { silent, terminal, splitter: None, raw, thinking, text, failed: None, last: None }
+        let (thinking, text, tool_calls) = Default::default();
+        Printer { silent, terminal, parser: None, thinking, text, tool_calls, failed: None, last: None }
     }
 
     pub fn step(&mut self, step: Step) {
         match step {
-            Step::Prompt(prompt) if !self.raw => self.splitter = Some(ReasoningSplitter::new(&prompt)),
-            Step::Prompt(_) => {}
+            Step::Prompt(parser) => self.parser = parser,
             Step::Reading { done, total } if self.terminal && !self.silent && total > 512 => {
                 output::progress(if done < total {
                     format!("reading {done} of {total} tokens")
@@ -43,9 +42,9 @@ impl Printer {
                 });
             }
             Step::Reading { .. } | Step::Stats(_) => {}
-            Step::Text(text) => match &mut self.splitter {
-                Some(splitter) => splitter.push(&text).into_iter().for_each(|piece| self.piece(piece)),
-                None => self.piece(Piece::Answer(text)),
+            Step::Text(text) => match &mut self.parser {
+                Some(parser) => parser.push(&text).into_iter().for_each(|part| self.part(part)),
+                None => self.part(Part::Text(text)),
             },
             Step::Dropped { turns, tokens } => {
                 output::note(format!("[the context is full: {turns} old turns ({tokens} tokens) are left out]"));
@@ -57,16 +56,23 @@ impl Printer {
         }
     }
 
-    fn piece(&mut self, piece: Piece) {
-        match piece {
-            Piece::Thinking(text) => {
+    fn part(&mut self, part: Part) {
+        match part {
+            Part::ToolCall(call) => {
+                // A line of its own, which scripts can read; nothing is run here.
+                let line = visible(&json!({ "tool_call": call.name, "arguments": call.arguments }).to_string());
+                let begin = if self.last.is_some_and(|last| last != '\n') { "\n" } else { "" };
+                self.print(&format!("{begin}{line}\n"), Some('\n'));
+                self.tool_calls.push(call);
+            }
+            Part::Thinking(text) => {
                 // A pipe gets the answer alone.
                 if self.terminal {
                     self.print(&style(visible(&text)).dim().to_string(), text.chars().next_back());
                 }
                 self.thinking.push_str(&text);
             }
-            Piece::Answer(text) => {
+            Part::Text(text) => {
                 let last = text.chars().next_back();
                 match self.terminal {
                     true => {
@@ -91,13 +97,13 @@ impl Printer {
 
     /// The whole answer as it goes into the history.
     pub fn finish(mut self) -> Result<Said, Failure> {
-        let rest = self.splitter.take().map(ReasoningSplitter::finish).unwrap_or_default();
-        rest.into_iter().for_each(|piece| self.piece(piece));
+        let rest = self.parser.take().map(AnswerParser::finish).unwrap_or_default();
+        rest.into_iter().for_each(|part| self.part(part));
         if self.last.is_some_and(|last| last != '\n') {
             self.print("\n", None);
         }
         let thinking = Some(self.thinking).filter(|thinking| !thinking.is_empty());
-        let said = Said { role: "assistant", text: self.text, thinking };
+        let said = Said { role: "assistant", text: self.text, thinking, tool_calls: self.tool_calls };
         self.failed.map_or(Ok(said), Err)
     }
 }
@@ -112,6 +118,9 @@ pub fn to_json(said: &Said, reason: FinishReason, stats: &AnswerStats) -> Value 
     json!({
         "text": said.text,
         "thinking": said.thinking,
+        "tool_calls": said.tool_calls.iter().map(|call| json!({
+            "name": call.name, "arguments": call.arguments, "id": call.id,
+        })).collect::<Value>(),
         "finish": word(reason),
         "prompt_tokens": stats.prompt_tokens,
         "reused_tokens": stats.reused_tokens,
@@ -161,13 +170,15 @@ mod tests {
 
     #[test]
     fn thinking_is_told_apart() {
-        let mut printer = Printer::new(true, false);
-        printer.step(Step::Prompt("<|im_start|>assistant\n<think>\n".into()));
-        for text in ["hm", "m</thi", "nk>\n\n4", "2"] {
+        let mut printer = Printer::new(true);
+        let calls = chat_template::CallMarks::of_template("<tool_call>");
+        printer.step(Step::Prompt(Some(AnswerParser::new("<|im_start|>assistant\n<think>\n", calls))));
+        for text in ["hm", "m</thi", "nk>\n\n4", "2<tool_", "call>{\"name\": \"f\"}"] {
             printer.step(Step::Text(text.into()));
         }
         let said = printer.finish().unwrap();
         assert_eq!((said.thinking.as_deref().map(str::trim), said.text.trim()), (Some("hmm"), "42"));
+        assert_eq!(said.tool_calls.iter().map(|call| call.name.as_str()).collect::<Vec<_>>(), ["f"]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ const QUESTION: &str = "Tell me about std::vec::Vec.";
 /// How the reference implementation begins its greedy answer; further on two tokens may be equally likely.
 const ANSWER: &str = "A draining iterator over the elements of a `Vec`.\n\nThis `struct` is created by the";
 
-const STATS: [&str; 10] = [
+const STATS: [&str; 11] = [
     "finish",
     "prompt_tokens",
     "reused_tokens",
@@ -26,6 +26,7 @@ const STATS: [&str; 10] = [
     "context_used",
     "context",
     "thinking",
+    "tool_calls",
 ];
 
 fn talk(home: &Home, arguments: &[&str], input: &str) -> Ended {

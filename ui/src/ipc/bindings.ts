@@ -311,11 +311,25 @@ export type AnswerStats = { promptTokens: number,
  */
 reusedTokens: number, answerTokens: number, firstTokenMs: number, tokensPerSecond: number, promptTokensPerSecond: number, contextUsed: number, context: number, };
 
+export type ToolCall = { name: string, 
+/**
+ * A JSON object.
+ */
+arguments: string, id: string | null, 
+/**
+ * As the model wrote it.
+ */
+source: string, };
+
 export type Message = { id: string, 
 /**
  * The message before it; branches share a parent.
  */
-parent: string | null, role: Role, text: string, thinking: string | null, model: string | null, created: number, finish: FinishReason | null, stats: AnswerStats | null, };
+parent: string | null, role: Role, text: string, thinking: string | null, 
+/**
+ * Tools that the model wanted; nobody ran them.
+ */
+toolCalls: Array<ToolCall>, model: string | null, created: number, finish: FinishReason | null, stats: AnswerStats | null, };
 
 export type Chat = { id: string, title: string, pinned: boolean, systemPrompt: string, messages: Array<Message>, path: Array<string>, 
 /**
@@ -331,7 +345,7 @@ export type SendArgs = { chat: string, turn: Turn,
  */
 sampling: Sampling | null, };
 
-export type AnswerEvent = { "type": "started", user: Message | null, answer: Message, path: Array<string>, } | { "type": "prompt", done: number, total: number, } | { "type": "thinking", text: string, } | { "type": "text", text: string, } | { "type": "stats", stats: AnswerStats, } | { "type": "dropped", turns: number, tokens: number, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "finished", message: Message, reason: FinishReason, title: string, error: WireError | null, };
+export type AnswerEvent = { "type": "started", user: Message | null, answer: Message, path: Array<string>, } | { "type": "prompt", done: number, total: number, } | { "type": "thinking", text: string, } | { "type": "text", text: string, } | { "type": "toolCall", call: ToolCall, } | { "type": "stats", stats: AnswerStats, } | { "type": "dropped", turns: number, tokens: number, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "finished", message: Message, reason: FinishReason, title: string, error: WireError | null, };
 
 export type Startup = { version: string, settings: Settings, 
 /**

@@ -22,6 +22,7 @@ const message = (
   role,
   text: "",
   thinking: null,
+  toolCalls: [],
   model: null,
   created: 0,
   finish: role === "assistant" ? "end" : null,
@@ -46,7 +47,7 @@ describe("an answer's events", () => {
 
   beforeEach(() => {
     state = conversation(chat([], []));
-    take(state, { type: "started", user: question, answer: { ...answer }, path: ["q", "a"] });
+    take(state, { type: "started", user: question, answer: { ...answer, toolCalls: [] }, path: ["q", "a"] });
   });
 
   const text = () => shownMessages(state.chat).at(-1);
@@ -60,7 +61,9 @@ describe("an answer's events", () => {
     take(state, { type: "thinking", text: "m." });
     take(state, { type: "text", text: "Hel" });
     take(state, { type: "text", text: "lo" });
-    expect(text()).toMatchObject({ thinking: "Hmm.", text: "Hello", finish: null });
+    const call = { name: "f", arguments: '{"a":1}', id: null, source: "" };
+    take(state, { type: "toolCall", call });
+    expect(text()).toMatchObject({ thinking: "Hmm.", text: "Hello", toolCalls: [call], finish: null });
     const message = { ...answer, text: "Hello", thinking: "Hmm." };
     take(state, { type: "finished", message, reason: "stopped", title: "Hi", error: null });
     expect(text()).toMatchObject({ text: "Hello", finish: "stopped" });

@@ -48,6 +48,10 @@ export function take(state: Conversation, event: AnswerEvent): void {
         answer.text += event.text;
       }
       break;
+    case "toolCall":
+      state.prompt = null;
+      answer?.toolCalls.push(event.call);
+      break;
     case "stats":
       if (answer) {
         answer.stats = event.stats;

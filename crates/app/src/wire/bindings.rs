@@ -60,6 +60,7 @@ pub fn typescript() -> String {
         Role,
         FinishReason,
         AnswerStats,
+        ToolCall,
         Message,
         Chat,
         Turn,

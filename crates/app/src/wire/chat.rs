@@ -55,6 +55,33 @@ pub struct AnswerStats {
     pub context: u32,
 }
 
+/// A tool that the model wants to be called.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolCall {
+    pub name: String,
+    /// A JSON object.
+    pub arguments: String,
+    pub id: Option<String>,
+    /// As the model wrote it.
+    pub source: String,
+}
+
+impl From<&chat_template::ToolCall> for ToolCall {
+    fn from(call: &chat_template::ToolCall) -> ToolCall {
+        let arguments = serde_json::Value::Object(call.arguments.clone()).to_string();
+        ToolCall { name: call.name.clone(), arguments, id: call.id.clone(), source: call.source.clone() }
+    }
+}
+
+impl From<&ToolCall> for chat_template::ToolCall {
+    fn from(call: &ToolCall) -> chat_template::ToolCall {
+        let arguments = serde_json::from_str(&call.arguments).unwrap_or_default();
+        let (name, id, source) = (call.name.clone(), call.id.clone(), call.source.clone());
+        chat_template::ToolCall { name, arguments, id, source }
+    }
+}
+
 #[derive(Clone, Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct Message {
@@ -64,6 +91,8 @@ pub struct Message {
     pub role: Role,
     pub text: String,
     pub thinking: Option<String>,
+    /// Tools that the model wanted; nobody ran them.
+    pub tool_calls: Vec<ToolCall>,
     pub model: Option<String>,
     pub created: u64,
     pub finish: Option<FinishReason>,
@@ -126,6 +155,10 @@ pub enum AnswerEvent {
     },
     Text {
         text: String,
+    },
+    /// The model wants a tool; nobody runs it.
+    ToolCall {
+        call: ToolCall,
     },
     Stats {
         stats: AnswerStats,

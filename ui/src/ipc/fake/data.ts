@@ -151,6 +151,7 @@ export function message(
     role,
     text,
     thinking: null,
+    toolCalls: [],
     model: done ? "Qwen3-8B-Q4_K_M" : null,
     created: at,
     finish: done ? "end" : null,

@@ -1,18 +1,19 @@
 //! Reasoning is split from the answer the same way however the stream is cut.
 
-use chat_template::{Piece, ReasoningSplitter};
+use chat_template::{AnswerParser, CallMarks, Part};
 use proptest::prelude::*;
 
 /// The reasoning and the answer of a stream that arrives in `parts`.
 fn split<'a>(prompt: &str, parts: impl IntoIterator<Item = &'a str>) -> (String, String) {
-    let mut splitter = ReasoningSplitter::new(prompt);
-    let mut pieces: Vec<Piece> = parts.into_iter().flat_map(|part| splitter.push(part)).collect();
-    pieces.extend(splitter.finish());
+    let mut parser = AnswerParser::new(prompt, CallMarks::default());
+    let mut pieces: Vec<Part> = parts.into_iter().flat_map(|part| parser.push(part)).collect();
+    pieces.extend(parser.finish());
     let (mut thinking, mut answer) = (String::new(), String::new());
     for piece in pieces {
         match piece {
-            Piece::Thinking(text) => thinking.push_str(&text),
-            Piece::Answer(text) => answer.push_str(&text),
+            Part::Thinking(text) => thinking.push_str(&text),
+            Part::Text(text) => answer.push_str(&text),
+            Part::ToolCall(call) => panic!("{call:?}"),
         }
     }
     (thinking, answer)
@@ -71,8 +72,6 @@ fn continues_a_block_that_the_prompt_opened() {
     check("<|im_start|>assistant\n<think>\n", "<think>\nI see.</think>Yes.", "I see.", "Yes.");
     check("[THINK]", "a", "a", "");
     check("<think>\n\n</think>\n\n", "Yes.", "", "Yes.");
-    assert!(ReasoningSplitter::new("<think>\n").is_thinking());
-    assert!(!ReasoningSplitter::new("<think></think>").is_thinking());
 }
 
 #[test]
@@ -101,23 +100,21 @@ fn reads_harmony_channels() {
         "b",
     );
     check("<|start|>assistant<|channel|>final<|message|>", "b<", "", "b<");
-    check("", "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}<|call|>", "", "{}");
     check("", "<|start|>assistant<|message|>b", "", "b");
 }
 
 #[test]
 fn pieces_come_as_soon_as_they_are_certain() {
-    let mut splitter = ReasoningSplitter::new("");
-    assert_eq!(splitter.push("<think>one"), [Piece::Thinking("one".into())]);
-    assert_eq!(splitter.push(" two"), [Piece::Thinking(" two".into())]);
-    assert!(splitter.is_thinking());
-    assert_eq!(splitter.push("</think>"), []);
-    assert_eq!(splitter.push("\n\n"), []);
+    let mut parser = AnswerParser::new("", CallMarks::default());
+    assert_eq!(parser.push("<think>one"), [Part::Thinking("one".into())]);
+    assert_eq!(parser.push(" two"), [Part::Thinking(" two".into())]);
+    assert_eq!(parser.push("</think>"), []);
+    assert_eq!(parser.push("\n\n"), []);
     // `<` may begin the mark that some models put after the answer.
-    assert_eq!(splitter.push("three <"), [Piece::Answer("three ".into())]);
-    assert_eq!(splitter.finish(), [Piece::Answer("<".into())]);
-    let mut splitter = ReasoningSplitter::new("");
-    assert_eq!(splitter.push("one <"), [Piece::Answer("one <".into())]);
+    assert_eq!(parser.push("three <"), [Part::Text("three ".into())]);
+    assert_eq!(parser.finish(), [Part::Text("<".into())]);
+    let mut parser = AnswerParser::new("", CallMarks::default());
+    assert_eq!(parser.push("one <"), [Part::Text("one <".into())]);
 }
 
 proptest! {
