@@ -76,9 +76,10 @@ fn values(count: usize, spread: f32, seed: &mut u64) -> Vec<f32> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Rows alone and in panels, on every level: the same bits as the scalar twin.
+    /// Rows alone and in panels, on every level: the same bits as the scalar twin. Up to twice the blocks that the row
+    /// kernel takes at once, and one.
     #[test]
-    fn all_kernels_give_the_same_bits(seed in any::<u64>(), rows in 1usize..=16, tokens in 1usize..=11, blocks in 1usize..4, spread in 0.01f32..100.0) {
+    fn all_kernels_give_the_same_bits(seed in any::<u64>(), rows in 1usize..=16, tokens in 1usize..=11, blocks in 1usize..=9, spread in 0.01f32..100.0) {
         let mut seed = seed;
         let cols = blocks * WIDE;
         let x: Vec<Vec<f32>> = (0..tokens).map(|_| values(cols, spread, &mut seed)).collect();

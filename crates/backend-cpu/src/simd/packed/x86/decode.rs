@@ -1,9 +1,9 @@
 //! Blocks of weights in registers.
 
-use super::super::portable::{Narrow, Wide, narrow_count, unpack_narrow};
+use super::super::portable::Wide;
 use half::f16;
 use quant::blocks::*;
-use quant::unpack::{FP4_VALUES, IQ4_VALUES, Unpack};
+use quant::unpack::{IQ4_VALUES, Unpack, iq1m_scale};
 use std::arch::x86_64::*;
 
 /// A wide block: value `j` is `(q[j] - OFFSET) * d * scale - dmin * min`, groups in scrambled order.
@@ -13,12 +13,65 @@ pub struct WideRegisters {
     pub scales: __m256i,
     /// 16 x i16
     pub mins: __m256i,
-    pub d: f32,
-    pub dmin: f32,
+}
+
+/// The scales of a whole wide block, as f16 bits.
+pub trait SuperScales: Unpack {
+    /// The block's scale is this times `d`.
+    const FACTOR: f32 = 1.0;
+    fn d(&self) -> u16;
+    fn dmin(&self) -> u16 {
+        0
+    }
+}
+
+macro_rules! super_scales {
+    ($($block:ident $factor:literal),*) => {$(
+        impl SuperScales for $block {
+            const FACTOR: f32 = $factor;
+            #[inline(always)]
+            fn d(&self) -> u16 {
+                self.d.to_bits()
+            }
+        }
+    )*};
+    (min: $($block:ident),*) => {$(
+        impl SuperScales for $block {
+            #[inline(always)]
+            fn d(&self) -> u16 {
+                self.d.to_bits()
+            }
+            #[inline(always)]
+            fn dmin(&self) -> u16 {
+                self.dmin.to_bits()
+            }
+        }
+    )*};
+}
+super_scales!(min: BlockQ2_K, BlockQ4_K, BlockQ5_K);
+super_scales!(
+    BlockQ3_K 1.0,
+    BlockQ6_K 1.0,
+    BlockIQ1_S 0.125,
+    BlockIQ2_XXS 0.125,
+    BlockIQ2_XS 0.125,
+    BlockIQ2_S 0.125,
+    BlockIQ3_XXS 0.25,
+    BlockIQ3_S 1.0,
+    BlockIQ4_XS 1.0,
+    BlockTQ1_0 1.0,
+    BlockTQ2_0 1.0
+);
+impl SuperScales for BlockIQ1_M {
+    const FACTOR: f32 = 0.125;
+    #[inline(always)]
+    fn d(&self) -> u16 {
+        iq1m_scale(&self.scales).to_bits()
+    }
 }
 
 /// A wide block that can be taken into registers.
-pub trait DecodeWide: Unpack {
+pub trait DecodeWide: SuperScales {
     /// Some `q` are negative.
     const SIGNED: bool = false;
     /// What `q` are too large by.
@@ -32,12 +85,14 @@ impl WideRegisters {
     /// The block in memory, as the portable kernel unpacks it.
     ///
     /// # Safety
-    /// AVX2.
+    /// AVX2 and F16C.
     #[inline(always)]
-    pub unsafe fn store<B: DecodeWide>(&self) -> Wide {
-        let mut wide = Wide { d: self.d, dmin: self.dmin, ..Wide::new() };
+    pub unsafe fn store<B: DecodeWide>(&self, block: &B) -> Wide {
+        let mut wide = Wide::new();
         // SAFETY: the caller has AVX2; stores are of whole arrays.
         unsafe {
+            wide.d = widen(f16::from_bits(block.d())) * B::FACTOR;
+            wide.dmin = widen(f16::from_bits(block.dmin()));
             for (q, out) in self.q.iter().zip(wide.q.chunks_exact_mut(32)) {
                 let q = _mm256_sub_epi8(*q, _mm256_set1_epi8(B::OFFSET as i8));
                 _mm256_storeu_si256(out.as_mut_ptr().cast(), q);
@@ -58,6 +113,17 @@ unsafe fn widen(x: f16) -> f32 {
 }
 
 /// # Safety
+/// F16C.
+#[inline(always)]
+pub unsafe fn widen4(x: [u16; 4]) -> __m128 {
+    // SAFETY: the caller's.
+    unsafe {
+        let [a, b, c, d] = x.map(|x| x as i16);
+        _mm_cvtph_ps(_mm_setr_epi16(a, b, c, d, 0, 0, 0, 0))
+    }
+}
+
+/// # Safety
 /// AVX2; 32 bytes from `start` on are inside `bytes`.
 #[inline(always)]
 unsafe fn load(bytes: &[u8], start: usize) -> __m256i {
@@ -69,7 +135,7 @@ unsafe fn load(bytes: &[u8], start: usize) -> __m256i {
 /// # Safety
 /// AVX2.
 #[inline(always)]
-unsafe fn mask(x: __m256i, bits: u8) -> __m256i {
+pub unsafe fn mask(x: __m256i, bits: u8) -> __m256i {
     // SAFETY: the caller's.
     unsafe { _mm256_and_si256(x, _mm256_set1_epi8(bits as i8)) }
 }
@@ -127,23 +193,50 @@ unsafe fn bit(bytes: __m256i, g: usize, to: usize) -> __m256i {
     }
 }
 
-/// The 6-bit scales and mins of Q4_K and Q5_K: 8 groups of 32, each twice.
+/// The 6-bit scales and mins of Q4_K and Q5_K: 8 groups of 32.
 ///
 /// # Safety
 /// AVX2.
 #[inline(always)]
-unsafe fn scales_mins(packed: &[u8; 12]) -> (__m256i, __m256i) {
+pub unsafe fn scales_mins(packed: &[u8; 12]) -> (__m128i, __m128i) {
     let word = |i: usize| u32::from_le_bytes([packed[i], packed[i + 1], packed[i + 2], packed[i + 3]]);
     let (a, b, c) = (word(0), word(4), word(8));
     let scales = [a & 0x3f3f_3f3f, c & 0x0f0f_0f0f | (a >> 6 & 0x0303_0303) << 4];
     let mins = [b & 0x3f3f_3f3f, c >> 4 & 0x0f0f_0f0f | (b >> 6 & 0x0303_0303) << 4];
     // SAFETY: the caller's.
     unsafe {
-        let twice = |words: [u32; 2]| {
-            let bytes = _mm_cvtsi64_si128((u64::from(words[0]) | u64::from(words[1]) << 32) as i64);
-            _mm256_broadcastsi128_si256(_mm_cvtepu8_epi16(bytes))
-        };
-        (twice(scales), twice(mins))
+        let bytes = |words: [u32; 2]| (u64::from(words[0]) | u64::from(words[1]) << 32) as i64;
+        let (scales, mins) = (_mm_cvtsi64_si128(bytes(scales)), _mm_cvtsi64_si128(bytes(mins)));
+        (_mm_cvtepu8_epi16(scales), _mm_cvtepu8_epi16(mins))
+    }
+}
+
+/// Scales of groups of 32 for both groups of 16.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn twice(scales: __m128i) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe { _mm256_broadcastsi128_si256(scales) }
+}
+
+/// The 8 scales of IQ4_XS.
+///
+/// # Safety
+/// SSE4.1.
+#[inline(always)]
+pub unsafe fn scales_iq4(block: &BlockIQ4_XS) -> __m128i {
+    // SAFETY: the caller's.
+    unsafe {
+        // Every group's bits to the bottom of a 16-bit lane, by multiplying them up to its top and shifting down.
+        let low = _mm_cvtsi32_si128(i32::from_le_bytes(block.scales_l));
+        let low = _mm_cvtepu8_epi16(_mm_unpacklo_epi8(low, low));
+        let low = _mm_srli_epi16::<12>(_mm_mullo_epi16(low, _mm_set1_epi32(0x0100_1000)));
+        let high = _mm_set1_epi16(block.scales_h as i16);
+        let up = _mm_setr_epi16(1 << 14, 1 << 12, 1 << 10, 1 << 8, 1 << 6, 1 << 4, 1 << 2, 1);
+        let high = _mm_srli_epi16::<14>(_mm_mullo_epi16(high, up));
+        _mm_sub_epi16(_mm_or_si128(low, _mm_slli_epi16::<4>(high)), _mm_set1_epi16(32))
     }
 }
 
@@ -152,7 +245,7 @@ unsafe fn scales_mins(packed: &[u8; 12]) -> (__m256i, __m256i) {
 /// # Safety
 /// SSE2.
 #[inline(always)]
-unsafe fn scales_q3(packed: &[u8; 12]) -> __m128i {
+pub unsafe fn scales_q3(packed: &[u8; 12]) -> __m128i {
     let word = |i: usize| u32::from_le_bytes([packed[i], packed[i + 1], packed[i + 2], packed[i + 3]]);
     let (a, b, c) = (word(0), word(4), word(8));
     let quad = |low: u32, high: u32| (low & 0x0f0f_0f0f | (high & 0x0303_0303) << 4) as i32;
@@ -166,7 +259,7 @@ unsafe fn scales_q3(packed: &[u8; 12]) -> __m128i {
 /// # Safety
 /// AVX2.
 #[inline(always)]
-unsafe fn scramble(bytes: __m128i) -> __m128i {
+pub unsafe fn scramble(bytes: __m128i) -> __m128i {
     // SAFETY: the caller's.
     unsafe { _mm_shuffle_epi8(bytes, _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15)) }
 }
@@ -177,7 +270,7 @@ impl DecodeWide for BlockQ4_K {
         // SAFETY: the caller's.
         unsafe {
             let (scales, mins) = scales_mins(&self.scales);
-            WideRegisters { q: four_bits(&self.qs), scales, mins, d: widen(self.d), dmin: widen(self.dmin) }
+            WideRegisters { q: four_bits(&self.qs), scales: twice(scales), mins: twice(mins) }
         }
     }
 }
@@ -193,7 +286,7 @@ impl DecodeWide for BlockQ5_K {
             for (g, q) in q.iter_mut().enumerate() {
                 *q = _mm256_or_si256(*q, bit(high, g, 4));
             }
-            WideRegisters { q, scales, mins, d: widen(self.d), dmin: widen(self.dmin) }
+            WideRegisters { q, scales: twice(scales), mins: twice(mins) }
         }
     }
 }
@@ -221,7 +314,7 @@ impl DecodeWide for BlockQ6_K {
             }
             let scales = _mm_loadu_si128(self.scales.as_ptr().cast());
             let scales = _mm256_cvtepi8_epi16(scramble(scales));
-            WideRegisters { q, scales, mins: scales, d: widen(self.d), dmin: 0.0 }
+            WideRegisters { q, scales, mins: scales }
         }
     }
 }
@@ -235,7 +328,7 @@ impl DecodeWide for BlockQ2_K {
             let low = _mm_set1_epi8(15);
             let scales = _mm256_cvtepu8_epi16(_mm_and_si128(packed, low));
             let mins = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16::<4>(packed), low));
-            WideRegisters { q: two_bits(&self.qs), scales, mins, d: widen(self.d), dmin: widen(self.dmin) }
+            WideRegisters { q: two_bits(&self.qs), scales, mins }
         }
     }
 }
@@ -252,7 +345,7 @@ impl DecodeWide for BlockQ3_K {
                 *q = _mm256_or_si256(*q, bit(high, g, 2));
             }
             let scales = _mm256_cvtepi8_epi16(scramble(scales_q3(&self.scales)));
-            WideRegisters { q, scales, mins: scales, d: widen(self.d), dmin: 0.0 }
+            WideRegisters { q, scales, mins: scales }
         }
     }
 }
@@ -267,16 +360,8 @@ impl DecodeWide for BlockIQ4_XS {
             for (g, q) in q.iter_mut().enumerate() {
                 *q = look_up(&IQ4_VALUES, _mm_loadu_si128(self.qs.as_ptr().add(16 * g).cast()));
             }
-            // Every group's bits to the bottom of a 16-bit lane, by multiplying them up to its top and shifting down.
-            let low = _mm_cvtsi32_si128(i32::from_le_bytes(self.scales_l));
-            let low = _mm_cvtepu8_epi16(_mm_unpacklo_epi8(low, low));
-            let low = _mm_srli_epi16::<12>(_mm_mullo_epi16(low, _mm_set1_epi32(0x0100_1000)));
-            let high = _mm_set1_epi16(self.scales_h as i16);
-            let up = _mm_setr_epi16(1 << 14, 1 << 12, 1 << 10, 1 << 8, 1 << 6, 1 << 4, 1 << 2, 1);
-            let high = _mm_srli_epi16::<14>(_mm_mullo_epi16(high, up));
-            let scales = _mm_or_si128(low, _mm_slli_epi16::<4>(high));
-            let scales = _mm256_broadcastsi128_si256(_mm_sub_epi16(scales, _mm_set1_epi16(32)));
-            WideRegisters { q, scales, mins: scales, d: widen(self.d), dmin: 0.0 }
+            let scales = twice(scales_iq4(self));
+            WideRegisters { q, scales, mins: scales }
         }
     }
 }
@@ -296,7 +381,7 @@ macro_rules! wide_by_scalar {
                         *q = _mm256_loadu_si256(bytes.as_ptr().cast());
                     }
                     let scales = _mm256_loadu_si256(wide.scales.as_ptr().cast());
-                    WideRegisters { q, scales, mins: scales, d: wide.d, dmin: wide.dmin }
+                    WideRegisters { q, scales, mins: scales }
                 }
             }
         }
@@ -314,28 +399,12 @@ wide_by_scalar!(
     BlockTQ2_0
 );
 
-/// A narrow block: value `j` is `q[j] * d - dmin`.
-pub struct NarrowRegisters {
-    pub q: __m256i,
-    pub d: f32,
-    pub dmin: f32,
-}
-
-/// A block of narrow blocks that can be taken into registers.
-pub trait DecodeNarrow: Unpack {
-    /// Narrow block `part` of those that [`narrow_count`] says there are.
-    ///
-    /// # Safety
-    /// AVX2 and F16C.
-    unsafe fn registers(&self, part: usize) -> NarrowRegisters;
-}
-
 /// Nibbles of 16 bytes, low ones first.
 ///
 /// # Safety
 /// AVX2.
 #[inline(always)]
-unsafe fn nibbles(bytes: __m128i) -> __m256i {
+pub unsafe fn nibbles(bytes: __m128i) -> __m256i {
     // SAFETY: the caller's.
     unsafe { mask(_mm256_set_m128i(_mm_srli_epi16::<4>(bytes), bytes), 15) }
 }
@@ -343,80 +412,10 @@ unsafe fn nibbles(bytes: __m128i) -> __m256i {
 /// # Safety
 /// AVX2.
 #[inline(always)]
-unsafe fn look_up(table: &[i8; 16], bytes: __m128i) -> __m256i {
+pub unsafe fn look_up(table: &[i8; 16], bytes: __m128i) -> __m256i {
     // SAFETY: the caller's; the load is of the whole table.
     unsafe {
         let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
         _mm256_shuffle_epi8(table, nibbles(bytes))
     }
 }
-
-/// Bit `j` as bit 4 of byte `j`.
-///
-/// # Safety
-/// AVX2.
-#[inline(always)]
-unsafe fn fifth_bits(qh: [u8; 4]) -> __m256i {
-    // SAFETY: the caller's.
-    unsafe {
-        let word = _mm256_set1_epi32(i32::from_le_bytes(qh));
-        let (low, high) = (0x0101_0101_0101_0101, 0x0303_0303_0303_0303);
-        let own = _mm256_shuffle_epi8(word, _mm256_setr_epi64x(0, low, 2 * low, high));
-        let select = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-        mask(_mm256_cmpeq_epi8(_mm256_and_si256(own, select), select), 16)
-    }
-}
-
-/// # Safety
-/// AVX2.
-#[inline(always)]
-unsafe fn sixteen(qs: &[u8; 16]) -> __m128i {
-    // SAFETY: the caller's; the load is of the whole array.
-    unsafe { _mm_loadu_si128(qs.as_ptr().cast()) }
-}
-
-macro_rules! narrow {
-    ($block:ident, $self:ident => $q:expr, $d:expr, $dmin:expr) => {
-        impl DecodeNarrow for $block {
-            #[inline(always)]
-            unsafe fn registers(&$self, _part: usize) -> NarrowRegisters {
-                // SAFETY: the caller's; loads are of whole arrays.
-                unsafe { NarrowRegisters { q: $q, d: $d, dmin: $dmin } }
-            }
-        }
-    };
-}
-narrow!(BlockQ8_0, self => _mm256_loadu_si256(self.qs.as_ptr().cast()), widen(self.d), 0.0);
-narrow!(BlockQ4_0, self => _mm256_sub_epi8(nibbles(sixteen(&self.qs)), _mm256_set1_epi8(8)), widen(self.d), 0.0);
-narrow!(BlockQ4_1, self => nibbles(sixteen(&self.qs)), widen(self.d), -widen(self.m));
-narrow!(BlockQ5_0, self => {
-    let q = _mm256_or_si256(nibbles(sixteen(&self.qs)), fifth_bits(self.qh));
-    _mm256_sub_epi8(q, _mm256_set1_epi8(16))
-}, widen(self.d), 0.0);
-narrow!(BlockQ5_1, self => {
-    _mm256_or_si256(nibbles(sixteen(&self.qs)), fifth_bits(self.qh))
-}, widen(self.d), -widen(self.m));
-narrow!(BlockIQ4_NL, self => look_up(&IQ4_VALUES, sixteen(&self.qs)), widen(self.d), 0.0);
-narrow!(BlockMXFP4, self => look_up(&FP4_VALUES, sixteen(&self.qs)), quant::unpack::e8m0_half(self.e), 0.0);
-
-/// Types that are unpacked by the scalar code.
-macro_rules! narrow_by_scalar {
-    ($($block:ident),*) => {$(
-        impl DecodeNarrow for $block {
-            #[inline(always)]
-            unsafe fn registers(&self, part: usize) -> NarrowRegisters {
-                let (mut bytes, mut d) = ([0i8; 32], 0.0);
-                unpack_narrow(self, |index, w: &Narrow| {
-                    if index == part {
-                        (bytes, d) = (w.q, w.d);
-                    }
-                });
-                // SAFETY: the caller's; the load is of the whole array.
-                unsafe { NarrowRegisters { q: _mm256_loadu_si256(bytes.as_ptr().cast()), d, dmin: 0.0 } }
-            }
-        }
-    )*};
-}
-narrow_by_scalar!(BlockNVFP4, BlockQ1_0, BlockQ2_0);
-
-const _: () = assert!(narrow_count::<BlockNVFP4>().0 == 4);

@@ -7,42 +7,49 @@ use std::arch::x86_64::*;
 pub struct Avx2;
 pub struct Vnni;
 
-/// What the row kernel does differently on the two levels.
+/// Products of bytes in the row kernel.
 ///
 /// # Safety
 /// Methods may only be called on CPUs that have the instructions of the implementation.
 pub unsafe trait Products {
-    /// `sum + x * y` of neighbouring pairs of i16.
-    unsafe fn add_pairs(sum: __m256i, x: __m256i, y: __m256i) -> __m256i;
-    /// Products of unsigned with signed bytes, added by fours. Unsigned bytes are at most 128, signed ones at least -127.
-    unsafe fn dot4(unsigned: __m256i, signed: __m256i) -> __m256i;
+    /// `sum` plus products of unsigned with signed bytes, added by fours. Unsigned bytes are at most 128, signed ones at
+    /// least -127.
+    unsafe fn dot4(sum: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i;
+    /// Products of weights with activations, the sum of which is -1/128 of `offset`.
+    unsafe fn dot4_signed(w: __m256i, a: __m256i, offset: i32) -> __m256i;
 }
 
 // SAFETY: the caller has AVX2.
 unsafe impl Products for Avx2 {
     #[inline(always)]
-    unsafe fn add_pairs(sum: __m256i, x: __m256i, y: __m256i) -> __m256i {
-        // SAFETY: the caller has AVX2.
-        unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(x, y)) }
+    unsafe fn dot4(sum: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
+        // SAFETY: the caller has AVX2. No pair exceeds 2 * 128 * 127, so nothing saturates.
+        unsafe {
+            let pairs = _mm256_maddubs_epi16(unsigned, signed);
+            _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
     }
     #[inline(always)]
-    unsafe fn dot4(unsigned: __m256i, signed: __m256i) -> __m256i {
-        // SAFETY: the caller has AVX2. No pair exceeds 2 * 128 * 127, so nothing saturates.
-        unsafe { _mm256_madd_epi16(_mm256_maddubs_epi16(unsigned, signed), _mm256_set1_epi16(1)) }
+    unsafe fn dot4_signed(w: __m256i, a: __m256i, _offset: i32) -> __m256i {
+        // SAFETY: the caller has AVX2.
+        unsafe { <Self as Products>::dot4(_mm256_setzero_si256(), _mm256_abs_epi8(w), _mm256_sign_epi8(a, w)) }
     }
 }
 
 // SAFETY: the caller has AVX-512 VL and VNNI.
 unsafe impl Products for Vnni {
     #[inline(always)]
-    unsafe fn add_pairs(sum: __m256i, x: __m256i, y: __m256i) -> __m256i {
+    unsafe fn dot4(sum: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
         // SAFETY: the caller has AVX-512 VL and VNNI.
-        unsafe { _mm256_dpwssd_epi32(sum, x, y) }
+        unsafe { _mm256_dpbusd_epi32(sum, unsigned, signed) }
     }
     #[inline(always)]
-    unsafe fn dot4(unsigned: __m256i, signed: __m256i) -> __m256i {
+    unsafe fn dot4_signed(w: __m256i, a: __m256i, offset: i32) -> __m256i {
         // SAFETY: the caller has AVX-512 VL and VNNI.
-        unsafe { _mm256_dpbusd_epi32(_mm256_setzero_si256(), unsigned, signed) }
+        unsafe {
+            let start = _mm256_zextsi128_si256(_mm_cvtsi32_si128(offset));
+            _mm256_dpbusd_epi32(start, _mm256_xor_si256(w, _mm256_set1_epi8(-128)), a)
+        }
     }
 }
 
@@ -79,12 +86,9 @@ unsafe impl Lanes for Avx2 {
         // SAFETY: as above.
         unsafe {
             let a = _mm256_set1_epi32(a);
-            let half = |sum, w| {
-                let dots = match SIGNED {
-                    true => <Avx2 as Products>::dot4(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w)),
-                    false => <Avx2 as Products>::dot4(w, a),
-                };
-                _mm256_add_epi32(sum, dots)
+            let half = |sum, w| match SIGNED {
+                true => <Avx2 as Products>::dot4(sum, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w)),
+                false => <Avx2 as Products>::dot4(sum, w, a),
             };
             [half(sum[0], w[0]), half(sum[1], w[1])]
         }

@@ -1,6 +1,8 @@
 //! AVX2 and AVX-512 VNNI. Everything generic is inlined into the functions with `target_feature`.
 
 mod decode;
+mod decode512;
+mod decode_narrow;
 mod lanes;
 mod rows;
 
@@ -30,7 +32,7 @@ pub unsafe fn quantize_narrow(x: &[f32], out: &mut [NarrowBlock]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 pub unsafe fn dot_rows_avx2(ty: GgmlType, rows: &[u8], count: usize, activation: Row<'_>, out: &mut [f32; ROWS]) {
     // SAFETY: passed on.
-    unsafe { rows::dot::<Avx2>(ty, rows, count, activation, out) }
+    unsafe { rows::dot_avx2(ty, rows, count, activation, out) }
 }
 
 /// # Safety
@@ -38,7 +40,7 @@ pub unsafe fn dot_rows_avx2(ty: GgmlType, rows: &[u8], count: usize, activation:
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
 pub unsafe fn dot_rows_vnni(ty: GgmlType, rows: &[u8], count: usize, activation: Row<'_>, out: &mut [f32; ROWS]) {
     // SAFETY: passed on.
-    unsafe { rows::dot::<Vnni>(ty, rows, count, activation, out) }
+    unsafe { rows::dot_vnni(ty, rows, count, activation, out) }
 }
 
 /// # Safety
@@ -47,7 +49,7 @@ pub unsafe fn dot_rows_vnni(ty: GgmlType, rows: &[u8], count: usize, activation:
 pub unsafe fn fill_panel(ty: GgmlType, rows: &[u8], count: usize, panel: &mut Panel, offset: bool) {
     if form(ty) == Some(Form::Wide) {
         // SAFETY: the closures run here, where the instructions are.
-        for_wide!(ty, B => panel.fill_wide::<B>(rows, count, offset, |block| unsafe { block.registers().store::<B>() }), _ => ());
+        for_wide!(ty, B => panel.fill_wide::<B>(rows, count, offset, |block| unsafe { block.registers().store(block) }), _ => ());
     } else {
         for_narrow!(ty, B => panel.fill_narrow::<B>(rows, count, offset), _ => panic!("{ty} has no form"));
     }

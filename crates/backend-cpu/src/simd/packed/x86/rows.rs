@@ -3,27 +3,53 @@
 use super::super::activations::{NarrowBlock, Row, WideBlock};
 use super::super::portable::narrow_count;
 use super::super::{NARROW, ROWS, blocks, for_narrow, for_wide};
-use super::decode::{DecodeNarrow, DecodeWide};
-use super::lanes::Products;
+use super::decode::{DecodeWide, SuperScales, widen4};
+use super::decode_narrow::DecodeNarrow;
+use super::decode512::DecodeWide512;
+use super::lanes::{Avx2, Products, Vnni};
 use quant::GgmlType;
 use quant::blocks::Block as _;
 use quant::unpack::Unpack;
 use std::arch::x86_64::*;
 
 /// # Safety
-/// AVX2, FMA, F16C and the instructions of `P`.
+/// AVX2, FMA, F16C.
 #[inline(always)]
-pub unsafe fn dot<P: Products>(ty: GgmlType, rows: &[u8], count: usize, activation: Row<'_>, out: &mut [f32; ROWS]) {
+pub unsafe fn dot_avx2(ty: GgmlType, rows: &[u8], count: usize, activation: Row<'_>, out: &mut [f32; ROWS]) {
     // SAFETY: passed on.
     unsafe {
         match activation {
-            Row::Wide(a) => for_wide!(ty, B => each_row::<B>(rows, count, a.len(), out, |row| wide::<P, B>(row, a)),
+            Row::Wide(a) => for_wide!(ty, B => each_row::<B>(rows, count, a.len(), out, |row| wide::<Avx2, B>(row, a)),
                 _ => panic!("{ty} does not meet these activations")),
-            Row::Narrow(a) => for_narrow!(ty, B => {
-                let len = a.len() * NARROW / B::TYPE.block_size();
-                each_row::<B>(rows, count, len, out, |row| narrow::<P, B>(row, a))
-            }, _ => panic!("{ty} does not meet these activations")),
+            Row::Narrow(a) => dot_narrow::<Avx2>(ty, rows, count, a, out),
         }
+    }
+}
+
+/// # Safety
+/// AVX2, FMA, F16C, AVX-512 F, BW, VL, VNNI.
+#[inline(always)]
+pub unsafe fn dot_vnni(ty: GgmlType, rows: &[u8], count: usize, activation: Row<'_>, out: &mut [f32; ROWS]) {
+    // SAFETY: passed on.
+    unsafe {
+        match activation {
+            Row::Wide(a) => for_wide!(ty, B => each_row::<B>(rows, count, a.len(), out, |row| wide::<Vnni, B>(row, a)),
+                _ => panic!("{ty} does not meet these activations")),
+            Row::Narrow(a) => dot_narrow::<Vnni>(ty, rows, count, a, out),
+        }
+    }
+}
+
+/// # Safety
+/// AVX2, FMA, F16C and the instructions of `P`.
+#[inline(always)]
+unsafe fn dot_narrow<P: Products>(ty: GgmlType, rows: &[u8], count: usize, a: &[NarrowBlock], out: &mut [f32; ROWS]) {
+    // SAFETY: passed on.
+    unsafe {
+        for_narrow!(ty, B => {
+            let len = a.len() * NARROW / B::TYPE.block_size();
+            each_row::<B>(rows, count, len, out, |row| narrow::<P, B>(row, a))
+        }, _ => panic!("{ty} does not meet these activations"));
     }
 }
 
@@ -50,6 +76,26 @@ fn prefetch<B>(block: &B) {
 /// Bytes ahead; about what memory delivers in the time that it takes to answer.
 const AHEAD: usize = 3072;
 
+/// Blocks whose lanes are added together.
+const AT_ONCE: usize = 4;
+
+/// A wide block against its activations, on a level.
+///
+/// # Safety
+/// Methods may only be called on CPUs that have the instructions of the level.
+pub unsafe trait WideLevel<B: SuperScales> {
+    /// Integers whose lanes together are the block's sum.
+    type Sum: Copy;
+    /// Shuffles, loaded once for a row.
+    type Tables: Copy;
+    unsafe fn tables() -> Self::Tables;
+    unsafe fn zero() -> Self::Sum;
+    /// Sums of the products and, in four lanes, of the mins.
+    unsafe fn block(block: &B, a: &WideBlock, tables: &Self::Tables) -> (Self::Sum, __m128i);
+    /// The sum of each one's lanes.
+    unsafe fn reduce(x: [Self::Sum; AT_ONCE]) -> __m128i;
+}
+
 /// Shuffles that spread scale `c` of each half of a vector over that half.
 static SPREAD: [[[u8; 2]; 16]; 8] = [
     [[0, 1]; 16],
@@ -62,74 +108,24 @@ static SPREAD: [[[u8; 2]; 16]; 8] = [
     [[14, 15]; 16],
 ];
 
-/// # Safety
-/// AVX2, FMA, F16C and the instructions of `P`.
-#[inline(always)]
-unsafe fn wide<P: Products, B: DecodeWide>(row: &[B], activation: &[WideBlock]) -> f32 {
-    let mut sum = 0f32;
-    for (row, activation) in row.chunks(AT_ONCE).zip(activation.chunks(AT_ONCE)) {
-        let mut terms = Terms::default();
-        // SAFETY: passed on.
-        unsafe {
-            for (i, (block, a)) in row.iter().zip(activation).enumerate() {
-                terms.add_wide::<P, B>(i, block, a);
-            }
-            sum = terms.sum(sum, row.len(), B::HAS_MINS);
-        }
-    }
-    sum
-}
-
-/// # Safety
-/// AVX2, FMA, F16C and the instructions of `P`.
-#[inline(always)]
-unsafe fn narrow<P: Products, B: DecodeNarrow>(row: &[B], activation: &[NarrowBlock]) -> f32 {
-    let (count, shared) = narrow_count::<B>();
-    let (mut sum, total) = (0f32, row.len() * count);
-    for start in (0..total).step_by(AT_ONCE) {
-        let present = AT_ONCE.min(total - start);
-        let mut terms = Terms::default();
-        // SAFETY: passed on.
-        unsafe {
-            for i in 0..present {
-                let at = start + i;
-                terms.add_narrow::<P, B>(i, &row[at / count], at % count, &activation[at / shared]);
-            }
-            sum = terms.sum(sum, present, B::HAS_MINS);
-        }
-    }
-    sum
-}
-
-/// Blocks whose lanes are added together.
-const AT_ONCE: usize = 4;
-
-/// Integer sums of neighbouring blocks, still spread over lanes, and their scales.
-struct Terms {
-    products: [__m256i; AT_ONCE],
-    scales: [f32; AT_ONCE],
-    offsets: [__m256i; AT_ONCE],
-    offset_scales: [f32; AT_ONCE],
-    /// Narrow blocks have their offsets as they are.
-    narrow_offsets: Option<[f32; AT_ONCE]>,
-}
-
-impl Default for Terms {
+// SAFETY: methods say what they need: AVX2 and F16C.
+unsafe impl<B: DecodeWide> WideLevel<B> for Avx2 {
+    type Sum = __m256i;
+    type Tables = &'static [[[u8; 2]; 16]; 8];
     #[inline(always)]
-    fn default() -> Terms {
-        // SAFETY: 32 zero bytes are a vector.
-        let zero: __m256i = unsafe { std::mem::zeroed() };
-        let (products, offsets) = ([zero; AT_ONCE], [zero; AT_ONCE]);
-        Terms { products, scales: [0.0; 4], offsets, offset_scales: [0.0; 4], narrow_offsets: None }
+    unsafe fn tables() -> Self::Tables {
+        // The compiler would make two shuffles of each of these if it knew them.
+        std::hint::black_box(&SPREAD)
     }
-}
-
-impl Terms {
     #[inline(always)]
-    unsafe fn add_wide<P: Products, B: DecodeWide>(&mut self, i: usize, block: &B, a: &WideBlock) {
-        // SAFETY: the caller has the instructions; loads are of whole arrays.
+    unsafe fn zero() -> __m256i {
+        // SAFETY: the caller has AVX2.
+        unsafe { _mm256_setzero_si256() }
+    }
+    #[inline(always)]
+    unsafe fn block(block: &B, a: &WideBlock, spread: &Self::Tables) -> (__m256i, __m128i) {
+        // SAFETY: the caller has AVX2; loads are of whole arrays.
         unsafe {
-            prefetch(block);
             let w = block.registers();
             let mut products = _mm256_setzero_si256();
             for c in 0..8 {
@@ -138,8 +134,8 @@ impl Terms {
                     true => _mm256_maddubs_epi16(_mm256_abs_epi8(w.q[c]), _mm256_sign_epi8(a, w.q[c])),
                     false => _mm256_maddubs_epi16(w.q[c], a),
                 };
-                let spread = _mm256_loadu_si256(SPREAD[c].as_ptr().cast());
-                products = P::add_pairs(products, pairs, _mm256_shuffle_epi8(w.scales, spread));
+                let scale = _mm256_shuffle_epi8(w.scales, _mm256_loadu_si256(spread[c].as_ptr().cast()));
+                products = _mm256_add_epi32(products, _mm256_madd_epi16(pairs, scale));
             }
             let a_sums = _mm256_loadu_si256(a.sums.as_ptr().cast());
             if B::OFFSET != 0 {
@@ -147,66 +143,199 @@ impl Terms {
                 let offset = _mm256_mullo_epi32(scaled, _mm256_set1_epi32(i32::from(B::OFFSET)));
                 products = _mm256_sub_epi32(products, offset);
             }
-            if B::HAS_MINS {
-                self.offsets[i] = _mm256_madd_epi16(w.mins, a_sums);
-                self.offset_scales[i] = w.dmin * a.d;
-            }
-            self.products[i] = products;
-            self.scales[i] = w.d * a.d;
+            let offsets = if B::HAS_MINS { halves(_mm256_madd_epi16(w.mins, a_sums)) } else { _mm_setzero_si128() };
+            (products, offsets)
         }
     }
-
     #[inline(always)]
-    unsafe fn add_narrow<P: Products, B: DecodeNarrow>(&mut self, i: usize, block: &B, part: usize, a: &NarrowBlock) {
-        // SAFETY: the caller has the instructions; the load is of the whole array.
-        unsafe {
-            if part == 0 {
-                prefetch(block);
-            }
-            let w = block.registers(part);
-            let bytes = _mm256_loadu_si256(a.q.as_ptr().cast());
-            self.products[i] = match B::HAS_MINS {
-                true => P::dot4(w.q, bytes),
-                false => P::dot4(_mm256_abs_epi8(w.q), _mm256_sign_epi8(bytes, w.q)),
-            };
-            self.scales[i] = w.d * a.d;
-            if B::HAS_MINS {
-                self.narrow_offsets.get_or_insert([0.0; AT_ONCE])[i] = w.dmin * a.sum;
-            }
-        }
+    unsafe fn reduce(x: [__m256i; AT_ONCE]) -> __m128i {
+        // SAFETY: the caller has AVX2.
+        unsafe { halves(_mm256_hadd_epi32(_mm256_hadd_epi32(x[0], x[1]), _mm256_hadd_epi32(x[2], x[3]))) }
     }
+}
 
-    /// `sum` and the terms of `count` blocks, one after the other.
+// SAFETY: methods say what they need: AVX2, F16C, AVX-512 F, BW, VL, VNNI.
+unsafe impl<B: DecodeWide512> WideLevel<B> for Vnni {
+    type Sum = __m512i;
+    type Tables = [__m512i; 4];
     #[inline(always)]
-    unsafe fn sum(&self, mut sum: f32, count: usize, has_mins: bool) -> f32 {
-        // SAFETY: the caller has AVX2; loads and stores are of whole arrays.
+    unsafe fn tables() -> [__m512i; 4] {
+        // SAFETY: the caller has the instructions; loads are of whole arrays.
+        unsafe { super::decode512::spread(B::GROUP).map(|spread| _mm512_loadu_si512(spread.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    unsafe fn zero() -> __m512i {
+        // SAFETY: the caller has the instructions.
+        unsafe { _mm512_setzero_si512() }
+    }
+    #[inline(always)]
+    unsafe fn block(block: &B, a: &WideBlock, spread: &[__m512i; 4]) -> (__m512i, __m128i) {
+        // SAFETY: the caller has the instructions.
+        unsafe { block.products(a, spread) }
+    }
+    #[inline(always)]
+    unsafe fn reduce(x: [__m512i; AT_ONCE]) -> __m128i {
+        // SAFETY: the caller has the instructions.
         unsafe {
-            let values = |lanes, scales: &[f32; AT_ONCE]| {
-                let mut out = [0f32; AT_ONCE];
-                let scaled = _mm_mul_ps(_mm_loadu_ps(scales.as_ptr()), _mm_cvtepi32_ps(reduce(lanes)));
-                _mm_storeu_ps(out.as_mut_ptr(), scaled);
-                out
-            };
-            let products = values(self.products, &self.scales);
-            if !has_mins {
-                // Blocks that are missing are zero, and add nothing.
-                return products.iter().fold(sum, |sum, product| sum + product);
-            }
-            let offsets = self.narrow_offsets.unwrap_or_else(|| values(self.offsets, &self.offset_scales));
-            for (product, offset) in products.iter().zip(offsets).take(count) {
-                sum = sum + product - offset;
-            }
-            sum
+            let (x, y) = (pair(x[0], x[1]), pair(x[2], x[3]));
+            let all = _mm512_add_epi32(_mm512_unpacklo_epi64(x, y), _mm512_unpackhi_epi64(x, y));
+            halves(_mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64::<1>(all)))
         }
     }
 }
 
-/// The sum of each vector's lanes.
+/// Neighbouring lanes of each added, the ones of `x` and `y` in turn.
 #[inline(always)]
-unsafe fn reduce(x: [__m256i; AT_ONCE]) -> __m128i {
+unsafe fn pair(x: __m512i, y: __m512i) -> __m512i {
+    // SAFETY: the caller has AVX-512 F.
+    unsafe { _mm512_add_epi32(_mm512_unpacklo_epi32(x, y), _mm512_unpackhi_epi32(x, y)) }
+}
+
+/// Both halves added.
+#[inline(always)]
+pub unsafe fn halves(x: __m256i) -> __m128i {
     // SAFETY: the caller has AVX2.
+    unsafe { _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x)) }
+}
+
+/// # Safety
+/// AVX2, FMA, F16C and the instructions of `L`.
+#[inline(always)]
+unsafe fn wide<L: WideLevel<B>, B: SuperScales>(row: &[B], activation: &[WideBlock]) -> f32 {
+    let mut sum = 0f32;
+    // SAFETY: passed on.
     unsafe {
-        let pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(x[0], x[1]), _mm256_hadd_epi32(x[2], x[3]));
-        _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs))
+        let tables = L::tables();
+        let (blocks, activations) = (row.chunks_exact(AT_ONCE), activation.chunks_exact(AT_ONCE));
+        let rest = blocks.remainder().iter().zip(activations.remainder());
+        for (blocks, activations) in blocks.zip(activations) {
+            sum = add_wide::<L, B, AT_ONCE>(sum, blocks, activations, &tables);
+        }
+        for (block, activation) in rest {
+            sum = add_wide::<L, B, 1>(sum, std::slice::from_ref(block), std::slice::from_ref(activation), &tables);
+        }
+    }
+    sum
+}
+
+/// `sum` and the terms of `N` blocks, one after the other.
+///
+/// # Safety
+/// AVX2, FMA, F16C and the instructions of `L`.
+#[inline(always)]
+unsafe fn add_wide<L: WideLevel<B>, B: SuperScales, const N: usize>(
+    sum: f32,
+    blocks: &[B],
+    activations: &[WideBlock],
+    tables: &L::Tables,
+) -> f32 {
+    assert!(blocks.len() == N && activations.len() == N);
+    // SAFETY: passed on.
+    unsafe {
+        let (mut products, mut offsets) = ([L::zero(); AT_ONCE], [_mm_setzero_si128(); AT_ONCE]);
+        let (mut d, mut dmin, mut a) = ([0u16; AT_ONCE], [0u16; AT_ONCE], [0f32; AT_ONCE]);
+        for i in 0..N {
+            prefetch(&blocks[i]);
+            (products[i], offsets[i]) = L::block(&blocks[i], &activations[i], tables);
+            (d[i], dmin[i], a[i]) = (blocks[i].d(), blocks[i].dmin(), activations[i].d);
+        }
+        let a = _mm_setr_ps(a[0], a[1], a[2], a[3]);
+        let products = scaled::<B>(d, a, L::reduce(products));
+        if !B::HAS_MINS {
+            return products[..N].iter().fold(sum, |sum, product| sum + product);
+        }
+        let offsets = _mm_hadd_epi32(_mm_hadd_epi32(offsets[0], offsets[1]), _mm_hadd_epi32(offsets[2], offsets[3]));
+        let offsets = scaled::<B>(dmin, a, offsets);
+        products[..N].iter().zip(offsets).fold(sum, |sum, (product, offset)| sum + product - offset)
+    }
+}
+
+/// Sums times the scales of weights and activations.
+///
+/// # Safety
+/// AVX2 and F16C.
+#[inline(always)]
+unsafe fn scaled<B: SuperScales>(d: [u16; AT_ONCE], a: __m128, sums: __m128i) -> [f32; AT_ONCE] {
+    let mut out = [0f32; AT_ONCE];
+    // SAFETY: the caller's; the store is of the whole array.
+    unsafe {
+        let d = _mm_mul_ps(widen4(d), _mm_set1_ps(B::FACTOR));
+        _mm_storeu_ps(out.as_mut_ptr(), _mm_mul_ps(_mm_mul_ps(d, a), _mm_cvtepi32_ps(sums)));
+    }
+    out
+}
+
+/// # Safety
+/// AVX2, FMA, F16C and the instructions of `P`.
+#[inline(always)]
+unsafe fn narrow<P: Products, B: DecodeNarrow>(row: &[B], activation: &[NarrowBlock]) -> f32 {
+    let (count, _) = narrow_count::<B>();
+    let (mut sum, total) = (0f32, row.len() * count);
+    let whole = total / AT_ONCE * AT_ONCE;
+    // SAFETY: passed on.
+    unsafe {
+        for start in (0..whole).step_by(AT_ONCE) {
+            sum = add_narrow::<P, B, AT_ONCE>(sum, row, start, activation);
+        }
+        for start in whole..total {
+            sum = add_narrow::<P, B, 1>(sum, row, start, activation);
+        }
+    }
+    sum
+}
+
+/// `sum` and the terms of `N` narrow blocks from `start` on, one after the other.
+///
+/// # Safety
+/// AVX2, FMA, F16C and the instructions of `P`.
+#[inline(always)]
+unsafe fn add_narrow<P: Products, B: DecodeNarrow, const N: usize>(
+    sum: f32,
+    row: &[B],
+    start: usize,
+    activation: &[NarrowBlock],
+) -> f32 {
+    let (count, shared) = narrow_count::<B>();
+    // A group of blocks of the file, or a part of one.
+    let row = &row[start / count..][..N.div_ceil(count)];
+    let activation = &activation[start / shared..][..N.div_ceil(shared)];
+    // SAFETY: passed on.
+    unsafe {
+        let mut products = [_mm256_setzero_si256(); AT_ONCE];
+        let (mut d, mut dmin) = ([B::Scale::default(); AT_ONCE], [0u16; AT_ONCE]);
+        let (mut a, mut a_sums) = ([0f32; AT_ONCE], [0f32; AT_ONCE]);
+        for i in 0..N {
+            let (block, part) = (&row[i / count], (start + i) % count);
+            if part == 0 {
+                prefetch(block);
+            }
+            let a_block = &activation[i / shared];
+            let q = block.quants(part);
+            let bytes = _mm256_loadu_si256(a_block.q.as_ptr().cast());
+            products[i] = match B::OFFSET {
+                None => P::dot4_signed(q, bytes, a_block.offset),
+                Some(0) => P::dot4(_mm256_setzero_si256(), q, bytes),
+                // The offset is -128 times the sum of activations.
+                Some(offset) => {
+                    let start = _mm_cvtsi32_si128(a_block.offset / (128 / i32::from(offset)));
+                    P::dot4(_mm256_zextsi128_si256(start), q, bytes)
+                }
+            };
+            (d[i], a[i]) = (block.scale(part), a_block.d);
+            (dmin[i], a_sums[i]) = (block.min(), a_block.sum);
+        }
+        let sums =
+            _mm256_hadd_epi32(_mm256_hadd_epi32(products[0], products[1]), _mm256_hadd_epi32(products[2], products[3]));
+        let scales = _mm_mul_ps(B::scales(d), _mm_setr_ps(a[0], a[1], a[2], a[3]));
+        let mut products = [0f32; AT_ONCE];
+        _mm_storeu_ps(products.as_mut_ptr(), _mm_mul_ps(scales, _mm_cvtepi32_ps(halves(sums))));
+        if !B::HAS_MINS {
+            return products[..N].iter().fold(sum, |sum, product| sum + product);
+        }
+        // What is added per value is kept, what is taken off is wanted: `x - y * -m`.
+        let minus = _mm_xor_ps(widen4(dmin), _mm_set1_ps(-0.0));
+        let mut offsets = [0f32; AT_ONCE];
+        _mm_storeu_ps(offsets.as_mut_ptr(), _mm_mul_ps(minus, _mm_setr_ps(a_sums[0], a_sums[1], a_sums[2], a_sums[3])));
+        products[..N].iter().zip(offsets).fold(sum, |sum, (product, offset)| sum + product - offset)
     }
 }
