@@ -105,7 +105,7 @@ impl DecodeNarrow for BlockMXFP4 {
 
 /// Types that are unpacked by the scalar code.
 macro_rules! narrow_by_scalar {
-    ($($block:ident),*) => {$(
+    ($($block:ident, $self:ident, $part:ident => $scale:expr;)*) => {$(
         impl DecodeNarrow for $block {
             type Scale = f32;
             #[inline(always)]
@@ -120,14 +120,8 @@ macro_rules! narrow_by_scalar {
                 unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
             }
             #[inline(always)]
-            fn scale(&self, part: usize) -> f32 {
-                let mut d = 0.0;
-                unpack_narrow(self, |index, w: &Narrow| {
-                    if index == part {
-                        d = w.d;
-                    }
-                });
-                d
+            fn scale(&$self, $part: usize) -> f32 {
+                $scale
             }
             #[inline(always)]
             unsafe fn scales([a, b, c, d]: [f32; 4]) -> __m128 {
@@ -137,6 +131,10 @@ macro_rules! narrow_by_scalar {
         }
     )*};
 }
-narrow_by_scalar!(BlockNVFP4, BlockQ1_0, BlockQ2_0);
+narrow_by_scalar! {
+    BlockNVFP4, self, part => quant::unpack::ue4m3_half(self.d[part]);
+    BlockQ1_0, self, _part => self.d.to_f32();
+    BlockQ2_0, self, _part => self.d.to_f32();
+}
 
 const _: () = assert!(narrow_count::<BlockNVFP4>().0 == 4);
