@@ -278,6 +278,10 @@ impl App {
             app.machine.measure(disk)?;
             let hardware = app.machine.report(&models);
             app.emit(AppEvent::Hardware { hardware: hardware.clone() });
+            if let Ok(session) = app.session() {
+                session.measured()?;
+                app.model_changed();
+            }
             Ok(hardware)
         })
         .await

@@ -264,6 +264,12 @@ impl Session {
         Ok(())
     }
 
+    /// The hardware was measured after the model was loaded: the forecast follows.
+    pub(crate) fn measured(&self) -> Result<()> {
+        *lock(&self.facts) = self.machine.facts(self.engine.placement().host_used);
+        self.replan(None)
+    }
+
     pub fn context(&self) -> u32 {
         self.engine.layout().params.context
     }

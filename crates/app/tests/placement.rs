@@ -206,3 +206,23 @@ async fn a_move_that_finds_no_room_says_so_and_changes_nothing_else() {
     check_answer(&seen, &expected);
     assert!(notices(&seen).is_empty(), "it is told once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loaded_model_gets_its_forecast_when_the_hardware_has_been_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    install_trained(folder.path());
+    let (app, events) =
+        open(folder.path(), |config| std::fs::remove_file(config.data_dir.join("measured.json")).unwrap());
+    load(&app, "rustdoc", layers(0)).await;
+    let forecast = |state: &ModelState| match state {
+        ModelState::Ready { loaded } => loaded.plan.forecast,
+        other => panic!("not loaded: {other:?}"),
+    };
+    assert_eq!(forecast(&app.model_state()), None);
+    app.hardware_measure().await.unwrap();
+    let told = events.lock().unwrap().iter().rev().find_map(|event| match event {
+        AppEvent::Model { state } => Some(forecast(state)),
+        _ => None,
+    });
+    assert!(told.unwrap().unwrap().tg_low > 0.0);
+}

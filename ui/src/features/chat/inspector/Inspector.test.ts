@@ -76,3 +76,17 @@ test("sampling is kept, what is no number is not", async () => {
   await until(() => settingsSet.mock.calls.length === 2);
   expect(settingsSet.mock.calls[1]?.[0].sampling).toMatchObject({ temperature: 0.3, seed: 42 });
 });
+
+test("a measurement brings the forecast of a model that is not loaded", async () => {
+  const app = await startApp({}, (api) => ({
+    plan: async (id, wish) => {
+      const plan = await api.plan(id, wish);
+      return (await api.hardware()).ramBandwidth === null ? { ...plan, forecast: null } : plan;
+    },
+  }));
+  renderWith(app, Inspector, {});
+  await until(() => screen.queryByTestId("forecast") !== null);
+  expect(screen.getByTestId("forecast").textContent).toBe("");
+  await app.monitor.measure();
+  await until(() => screen.getByTestId("forecast").textContent !== "");
+});

@@ -93,6 +93,13 @@ export class LoadPanel {
     }
   }
 
+  /** The speeds of this PC are known, or known better. */
+  measured(): void {
+    if (this.modelId !== null && (!this.isLoaded || this.needsReload)) {
+      void this.ask();
+    }
+  }
+
   change(change: Partial<LoadSettings>): void {
     this.wish = { ...this.wish, ...change };
     void this.ask();
