@@ -38,7 +38,7 @@ fn join_expansion(tensors: &mut Tensors, layer: usize) {
     const HEADS: usize = 4;
     const NOPE: usize = 32;
     const DIM_V: usize = 32;
-    const RANK: usize = 32;
+    const RANK: usize = 64;
     let mut take = |part: &str| tensors.remove(&format!("blk.{layer}.{part}.weight")).expect("a tensor").1;
     let (k_b, v_b) = (take("attn_k_b"), take("attn_v_b"));
     let mut rows = Vec::new();
