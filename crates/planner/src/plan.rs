@@ -104,7 +104,7 @@ pub fn plan(model: &Model, facts: &Facts, wishes: &Wishes) -> Result<Plan, Model
     };
     let totals = layout.totals(gpu_layers as usize);
     let accelerator_other = room.as_ref().map_or(0, |room| room.other(gpu_layers as usize));
-    let offload = room.map(|room| room.offload);
+    let offload = room.as_ref().map(|room| room.offload.clone());
     let mut plan = Plan {
         gpu_layers,
         layers,
@@ -128,7 +128,7 @@ pub fn plan(model: &Model, facts: &Facts, wishes: &Wishes) -> Result<Plan, Model
     if plan.fits == Fits::Disk {
         plan.residency = Residency::new(model, &plan.layout, gpu_layers as usize, plan.host_ram);
     }
-    explain(&mut plan, facts);
+    explain(&mut plan, facts, room.as_ref());
     plan.forecast = forecast(model, &plan, facts);
     Ok(plan)
 }
@@ -256,16 +256,16 @@ fn fits(plan: &Plan, facts: &Facts) -> Fits {
     if plan.gpu_layers > 0 { Fits::Split } else { Fits::Ram }
 }
 
-fn explain(plan: &mut Plan, facts: &Facts) {
+fn explain(plan: &mut Plan, facts: &Facts, room: Option<&Room>) {
     let mut add = |code, text: String, needed, available| plan.reasons.push(Reason { code, text, needed, available });
     let (n, layers, max) = (plan.gpu_layers, plan.layers, plan.max_gpu_layers);
     let vram = plan.accelerator.total() + plan.accelerator_other;
-    match &facts.accelerator {
+    match room {
         None => add(ReasonCode::NoAccelerator, "No GPU can take layers: all run on the CPU.".into(), None, None),
-        Some(gpu) => {
-            let free = Some(gpu.memory_free.saturating_sub(gpu.margin));
-            let most = plan.offload.as_ref().map_or(0, Offload::layers) as u32;
-            if let Some(lack) = plan.offload.as_ref().and_then(|offload| offload.lack) {
+        Some(room) => {
+            let free = Some(room.free);
+            let most = room.offload.layers() as u32;
+            if let Some(lack) = room.offload.lack {
                 let on_cpu = layers - most;
                 let text = format!("The GPU cannot compute {}: {on_cpu} or more layers stay on the CPU.", lack.need);
                 add(ReasonCode::AcceleratorLacks, text, None, None);
@@ -276,8 +276,7 @@ fn explain(plan: &mut Plan, facts: &Facts) {
                 let text = format!("{n} layers do not fit into video memory; {max} do.");
                 add(ReasonCode::BeyondAccelerator, text, Some(vram), free);
             } else if max == 0 {
-                let scratch = plan.offload.as_ref().map_or(0, |offload| offload.scratch(1));
-                let first = plan.layout.totals(1).accelerator.total() + gpu.overhead + scratch;
+                let first = plan.layout.totals(1).accelerator.total() + room.other(1);
                 let text = "Video memory is too small for even one layer.".into();
                 add(ReasonCode::AcceleratorTooSmall, text, Some(first), free);
             } else if n == layers {
