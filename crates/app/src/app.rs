@@ -415,11 +415,7 @@ impl App {
     /// What a plan depends on, as it is now.
     pub async fn facts(self: &Arc<Self>) -> Result<planner::Facts> {
         let app = self.clone();
-        blocking(move || {
-            let own = app.session().map_or(0, |session| session.engine.placement().host_used);
-            Ok(app.machine.facts(own))
-        })
-        .await
+        blocking(move || Ok(app.session().map_or_else(|_| app.machine.facts(0), |session| session.facts_now()))).await
     }
 
     /// What the header of a model on the Hub says. `wanted`: a quantization or a file's path.

@@ -15,6 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// Makes the test device fail, where there is one.
 pub type TestControl = Option<TestDeviceControl>;
 
+/// A device that takes layers.
+pub struct Accelerator {
+    pub device: Box<dyn Device>,
+    pub control: TestControl,
+    /// As the window sees it.
+    pub shown: Gpu,
+}
+
 pub struct Machine {
     /// Bytes of the test device, where there is one.
     test_device: Option<u64>,
@@ -47,10 +55,6 @@ impl Machine {
     }
 
     /// The device that takes layers, as the window sees it, or why there is none.
-    pub fn accelerator(&self) -> Result<Gpu, GpuReason> {
-        self.shown_gpu(&hardware::gpus())
-    }
-
     fn shown_gpu(&self, status: &GpuStatus) -> Result<Gpu, GpuReason> {
         match self.test_device {
             Some(bytes) => Ok(test_gpu(bytes)),
@@ -58,20 +62,17 @@ impl Machine {
         }
     }
 
-    /// A device for layers, and the handle that makes the test device fail. A GPU that was lost or absent is tried again.
+    /// A device for layers. A GPU that was lost or absent is tried again.
     /// Blocks up to some seconds, and longer where the driver compiles the kernels for the first time.
-    pub fn device(
-        &self,
-        pool: &Arc<ThreadPool>,
-        config: CpuConfig,
-    ) -> Result<(Box<dyn Device>, TestControl), GpuReason> {
+    pub fn device(&self, pool: &Arc<ThreadPool>, config: CpuConfig) -> Result<Accelerator, GpuReason> {
         if let Some(limit) = self.test_device {
             let (device, control) = TestDevice::new(pool.clone(), config, limit);
-            return Ok((Box::new(device), Some(control)));
+            return Ok(Accelerator { device: Box::new(device), control: Some(control), shown: test_gpu(limit) });
         }
         let status = hardware::gpus();
         self.gpu.renew();
-        Ok((self.gpu.device(&status)?, None))
+        let device = self.gpu.device(&status)?;
+        Ok(Accelerator { device, control: None, shown: self.gpu.shown(&status)? })
     }
 
     /// Blocks for some milliseconds.

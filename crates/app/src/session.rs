@@ -7,7 +7,8 @@ use crate::machine::{Machine, TestControl};
 use crate::plans::{self, wishes};
 use crate::prompt::Format;
 use crate::wire::{
-    AnswerStats, ErrorCode, FinishReason, Gpu, GpuReason, LoadSettings, LoadedModel, Plan, RecoveryNotice, WireError,
+    AnswerStats, ErrorCode, FinishReason, Gpu, GpuLayers, GpuReason, LoadSettings, LoadedModel, Plan, RecoveryNotice,
+    WireError,
 };
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
 use engine::{BackendError, Cancel, Devices, Engine, EngineError, LoadOptions, Recovery, RecoveryCause};
@@ -88,7 +89,7 @@ impl Session {
         let pool = Arc::new(ThreadPool::new(threads));
         // Before the plan: the memory that the device takes for itself is known then.
         let (accelerator, test_control, gpu) = match machine.device(&pool, config) {
-            Ok((device, control)) => (Some(device), control, machine.accelerator()),
+            Ok(found) => (Some(found.device), found.control, Ok(found.shown)),
             Err(reason) => (None, None, Err(reason)),
         };
         let mut facts = machine.facts(0);
@@ -179,10 +180,10 @@ impl Session {
     }
 
     /// Moves layers, also while an answer is being written; blocks until done. A notice says if not all found room.
-    pub(crate) fn set_gpu_layers(&self, wanted: crate::wire::GpuLayers) -> Result<Option<RecoveryNotice>> {
+    pub(crate) fn set_gpu_layers(&self, wanted: GpuLayers) -> Result<Option<RecoveryNotice>> {
         let settings = LoadSettings { gpu_layers: wanted, ..self.placed().0 };
         let lost = !self.has_device(wanted);
-        let facts = self.machine.facts(self.engine.placement().host_used);
+        let facts = self.facts_now();
         // "Auto" means what the planner would choose on the device without this model.
         let wishes = planner::Wishes { context: Some(self.context()), ..wishes(&settings) };
         let layers = planner::plan(&self.model, &facts, &wishes)?.gpu_layers;
@@ -194,8 +195,8 @@ impl Session {
         // Where a later wish was done instead of this one, nothing was missed.
         let asked = match wanted {
             _ if !lost => layers,
-            crate::wire::GpuLayers::Fixed { layers } => layers.min(placement.layers),
-            crate::wire::GpuLayers::Auto => placement.layers,
+            GpuLayers::Fixed { layers } => layers.min(placement.layers),
+            GpuLayers::Auto => placement.layers,
         };
         let missed = placement.gpu_layers < asked && self.placed().0.gpu_layers == wanted;
         Ok(missed.then(|| RecoveryNotice {
@@ -208,15 +209,15 @@ impl Session {
     }
 
     /// Whether layers have a device to go to; one that was lost is opened again. True where there never was one.
-    fn has_device(&self, wanted: crate::wire::GpuLayers) -> bool {
-        if self.engine.placement().has_accelerator || wanted == (crate::wire::GpuLayers::Fixed { layers: 0 }) {
+    fn has_device(&self, wanted: GpuLayers) -> bool {
+        if self.engine.placement().has_accelerator || wanted == (GpuLayers::Fixed { layers: 0 }) {
             return true;
         }
         match self.machine.device(&self.pool, self.config) {
-            Ok((device, control)) => {
-                self.engine.offer_accelerator(device);
-                *lock(&self.test_control) = control;
-                *lock(&self.gpu) = self.machine.accelerator();
+            Ok(found) => {
+                self.engine.offer_accelerator(found.device);
+                *lock(&self.test_control) = found.control;
+                *lock(&self.gpu) = Ok(found.shown);
                 true
             }
             Err(reason) => {
@@ -233,7 +234,7 @@ impl Session {
         if !self.moved_away.load(Ordering::Acquire) {
             return Ok(None);
         }
-        let facts = self.machine.facts(self.engine.placement().host_used);
+        let facts = self.facts_now();
         let wishes = Wishes { context: Some(self.context()), ..wishes(&self.placed().0) };
         let plan = planner::plan(&self.model, &facts, &wishes)?;
         let (possible, placement) = (plan.gpu_layers.min(plan.max_gpu_layers), self.engine.placement());
@@ -251,9 +252,9 @@ impl Session {
     }
 
     /// Makes the plan describe the placement that holds now.
-    pub(crate) fn replan(&self, wanted: Option<crate::wire::GpuLayers>) -> Result<()> {
+    pub(crate) fn replan(&self, wanted: Option<GpuLayers>) -> Result<()> {
         let settings = self.placed().0;
-        let now = crate::wire::GpuLayers::Fixed { layers: self.engine.placement().gpu_layers };
+        let now = GpuLayers::Fixed { layers: self.engine.placement().gpu_layers };
         let actual = LoadSettings { gpu_layers: now, context: Some(self.context()), ..settings };
         let plan = plans::plan(&self.model, &lock(&self.facts), &actual)?;
         let mut placed = self.placed();
@@ -266,8 +267,13 @@ impl Session {
 
     /// The hardware was measured after the model was loaded: the forecast follows.
     pub(crate) fn measured(&self) -> Result<()> {
-        *lock(&self.facts) = self.machine.facts(self.engine.placement().host_used);
+        *lock(&self.facts) = self.facts_now();
         self.replan(None)
+    }
+
+    /// What a plan depends on now. What the model takes counts as free, as it would be given back.
+    pub(crate) fn facts_now(&self) -> Facts {
+        self.machine.facts(self.engine.placement().host_used)
     }
 
     pub fn context(&self) -> u32 {
