@@ -84,21 +84,9 @@ fn families() -> Vec<ModelSpec> {
         ModelSpec::qwen2(),
         ModelSpec::qwen3(),
         ModelSpec::qwen3moe(),
-        ModelSpec::gpt_oss(),
-        ModelSpec::command_r(),
     ];
     let mut all: Vec<ModelSpec> = small.into_iter().map(|spec| ModelSpec { n_layer: 3, ..spec }).collect();
-    all.extend([
-        ModelSpec::gemma2(),
-        ModelSpec::gemma4(),
-        ModelSpec::gemma4_experts(),
-        ModelSpec::deepseek2(),
-        ModelSpec::lfm2(),
-        ModelSpec::qwen35(),
-        ModelSpec::qwen3next(),
-        ModelSpec::granite_hybrid(),
-        ModelSpec::nemotron_h(),
-    ]);
+    all.extend(ModelSpec::every_kind());
     all
 }
 

@@ -25,16 +25,6 @@ pub enum Need {
     },
 }
 
-impl Need {
-    /// The type that a device may lack.
-    pub fn ty(&self) -> GgmlType {
-        match self {
-            Need::MatMul { ty, .. } | Need::ExpertMatMul { ty, .. } | Need::Attention { k_type: ty, .. } => *ty,
-            Need::Route { .. } => GgmlType::F32,
-        }
-    }
-}
-
 impl std::fmt::Display for Need {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -44,8 +44,8 @@ pub(crate) fn read_prompt(
     Ok(())
 }
 
-/// What may happen between two steps: layers move because somebody wishes it or other programs
-/// need the memory, recoveries are told.
+/// What may happen between two steps: layers move because somebody wishes it or other programs need the memory,
+/// recoveries are told.
 fn between_steps(core: &mut Core, engine: &Engine, on_event: &mut dyn FnMut(Event)) -> Result<(), EngineError> {
     engine.apply_wish(core)?;
     core.relieve()?;

@@ -52,7 +52,7 @@ pub(crate) struct Paging {
 }
 
 impl Paging {
-    /// `elsewhere`: layers that are not on the host. Nothing of what comes and goes is in memory afterwards.
+    /// Nothing of what comes and goes is in memory afterwards.
     pub fn new(
         file: Weights,
         advice: Box<dyn Advice>,
