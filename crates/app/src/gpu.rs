@@ -79,14 +79,23 @@ impl GpuSlot {
         })
     }
 
-    /// A device on the GPU. The first one compiles the kernels, which may take a while.
+    /// A device on the GPU. The first one compiles the kernels, which may take a while. Where that fails, the GPU counts as
+    /// not there from then on, for this reason.
     pub fn device(&self, status: &GpuStatus) -> Result<Box<dyn Device>, GpuReason> {
         if !self.allowed {
             return Err(GpuReason::TurnedOff);
         }
-        let card = self.state().open(status).map(|open| open.card.clone());
-        let driver = card.and_then(|card| card.driver()).map_err(|absent| reason(&absent, status))?;
-        Ok(Box::new(GpuDevice::new(driver, GpuConfig::default())))
+        let card = self.state().open(status).map(|open| open.card.clone()).map_err(|absent| reason(&absent, status))?;
+        // The kernels may be compiled now: others are not kept waiting for that.
+        match card.driver() {
+            Ok(driver) => Ok(Box::new(GpuDevice::new(driver, GpuConfig::default()))),
+            Err(absent) => {
+                let told = reason(&absent, status);
+                // A GPU that no device can be made of takes no layers, whoever asks: until it is tried again.
+                self.state().card = Some(Err(absent));
+                Err(told)
+            }
+        }
     }
 
     /// What the planner asks of it. Our own memory counts as free: it would be given back for what is planned.

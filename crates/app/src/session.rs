@@ -92,10 +92,7 @@ impl Session {
             Ok(found) => (Some(found.device), found.control, Ok(found.shown)),
             Err(reason) => (None, None, Err(reason)),
         };
-        let mut facts = machine.facts(0);
-        if accelerator.is_none() {
-            facts.accelerator = None;
-        }
+        let facts = machine.facts(0);
         let planned = planner::plan(&model, &facts, &Wishes { ubatch, logits_rows, ..wishes(&settings) })?;
         let too_many_layers = planned.gpu_layers > planned.max_gpu_layers;
         if planned.fits == Fits::No && !too_many_layers {

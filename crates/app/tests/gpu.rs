@@ -34,6 +34,7 @@ fn with_gpu(name: &str, (variable, value): (&str, &str), body: impl AsyncFnOnce(
         .env("GPU_FILES", files.path())
         .env("FAKE_CUDA_OTHERS", files.path().join("others"))
         .env("FAKE_CUDA_LOSE", files.path().join("lose"))
+        .env("FAKE_CUDA_REFUSE", files.path().join("refuse"))
         .env("FAKE_CUDA_CONTEXT", "100000000")
         .env("FAKE_CUDA_MODULE", "1000000")
         .env(variable, value)
@@ -55,12 +56,13 @@ impl Gpu {
         std::fs::rename(self.files.join("new"), self.files.join("others")).unwrap();
     }
 
-    fn lose(&self) {
-        std::fs::write(self.files.join("lose"), "").unwrap();
+    /// From now on launches fail ("lose"), or kernels do not compile ("refuse").
+    fn fails(&self, how: &str) {
+        std::fs::write(self.files.join(how), "").unwrap();
     }
 
-    fn mend(&self) {
-        std::fs::remove_file(self.files.join("lose")).unwrap();
+    fn mend(&self, how: &str) {
+        std::fs::remove_file(self.files.join(how)).unwrap();
     }
 
     /// The trained model with so many layers on the GPU.
@@ -203,12 +205,12 @@ fn a_lost_gpu_comes_back_without_a_new_start() {
     with_gpu(NAME, ("FAKE_CUDA_RESETS", "1"), async |gpu: Gpu| {
         let (app, events) = gpu.ready(fixed(99)).await;
         let all = loaded(&app).gpu_layers;
-        let seen = answered(&app, async || gpu.lose()).await;
+        let seen = answered(&app, async || gpu.fails("lose")).await;
         let notices = told(&seen);
         let [notice] = &notices[..] else { panic!("{notices:?}") };
         assert_eq!((notice.cause.as_str(), notice.layers_moved, notice.gpu_layers), ("deviceLost", all, 0));
         assert_eq!((loaded(&app).gpu_layers, loaded(&app).vram_used), (0, 0));
-        gpu.mend();
+        gpu.mend("lose");
         take_notices(&events);
         // By moving the layers back, and by loading again.
         app.set_gpu_layers(fixed(all)).await.unwrap();
@@ -224,7 +226,7 @@ fn a_gpu_that_stays_lost_leaves_the_work_to_the_cpu() {
     const NAME: &str = "a_gpu_that_stays_lost_leaves_the_work_to_the_cpu";
     with_gpu(NAME, ("FAKE_CUDA_RESETS", "0"), async |gpu: Gpu| {
         let (app, events) = gpu.ready(fixed(99)).await;
-        let seen = answered(&app, async || gpu.lose()).await;
+        let seen = answered(&app, async || gpu.fails("lose")).await;
         assert_eq!(told(&seen).len(), 1);
         take_notices(&events);
         app.set_gpu_layers(fixed(3)).await.unwrap();
@@ -240,5 +242,45 @@ fn a_gpu_that_stays_lost_leaves_the_work_to_the_cpu() {
         let report = app.hardware().await.unwrap();
         assert!(report.gpus.is_empty() && matches!(report.gpu_reason, Some(GpuReason::BadState { .. })));
         assert!(told(&answered(&app, async || {}).await).is_empty());
+    });
+}
+
+/// The card opens, its kernels do not compile: no plan may count on it, whoever asks, until it is tried again.
+#[test]
+fn a_gpu_that_refuses_the_kernels_takes_no_layers() {
+    const NAME: &str = "a_gpu_that_refuses_the_kernels_takes_no_layers";
+    with_gpu(NAME, ("FAKE_CUDA_CAPABILITY", "86"), async |gpu: Gpu| {
+        gpu.fails("refuse");
+        let (app, events) = gpu.ready(fixed(99)).await;
+        let all = loaded(&app).plan.layers;
+        let on_the_cpu = async |app: &Arc<App>| {
+            let now = loaded(app);
+            assert_eq!((now.gpu_layers, now.gpu, now.vram_used), (0, None, 0));
+            assert!(matches!(now.gpu_reason, Some(GpuReason::BadState { .. })), "{:?}", now.gpu_reason);
+            let id = app.library().await.unwrap()[0].id.clone();
+            let asked = app.plan(id, settings(GpuLayers::Auto)).await.unwrap();
+            for plan in [&now.plan, &asked] {
+                assert_eq!((plan.fits, plan.max_gpu_layers, plan.recommended_gpu_layers), (Fits::Ram, 0, 0));
+                assert_eq!((plan.vram_available, plan.vram.total), (0, 0), "the slider has nowhere to go");
+            }
+            let report = app.hardware().await.unwrap();
+            assert!(report.gpus.is_empty() && report.gpu_reason == now.gpu_reason, "{report:?}");
+        };
+        on_the_cpu(&app).await;
+        app.hardware_measure().await.unwrap();
+        on_the_cpu(&app).await;
+        take_notices(&events);
+        app.set_gpu_layers(fixed(3)).await.unwrap();
+        on_the_cpu(&app).await;
+        let notices = take_notices(&events);
+        let [notice] = &notices[..] else { panic!("{notices:?}") };
+        assert_eq!((notice.cause.as_str(), notice.layers_moved, notice.gpu_layers), ("deviceLost", 3, 0));
+        assert!(told(&answered(&app, async || {}).await).is_empty());
+        // Tried again, it works.
+        gpu.mend("refuse");
+        app.set_gpu_layers(fixed(all)).await.unwrap();
+        let now = loaded(&app);
+        assert_eq!((now.gpu_layers, now.plan.fits, now.gpu_reason), (all, Fits::Gpu, None));
+        assert!(app.hardware().await.unwrap().gpu_reason.is_none());
     });
 }

@@ -4,7 +4,8 @@
 // Environment: FAKE_CUDA_MODULES, the emulator's libraries of kernels, separated by colons; FAKE_CUDA_VERSION (12000);
 // FAKE_CUDA_CONTEXT and FAKE_CUDA_MODULE (0), bytes that the context and a module take; FAKE_CUDA_RESETS (1), whether a reset
 // mends a GPU that is lost; FAKE_CUDA_OTHERS, a file with the bytes that other programs have taken now;
-// FAKE_CUDA_LOSE, a file: where it is, the next launch finds the GPU lost;
+// FAKE_CUDA_LOSE, a file: where it is, the next launch finds the GPU lost; FAKE_CUDA_REFUSE, a file: where it is, no module
+// is compiled;
 // FAKE_CUDA_DEVICES (1); FAKE_CUDA_CAPABILITY (86); FAKE_CUDA_MEMORY, bytes; FAKE_CUDA_LAUNCHES, after which the GPU is lost.
 #include <dlfcn.h>
 #include <unistd.h>
@@ -42,6 +43,12 @@ char context;
 long long setting(const char *name, long long otherwise) {
     const char *text = getenv(name);
     return text ? atoll(text) : otherwise;
+}
+
+/// Whether the file that a variable names is there now.
+bool there(const char *name) {
+    const char *path = getenv(name);
+    return path && access(path, F_OK) == 0;
 }
 
 size_t memory() { return size_t(setting("FAKE_CUDA_MEMORY", 8ll << 30)); }
@@ -195,6 +202,7 @@ API cuGetErrorName(int error, const char **name) {
 }
 API cuModuleLoadDataEx(void **module, const void *image, unsigned, void *, void *) {
     if (int error = ready()) return error;
+    if (there("FAKE_CUDA_REFUSE")) return INVALID_PTX;
     const std::string ptx(static_cast<const char *>(image));
     if (ptx.find(".version 8.0") == std::string::npos) return INVALID_PTX;
     used += size_t(setting("FAKE_CUDA_MODULE", 0));
@@ -215,8 +223,7 @@ API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
     if (int error = ready()) return error;
     static long long launches = 0;
     if (launches++ == setting("FAKE_CUDA_LAUNCHES", -1)) return lost = true, LAUNCH_FAILED;
-    const char *lose = getenv("FAKE_CUDA_LOSE");
-    if (lose && access(lose, F_OK) == 0) return lost = true, LAUNCH_FAILED;
+    if (there("FAKE_CUDA_LOSE")) return lost = true, LAUNCH_FAILED;
     const Function &f = *static_cast<Function *>(function);
     const unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
     for (Run run : libraries()) {
