@@ -14,6 +14,8 @@ struct Checkpoint {
 pub(crate) struct States {
     /// The slot that holds what the last step left.
     pub current: usize,
+    /// What the last step began with; it lasts until the next one writes there.
+    previous: Option<Checkpoint>,
     kept: Vec<Checkpoint>,
 }
 
@@ -25,9 +27,11 @@ impl States {
         (0..STATE_SLOTS).find(free).unwrap_or(self.current)
     }
 
-    /// A step has ended.
-    pub fn advance(&mut self) {
-        self.current = self.next();
+    /// A step has ended that began after `position` tokens.
+    pub fn advance(&mut self, position: usize) {
+        let next = self.next();
+        self.previous = Some(Checkpoint { position, slot: self.current });
+        self.current = next;
     }
 
     /// Keeps the state after `position` tokens, in place of the oldest one.
@@ -41,10 +45,12 @@ impl States {
         self.kept.push(Checkpoint { position, slot: self.current });
     }
 
-    /// Goes back to the last checkpoint within the first `wanted` tokens, and says where that is.
+    /// Goes back to the last checkpoint within the first `wanted` tokens, or to where the last step began if that is
+    /// later, and says where that is.
     pub fn rewind(&mut self, wanted: usize) -> usize {
         self.kept.retain(|kept| kept.position <= wanted);
-        match self.kept.last() {
+        let previous = self.previous.take().filter(|previous| previous.position <= wanted);
+        match previous.iter().chain(&self.kept).max_by_key(|checkpoint| checkpoint.position) {
             Some(checkpoint) => {
                 self.current = checkpoint.slot;
                 checkpoint.position
@@ -55,6 +61,7 @@ impl States {
 
     /// All states are gone.
     pub fn clear(&mut self) {
+        self.previous = None;
         self.kept.clear();
     }
 }
@@ -68,7 +75,7 @@ mod tests {
         let mut states = States::default();
         let mut known = Vec::new();
         for position in 1..40 {
-            states.advance();
+            states.advance(position - 1);
             assert!(known.iter().all(|(_, slot)| *slot != states.current));
             if position % 7 == 0 {
                 states.keep(position);
@@ -81,5 +88,21 @@ mod tests {
         assert_eq!(known, [(28, states.kept[0].slot), (35, states.kept[1].slot)]);
         assert_eq!((states.rewind(34), states.current), (28, known[0].1));
         assert_eq!(states.rewind(27), 0);
+    }
+
+    #[test]
+    fn the_last_step_can_be_taken_back() {
+        let mut states = States::default();
+        states.advance(0);
+        states.keep(8);
+        states.advance(8);
+        let before = states.current;
+        states.advance(12);
+        assert_eq!((states.rewind(14), states.current), (12, before));
+        // Once: where that step began is the end now.
+        assert_eq!(states.rewind(11), 8);
+        states.advance(8);
+        states.clear();
+        assert_eq!(states.rewind(20), 0);
     }
 }

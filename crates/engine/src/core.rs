@@ -33,6 +33,9 @@ pub(crate) struct Core {
     sequence: Vec<u32>,
     /// How many of them have their K and V in the caches: all, unless a device was lost.
     computed: usize,
+    /// The most positions that were written since the caches were empty: what is beyond `computed` is in cells that a
+    /// window wanted back.
+    written: usize,
     states: States,
     /// RAM for weights and buffers on the host, where there is a limit.
     host_ram: Option<u64>,
@@ -68,6 +71,7 @@ impl Core {
             sites,
             sequence: Vec::new(),
             computed: 0,
+            written: 0,
             states: States::default(),
             host_ram,
             paged_for: None,
@@ -249,6 +253,7 @@ impl Core {
     fn lose_accelerator(&mut self) -> Result<(), EngineError> {
         self.abandon_accelerator();
         self.computed = 0;
+        self.written = 0;
         self.states.clear();
         let Loaded { model, layout, file } = &*self.loaded;
         for index in 0..=layout.block_count() {
@@ -300,18 +305,26 @@ impl Core {
     /// checkpoints, and cells that a window no longer needs are gone: then less is kept, down to nothing.
     pub fn reuse(&mut self, prompt: &[u32]) -> usize {
         let shared = self.sequence.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        let wanted = shared.min(prompt.len().saturating_sub(1));
+        self.cut(shared.min(prompt.len().saturating_sub(1)))
+    }
+
+    /// Keeps the first `wanted` tokens of the sequence, or as many as can be gone back to, and says how many.
+    pub fn cut(&mut self, wanted: usize) -> usize {
+        let wanted = wanted.min(self.sequence.len());
         let layout = &self.loaded.layout;
         let mut kept = wanted;
         if layout.is_recurrent() && wanted < self.computed {
             kept = self.states.rewind(wanted);
         }
-        if !layout.can_rewind(self.computed, kept) {
+        if kept < self.computed && !layout.can_rewind(self.written, kept) {
             kept = 0;
             self.states.clear();
         }
         self.sequence.truncate(kept);
         self.computed = self.computed.min(kept);
+        if self.computed == 0 {
+            self.written = 0;
+        }
         kept
     }
 
@@ -385,7 +398,8 @@ impl Core {
         let context = Context { model, layout, file, cancel, states: &self.states };
         match context.step(&mut self.sites, tokens, self.computed, rows, logits) {
             Ok(()) => {
-                self.states.advance();
+                self.states.advance(self.computed);
+                self.written = self.written.max(self.computed + tokens.len());
                 Ok(true)
             }
             Err(StepError::Cancelled) => Err(EngineError::Cancelled),

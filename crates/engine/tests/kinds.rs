@@ -96,6 +96,22 @@ fn what_a_window_forgot_is_computed_again() {
     }
 }
 
+/// Going back twice by a little is going back by much: the cells that were written in between are no window's any more.
+#[test]
+fn what_a_window_forgot_is_computed_again_however_it_was_forgotten() {
+    let spec = ModelSpec { n_layer: 2, ..ModelSpec::gemma2() };
+    let (engine, _) = load(&spec, options(4000, 0), None).unwrap();
+    let mut text = prompt(2600);
+    greedy(&engine, &text, 1);
+    for (end, kept) in [(1800, 1799), (1000, 0)] {
+        text.truncate(end);
+        let (fresh, _) = load(&spec, options(4000, 0), None).unwrap();
+        let completion = greedy(&engine, &text, 4).0;
+        assert_eq!(completion.ids, greedy(&fresh, &text, 4).0.ids, "{end}");
+        assert_eq!(completion.reused_tokens, kept, "{end}");
+    }
+}
+
 /// A step that failed halfway has written states of some layers: the same step again must not start from those.
 #[test]
 fn a_step_that_failed_anywhere_is_repeated_from_where_it_began() {
