@@ -6,6 +6,7 @@ use crate::generate::{generate, read_prompt};
 use crate::{Cancel, Completion, Devices, EngineError, Event, LoadOptions, Placement, Recovery, Request};
 use backend::Device;
 use model::{Layout, LayoutParams, Model};
+use sampler::Constraint;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
@@ -112,9 +113,25 @@ impl Engine {
         cancel: &Cancel,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Completion, EngineError> {
+        self.generate_within(None, request, cancel, on_event)
+    }
+
+    /// [`Engine::generate`] of what a constraint allows. Where the constraint is complete, the answer ends as if the model
+    /// had ended it; an end-of-generation token is chosen only where the constraint allows it.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`], and [`EngineError::Constraint`] where the answer cannot go on. The tokens before that
+    /// were told, and accepted by the constraint.
+    pub fn generate_within(
+        &self,
+        constraint: Option<&mut dyn Constraint>,
+        request: Request,
+        cancel: &Cancel,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<Completion, EngineError> {
         let mut core = self.lock()?;
         self.loaded.file.check()?;
-        let result = generate(&mut core, self, &request, cancel, on_event);
+        let result = generate(&mut core, self, &request, constraint, cancel, on_event);
         self.publish(&core);
         // Weights that could not be read count as zeros: an answer made from them must not pass for one.
         let result = self.loaded.file.check().map_err(EngineError::from).and(result);

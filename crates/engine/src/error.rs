@@ -20,6 +20,9 @@ pub enum EngineError {
     /// The logits are no numbers: the weights are damaged.
     #[error("the model computes no usable numbers: {0}; its file is damaged, get it again")]
     Numbers(sampler::SamplerError),
+    /// The answer cannot go on in the form that is prescribed for it.
+    #[error(transparent)]
+    Constraint(#[from] sampler::ConstraintError),
     #[error("invalid argument: {0}")]
     Invalid(String),
     /// The engine's thread is gone: a bug; load the model again.

@@ -1,9 +1,10 @@
 //! The loop that reads a prompt and makes tokens.
 
+use crate::choice::Choice;
 use crate::core::Core;
 use crate::engine::{Engine, Positions};
 use crate::{Cancel, Completion, EngineError, Event, Finish, Request};
-use sampler::Sampler;
+use sampler::Constraint;
 use std::time::Instant;
 
 /// Feeds `tokens[reused..]` in micro-batches; `reused` is what the cache holds already.
@@ -61,6 +62,7 @@ pub(crate) fn generate(
     core: &mut Core,
     engine: &Engine,
     request: &Request,
+    constraint: Option<&mut dyn Constraint>,
     cancel: &Cancel,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Completion, EngineError> {
@@ -72,11 +74,7 @@ pub(crate) fn generate(
     if prompt.len() > context as usize {
         return Err(EngineError::ContextFull { needed: prompt.len() as u32, context });
     }
-    let mut sampler =
-        Sampler::new(request.sampling.clone()).map_err(|error| EngineError::Invalid(error.to_string()))?;
-    for token in prompt {
-        sampler.accept(*token);
-    }
+    let mut choice = Choice::new(request.sampling.clone(), prompt, constraint)?;
     let started = Instant::now();
     let reused = core.reuse(prompt);
     let mut run = Run { prompt: prompt.len() as u32, reused: reused as u32, started, first: None, ids: Vec::new() };
@@ -94,14 +92,17 @@ pub(crate) fn generate(
         if cancel.is_cancelled() {
             return Ok(run.end_with_text(core, Finish::Cancelled, text, on_event));
         }
-        let token = sampler.sample(&logits).map_err(EngineError::Numbers)?;
+        let token = choice.choose(&logits)?;
         run.first.get_or_insert_with(Instant::now);
         if engine.tokenizer().is_eog(token) && !request.ignore_eog {
             return Ok(run.end_with_text(core, Finish::EndOfGeneration, text, on_event));
         }
-        sampler.accept(token);
+        choice.accept(token)?;
         run.ids.push(token);
         on_event(Event::Token { id: token, text: text.push(token) });
+        if choice.is_complete() {
+            return Ok(run.end_with_text(core, Finish::EndOfGeneration, text, on_event));
+        }
         if core.sequence_len() >= context as usize {
             return Ok(run.end_with_text(core, Finish::ContextFull, text, on_event));
         }

@@ -3,6 +3,7 @@
 mod api;
 mod attention;
 mod checkpoint;
+mod choice;
 mod core;
 mod decoder;
 mod engine;

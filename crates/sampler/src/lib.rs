@@ -4,6 +4,7 @@
 //! logits, parameters and seed give the same tokens on every platform: the random numbers and the exponential are built
 //! from integer and IEEE 754 basic operations only.
 
+mod constraint;
 mod error;
 mod exp;
 mod history;
@@ -13,6 +14,7 @@ mod random;
 mod sampler;
 mod select;
 
+pub use constraint::{Constraint, ConstraintError};
 pub use error::SamplerError;
 pub use mask::Mask;
 pub use params::Params;

@@ -74,11 +74,7 @@ impl Sampler {
             }
         }
         if let Some(mask) = mask {
-            for (token, logit) in self.logits.iter_mut().enumerate() {
-                if !mask.allows(token as u32) {
-                    *logit = f32::NEG_INFINITY;
-                }
-            }
+            mask.apply(&mut self.logits);
         }
         let params = &self.params;
         for (token, count) in self.history.counts() {

@@ -270,3 +270,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_mask_of_words_is_the_mask_of_its_bits() {
+    for len in [0usize, 1, 63, 64, 65, 128, 200] {
+        let words: Vec<u64> = (0..3u64).map(|i| 0x9e37_79b9_7f4a_7c15u64.rotate_left(i as u32 * 7)).collect();
+        let mask = Mask::from_words(words.iter().copied(), len);
+        let expected =
+            |token: u32| (token as usize) < len.min(192) && words[token as usize / 64] >> (token % 64) & 1 == 1;
+        assert!((0..300).all(|token| mask.allows(token) == expected(token)), "{len}");
+        assert_eq!(mask.allows_any(), (0..300).any(expected), "{len}");
+        // More logits than the mask speaks about: the others may not come.
+        let logits: Vec<f32> = (0..300).map(|token| if expected(token) { 1.0 } else { 9.0 }).collect();
+        let mut sampler = Sampler::new(Params { temperature: 0.0, ..Params::default() }).unwrap();
+        assert_eq!(sampler.sample_masked(&logits, &mask).ok(), (0..300).find(|token| expected(*token)), "{len}");
+    }
+}
