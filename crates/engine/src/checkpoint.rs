@@ -59,6 +59,27 @@ impl States {
         }
     }
 
+    /// The positions whose states there are, ascending, and their slots: checkpoints and what `computed` tokens left.
+    pub fn slots(&self, computed: usize) -> Vec<(usize, usize)> {
+        let mut slots: Vec<_> = self.kept.iter().map(|kept| (kept.position, kept.slot)).collect();
+        if slots.last().is_none_or(|(position, _)| *position != computed) {
+            slots.push((computed, self.current));
+        }
+        slots
+    }
+
+    /// States at these positions (at most [`STATE_SLOTS`] - 1, ascending) in the first slots; the last is the current one.
+    pub fn placed(positions: &[usize]) -> States {
+        let mut states = States::default();
+        for (slot, position) in positions.iter().enumerate() {
+            states.current = slot;
+            if slot + 2 < STATE_SLOTS {
+                states.keep(*position);
+            }
+        }
+        states
+    }
+
     /// All states are gone.
     pub fn clear(&mut self) {
         self.previous = None;

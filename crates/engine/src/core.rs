@@ -27,16 +27,16 @@ impl Loaded {
 }
 
 pub(crate) struct Core {
-    loaded: Arc<Loaded>,
-    sites: Sites,
+    pub(crate) loaded: Arc<Loaded>,
+    pub(crate) sites: Sites,
     /// The tokens fed so far, by position.
-    sequence: Vec<u32>,
+    pub(crate) sequence: Vec<u32>,
     /// How many of them have their K and V in the caches: all, unless a device was lost.
-    computed: usize,
+    pub(crate) computed: usize,
     /// The most positions that were written since the caches were empty: what is beyond `computed` is in cells that a
     /// window wanted back.
-    written: usize,
-    states: States,
+    pub(crate) written: usize,
+    pub(crate) states: States,
     /// RAM for weights and buffers on the host, where there is a limit.
     host_ram: Option<u64>,
     /// The number of layers elsewhere for which it was decided what stays in RAM.
@@ -272,7 +272,7 @@ impl Core {
 
     /// Makes it possible to go on after an accelerator's error, or gives the error back.
     /// True: the caches hold what they held before. False: the sequence must be computed again.
-    fn recover(&mut self, error: BackendError) -> Result<bool, EngineError> {
+    pub(crate) fn recover(&mut self, error: BackendError) -> Result<bool, EngineError> {
         let cause = recoverable(&error).ok_or_else(|| EngineError::from(error.clone()))?;
         let before = self.gpu_layers();
         if cause == RecoveryCause::DeviceLost || before == 0 {
@@ -326,6 +326,13 @@ impl Core {
             self.written = 0;
         }
         kept
+    }
+
+    /// The next sequence shares nothing with this one.
+    pub fn forget(&mut self) {
+        self.sequence.clear();
+        (self.computed, self.written) = (0, 0);
+        self.states.clear();
     }
 
     /// Keeps the recurrent states of the sequence so far: a later prompt may go back to here.

@@ -3,12 +3,14 @@
 use crate::core::{Core, Loaded};
 use crate::file::Weights;
 use crate::generate::{generate, read_prompt};
+use crate::saved::{Remembered, fingerprint};
 use crate::{Cancel, Completion, Devices, EngineError, Event, LoadOptions, Placement, Recovery, Request};
 use backend::Device;
 use model::{Layout, LayoutParams, Model};
 use sampler::Constraint;
+use std::io::{Read, Write};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 use tokenizer::Tokenizer;
 use weights::{Access, ModelFile};
@@ -21,6 +23,8 @@ pub struct Engine {
     wish: Wish,
     /// The placement as last known, so that asking never waits for a step.
     placement: Mutex<Placement>,
+    /// What saved sequences are known by; found when first needed, because that reads from all over the file.
+    fingerprint: OnceLock<u64>,
 }
 
 /// A number of layers somebody wants on the accelerator, until it is done.
@@ -66,7 +70,14 @@ impl Engine {
         let loaded = Arc::new(Loaded { model, layout, file });
         let core = Core::load(loaded.clone(), devices, options.gpu_layers as usize, host_ram, progress, cancel)?;
         let placement = Mutex::new(core.placement());
-        Ok(Engine { loaded, tokenizer, core: Mutex::new(core), wish: Wish::default(), placement })
+        Ok(Engine {
+            loaded,
+            tokenizer,
+            core: Mutex::new(core),
+            wish: Wish::default(),
+            placement,
+            fingerprint: OnceLock::new(),
+        })
     }
 
     pub fn model(&self) -> &Model {
@@ -157,6 +168,45 @@ impl Engine {
         read_prompt(&mut core, self, tokens, positions, cancel, &mut |_| {}, &mut pieces)?;
         self.publish(&core);
         Ok(self.loaded.file.check()?)
+    }
+
+    /// What the caches hold of the sequence computed last. Waits for a running request, as the next three do.
+    pub fn remembered(&self) -> Result<Remembered, EngineError> {
+        Ok(self.lock()?.remembered())
+    }
+
+    /// Writes what is remembered, so that [`Engine::restore`] can put it back: here, or in an engine that has the same
+    /// model with the same types of KV cache, wherever its layers are.
+    ///
+    /// # Errors
+    /// [`EngineError::Saved`] if the writer fails; a device failed. Only the writer's content is then of no use.
+    pub fn save(&self, out: &mut dyn Write) -> Result<(), EngineError> {
+        let mut core = self.lock()?;
+        let saved = core.save(self.fingerprint(), out);
+        self.publish(&core);
+        saved
+    }
+
+    /// Puts back what was saved: prompts that begin with those tokens go on as if they had just been computed.
+    ///
+    /// # Errors
+    /// [`EngineError::Saved`] if the content is damaged, belongs to another model, or does not fit; a device failed.
+    /// Nothing is remembered then.
+    pub fn restore(&self, input: &mut dyn Read) -> Result<Remembered, EngineError> {
+        let mut core = self.lock()?;
+        let restored = core.restore(self.fingerprint(), input);
+        self.publish(&core);
+        restored.map(|()| core.remembered())
+    }
+
+    /// The next prompt is computed from its first token on.
+    pub fn forget(&self) -> Result<(), EngineError> {
+        self.lock()?.forget();
+        Ok(())
+    }
+
+    fn fingerprint(&self) -> u64 {
+        *self.fingerprint.get_or_init(|| fingerprint(&self.loaded))
     }
 
     /// Moves layers until this many are on the accelerator, between two steps if a request is running, and returns

@@ -17,6 +17,9 @@ pub enum EngineError {
     Device(#[from] BackendError),
     #[error("cancelled")]
     Cancelled,
+    /// A saved sequence cannot be put back, or not be saved.
+    #[error(transparent)]
+    Saved(#[from] SavedError),
     /// The logits are no numbers: the weights are damaged.
     #[error("the model computes no usable numbers: {0}; its file is damaged, get it again")]
     Numbers(sampler::SamplerError),
@@ -28,4 +31,20 @@ pub enum EngineError {
     /// The engine's thread is gone: a bug; load the model again.
     #[error("the engine stopped unexpectedly: {0}")]
     Stopped(String),
+}
+
+/// Why a saved sequence cannot be used. The prompt can always be read again instead.
+#[derive(Debug, thiserror::Error)]
+pub enum SavedError {
+    #[error("this is not what a model remembers of a conversation")]
+    NotSaved,
+    /// Of another file, with other types of KV cache, or made by another version of this program.
+    #[error("this belongs to another model, another KV type or another version of the program")]
+    Foreign,
+    #[error("what was saved is damaged: {0}")]
+    Damaged(&'static str),
+    #[error("{tokens} tokens were saved, the context holds {context}")]
+    TooLong { tokens: u32, context: u32 },
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
 }

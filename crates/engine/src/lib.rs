@@ -3,6 +3,7 @@
 mod api;
 mod attention;
 mod checkpoint;
+mod checksum;
 mod choice;
 mod core;
 mod decoder;
@@ -16,10 +17,12 @@ mod latent;
 mod ops;
 mod paging;
 mod recurrent;
+mod saved;
 mod site;
 mod transfer;
 
 pub use api::*;
 pub use backend::{BackendError, Device};
 pub use engine::{Engine, Positions};
-pub use error::EngineError;
+pub use error::{EngineError, SavedError};
+pub use saved::Remembered;

@@ -59,26 +59,43 @@ pub(crate) fn copy_cells(
     capacity: usize,
     positions: Range<usize>,
 ) -> Result<(), BackendError> {
-    let streams = [
-        Some((source.k, target.k, params.kv_type_k.row_bytes(shape.head_dim_k))),
-        source.v.zip(target.v).map(|(source, target)| (source, target, params.kv_type_v.row_bytes(shape.head_dim_v))),
-    ];
-    for (source, target, row) in streams.into_iter().flatten() {
-        let row = row.ok_or_else(|| invalid("heads are not whole blocks"))?;
-        // Heads are contiguous streams: only their used part is touched, so unused memory stays uncommitted.
-        for head in 0..shape.head_count_kv {
-            let mut next = positions.start;
-            while next < positions.end {
-                let cell = next % capacity;
-                let count = (positions.end - next).min(capacity - cell);
-                let start = ((head * capacity + cell) * row) as u64;
-                copy_bytes(from, source, to, target, start..start + (count * row) as u64)?;
-                next += count;
-            }
+    let mut pairs = vec![(source.k, target.k)];
+    pairs.extend(source.v.zip(target.v));
+    for ((source, target), row) in pairs.into_iter().zip(rows(shape, params)?) {
+        for range in runs(shape.head_count_kv, capacity, row, positions.clone()) {
+            copy_bytes(from, source, to, target, range)?;
         }
     }
     Ok(())
 }
+
+/// Bytes of one head in one cell of K and of V.
+pub(crate) fn rows(shape: &CacheShape, params: &LayoutParams) -> Result<[usize; 2], BackendError> {
+    let row = |ty: quant::GgmlType, dim| ty.row_bytes(dim).ok_or_else(|| invalid("heads are not whole blocks"));
+    let v_type = if shape.v_in_k { params.kv_type_k } else { params.kv_type_v };
+    Ok([row(params.kv_type_k, shape.head_dim_k)?, row(v_type, shape.head_dim_v)?])
+}
+
+/// Where the cells of `positions` lie in a buffer, in bytes, in pieces of about [`PIECE`] at most. Heads are contiguous
+/// streams: only their used part is touched, so unused memory stays uncommitted.
+pub(crate) fn runs(heads: usize, capacity: usize, row: usize, positions: Range<usize>) -> Vec<Range<u64>> {
+    let most = (PIECE / row.max(1)).max(1);
+    let mut runs = Vec::new();
+    for head in 0..heads {
+        let mut next = positions.start;
+        while next < positions.end {
+            let cell = next % capacity;
+            let count = (positions.end - next).min(capacity - cell).min(most);
+            let start = ((head * capacity + cell) * row) as u64;
+            runs.push(start..start + (count * row) as u64);
+            next += count;
+        }
+    }
+    runs
+}
+
+/// Bytes that are copied at once.
+pub(crate) const PIECE: usize = 1 << 20;
 
 fn copy_bytes(
     from: &mut dyn Device,

@@ -6,6 +6,7 @@
 use crate::slots::{input_slots, layer_slots, output_slots};
 use crate::{BufferPlan, CacheShape, Layer, Model, ModelError, Tensor};
 use quant::GgmlType;
+use std::ops::Range;
 
 /// What the sizes depend on besides the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,12 @@ pub struct LayerBytes {
 impl LayerBytes {
     pub fn cache(&self) -> u64 {
         self.k + self.v
+    }
+
+    /// The positions whose cells hold what a sequence of `computed` tokens left, where `written` were computed before it was
+    /// cut to that.
+    pub fn held(&self, computed: usize, written: usize) -> Range<usize> {
+        written.max(computed).saturating_sub(self.cells).min(computed)..computed
     }
 }
 
@@ -192,12 +199,21 @@ impl Layout {
         self.layers.iter().any(|layer| layer.state > 0)
     }
 
-    /// Whether the caches of a sequence of `computed` tokens still have what its first `kept` left: a window's cells
-    /// are overwritten in time.
-    pub fn can_rewind(&self, computed: usize, kept: usize) -> bool {
+    /// Bytes that a sequence leaves in caches and states ([`LayerBytes::held`]), with `states` of its recurrent states.
+    pub fn sequence_bytes(&self, computed: usize, written: usize, states: usize) -> u64 {
+        let layer = |layer: &LayerBytes| {
+            let cell = layer.cache() / layer.cells.max(1) as u64;
+            cell * layer.held(computed, written).len() as u64 + layer.state / STATE_SLOTS as u64 * states as u64
+        };
+        self.layers.iter().map(layer).sum()
+    }
+
+    /// Whether the caches still have what the first `kept` of `written` tokens left: a window's cells are overwritten in
+    /// time.
+    pub fn can_rewind(&self, written: usize, kept: usize) -> bool {
         let context = self.params.context as usize;
-        let lost = computed.saturating_sub(kept);
-        let whole = |layer: &LayerBytes| layer.k == 0 || layer.cells >= context || layer.cells >= computed;
+        let lost = written.saturating_sub(kept);
+        let whole = |layer: &LayerBytes| layer.k == 0 || layer.cells >= context || layer.cells >= written;
         lost <= REWIND as usize || self.layers.iter().all(whole)
     }
 }
