@@ -52,6 +52,7 @@ pub fn config(handle: &AppHandle<Wry>, flags: &Flags) -> anyhow::Result<AppConfi
         hf_cache_dir: found.hf_cache_dir,
         bundled_models: flags.demo.iter().cloned().collect(),
         test_device: flags.test_device,
+        test_device_fails: flags.test_device_fails,
         use_gpu: !flags.no_gpu,
         system_language: language(),
         events: Arc::new(|_| {}),

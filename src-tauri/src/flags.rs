@@ -14,6 +14,9 @@ pub struct Flags {
     /// Offer a test device that takes layers, with so many bytes of memory
     #[arg(long, value_name = "BYTES")]
     pub test_device: Option<u64>,
+    /// Let the test device find no room for the operation after so many (for tests)
+    #[arg(long, value_name = "N", requires = "test_device")]
+    pub test_device_fails: Option<u64>,
     /// Leave the GPU alone: everything runs on the CPU
     #[arg(long)]
     pub no_gpu: bool,

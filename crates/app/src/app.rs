@@ -34,6 +34,8 @@ pub struct AppConfig {
     pub bundled_models: Vec<PathBuf>,
     /// Offers a test device of so many bytes that takes layers.
     pub test_device: Option<u64>,
+    /// Its operation after so many finds no room, once for each model that is loaded.
+    pub test_device_fails: Option<u64>,
     /// Take layers to an NVIDIA GPU where there is one; without it no driver is asked for anything but figures.
     pub use_gpu: bool,
     pub system_language: Language,
@@ -164,7 +166,7 @@ impl App {
             config.runtime.clone(),
         )?;
         Ok(Arc::new(App {
-            machine: Arc::new(Machine::new(&config.data_dir, config.test_device, config.use_gpu)),
+            machine: Arc::new(Machine::new(&config)),
             owner,
             settings: Mutex::new(settings),
             chats,

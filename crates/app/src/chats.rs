@@ -183,7 +183,7 @@ impl Chats {
             let n = insert(db, number(chat)?, parent, Role::User, text, None)?;
             db.execute("INSERT INTO search(rowid, text) VALUES (?1, ?2)", params![n, text])?;
             let title = text.trim().lines().next().unwrap_or_default();
-            let title: String = title.chars().take(AUTO_TITLE).collect();
+            let title = shortened(title, AUTO_TITLE);
             db.execute("UPDATE chats SET title = ?2 WHERE n = ?1 AND title = ''", params![number(chat)?, title])?;
             one(db, n)
         })
@@ -351,6 +351,14 @@ fn matching_messages(db: &Connection, words: &[&str]) -> Result<Vec<(i64, String
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// At most `most` characters, cut after a word where there is one in the second half.
+fn shortened(text: &str, most: usize) -> String {
+    let Some((end, _)) = text.char_indices().nth(most) else { return text.into() };
+    let cut = &text[..end];
+    let words = cut.rfind(char::is_whitespace).filter(|space| *space > end / 2);
+    format!("{}…", cut[..words.unwrap_or(end)].trim_end())
+}
+
 fn matching_titles(db: &Connection, words: &[&str]) -> Result<Vec<i64>> {
     let conditions = vec!["title LIKE ? ESCAPE '\\'"; words.len()].join(" AND ");
     let mut statement = db.prepare(&format!("SELECT n FROM chats WHERE {conditions}"))?;
@@ -412,4 +420,17 @@ fn word<T: serde::Serialize>(value: &T) -> Result<String> {
 
 fn from_word<T: serde::de::DeserializeOwned>(word: &str) -> Option<T> {
     serde_json::from_value(word.into()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_titles_end_after_a_word() {
+        assert_eq!(shortened("How does a vector grow?", 23), "How does a vector grow?");
+        assert_eq!(shortened("How does a vector grow?", 20), "How does a vector…");
+        assert_eq!(shortened("How doesavectorgrowinmemory", 20), "How doesavectorgrowi…");
+        assert_eq!(shortened("標準ライブラリのベクターについて", 8), "標準ライブラリの…");
+    }
 }

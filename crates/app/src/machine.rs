@@ -1,5 +1,6 @@
 //! This PC as the planner and the window see it.
 
+use crate::AppConfig;
 use crate::error::Result;
 use crate::files::{now, write_atomically};
 use crate::gpu::GpuSlot;
@@ -26,6 +27,7 @@ pub struct Accelerator {
 pub struct Machine {
     /// Bytes of the test device, where there is one.
     test_device: Option<u64>,
+    test_device_fails: Option<u64>,
     gpu: GpuSlot,
     measured_path: PathBuf,
     measured: Mutex<Measured>,
@@ -34,14 +36,15 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new(data_dir: &Path, test_device: Option<u64>, use_gpu: bool) -> Machine {
-        let measured_path = data_dir.join("measured.json");
+    pub fn new(config: &AppConfig) -> Machine {
+        let measured_path = config.data_dir.join("measured.json");
         let text = std::fs::read(&measured_path).ok();
         // Anything unreadable is measured again.
         let measured = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         Machine {
-            test_device,
-            gpu: GpuSlot::new(use_gpu && test_device.is_none()),
+            test_device: config.test_device,
+            test_device_fails: config.test_device_fails,
+            gpu: GpuSlot::new(config.use_gpu && config.test_device.is_none()),
             measured_path,
             measured: Mutex::new(measured),
             measuring: AtomicBool::new(false),
@@ -67,6 +70,9 @@ impl Machine {
     pub fn device(&self, pool: &Arc<ThreadPool>, config: CpuConfig) -> Result<Accelerator, GpuReason> {
         if let Some(limit) = self.test_device {
             let (device, control) = TestDevice::new(pool.clone(), config, limit);
+            if let Some(after) = self.test_device_fails {
+                control.fail_run(after);
+            }
             return Ok(Accelerator { device: Box::new(device), control: Some(control), shown: test_gpu(limit) });
         }
         let status = hardware::gpus();

@@ -65,6 +65,7 @@ impl Program {
             hf_cache_dir,
             bundled_models: Vec::new(),
             test_device,
+            test_device_fails: None,
             use_gpu: self.use_gpu,
             system_language: Language::En,
             events,

@@ -3,11 +3,17 @@
 mod quants;
 mod window;
 
-pub use quants::{QUANTS, REPOSITORY, file, file_name, repository};
+pub use quants::{QUANTS, REPOSITORY, file, file_name, repository, with_template};
 pub use window::Window;
 
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
+
+/// Languages and themes, all four together.
+pub const LOOKS: [(&str, &str); 4] = [("en", "light"), ("ja", "dark"), ("en", "dark"), ("ja", "light")];
+
+/// The default size of the window and its least one.
+pub const SIZES: [(u32, u32); 2] = [(1280, 800), (900, 600)];
 
 /// A program built by `cargo xtask test`, which says where programs are.
 pub fn program(name: &str) -> Result<PathBuf> {

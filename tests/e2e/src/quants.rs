@@ -36,12 +36,25 @@ pub fn file(quant: &str) -> Result<Vec<u8>> {
     }
 }
 
+/// The bundled model with another chat template.
+pub fn with_template(template: &str) -> Result<Vec<u8>> {
+    let bytes = file("F16")?;
+    rewrite(&bytes, GgmlType::F16, |key, value| match key {
+        "tokenizer.chat_template" => gguf::Value::String(template.into()),
+        _ => value.clone(),
+    })
+}
+
 /// The same model with its F16 matrices in another type.
 fn requantize(bytes: &[u8], ty: GgmlType) -> Result<Vec<u8>> {
+    rewrite(bytes, ty, |_, value| value.clone())
+}
+
+fn rewrite(bytes: &[u8], ty: GgmlType, change: impl Fn(&str, &gguf::Value) -> gguf::Value) -> Result<Vec<u8>> {
     let gguf = Gguf::parse(bytes, bytes.len() as u64)?;
     let mut writer = GgufWriter::new();
     for (key, value) in gguf.metadata.iter() {
-        writer.set(key, value.clone())?;
+        writer.set(key, change(key, value))?;
     }
     let target = |tensor: &gguf::TensorInfo| if tensor.ty == GgmlType::F16 { ty } else { tensor.ty };
     for tensor in &gguf.tensors {

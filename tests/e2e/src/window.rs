@@ -1,13 +1,25 @@
 //! One run of the desktop program under a WebDriver.
 
-use crate::program;
-use anyhow::{Context, Result, bail};
+use crate::{SIZES, program};
+use anyhow::{Context, Result, bail, ensure};
 use fantoccini::elements::Element;
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
+
+/// Controls that a screen reader could not name, as HTML.
+const NAMELESS: &str = r#"
+    const named = (e) => [
+        e.getAttribute("aria-label"),
+        ...(e.getAttribute("aria-labelledby") ?? "").split(" ").map((id) => document.getElementById(id)?.textContent),
+        ...[...(e.labels ?? [])].map((label) => label.textContent),
+        e.tagName === "INPUT" || e.tagName === "SELECT" || e.tagName === "TEXTAREA" ? "" : e.textContent,
+    ].some((text) => text?.trim());
+    const controls = document.querySelectorAll("button, a[href], input, select, textarea, [role=button], [role=slider]");
+    return [...controls].filter((e) => e.checkVisibility?.() !== false && !named(e)).map((e) => e.outerHTML.slice(0, 200));
+"#;
 
 /// How long anything may take before a test gives up: far beyond what a loaded machine needs.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -83,6 +95,29 @@ impl Window {
             requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 300)))";
         self.client.execute_async(script, vec![]).await?;
         Ok(())
+    }
+
+    /// Nothing is wider or higher than the window, and every control has a name.
+    pub async fn fits(&self, what: &str) -> Result<()> {
+        let script = "const root = document.documentElement; \
+            return [root.scrollWidth - innerWidth, root.scrollHeight - innerHeight]";
+        let overflow = self.script(script).await?;
+        ensure!(overflow[0].as_i64() <= Some(0), "{what}: the page is {} px wider than the window", overflow[0]);
+        ensure!(overflow[1].as_i64() <= Some(0), "{what}: the page is {} px higher than the window", overflow[1]);
+        let nameless = self.script(NAMELESS).await?;
+        ensure!(nameless == json!([]), "{what}: controls without a name: {nameless}");
+        Ok(())
+    }
+
+    /// Looks at what is shown now, at every size: see [`Window::fits`] and [`Window::picture`].
+    pub async fn look(&self, name: &str) -> Result<()> {
+        for (width, height) in SIZES {
+            self.client.set_window_size(width, height).await?;
+            self.settle().await?;
+            self.picture(&format!("{name}-{width}"))?;
+            self.fits(&format!("{name} at {width}x{height}")).await?;
+        }
+        Ok(self.client.set_window_size(SIZES[0].0, SIZES[0].1).await?)
     }
 
     /// A picture for people, where the environment says where to (HEADROOM_PICTURES). Taken from the X server by

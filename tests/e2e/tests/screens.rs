@@ -1,39 +1,16 @@
 //! Every place in both languages and themes, at two sizes: nothing is cut off, everything has a name, nothing foreign runs.
 
 use anyhow::Result;
-use e2e::{Window, settings};
+use e2e::{LOOKS, SIZES, Window, settings};
 use serde_json::json;
 
 const PLACES: [&str; 5] = ["chat", "models", "discover", "hardware", "settings"];
-
-/// Controls that a screen reader could not name, as HTML.
-const NAMELESS: &str = r#"
-    const named = (e) => [
-        e.getAttribute("aria-label"),
-        ...(e.getAttribute("aria-labelledby") ?? "").split(" ").map((id) => document.getElementById(id)?.textContent),
-        ...[...(e.labels ?? [])].map((label) => label.textContent),
-        e.tagName === "INPUT" || e.tagName === "SELECT" || e.tagName === "TEXTAREA" ? "" : e.textContent,
-    ].some((text) => text?.trim());
-    const controls = document.querySelectorAll("button, a[href], input, select, textarea, [role=button], [role=slider]");
-    return [...controls].filter((e) => e.checkVisibility?.() !== false && !named(e)).map((e) => e.outerHTML.slice(0, 200));
-"#;
-
-async fn fits(window: &Window, what: &str) -> Result<()> {
-    let overflow = window
-        .script("const root = document.documentElement; return [root.scrollWidth - innerWidth, root.scrollHeight - innerHeight]")
-        .await?;
-    assert!(overflow[0].as_i64() <= Some(0), "{what}: the page is {} px wider than the window", overflow[0]);
-    assert!(overflow[1].as_i64() <= Some(0), "{what}: the page is {} px higher than the window", overflow[1]);
-    let nameless = window.script(NAMELESS).await?;
-    assert_eq!(nameless, json!([]), "{what}: controls without a name");
-    Ok(())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_place_fits_and_is_named() -> Result<()> {
     let model = e2e::fixture("rustdoc-tiny-Q4_K_M.gguf");
     let model = model.to_string_lossy();
-    for (language, theme) in [("en", "light"), ("ja", "dark")] {
+    for (language, theme) in LOOKS {
         let data = tempfile::tempdir()?;
         settings(data.path(), json!({ "language": language, "theme": theme }))?;
         // An address where nobody answers: the views must do without.
@@ -41,13 +18,13 @@ async fn every_place_fits_and_is_named() -> Result<()> {
         let window = Window::open(data.path(), &[&["--demo", &*model][..], &endpoint].concat()).await?;
         window.get_with("model-status", "data-state", "ready").await?;
         assert_eq!(window.script("return document.documentElement.lang").await?, json!(language));
-        for (width, height) in [(1280, 800), (900, 600)] {
+        for (width, height) in SIZES {
             window.client.set_window_size(width, height).await?;
             for place in PLACES {
                 window.go(place).await?;
                 window.settle().await?;
                 window.picture(&format!("{place}-{language}-{theme}-{width}"))?;
-                fits(&window, &format!("{place} in {language} at {width}x{height}")).await?;
+                window.fits(&format!("{place} in {language}, {theme}, at {width}x{height}")).await?;
             }
         }
         let text = window.script("return document.body.innerText").await?;

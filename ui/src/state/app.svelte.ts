@@ -87,6 +87,9 @@ export class App {
   /** Loads a model with the settings it had the last time, and shows the chat. */
   async use(model: Pick<InstalledModel, "id">): Promise<void> {
     this.navigation.go("chat");
+    if (this.model.id === model.id && this.model.state.type === "ready") {
+      return;
+    }
     await this.model.load(model.id, this.settings.load(model.id));
   }
 

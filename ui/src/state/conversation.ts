@@ -58,7 +58,7 @@ export function take(state: Conversation, event: AnswerEvent): void {
       }
       break;
     case "dropped":
-      note(state, { type: "dropped", turns: event.turns, tokens: event.tokens });
+      drop(state, event.turns, event.tokens);
       break;
     case "recovery":
       note(state, { type: "recovery", notice: event.notice });
@@ -91,6 +91,18 @@ function put(chat: Chat, message: Message | null): void {
 function note(state: Conversation, notice: Notice): void {
   if (state.answer !== null) {
     state.notices[state.answer] = [...(state.notices[state.answer] ?? []), notice];
+  }
+}
+
+/** An answer may run into the end of the context more than once: that is told as one number. */
+function drop(state: Conversation, turns: number, tokens: number): void {
+  const before =
+    state.answer === null ? undefined : state.notices[state.answer]?.find((n) => n.type === "dropped");
+  if (before?.type === "dropped") {
+    before.turns += turns;
+    before.tokens += tokens;
+  } else {
+    note(state, { type: "dropped", turns, tokens });
   }
 }
 

@@ -42,6 +42,7 @@ fn config(folder: &Path) -> (AppConfig, Events) {
         hf_cache_dir: None,
         bundled_models: Vec::new(),
         test_device: None,
+        test_device_fails: None,
         use_gpu: false,
         system_language: Language::En,
         events: Arc::new(move |event| seen.lock().unwrap().push(event)),

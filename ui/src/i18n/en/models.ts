@@ -23,6 +23,8 @@ export const models = {
   loading: "loading",
   load: "Load",
   loadOf: "Load {name} and chat",
+  chat: "Chat",
+  chatWith: "Chat with {name}",
   reveal: "Show {name} in its folder",
   remove: "Delete {name}",
   removeTitle: "Delete the model?",

@@ -26,6 +26,8 @@ export const models: Words<typeof en> = {
   loading: "読み込み中",
   load: "読み込む",
   loadOf: "{name}を読み込んでチャット",
+  chat: "チャット",
+  chatWith: "{name}とチャット",
   reveal: "{name}をフォルダーで表示",
   remove: "{name}を削除",
   removeTitle: "モデルを削除しますか?",

@@ -1,0 +1,166 @@
+//! What is seen only at times: a page of quantizations, a download that waits, thinking, turns left out, a recovery.
+
+use anyhow::Result;
+use e2e::{QUANTS, REPOSITORY, Window, repository, settings, with_template};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// The two looks that the other tests do not begin with.
+const LOOKS: [(&str, &str); 2] = [("en", "dark"), ("ja", "light")];
+/// Like the bundled model's own template, but the answer begins inside the reasoning.
+const THINKING: &str = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + \
+    '<|im_end|>' + '\n'}}{% endfor %}{{ '<|im_start|>assistant\n<think>\n' }}";
+
+async fn open(data: &Path, look: (&str, &str), more: Value, arguments: &[&str]) -> Result<Window> {
+    let mut all = json!({ "language": look.0, "theme": look.1 });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        all[key] = value.clone();
+    }
+    settings(data, all)?;
+    Window::open(data, arguments).await
+}
+
+async fn ready(window: &Window) -> Result<()> {
+    window.get_with("model-status", "data-state", "ready").await.map(drop)
+}
+
+async fn ask(window: &Window, question: &str, count: usize) -> Result<()> {
+    window.fill("message-input", question).await?;
+    window.click("send").await?;
+    ended(window, count).await
+}
+
+async fn ended(window: &Window, count: usize) -> Result<()> {
+    window.until("the answer ends", async || Ok(window.all("answer-finish").await?.len() >= count)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_quantizations_and_downloads() -> Result<()> {
+    for look in LOOKS {
+        let data = tempfile::tempdir()?;
+        let hub = repository()?;
+        let endpoint = hub.endpoint();
+        let arguments = ["--endpoint", endpoint.as_str(), "--test-device", "8000000"];
+        let window = open(data.path(), look, json!({}), &arguments).await?;
+        window.go("discover").await?;
+        window.fill("discover-search", "rustdoc").await?;
+        window.click("discover-submit").await?;
+        window.get_with("discover-result", "data-repo", REPOSITORY).await?.click().await?;
+        window.until("all quantizations", async || Ok(window.all("quant-row").await?.len() == QUANTS.len())).await?;
+        window.until("all are planned", async || Ok(window.all("quant-plan").await?.len() == QUANTS.len())).await?;
+        let name = |state: &str| format!("{state}-{}-{}", look.0, look.1);
+        window.look(&name("quants")).await?;
+        hub.faults(|faults| faults.bytes_per_second = Some(200_000));
+        for quant in QUANTS {
+            let button = format!("[data-quant=\"{quant}\"] [data-testid=\"quant-download\"]");
+            window.click_css(&button).await?;
+        }
+        window.go("models").await?;
+        window.get_with("download-item", "data-state", "running").await?;
+        window.get_with("download-item", "data-state", "queued").await?;
+        window.click_css("[data-state=\"running\"] [data-testid=\"download-pause\"]").await?;
+        window.get_with("download-item", "data-state", "paused").await?;
+        window.look(&name("downloads")).await?;
+        window.click_css("[data-state=\"paused\"] [data-testid=\"download-cancel\"]").await?;
+        window.get("confirm").await?;
+        window.look(&name("cancel")).await?;
+        window.click("confirm").await?;
+        window.until("one is gone", async || Ok(window.all("download-item").await?.len() == 2)).await?;
+        window.close().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thinking_and_editing() -> Result<()> {
+    for look in LOOKS {
+        let data = tempfile::tempdir()?;
+        let models = tempfile::tempdir()?;
+        let path = models.path().join("thinker-F16.gguf");
+        std::fs::write(&path, with_template(THINKING)?)?;
+        let path = path.to_string_lossy();
+        let more = json!({ "sampling": { "temperature": 0, "maxTokens": 150 } });
+        let window = open(data.path(), look, more, &["--demo", &path]).await?;
+        ready(&window).await?;
+        let name = |state: &str| format!("{state}-{}-{}", look.0, look.1);
+
+        ask(&window, "Tell me about std::vec::Vec.", 1).await?;
+        window.click_css("[data-testid=\"message-assistant\"] summary").await?;
+        let thought =
+            window.client.find(fantoccini::Locator::Css("[data-testid=\"message-assistant\"] details p")).await?;
+        assert!(thought.text().await?.contains("vec"), "{}", thought.text().await?);
+        assert!(window.all("message-text").await?.is_empty(), "reasoning is shown as the answer");
+        window.look(&name("thinking")).await?;
+
+        // What is being composed by an input method is not sent.
+        window.fill("message-input", "日本語の質問").await?;
+        let pressed = window
+            .script(
+                "const input = document.querySelector('[data-testid=\"message-input\"]'); \
+                 const press = new KeyboardEvent('keydown', { key: 'Enter', isComposing: true, bubbles: true, cancelable: true }); \
+                 return input.dispatchEvent(press)",
+            )
+            .await?;
+        assert_eq!(pressed, json!(true), "Enter went to the window, not to the input method");
+        assert_eq!(window.all("message-user").await?.len(), 1);
+
+        window.click("edit").await?;
+        window.look(&name("edit")).await?;
+        window.fill("edit-input", "Tell me about std::collections::HashMap.").await?;
+        window.click("edit-send").await?;
+        window.until("a branch", async || Ok(window.text("branch").await?.contains('2'))).await?;
+        ended(&window, 1).await?;
+        assert!(window.text("message-user").await?.contains("HashMap"));
+
+        window.close().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_turns_are_left_out() -> Result<()> {
+    let model = e2e::fixture("rustdoc-tiny-F16.gguf");
+    let model = model.to_string_lossy();
+    for look in LOOKS {
+        let data = tempfile::tempdir()?;
+        let more = json!({ "contextPolicy": "dropOldest", "sampling": { "temperature": 0, "maxTokens": 100 } });
+        let window = open(data.path(), look, more, &["--demo", &model]).await?;
+        ready(&window).await?;
+        window.fill("context-input", "512").await?;
+        window.click("load-model").await?;
+        window.until("the new context is used", async || Ok(window.all("load-model").await?.is_empty())).await?;
+        ready(&window).await?;
+        // Ten turns of some 30 tokens of question and up to 100 of answer do not fit into 512.
+        for turn in 1..=10 {
+            ask(&window, "Tell me about std::vec::Vec. How is it allocated, and when does it grow?", turn).await?;
+        }
+        assert!(!window.all("dropped-notice").await?.is_empty(), "no turn was left out");
+        window.look(&format!("dropped-{}-{}", look.0, look.1)).await?;
+        window.close().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_goes_on_when_memory_runs_out() -> Result<()> {
+    let model = e2e::fixture("rustdoc-tiny-F16.gguf");
+    let model = model.to_string_lossy();
+    let mut answers = Vec::new();
+    for (look, fails) in [(LOOKS[0], Some("1500")), (LOOKS[1], Some("1500")), (LOOKS[0], None)] {
+        let data = tempfile::tempdir()?;
+        let mut arguments = vec!["--demo", &model, "--test-device", "1000000000"];
+        arguments.extend(fails.iter().flat_map(|after| ["--test-device-fails", after]));
+        let window = open(data.path(), look, json!({ "sampling": { "temperature": 0 } }), &arguments).await?;
+        ready(&window).await?;
+        window.press("gpu-layers", "\u{e010}").await?;
+        ask(&window, "Tell me about std::vec::Vec.", 1).await?;
+        assert_eq!(window.all("recovery-notice").await?.len(), usize::from(fails.is_some()));
+        if fails.is_some() {
+            window.look(&format!("recovery-{}-{}", look.0, look.1)).await?;
+        }
+        answers.push(window.text("message-text").await?);
+        window.close().await?;
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[2] && !answer.is_empty()), "{answers:?}");
+    Ok(())
+}
