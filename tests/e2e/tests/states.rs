@@ -164,3 +164,39 @@ async fn an_answer_goes_on_when_memory_runs_out() -> Result<()> {
     assert!(answers.iter().all(|answer| *answer == answers[2] && !answer.is_empty()), "{answers:?}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_chats() -> Result<()> {
+    const CHATS: u32 = 10_000;
+    let data = tempfile::tempdir()?;
+    open(data.path(), LOOKS[0], json!({}), &[]).await?.close().await?;
+    let db = rusqlite::Connection::open(data.path().join("headroom.db"))?;
+    db.execute_batch("BEGIN")?;
+    for n in 0..CHATS {
+        let title = format!("Chat {n}");
+        db.execute("INSERT INTO chats(title, updated) VALUES (?1, ?2)", rusqlite::params![title, CHATS - n])?;
+    }
+    db.execute_batch("COMMIT")?;
+    drop(db);
+
+    let window = open(data.path(), LOOKS[0], json!({}), &[]).await?;
+    window.get("chat-item").await?;
+    let made = window.all("chat-item").await?.len();
+    assert!((100..1000).contains(&made), "{made} items were made at once");
+    let scroll = "const items = [...document.querySelectorAll('[data-testid=\"chat-item\"]')]; \
+        items.at(-1).scrollIntoView(); return items.length";
+    window.until("the list grows", async || Ok(window.script(scroll).await?.as_u64() > Some(500))).await?;
+    window.look("chats-en-dark").await?;
+    window.client.find(fantoccini::Locator::Css("[type=search]")).await?.send_keys("9999").await?;
+    let titles =
+        "return [...document.querySelectorAll('[data-testid=\"chat-item\"]')].map((item) => item.textContent.trim())";
+    let mut found = Value::Null;
+    let last = async || {
+        found = window.script(titles).await?;
+        Ok(found
+            .as_array()
+            .is_some_and(|found| found.len() == 1 && found[0].as_str().is_some_and(|t| t.contains("Chat 9999"))))
+    };
+    window.until("the last one is found", last).await?;
+    window.close().await
+}
