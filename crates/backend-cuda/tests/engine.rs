@@ -6,21 +6,23 @@ mod common;
 
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
 use backend_cuda::{GpuConfig, GpuDevice};
-use common::emulator::{Emulator, State};
+use common::driver::{State, TestDriver};
 use engine::{Cancel, Devices, Engine, EngineError, Event, LoadOptions, Positions, Recovery, RecoveryCause, Request};
 use quant::GgmlType;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use test_models::ModelSpec;
 
+/// A model of `tests/fixtures`, which may have been copied elsewhere with this program.
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+    let here = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+    std::env::var_os("HEADROOM_FIXTURES").map_or_else(here, PathBuf::from).join(name)
 }
 
 /// A model with an emulated GPU beside the host, which computes exactly.
 fn try_load(path: &Path, options: LoadOptions, state: State) -> Result<(Engine, Arc<Mutex<State>>), EngineError> {
     let config = CpuConfig { threads: 2, precision: Precision::Exact, simd: None };
-    let (driver, state) = Emulator::new(state);
+    let (driver, state) = TestDriver::new(state);
     let devices = Devices {
         host: Box::new(CpuDevice::new(Arc::new(ThreadPool::new(2)), config)),
         accelerator: Some(Box::new(GpuDevice::new(driver, GpuConfig::default()))),

@@ -8,7 +8,7 @@ mod common;
 use backend::{BackendError, Device, Linear, Op, View, Weight};
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
 use backend_cuda::{Absent, Card, CudaDevice, GpuConfig, GpuDevice};
-use common::emulator::{Emulator, State};
+use common::driver::{State, TestDriver};
 use common::library::{self, fake_driver};
 use common::random::Random;
 use engine::{Cancel, Devices, Engine, LoadOptions, Positions, RecoveryCause};
@@ -94,7 +94,7 @@ fn an_old_device() {
 fn a_model_through_the_driver() {
     let capabilities = ["61", "75", "86", "120"].map(|capability| ("FAKE_CUDA_CAPABILITY", capability));
     with_driver("a_model_through_the_driver", &capabilities, || {
-        let (driver, _) = Emulator::new(State::default());
+        let (driver, _) = TestDriver::new(State::default());
         let expected = logits(&load(Box::new(GpuDevice::new(driver, GpuConfig::default())), 99));
         let engine = load(cuda(), 99);
         assert_eq!(logits(&engine), expected);

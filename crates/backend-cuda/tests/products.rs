@@ -6,7 +6,7 @@ mod common;
 
 use backend::{BackendError, Device, Linear, Op, View, Weight};
 use backend_cuda::GpuDevice;
-use common::emulator::{Emulator, State};
+use common::driver::{State, TestDriver};
 use common::pair::read;
 use common::random::Random;
 use quant::GgmlType::{self, *};
@@ -14,8 +14,8 @@ use quant::GgmlType::{self, *};
 const PACKED: &[GgmlType] = &[Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4];
 const PLAIN: &[GgmlType] = &[F16, BF16, F32];
 
-fn device(seed: u64) -> GpuDevice<Emulator> {
-    let (driver, _) = Emulator::new(State { seed, ..State::default() });
+fn device(seed: u64) -> GpuDevice<TestDriver> {
+    let (driver, _) = TestDriver::new(State { seed, ..State::default() });
     GpuDevice::new(driver, Default::default())
 }
 
@@ -150,7 +150,7 @@ fn activations_are_rounded() {
     let weights = dequantize(Q8_0, &bytes, rows, cols);
     let buffer = gpu.adopt(std::sync::Arc::new(bytes)).unwrap();
     let weight = Weight { buffer, offset: 0, ty: Q8_0, rows, cols };
-    let run = |gpu: &mut GpuDevice<Emulator>, x: &[f32]| {
+    let run = |gpu: &mut GpuDevice<TestDriver>, x: &[f32]| {
         let (input, result) = (upload(gpu, x), out(gpu, rows));
         let products = [Linear { weight, bias: None, scale: 1.0, out: result }];
         gpu.run(&Op::MatMul { input, n: 1, products: &products }).unwrap();

@@ -11,7 +11,7 @@ mod safetensors;
 mod templates;
 mod tokenizers;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use report::Report;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,7 +22,7 @@ const GROUPS: &[(&str, Group)] = &[
     ("dequant", dequant::check),
     ("tokenizer", tokenizers::check),
     ("templates", templates::check),
-    ("models", models::check),
+    ("models", |directory, report| models::check(directory, None, report)),
     ("quants", quants::check),
 ];
 
@@ -39,14 +39,16 @@ fn main() -> ExitCode {
 
 fn run() -> Result<bool> {
     let mut arguments = std::env::args().skip(1);
-    let directory = PathBuf::from(arguments.next().context("conformance DIR [--only GROUP] [--strict]")?);
+    let directory = PathBuf::from(arguments.next().context("conformance DIR [--only GROUP] [--strict] [--gpu]")?);
     let mut only: Option<String> = None;
-    let mut strict = false;
+    let (mut strict, mut gpu) = (false, false);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--only" => only = Some(arguments.next().context("--only needs a group")?),
             // What is not supported yet counts as a failure.
             "--strict" => strict = true,
+            // Whole models, with their layers on the GPU.
+            "--gpu" => gpu = true,
             other => bail!("unknown argument {other}"),
         }
     }
@@ -54,6 +56,11 @@ fn run() -> Result<bool> {
         bail!("{} is not a directory", directory.display());
     }
     let mut report = Report::default();
+    if gpu {
+        let card = backend_cuda::Card::open(0).map_err(|absent| anyhow!("no GPU can be used: {absent:?}"))?;
+        models::check(&directory, Some(&card), &mut report)?;
+        return Ok(report.close(strict));
+    }
     let mut found = false;
     for (name, group) in GROUPS {
         let folder = if *name == "models" { "ref" } else { name };

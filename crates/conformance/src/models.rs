@@ -6,6 +6,7 @@ use crate::report::Report;
 use crate::run::{greedy, is_quantized, load, logits, numbers, precision};
 use crate::safetensors::Safetensors;
 use anyhow::{Context, Result};
+use backend_cuda::Card;
 use engine::{Engine, EngineError, LoadOptions};
 use quant::GgmlType;
 use serde_json::Value;
@@ -24,7 +25,8 @@ const QUANTIZED_TOP1: f64 = 0.85;
 const GELU_F16_KV: f64 = 0.2;
 const GELU_ARCHITECTURES: &[&str] = &["gemma", "gemma2", "gemma3", "gemma4", "starcoder2"];
 
-pub fn check(directory: &Path, report: &mut Report) -> Result<()> {
+/// With a GPU: every number of layers on it for the short prompts, all layers for the long ones.
+pub fn check(directory: &Path, gpu: Option<&Card>, report: &mut Report) -> Result<()> {
     let prompts = read_json(&directory.join("ref/prompts.json"))?;
     let mut names: Vec<String> = std::fs::read_dir(directory.join("ref"))?
         .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(".json")?.to_string()))
@@ -32,7 +34,7 @@ pub fn check(directory: &Path, report: &mut Report) -> Result<()> {
         .collect();
     names.sort();
     for name in names {
-        if let Err(error) = model(directory, &name, &prompts, report) {
+        if let Err(error) = model(directory, &name, &prompts, gpu, report) {
             report.holds(&format!("model {name}"), &format!("{error:#}"), false);
         }
     }
@@ -46,9 +48,10 @@ struct Case<'a> {
     prompts: &'a Value,
     path: PathBuf,
     tolerance: f64,
+    gpu: Option<&'a Card>,
 }
 
-fn model(directory: &Path, name: &str, prompts: &Value, report: &mut Report) -> Result<()> {
+fn model(directory: &Path, name: &str, prompts: &Value, gpu: Option<&Card>, report: &mut Report) -> Result<()> {
     let reference = read_json(&directory.join(format!("ref/{name}.json")))?;
     let architecture = reference["arch"].as_str().unwrap_or_default();
     let case = Case {
@@ -57,20 +60,46 @@ fn model(directory: &Path, name: &str, prompts: &Value, report: &mut Report) -> 
         prompts,
         path: directory.join(format!("models/{name}.gguf")),
         tolerance: if GELU_ARCHITECTURES.contains(&architecture) { GELU } else { EXACT },
+        gpu,
     };
     for (run, facts) in reference["runs"].as_object().context("runs")? {
         if let Some(ty) = GgmlType::from_name(facts["kv_type"].as_str().context("kv_type")?) {
-            case.run(run, facts, ty, &format!("model {name} {run}"), report)?;
+            let label = format!("model {name} {run}");
+            let Some(layers) = case.gpu.map(|_| case.layers()).transpose()? else {
+                case.run(run, facts, ty, 0, &label, report)?;
+                continue;
+            };
+            let least = if facts["prompt"] == "short" { 1 } else { layers };
+            for gpu_layers in least..=layers {
+                case.run(run, facts, ty, gpu_layers, &format!("{label}, {gpu_layers} layers on the GPU"), report)?;
+            }
         }
     }
     Ok(())
 }
 
 impl Case<'_> {
-    fn run(&self, run: &str, facts: &Value, ty: GgmlType, label: &str, report: &mut Report) -> Result<()> {
+    /// All layers, the output layer counted.
+    fn layers(&self) -> Result<u32> {
+        let engine =
+            load(&self.path, LoadOptions { context: 64, ..LoadOptions::default() }, precision(&self.path)?, None)?;
+        Ok(engine.placement().layers)
+    }
+
+    fn run(
+        &self,
+        run: &str,
+        facts: &Value,
+        ty: GgmlType,
+        gpu_layers: u32,
+        label: &str,
+        report: &mut Report,
+    ) -> Result<()> {
         let context = facts["n_ctx"].as_u64().unwrap_or(512) as u32;
-        let options = LoadOptions { context, kv_type_k: ty, kv_type_v: ty, logits_rows: 32, ..LoadOptions::default() };
-        let engine = match load(&self.path, options, precision(&self.path)?) {
+        let (kv_type_k, kv_type_v) = (ty, ty);
+        let options =
+            LoadOptions { context, kv_type_k, kv_type_v, gpu_layers, logits_rows: 32, ..LoadOptions::default() };
+        let engine = match load(&self.path, options, precision(&self.path)?, self.gpu) {
             Ok(engine) => engine,
             Err(EngineError::Model(model)) => {
                 report.skip(label, &model.to_string());
@@ -78,6 +107,11 @@ impl Case<'_> {
             }
             Err(error) => return Err(error.into()),
         };
+        let placed = engine.placement().gpu_layers;
+        if placed < gpu_layers {
+            report.skip(label, &format!("{placed} layers have all that they need on the GPU"));
+            return Ok(());
+        }
         let prompt: Vec<u32> = numbers(&self.prompts[facts["prompt"].as_str().context("prompt")?]);
         if let Some(tensor) = facts["tensor"].as_str() {
             let positions: Vec<usize> = numbers(&facts["positions"]);

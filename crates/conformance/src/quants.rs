@@ -44,7 +44,7 @@ fn quant_file(
     let ty = GgmlType::F32;
     let options = LoadOptions { context: 512, kv_type_k: ty, kv_type_v: ty, logits_rows: 32, ..LoadOptions::default() };
 
-    let exact = load(&path, options, Precision::Exact)?;
+    let exact = load(&path, options, Precision::Exact, None)?;
     let (expected, _) = arrays.rows(facts["deq_tensor"].as_str().context("deq_tensor")?)?;
     let actual = logits(&exact, prompt, &positions)?;
     report.within(&label, "exact path, max abs", compare(&actual, &expected).0, EXACT);
@@ -53,7 +53,7 @@ fn quant_file(
     let actual = greedy(&exact, prompt, expected.len())?;
     report.holds(&label, "exact path, greedy ids", greedy_agrees(&actual, &expected, &gaps, EXACT));
 
-    let fast = load(&path, options, Precision::Fast)?;
+    let fast = load(&path, options, Precision::Fast, None)?;
     let (expected, _) = arrays.rows(facts["tensor"].as_str().context("tensor")?)?;
     let actual = logits(&fast, prompt, &positions)?;
     let allowed = facts["act_quant_effect"]["rms"].as_f64().context("act_quant_effect")?;

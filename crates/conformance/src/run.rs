@@ -2,16 +2,30 @@
 
 use anyhow::Result;
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
-use engine::{Cancel, Devices, Engine, EngineError, LoadOptions, Positions, Request};
+use backend_cuda::{Card, GpuConfig, GpuDevice};
+use engine::{BackendError, Cancel, Device, Devices, Engine, EngineError, LoadOptions, Positions, Request};
 use quant::GgmlType;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 
-pub fn load(path: &Path, options: LoadOptions, precision: Precision) -> Result<Engine, EngineError> {
+/// With `options.gpu_layers` on the GPU, where there is one.
+pub fn load(
+    path: &Path,
+    options: LoadOptions,
+    precision: Precision,
+    gpu: Option<&Card>,
+) -> Result<Engine, EngineError> {
     let config = CpuConfig { threads: 2, precision, simd: None };
     let host = CpuDevice::new(Arc::new(ThreadPool::new(config.threads)), config);
-    let devices = Devices { host: Box::new(host), accelerator: None };
+    let accelerator = match gpu.map(Card::driver).transpose() {
+        Ok(driver) => driver.map(|driver| Box::new(GpuDevice::new(driver, GpuConfig::default())) as Box<dyn Device>),
+        Err(absent) => {
+            let (device, detail) = ("GPU".into(), format!("{absent:?}"));
+            return Err(EngineError::Device(BackendError::Lost { device, detail }));
+        }
+    };
+    let devices = Devices { host: Box::new(host), accelerator };
     Engine::load(path, options, devices, &mut |_| {}, &Cancel::new())
 }
 

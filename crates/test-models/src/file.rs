@@ -40,7 +40,7 @@ impl ModelSpec {
         files
     }
 
-    fn writer(&self, metadata: &[(String, Value)], tensors: &[Tensor]) -> GgufWriter {
+    pub(crate) fn writer(&self, metadata: &[(String, Value)], tensors: &[Tensor]) -> GgufWriter {
         let mut writer = GgufWriter::new();
         for (key, value) in metadata {
             writer.set(key, value.clone()).expect(WRITES);
@@ -51,7 +51,7 @@ impl ModelSpec {
         writer
     }
 
-    fn metadata(&self) -> Vec<(String, Value)> {
+    pub(crate) fn metadata(&self) -> Vec<(String, Value)> {
         let mut keys = Keys { arch: &self.arch, entries: Vec::new() };
         keys.add("general.architecture", self.arch.as_str());
         keys.add("general.name", format!("tiny {} (seed {})", self.arch, self.seed));

@@ -15,6 +15,7 @@
 mod families;
 mod file;
 mod random;
+mod synthetic;
 mod tensors;
 mod vocabulary;
 
@@ -193,7 +194,8 @@ impl ModelSpec {
         ModelSpec { n_embd: 256, n_head: 4, head_dim: 64, n_ff: 256, ty, ..ModelSpec::llama() }
     }
 
-    /// The shape of Llama 3.1 8B, for its [`ModelSpec::header`]. Do not build it: it takes gigabytes.
+    /// The shape of Llama 3.1 8B, for its [`ModelSpec::header`] and [`ModelSpec::write_synthetic`]. Do not build it: it takes
+    /// gigabytes.
     pub fn llama3_8b(ty: GgmlType) -> ModelSpec {
         ModelSpec {
             n_embd: 4096,
@@ -210,7 +212,7 @@ impl ModelSpec {
         }
     }
 
-    /// The shape of Qwen3 30B A3B, for its [`ModelSpec::header`]. Do not build it: it takes gigabytes.
+    /// The shape of Qwen3 30B A3B, as [`ModelSpec::llama3_8b`].
     pub fn qwen3_30b_a3b(ty: GgmlType) -> ModelSpec {
         ModelSpec {
             n_embd: 2048,

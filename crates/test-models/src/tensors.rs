@@ -6,7 +6,7 @@ use crate::random::Random;
 use crate::{Family, ModelSpec};
 
 /// How a tensor's elements are drawn.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Content {
     /// Mean 0 with this deviation.
     Normal(f32),
@@ -24,7 +24,7 @@ pub(crate) struct Tensor {
     pub(crate) name: String,
     pub(crate) ty: GgmlType,
     pub(crate) shape: Vec<u64>,
-    content: Content,
+    pub(crate) content: Content,
 }
 
 impl Tensor {

@@ -2,6 +2,7 @@
 
 mod command;
 mod conformance;
+mod gpu_suite;
 mod kernels;
 mod run;
 mod setup;
@@ -22,6 +23,9 @@ const USAGE: &str = "cargo xtask COMMAND
   kernels [--check] [--prove]
                         compile the CUDA kernels to PTX with a pinned compiler, which is installed into target;
                         compare with what is committed and assemble it; run the tests on the PTX itself
+  gpu-suite --pack FOLDER [--reference DIR] [--dev]
+                        a folder with all that a machine with a GPU needs to check and measure: start gpu-suite in it
+                        (--reference: with the models to compare with; --dev: unoptimized, to try it without a GPU)
   bench MODEL [ARGS]    measure the engine on a model (release build)
   setup                 only install what is missing";
 
@@ -49,6 +53,7 @@ fn dispatch() -> Result<ExitCode> {
         "bindings" => command::cargo(&["run", "--quiet", "-p", "app", "--example", "bindings"]).done(),
         "conformance" => conformance::conformance(rest),
         "kernels" => kernels::kernels(rest),
+        "gpu-suite" => gpu_suite::gpu_suite(rest),
         "bench" => run::bench(rest),
         "setup" => setup::everything().map(|()| ExitCode::SUCCESS),
         "help" | "--help" | "-h" => {

@@ -5,7 +5,7 @@ use backend_cuda::{Address, Driver, Failure, Launch};
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_int, c_void};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 type Run = unsafe extern "C" fn(*const c_char, *const c_void, usize, *const u32, *const u32, usize, u64) -> c_int;
 
@@ -31,21 +31,10 @@ fn load(module: &str) -> Library {
     }
 }
 
-/// What a test may change while the engine owns the driver.
-#[derive(Debug, Default)]
-pub struct State {
-    /// Bytes of the GPU; 0: without a limit.
-    pub memory: u64,
-    pub used: u64,
-    /// Launches until the GPU is lost.
-    pub lose_after: Option<u64>,
-    pub launches: u64,
-    /// Order of the threads.
-    pub seed: u64,
-}
-
+/// Kernels on the CPU, memory that is the CPU's and unlimited.
 pub struct Emulator {
-    pub state: Arc<Mutex<State>>,
+    /// Order of the threads.
+    seed: u64,
     allocations: HashMap<Address, Layout>,
 }
 
@@ -53,13 +42,8 @@ pub struct Emulator {
 unsafe impl Send for Emulator {}
 
 impl Emulator {
-    pub fn new(state: State) -> (Emulator, Arc<Mutex<State>>) {
-        let state = Arc::new(Mutex::new(state));
-        (Emulator { state: state.clone(), allocations: HashMap::new() }, state)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn new(seed: u64) -> Emulator {
+        Emulator { seed, allocations: HashMap::new() }
     }
 
     /// The range lies in one allocation.
@@ -84,18 +68,10 @@ impl Driver for Emulator {
     }
 
     fn free_bytes(&mut self) -> u64 {
-        let state = self.state();
-        if state.memory == 0 { 1 << 40 } else { state.memory.saturating_sub(state.used) }
+        1 << 40
     }
 
     fn allocate(&mut self, bytes: u64) -> Result<Address, Failure> {
-        {
-            let mut state = self.state();
-            if state.memory > 0 && state.used + bytes > state.memory {
-                return Err(Failure::OutOfMemory);
-            }
-            state.used += bytes;
-        }
         let layout = Layout::from_size_align(bytes as usize, 256).unwrap();
         // SAFETY: the arena never asks for nothing.
         let start = unsafe { alloc(layout) };
@@ -108,7 +84,6 @@ impl Driver for Emulator {
 
     unsafe fn release(&mut self, start: Address) {
         let layout = self.allocations.remove(&start).expect("an allocation");
-        self.state().used -= layout.size() as u64;
         // SAFETY: allocated with this layout, freed once.
         unsafe { dealloc(start as *mut u8, layout) };
     }
@@ -143,16 +118,6 @@ impl Driver for Emulator {
     }
 
     unsafe fn launch(&mut self, launch: Launch<'_>) -> Result<(), Failure> {
-        let seed = {
-            let mut state = self.state();
-            state.launches += 1;
-            match &mut state.lose_after {
-                Some(0) => return Err(Failure::Lost("told to be".into())),
-                Some(left) => *left -= 1,
-                None => {}
-            }
-            state.seed
-        };
         assert!(launch.shared <= 48 << 10, "{} wants too much shared memory", launch.kernel);
         assert!(launch.grid[1] <= 65535 && launch.grid[2] <= 65535, "{} has too many blocks", launch.kernel);
         let mut libraries = libraries();
@@ -168,7 +133,7 @@ impl Driver for Emulator {
                 grid.as_ptr(),
                 block.as_ptr(),
                 launch.shared as usize,
-                seed,
+                self.seed,
             )
         };
         assert_eq!(

@@ -2,6 +2,7 @@
 //! Needs g++ (or the compiler in CXX's place on the path as `c++`) on x86-64 Linux.
 #![allow(dead_code)]
 
+pub mod driver;
 pub mod emulator;
 pub mod library;
 pub mod pair;

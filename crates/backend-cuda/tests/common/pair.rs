@@ -1,13 +1,13 @@
 //! The device under test beside the CPU's exact arithmetic: the same buffers with the same ids, the same operations.
 
-use super::emulator::{Emulator, State};
+use super::driver::{State, TestDriver};
 use backend::{BackendError, BufferId, Device, Need, Op, View};
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
 use backend_cuda::{GpuConfig, GpuDevice};
 use std::sync::Arc;
 
 pub struct Pair {
-    pub gpu: GpuDevice<Emulator>,
+    pub gpu: GpuDevice<TestDriver>,
     pub cpu: CpuDevice,
     /// The most scratch memory that was said to be needed: for products, for attention.
     scratch: [u64; 2],
@@ -18,7 +18,7 @@ impl Pair {
     pub fn new(seed: u64) -> Pair {
         let config = CpuConfig { threads: 1, precision: Precision::Exact, simd: None };
         let cpu = CpuDevice::new(Arc::new(ThreadPool::new(1)), config);
-        let (driver, _) = Emulator::new(State { seed, ..State::default() });
+        let (driver, _) = TestDriver::new(State { seed, ..State::default() });
         Pair { gpu: GpuDevice::new(driver, GpuConfig::default()), cpu, scratch: [0; 2] }
     }
 

@@ -1,0 +1,120 @@
+//! The driver that tests give the device: the emulator, or with HEADROOM_DRIVER=cuda the GPU of this machine, as the GPU
+//! suite does. Memory ends and the GPU is lost when a test says so, on either.
+
+use super::emulator::Emulator;
+use backend_cuda::{Address, Card, Driver, Failure, Launch};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// Larger allocations of a real GPU are not filled: only the emulator's are, whatever their size.
+const FILLED: u64 = 64 << 20;
+
+/// What a test may change while the engine owns the driver.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Bytes of the GPU; 0: without a limit.
+    pub memory: u64,
+    pub used: u64,
+    /// Launches until the GPU is lost.
+    pub lose_after: Option<u64>,
+    pub launches: u64,
+    /// Order of the threads.
+    pub seed: u64,
+}
+
+pub struct TestDriver {
+    state: Arc<Mutex<State>>,
+    inner: Box<dyn Driver>,
+    allocations: HashMap<Address, u64>,
+}
+
+impl TestDriver {
+    pub fn new(state: State) -> (TestDriver, Arc<Mutex<State>>) {
+        let inner = inner(state.seed);
+        let state = Arc::new(Mutex::new(state));
+        (TestDriver { state: state.clone(), inner, allocations: HashMap::new() }, state)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn inner(seed: u64) -> Box<dyn Driver> {
+    static CARD: OnceLock<Card> = OnceLock::new();
+    match std::env::var("HEADROOM_DRIVER").as_deref() {
+        Ok("cuda") => Box::new(CARD.get_or_init(|| Card::open(0).unwrap()).driver().unwrap()),
+        Ok(other) => panic!("HEADROOM_DRIVER={other}"),
+        Err(_) => Box::new(Emulator::new(seed)),
+    }
+}
+
+impl Driver for TestDriver {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn free_bytes(&mut self) -> u64 {
+        let state = self.state();
+        if state.memory == 0 { 1 << 40 } else { state.memory.saturating_sub(state.used) }
+    }
+
+    fn allocate(&mut self, bytes: u64) -> Result<Address, Failure> {
+        {
+            let state = self.state();
+            if state.memory > 0 && state.used + bytes > state.memory {
+                return Err(Failure::OutOfMemory);
+            }
+        }
+        let start = self.inner.allocate(bytes)?;
+        self.state().used += bytes;
+        self.allocations.insert(start, bytes);
+        if bytes <= FILLED {
+            // NaN as f32, f16 and bf16: what is read before it is written shows.
+            // SAFETY: just allocated.
+            unsafe { self.inner.upload(start, &vec![0xff; bytes as usize]) }?;
+        }
+        Ok(start)
+    }
+
+    unsafe fn release(&mut self, start: Address) {
+        let bytes = self.allocations.remove(&start).expect("an allocation");
+        self.state().used -= bytes;
+        // SAFETY: the caller's promise.
+        unsafe { self.inner.release(start) };
+    }
+
+    unsafe fn clear(&mut self, start: Address, bytes: u64) -> Result<(), Failure> {
+        // SAFETY: the caller's promise.
+        unsafe { self.inner.clear(start, bytes) }
+    }
+
+    unsafe fn upload(&mut self, to: Address, from: &[u8]) -> Result<(), Failure> {
+        // SAFETY: the caller's promise.
+        unsafe { self.inner.upload(to, from) }
+    }
+
+    unsafe fn download(&mut self, from: Address, to: &mut [u8]) -> Result<(), Failure> {
+        // SAFETY: the caller's promise.
+        unsafe { self.inner.download(from, to) }
+    }
+
+    unsafe fn copy(&mut self, to: Address, from: Address, bytes: u64) -> Result<(), Failure> {
+        // SAFETY: the caller's promise.
+        unsafe { self.inner.copy(to, from, bytes) }
+    }
+
+    unsafe fn launch(&mut self, launch: Launch<'_>) -> Result<(), Failure> {
+        {
+            let mut state = self.state();
+            state.launches += 1;
+            match &mut state.lose_after {
+                Some(0) => return Err(Failure::Lost("told to be".into())),
+                Some(left) => *left -= 1,
+                None => {}
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.inner.launch(launch) }
+    }
+}
