@@ -264,6 +264,7 @@ mod tests {
             prompt_seconds: 1.0,
             generation_seconds: 2.0,
             context_used: 93,
+            drafts: engine::Drafts::default(),
         });
         stats.reading(40, 10);
         stats.token();

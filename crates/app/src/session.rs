@@ -112,6 +112,7 @@ impl Session {
             mlock,
             logits_rows,
             host_ram: Some(planned.host_ram),
+            speculation: engine::Speculation::OFF,
         };
         let engine = Engine::load(&path, options, devices, progress, cancel)?;
         let format = Format::new(engine.gguf(), engine.tokenizer())?;

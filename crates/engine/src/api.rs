@@ -50,6 +50,45 @@ pub struct LoadOptions {
     /// RAM for the part of the model that is on the host and its buffers, in bytes. What of a mapped file does not fit
     /// is read from disk for every step, ahead of use. `None`: as much as it takes.
     pub host_ram: Option<u64>,
+    pub speculation: Speculation,
+}
+
+/// Whether guesses at the next tokens are computed along with a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drafting {
+    Never,
+    /// As many as pay, by what steps take and by how many guesses hold; none where none pays.
+    WherePays,
+    /// As many as there are; to measure and to test.
+    Always,
+}
+
+/// Speculative decoding: when, from what, how far. It changes the speed, never the tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Speculation {
+    pub drafting: Drafting,
+    /// Guess from what followed earlier in the text. A draft model ([`crate::Engine::set_draft`]) guesses besides.
+    pub lookup: bool,
+    /// Guesses in a step at most. Logits are best computed for one row more ([`LoadOptions::logits_rows`]).
+    pub max: u32,
+}
+
+impl Speculation {
+    pub const OFF: Speculation = Speculation { drafting: Drafting::Never, lookup: false, max: 0 };
+    /// From the text itself, where it pays. Together with a token these fill two tiles of a CPU's kernels.
+    pub const LOOKUP: Speculation = Speculation { drafting: Drafting::WherePays, lookup: true, max: 15 };
+
+    /// Rows of logits of its largest step.
+    pub fn logits_rows(self) -> u32 {
+        if self.drafting == Drafting::Never { 1 } else { self.max.saturating_add(1) }
+    }
+}
+
+/// Guesses that were computed for an answer, and those of them that became a part of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drafts {
+    pub proposed: u32,
+    pub accepted: u32,
 }
 
 impl Default for LoadOptions {
@@ -64,6 +103,7 @@ impl Default for LoadOptions {
             mlock: false,
             logits_rows: 1,
             host_ram: None,
+            speculation: Speculation::OFF,
         }
     }
 }
@@ -133,6 +173,7 @@ pub struct Completion {
     pub generation_seconds: f64,
     /// Tokens of the context in use now.
     pub context_used: u32,
+    pub drafts: Drafts,
 }
 
 /// Where the layers are and what our own buffers take there, in bytes; planned equals used unless layers are moving.

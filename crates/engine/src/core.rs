@@ -125,6 +125,14 @@ impl Core {
         (0..=self.loaded.layout.block_count()).filter(|index| self.sites.on_accelerator(*index)).count()
     }
 
+    pub fn layout(&self) -> &Layout {
+        &self.loaded.layout
+    }
+
+    pub fn vocab_size(&self) -> usize {
+        self.loaded.model.vocab_size
+    }
+
     pub fn sequence_len(&self) -> usize {
         self.sequence.len()
     }

@@ -4,6 +4,7 @@ use crate::core::{Core, Loaded};
 use crate::file::Weights;
 use crate::generate::{generate, read_prompt};
 use crate::saved::{Remembered, fingerprint};
+use crate::speculate::{DraftModel, Speculator, same_vocabulary};
 use crate::{Cancel, Completion, Devices, EngineError, Event, LoadOptions, Placement, Recovery, Request};
 use backend::Device;
 use model::{Layout, LayoutParams, Model};
@@ -20,9 +21,13 @@ pub struct Engine {
     loaded: Arc<Loaded>,
     tokenizer: Tokenizer,
     core: Mutex<Core>,
+    /// Whoever holds the core takes it, nobody else.
+    speculator: Mutex<Speculator>,
     wish: Wish,
     /// The placement as last known, so that asking never waits for a step.
     placement: Mutex<Placement>,
+    /// The same of the draft model, if there is one.
+    draft: Mutex<Option<Placement>>,
     /// What saved sequences are known by; found when first needed, because that reads from all over the file.
     fingerprint: OnceLock<u64>,
 }
@@ -70,14 +75,42 @@ impl Engine {
         let loaded = Arc::new(Loaded { model, layout, file });
         let core = Core::load(loaded.clone(), devices, options.gpu_layers as usize, host_ram, progress, cancel)?;
         let placement = Mutex::new(core.placement());
+        let speculator = Mutex::new(Speculator::new(options.speculation, &loaded.layout));
         Ok(Engine {
             loaded,
             tokenizer,
             core: Mutex::new(core),
+            speculator,
             wish: Wish::default(),
             placement,
+            draft: Mutex::new(None),
             fingerprint: OnceLock::new(),
         })
+    }
+
+    /// Takes a smaller model of the same vocabulary to guess tokens with, as far as [`LoadOptions::speculation`] allows.
+    /// Its memory is its own: a plan must count it.
+    ///
+    /// # Errors
+    /// [`EngineError::DraftVocabulary`] if the vocabularies differ.
+    pub fn set_draft(&self, draft: Engine) -> Result<(), EngineError> {
+        same_vocabulary(&self.tokenizer, &draft.tokenizer)?;
+        let _core = self.lock()?;
+        let core = draft.core.into_inner().map_err(|_| stopped())?;
+        let mut speculator = self.speculator.lock().map_err(|_| stopped())?;
+        speculator.draft = Some(DraftModel::new(draft.loaded, core));
+        self.publish_draft(&speculator);
+        Ok(())
+    }
+
+    /// Where the draft model is, without waiting; `None` if there is none, or none any more because it failed.
+    pub fn draft_placement(&self) -> Option<Placement> {
+        *self.draft.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn publish_draft(&self, speculator: &Speculator) {
+        let placement = speculator.draft.as_ref().map(DraftModel::placement);
+        *self.draft.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = placement;
     }
 
     pub fn model(&self) -> &Model {
@@ -142,7 +175,10 @@ impl Engine {
     ) -> Result<Completion, EngineError> {
         let mut core = self.lock()?;
         self.loaded.file.check()?;
-        let result = generate(&mut core, self, &request, constraint, cancel, on_event);
+        let mut speculator = self.speculator.lock().map_err(|_| stopped())?;
+        let result = generate(&mut core, self, &mut speculator, &request, constraint, cancel, on_event);
+        self.publish_draft(&speculator);
+        drop(speculator);
         self.publish(&core);
         // Weights that could not be read count as zeros: an answer made from them must not pass for one.
         let result = self.loaded.file.check().map_err(EngineError::from).and(result);

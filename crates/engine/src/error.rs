@@ -15,6 +15,9 @@ pub enum EngineError {
     /// A device failed in a way that moving layers does not mend.
     #[error(transparent)]
     Device(#[from] BackendError),
+    /// The draft model does not speak the model's language.
+    #[error("the draft model has another vocabulary: {detail}; take a smaller model of the same family")]
+    DraftVocabulary { detail: String },
     #[error("cancelled")]
     Cancelled,
     /// A saved sequence cannot be put back, or not be saved.

@@ -3,7 +3,8 @@
 use crate::choice::Choice;
 use crate::core::Core;
 use crate::engine::{Engine, Positions};
-use crate::{Cancel, Completion, EngineError, Event, Finish, Request};
+use crate::speculate::{Ahead, Speculator};
+use crate::{Cancel, Completion, Drafts, EngineError, Event, Finish, Request};
 use sampler::Constraint;
 use std::time::Instant;
 
@@ -61,6 +62,7 @@ fn between_steps(core: &mut Core, engine: &Engine, on_event: &mut dyn FnMut(Even
 pub(crate) fn generate(
     core: &mut Core,
     engine: &Engine,
+    speculator: &mut Speculator,
     request: &Request,
     constraint: Option<&mut dyn Constraint>,
     cancel: &Cancel,
@@ -77,41 +79,62 @@ pub(crate) fn generate(
     let mut choice = Choice::new(request.sampling.clone(), prompt, constraint)?;
     let started = Instant::now();
     let reused = core.reuse(prompt);
-    let mut run = Run { prompt: prompt.len() as u32, reused: reused as u32, started, first: None, ids: Vec::new() };
+    let mut run = Run {
+        prompt: prompt.len() as u32,
+        reused: reused as u32,
+        started,
+        first: None,
+        ids: Vec::new(),
+        context_used: 0,
+        drafts: Drafts::default(),
+    };
 
     let mut logits: Vec<f32> = Vec::new();
     match read_prompt(core, engine, prompt, Positions::Last, cancel, on_event, &mut |row| logits = row.to_vec()) {
-        Err(EngineError::Cancelled) => return Ok(run.end(core, Finish::Cancelled)),
+        Err(EngineError::Cancelled) => {
+            run.context_used = core.sequence_len();
+            return Ok(run.end(Finish::Cancelled));
+        }
         other => other?,
     }
+    let read = (prompt.len() - reused, started.elapsed().as_secs_f64());
+    let mut ahead = Ahead::new(speculator, core, prompt, logits, read);
     let mut text = engine.tokenizer().detokenizer();
-    loop {
-        if request.max_tokens.is_some_and(|max| run.ids.len() as u32 >= max) {
-            return Ok(run.end_with_text(core, Finish::Length, text, on_event));
+    let finish = loop {
+        let room = request.max_tokens.map_or(usize::MAX, |max| (max as usize).saturating_sub(run.ids.len()));
+        if room == 0 {
+            break Finish::Length;
         }
         if cancel.is_cancelled() {
-            return Ok(run.end_with_text(core, Finish::Cancelled, text, on_event));
+            break Finish::Cancelled;
         }
-        let token = choice.choose(&logits)?;
+        let token = choice.choose(ahead.logits())?;
         run.first.get_or_insert_with(Instant::now);
         if engine.tokenizer().is_eog(token) && !request.ignore_eog {
-            return Ok(run.end_with_text(core, Finish::EndOfGeneration, text, on_event));
+            break Finish::EndOfGeneration;
         }
         choice.accept(token)?;
         run.ids.push(token);
         on_event(Event::Token { id: token, text: text.push(token) });
         if choice.is_complete() {
-            return Ok(run.end_with_text(core, Finish::EndOfGeneration, text, on_event));
+            break Finish::EndOfGeneration;
         }
-        if core.sequence_len() >= context as usize {
-            return Ok(run.end_with_text(core, Finish::ContextFull, text, on_event));
+        if ahead.len() >= context as usize {
+            break Finish::ContextFull;
         }
-        match core.feed(&[token], &[0], cancel, &mut |row| logits = row.to_vec()) {
-            Err(EngineError::Cancelled) => return Ok(run.end_with_text(core, Finish::Cancelled, text, on_event)),
+        match ahead.push(core, token, room - 1, cancel) {
+            Err(EngineError::Cancelled) => break Finish::Cancelled,
             other => other?,
         }
         between_steps(core, engine, on_event)?;
+    };
+    // Bytes of a character that never became whole come out as a replacement character.
+    let rest = text.finish();
+    if let (Some(id), false) = (run.ids.last(), rest.is_empty()) {
+        on_event(Event::Token { id: *id, text: rest });
     }
+    (run.context_used, run.drafts) = (ahead.len(), ahead.end(core));
+    Ok(run.end(finish))
 }
 
 /// What is known of a request while it runs.
@@ -121,25 +144,12 @@ struct Run {
     started: Instant,
     first: Option<Instant>,
     ids: Vec<u32>,
+    context_used: usize,
+    drafts: Drafts,
 }
 
 impl Run {
-    /// Ends the answer's text: bytes of a character that never became whole come out as a replacement character.
-    fn end_with_text(
-        self,
-        core: &Core,
-        finish: Finish,
-        text: tokenizer::Detokenizer<'_>,
-        on_event: &mut dyn FnMut(Event),
-    ) -> Completion {
-        let rest = text.finish();
-        if let (Some(id), false) = (self.ids.last(), rest.is_empty()) {
-            on_event(Event::Token { id: *id, text: rest });
-        }
-        self.end(core, finish)
-    }
-
-    fn end(self, core: &Core, finish: Finish) -> Completion {
+    fn end(self, finish: Finish) -> Completion {
         let now = Instant::now();
         let first = self.first.unwrap_or(now);
         Completion {
@@ -149,7 +159,8 @@ impl Run {
             reused_tokens: self.reused,
             prompt_seconds: (first - self.started).as_secs_f64(),
             generation_seconds: (now - first).as_secs_f64(),
-            context_used: core.sequence_len() as u32,
+            context_used: self.context_used as u32,
+            drafts: self.drafts,
         }
     }
 }

@@ -19,6 +19,7 @@ mod paging;
 mod recurrent;
 mod saved;
 mod site;
+mod speculate;
 mod transfer;
 
 pub use api::*;
