@@ -5,10 +5,10 @@ struct RopeArgs {
     float *x;                    // [n, heads, head_dim]
     const uint32_t *positions;   // [n]
     const float *factors;        // [half] or null
-    const double *turns;         // [half]: half turns per position
+    const float *mix;            // [half]: the share of the extrapolated angle
     int32_t n, heads, head_dim, half;
     int32_t adjacent;            // 1: pairs are (2i, 2i + 1); 0: (i, i + half)
-    float magnitude;
+    float step, freq_scale, magnitude;
 };
 
 KERNEL(rope, RopeArgs, 256) {
@@ -16,9 +16,14 @@ KERNEL(rope, RopeArgs, 256) {
     if (index >= int64_t(a.n) * a.heads * a.half) return;
     const int i = int(index % a.half);
     const int64_t head = index / a.half;
-    // At large positions f32 has no digits left: whole turns are taken off in f64.
-    double turn = double(a.positions[head / a.heads]) * a.turns[i];
-    if (a.factors) turn /= double(a.factors[i]);
+    // As ggml and the CPU device: every pair's angle is the rounded product of the one before it.
+    float extrapolated = float(a.positions[head / a.heads]);
+    for (int j = 0; j < i; j++) extrapolated *= a.step;
+    if (a.factors) extrapolated /= a.factors[i];
+    const float interpolated = a.freq_scale * extrapolated, mix = a.mix[i];
+    const float angle = mix == 0.0f ? interpolated : interpolated * (1.0f - mix) + extrapolated * mix;
+    // Whole turns are taken off in f64, which is exact enough for any angle.
+    double turn = double(angle) * 0.31830988618379067;
     turn -= 2.0 * rint(turn * 0.5);
     float sine, cosine;
     sincospif(float(turn), &sine, &cosine);

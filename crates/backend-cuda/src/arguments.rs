@@ -64,12 +64,14 @@ arguments! {
         x: Address,
         positions: Address,
         factors: Address,
-        turns: Address,
+        mix: Address,
         n: i32,
         heads: i32,
         head_dim: i32,
         half: i32,
         adjacent: i32,
+        step: f32,
+        freq_scale: f32,
         magnitude: f32,
     }
 

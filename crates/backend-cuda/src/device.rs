@@ -19,8 +19,8 @@ pub(crate) struct Scratch {
     pub activations: Block,
     /// Softmaxes of the splits of an attention.
     pub splits: Block,
-    /// Angles of the rotary embeddings that were seen: a model has one or two.
-    pub turns: Vec<(RopeSpec, Address)>,
+    /// Mixes of angles of the rotary embeddings that were seen: a model has one or two.
+    pub mixes: Vec<(RopeSpec, Address)>,
 }
 
 /// Bytes that are taken for scratch memory of `bytes`: some more, so that a growing context does not grow it at every step.

@@ -91,9 +91,28 @@ impl RopeSpec {
         Ok(())
     }
 
+    /// From a pair's angle to the next one's.
+    ///
+    /// Angles are f32, and every pair's is the rounded product of the one before it with this, as in ggml: models are
+    /// measured with those, and exact angles move logits by 1e-4 after some hundred tokens.
+    pub fn step(&self) -> f32 {
+        f64::from(self.freq_base).powf(f64::from(-2.0 / self.dims as f32)) as f32
+    }
+
+    /// What turned values are multiplied by.
+    pub fn magnitude(&self) -> f32 {
+        let grown = if self.ext_factor == 0.0 { 1.0 } else { 1.0 + 0.1 * (1.0 / self.freq_scale).ln() };
+        self.attn_factor * grown
+    }
+
+    /// The share of the extrapolated angle in pair `i`'s.
+    pub fn mix(&self, i: usize) -> f32 {
+        if self.ext_factor == 0.0 { 0.0 } else { self.ramp(i) as f32 * self.ext_factor }
+    }
+
     /// Which share of the extrapolated angle pair `i` takes (YaRN, arXiv 2309.00071, eq. 21-23): 1 for fast pairs, 0 for
     /// slow ones.
-    pub fn ramp(&self, i: usize) -> f64 {
+    fn ramp(&self, i: usize) -> f64 {
         let dims = self.dims as f64;
         let correction = |beta: f32| {
             let turns = f64::from(self.original_context) / (f64::from(beta) * 2.0 * PI);

@@ -63,7 +63,7 @@ pub enum RopePairs {
 
 /// A rotary position embedding with YaRN (Peng et al. 2023, arXiv 2309.00071).
 ///
-/// With `theta_extrap(i) = position * freq_base^(-2i/dims) / factors[i]` and `theta_interp = freq_scale * theta_extrap`:
+/// With `theta_extrap(i) = position * step^i / factors[i]`, `step = freq_base^(-2/dims)`, and `theta_interp = freq_scale * theta_extrap`:
 /// where `ext_factor` is 0, theta is `theta_interp` and the magnitude `attn_factor`; else theta mixes both by the ramp
 /// between the correction dimensions of `beta_fast` and `beta_slow`, and the magnitude is
 /// `attn_factor * (1 + 0.1 ln(1 / freq_scale))`.

@@ -62,25 +62,12 @@ pub(crate) fn map(
 pub(crate) fn apply(act: Activation, x: f32) -> f32 {
     match act {
         Activation::Silu => x / (1.0 + crate::simd::exp(-x)),
-        Activation::GeluTanh => gelu(x),
+        Activation::GeluTanh => super::gelu::gelu(x),
         Activation::Relu2 => x.max(0.0) * x.max(0.0),
         Activation::Sigmoid => 1.0 / (1.0 + crate::simd::exp(-x)),
         // Only as a gate.
         Activation::ClampedSwiglu { alpha, limit } => x.min(limit) / (1.0 + crate::simd::exp(-alpha * x.min(limit))),
     }
-}
-
-/// GELU as ggml computes it, from a table of f16: argument and result have 11 bits, and far out it is 0 or the identity.
-/// Models were quantized and measured with this; the exact function moves their logits by up to 0.04.
-fn gelu(x: f32) -> f32 {
-    if x.abs() >= 10.0 {
-        return x.max(0.0);
-    }
-    let x = half::f16::from_f32(x).to_f32();
-    // sqrt(2 / pi)
-    let inner = 0.797_884_6 * x * (1.0 + 0.044715 * x * x);
-    // 0.5 x (1 + tanh(inner)), with one exponential
-    half::f16::from_f32(x / (1.0 + crate::simd::exp(-2.0 * inner))).to_f32()
 }
 
 pub(crate) fn activate(

@@ -5,6 +5,7 @@ mod attention;
 mod conv;
 mod elementwise;
 mod experts;
+mod gelu;
 mod hadamard;
 mod matmul;
 mod norm;

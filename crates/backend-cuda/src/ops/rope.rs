@@ -1,39 +1,20 @@
-//! Rotary position embeddings. What depends on the spec alone is computed here once, in f64, as the CPU device does.
+//! Rotary position embeddings. What depends on the spec alone is computed here once.
 
 use super::{Run, int, per_value, product};
 use crate::arguments::{RopeArgs, optional};
 use crate::{Address, Driver};
 use backend::{BackendError, RopePairs, RopeSpec, View};
-use std::f64::consts::PI;
 
 const OP: &str = "Rope";
 
-/// Half turns per position of every pair, before frequency factors.
-fn turns(spec: &RopeSpec) -> Vec<f64> {
-    let scale = f64::from(spec.freq_scale);
-    let turns = (0..spec.dims / 2).map(|i| {
-        let extrapolated = f64::from(spec.freq_base).powf(-2.0 * i as f64 / spec.dims as f64) / PI;
-        if spec.ext_factor == 0.0 {
-            return extrapolated * scale;
-        }
-        let mix = spec.ramp(i) * f64::from(spec.ext_factor);
-        extrapolated * (scale * (1.0 - mix) + mix)
-    });
-    turns.collect()
-}
-
-fn magnitude(spec: &RopeSpec) -> f32 {
-    let grown = if spec.ext_factor == 0.0 { 1.0 } else { 1.0 + 0.1 * (1.0 / f64::from(spec.freq_scale)).ln() };
-    (f64::from(spec.attn_factor) * grown) as f32
-}
-
-/// The table of a spec on the GPU.
+/// The share of the extrapolated angle in every pair's, on the GPU.
 fn table<D: Driver>(run: &mut Run<'_, D>, spec: &RopeSpec) -> Result<Address, BackendError> {
-    if let Some((_, address)) = run.scratch.turns.iter().find(|(known, _)| known == spec) {
+    if let Some((_, address)) = run.scratch.mixes.iter().find(|(known, _)| known == spec) {
         return Ok(*address);
     }
-    let address = run.gpu.table(bytemuck::cast_slice(&turns(spec)))?;
-    run.scratch.turns.push((*spec, address));
+    let mixes: Vec<f32> = (0..spec.dims / 2).map(|i| spec.mix(i)).collect();
+    let address = run.gpu.table(bytemuck::cast_slice(&mixes))?;
+    run.scratch.mixes.push((*spec, address));
     Ok(address)
 }
 
@@ -58,13 +39,15 @@ pub(crate) fn rope<D: Driver>(
         x: x.address,
         positions: positions.address,
         factors: optional(factors),
-        turns: table(run, spec)?,
+        mix: table(run, spec)?,
         n: int(OP, n)?,
         heads: int(OP, heads)?,
         head_dim: int(OP, head_dim)?,
         half: int(OP, half)?,
         adjacent: i32::from(spec.pairs == RopePairs::Adjacent),
-        magnitude: magnitude(spec),
+        step: spec.step(),
+        freq_scale: spec.freq_scale,
+        magnitude: spec.magnitude(),
     };
     let geometry = per_value(OP, values)?;
     // SAFETY: all operands have just been checked to have these sizes; the table has `half` values.
