@@ -1,17 +1,21 @@
 //! KV caches and attention over them: online softmax over tiles of cells (Dao et al. 2022, arXiv 2205.14135), one pass.
 //!
-//! Tiles begin at multiples of [`TILE`] whatever the batch, so a row's result does not depend on the rows beside it.
+//! Scores and results of a tile are matrix products of all queries that share its keys: some rows, and the heads of a group.
+//! Tiles begin at multiples of [`TILE`] whatever the batch, and the order of each sum is that of the cells, so a row's result
+//! does not depend on the rows beside it.
 
 use super::{invalid, product};
 use crate::buffers::{Buffers, Bytes};
 use crate::cpu::Machine;
+use crate::simd::tiles::Product;
 use backend::{AttentionSpec, BackendError, KvCache, View};
 use quant::GgmlType;
+use std::ops::Range;
 
-/// Cells of a tile: K and V of a head as f32 stay in the first-level cache.
-const TILE: usize = 32;
-/// Rows of queries in a chunk of work: they share the tiles.
-const QUERIES: usize = 16;
+/// Cells of a tile.
+const TILE: usize = 64;
+/// Queries that share the tiles of a chunk of work, about.
+const QUERIES: usize = 64;
 
 /// One of K and V of a cache.
 #[derive(Clone, Copy)]
@@ -161,88 +165,151 @@ pub(crate) fn attention(
         return Err(invalid(OP, "the result overlaps the queries"));
     }
     let group = heads / heads_kv;
-    let blocks = n.div_ceil(QUERIES);
+    let per_block = (QUERIES / group).max(1);
     let (dim_k, dim_v) = (cache.head_dim_k, cache.head_dim_v);
-    machine.run(OP, heads_kv * blocks, &|worker, chunk| {
+    machine.run(OP, heads_kv * n.div_ceil(per_block), &|worker, chunk| {
         let (head_kv, block) = (chunk % heads_kv, chunk / heads_kv);
-        let rows = block * QUERIES..n.min((block + 1) * QUERIES);
-        // Queries of the block: every row with every head of the group.
-        let queries: Vec<(usize, usize)> =
-            rows.clone().flat_map(|row| (0..group).map(move |g| (row, head_kv * group + g))).collect();
+        let rows = block * per_block..n.min((block + 1) * per_block);
+        let first_seen = |row: usize| if spec.window == 0 { 0 } else { (start + row + 1).saturating_sub(spec.window) };
         let mut scratch = machine.scratch.worker(worker);
         let super::Worker { floats, more_floats, .. } = &mut *scratch;
-        floats.resize(TILE * (dim_k + dim_v), 0.0);
-        let (k_tile, v_tile) = floats.split_at_mut(TILE * dim_k);
-        more_floats.clear();
-        more_floats.resize(queries.len() * dim_v, 0.0);
-        let mut states: Vec<(f32, f32)> = queries
-            .iter()
-            .map(|(_, head)| match sinks {
-                // SAFETY: sinks are not written during the operation. A sink is a score without a value.
-                Some(sinks) => (unsafe { sinks.read(*head, 1) }[0], 1.0),
-                None => (f32::NEG_INFINITY, 0.0),
-            })
-            .collect();
-        let first_seen = |row: usize| if spec.window == 0 { 0 } else { (start + row + 1).saturating_sub(spec.window) };
-        let begin = first_seen(rows.start) / TILE * TILE;
-        let end = start + rows.end;
-        for tile in (begin..end).step_by(TILE) {
-            let cells = TILE.min(end - tile);
-            k.load(machine, head_kv, tile, cells, &mut k_tile[..cells * dim_k]);
-            v.load(machine, head_kv, tile, cells, &mut v_tile[..cells * dim_v]);
-            for (index, (row, head)) in queries.iter().enumerate() {
-                let seen = first_seen(*row).max(tile)..(start + row + 1).min(tile + cells);
-                if seen.is_empty() {
-                    continue;
-                }
-                let seen = seen.start - tile..seen.end - tile;
-                // SAFETY: queries are not written during the operation.
-                let query = unsafe { q.read((row * heads + head) * dim_k, dim_k) };
-                let values = &mut more_floats[index * dim_v..][..dim_v];
-                fold_tile(machine, spec, query, seen, k_tile, v_tile, &mut states[index], values);
+        let mut tile = Tile::new(floats, dim_k, dim_v);
+        let mut queries = Queries::new(more_floats, rows.len() * group, dim_k, dim_v);
+        for (index, row) in rows.clone().enumerate() {
+            let first = row * heads + head_kv * group;
+            // SAFETY: queries and sinks are not written during the operation.
+            unsafe {
+                let sinks = sinks.map(|sinks| sinks.read(head_kv * group, group));
+                queries.set(index * group, q.read(first * dim_k, group * dim_k), spec.scale, sinks);
             }
         }
-        for (index, (row, head)) in queries.iter().enumerate() {
-            let values = &more_floats[index * dim_v..][..dim_v];
-            // SAFETY: this chunk alone has this row and head.
-            let out = unsafe { out.write((row * heads + head) * dim_v, dim_v) };
-            let sum = states[index].1;
-            out.iter_mut().zip(values).for_each(|(out, value)| *out = value / sum);
+        let (begin, end) = (first_seen(rows.start) / TILE * TILE, start + rows.end);
+        for first in (begin..end).step_by(TILE) {
+            let cells = TILE.min(end - first);
+            tile.load(machine, [&k, &v], head_kv, first, cells);
+            queries.score(machine, &tile);
+            let whole = first + TILE <= start + rows.start + 1 && first_seen(rows.end - 1) <= first;
+            for (index, row) in rows.clone().enumerate() {
+                let seen = first_seen(row).max(first)..(start + row + 1).min(first + cells);
+                for query in index * group..(index + 1) * group {
+                    if !seen.is_empty() {
+                        queries.soften(machine, spec, query, seen.start - first..seen.end - first);
+                    }
+                    if !seen.is_empty() && !whole {
+                        queries.add(machine, &tile, query..query + 1, seen.start - first..seen.end - first);
+                    }
+                }
+            }
+            if whole {
+                queries.add(machine, &tile, 0..queries.states.len(), 0..TILE);
+            }
+        }
+        for (index, row) in rows.enumerate() {
+            for head in 0..group {
+                // SAFETY: this chunk alone has this row and head.
+                let out = unsafe { out.write((row * heads + head_kv * group + head) * dim_v, dim_v) };
+                queries.write(index * group + head, out);
+            }
         }
     })
 }
 
-/// Adds a tile's cells to a query's running softmax: `state` is (maximum, sum), `values` the weighted sum of V.
-fn fold_tile(
-    machine: &Machine,
-    spec: &AttentionSpec,
-    query: &[f32],
-    seen: std::ops::Range<usize>,
-    k_tile: &[f32],
-    v_tile: &[f32],
-    state: &mut (f32, f32),
-    values: &mut [f32],
-) {
-    let (dim_k, dim_v) = (query.len(), values.len());
-    let mut scores = [0f32; TILE];
-    let scores = &mut scores[..seen.len()];
-    let mut max = state.0;
-    for (score, cell) in scores.iter_mut().zip(seen.clone()) {
-        *score = machine.simd.dot(query, &k_tile[cell * dim_k..][..dim_k]) * spec.scale;
-        if spec.softcap != 0.0 {
-            *score = spec.softcap * (*score / spec.softcap).tanh();
+/// Keys and values of the cells that are looked at together.
+struct Tile<'a> {
+    dim_k: usize,
+    dim_v: usize,
+    /// Keys as they are stored, f32 [TILE, dim_k]
+    rows: &'a mut [f32],
+    /// The same the other way round, f32 [dim_k, TILE]
+    k: &'a mut [f32],
+    /// f32 [TILE, dim_v]
+    v: &'a mut [f32],
+}
+
+impl<'a> Tile<'a> {
+    fn new(floats: &'a mut Vec<f32>, dim_k: usize, dim_v: usize) -> Tile<'a> {
+        floats.resize(TILE * (2 * dim_k + dim_v), 0.0);
+        let (rows, rest) = floats.split_at_mut(TILE * dim_k);
+        let (k, v) = rest.split_at_mut(TILE * dim_k);
+        Tile { dim_k, dim_v, rows, k, v }
+    }
+
+    /// What is beyond the last cell stays what it was, and is not looked at.
+    fn load(&mut self, machine: &Machine, [k, v]: [&Stream; 2], head: usize, first: usize, cells: usize) {
+        let rows = &mut self.rows[..cells * self.dim_k];
+        k.load(machine, head, first, cells, rows);
+        machine.simd.transpose(rows, [cells, self.dim_k], self.k, TILE);
+        v.load(machine, head, first, cells, &mut self.v[..cells * self.dim_v]);
+    }
+}
+
+/// Queries that share keys, with what they have seen so far.
+struct Queries<'a> {
+    dim_k: usize,
+    dim_v: usize,
+    /// f32 [queries, dim_k], with the scale of the scores
+    q: &'a mut [f32],
+    /// f32 [queries, TILE]: scores, then shares
+    scores: &'a mut [f32],
+    /// f32 [queries, dim_v]: sums of values by share
+    values: &'a mut [f32],
+    /// Maximum of the scores, and the sum of their exponentials relative to it.
+    states: Vec<(f32, f32)>,
+}
+
+impl<'a> Queries<'a> {
+    fn new(floats: &'a mut Vec<f32>, count: usize, dim_k: usize, dim_v: usize) -> Queries<'a> {
+        floats.clear();
+        floats.resize(count * (dim_k + TILE + dim_v), 0.0);
+        let (q, rest) = floats.split_at_mut(count * dim_k);
+        let (scores, values) = rest.split_at_mut(count * TILE);
+        Queries { dim_k, dim_v, q, scores, values, states: vec![(f32::NEG_INFINITY, 0.0); count] }
+    }
+
+    /// Queries of one row, from number `first` on. A sink is a score without a value.
+    fn set(&mut self, first: usize, q: &[f32], scale: f32, sinks: Option<&[f32]>) {
+        let scaled = &mut self.q[first * self.dim_k..][..q.len()];
+        scaled.iter_mut().zip(q).for_each(|(scaled, q)| *scaled = q * scale);
+        for (state, sink) in self.states[first..].iter_mut().zip(sinks.unwrap_or_default()) {
+            *state = (*sink, 1.0);
         }
-        max = max.max(*score);
     }
-    if max > state.0 {
-        // What was summed up so far was relative to the old maximum.
-        let factor = crate::simd::exp(state.0 - max);
-        values.iter_mut().for_each(|value| *value *= factor);
-        state.1 *= factor;
-        state.0 = max;
+
+    /// Scores of all queries with all cells, also those that are not to be seen.
+    fn score(&mut self, machine: &Machine, tile: &Tile<'_>) {
+        self.scores.fill(0.0);
+        let strides = [self.dim_k, TILE, TILE];
+        let product = Product { m: self.states.len(), k: self.dim_k, n: TILE, strides };
+        machine.simd.product(&product, self.q, tile.k, self.scores);
     }
-    state.1 += machine.simd.exp_minus(scores, max);
-    for (share, cell) in scores.iter().zip(seen) {
-        machine.simd.axpy(*share, &v_tile[cell * dim_v..][..dim_v], values);
+
+    /// Turns a query's scores of the cells in `seen` into shares, and what was summed up before to the same maximum.
+    fn soften(&mut self, machine: &Machine, spec: &AttentionSpec, query: usize, seen: Range<usize>) {
+        let scores = &mut self.scores[query * TILE..][..TILE][seen];
+        if spec.softcap != 0.0 {
+            scores.iter_mut().for_each(|score| *score = spec.softcap * (*score / spec.softcap).tanh());
+        }
+        let state = &mut self.states[query];
+        let max = scores.iter().fold(state.0, |max, score| max.max(*score));
+        if max > state.0 {
+            let factor = crate::simd::exp(state.0 - max);
+            self.values[query * self.dim_v..][..self.dim_v].iter_mut().for_each(|value| *value *= factor);
+            *state = (max, state.1 * factor);
+        }
+        state.1 += machine.simd.exp_minus(scores, max);
+    }
+
+    /// Adds the values of the cells in `seen` by their shares.
+    fn add(&mut self, machine: &Machine, tile: &Tile<'_>, queries: Range<usize>, seen: Range<usize>) {
+        let product =
+            Product { m: queries.len(), k: seen.len(), n: self.dim_v, strides: [TILE, self.dim_v, self.dim_v] };
+        let shares = &self.scores[queries.start * TILE + seen.start..queries.end * TILE];
+        let values = &mut self.values[queries.start * self.dim_v..queries.end * self.dim_v];
+        machine.simd.product(&product, shares, &tile.v[seen.start * self.dim_v..], values);
+    }
+
+    fn write(&self, query: usize, out: &mut [f32]) {
+        let (values, sum) = (&self.values[query * self.dim_v..][..self.dim_v], self.states[query].1);
+        out.iter_mut().zip(values).for_each(|(out, value)| *out = value / sum);
     }
 }

@@ -4,8 +4,11 @@
 pub mod packed;
 mod portable;
 mod scalar;
+pub(crate) mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+#[cfg(target_arch = "x86_64")]
+mod x86_tiles;
 
 pub use portable::exp;
 
@@ -121,6 +124,34 @@ impl Simd {
             _ => unsafe { x86::swiglu_avx2(gate, up) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => portable::swiglu(gate, up),
+        }
+    }
+
+    /// `c += a b`. The order of each sum is that of `k`, so a row's result is that of the row alone.
+    pub(crate) fn product(self, p: &tiles::Product, a: &[f32], b: &[f32], c: &mut [f32]) {
+        assert!(p.fits([a.len(), b.len(), c.len()]));
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Simd` proves that the CPU has the instructions; the slices hold the matrices.
+            SimdLevel::Avx512Vnni => unsafe { x86_tiles::product_avx512(p, a, b, c) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            SimdLevel::Avx2 => unsafe { x86_tiles::product_avx2(p, a, b, c) },
+            // SAFETY: no special instructions; the slices hold the matrices.
+            _ => unsafe { tiles::product::<[f32; 4], 2>(p, a, b, c) },
+        }
+    }
+
+    /// `out[j, i] = x[i, j]`; a row of the result starts every `stride` values.
+    pub(crate) fn transpose(self, x: &[f32], [rows, cols]: [usize; 2], out: &mut [f32], stride: usize) {
+        assert!(x.len() == rows * cols && stride >= rows && out.len() >= cols * stride);
+        match self.0 {
+            SimdLevel::Scalar => tiles::transpose(x, [rows, cols], out, stride),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Simd` proves that the CPU has the instructions; the lengths are as they must be.
+            _ => unsafe { x86_tiles::transpose_avx2(x, [rows, cols], out, stride) },
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => tiles::transpose(x, [rows, cols], out, stride),
         }
     }
 

@@ -1,0 +1,101 @@
+//! Single operations, one thread: `cargo bench -p backend-cpu [-- PART OF A NAME]`. Each line is the least time of many
+//! passes, so that other programs disturb little.
+
+use backend::{AttentionSpec, Device, KvCache, Linear, Op, View, Weight};
+use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
+use quant::GgmlType::{self, *};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Columns and rows of weights: 0.6 MB of Q4_K, which stay in the second- or third-level cache.
+const COLS: usize = 4096;
+const ROWS: usize = 256;
+/// A quarter of the heads of Llama 3 8B: passes must be short to be undisturbed.
+const HEADS: usize = 8;
+const HEADS_KV: usize = 2;
+const HEAD_DIM: usize = 128;
+const DEPTH: usize = 2048;
+const PROMPT: usize = 32;
+/// How long one operation is measured.
+const DURATION: Duration = Duration::from_millis(800);
+
+fn main() {
+    // Cargo adds `--bench`.
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let mut bench = Bench { wanted, device: device() };
+    for ty in [Q4_K, Q5_K, Q6_K, Q8_0, Q2_K, Q3_K, Q4_0, Q5_0, IQ4_XS, IQ4_NL, MXFP4, IQ3_S, IQ2_XS, F16, BF16, F32] {
+        bench.product(ty, 1);
+        bench.product(ty, 64);
+    }
+    for ty in [F16, Q8_0, Q4_0] {
+        bench.attention(ty, 1);
+        bench.attention(ty, PROMPT);
+    }
+}
+
+fn device() -> CpuDevice {
+    let config = CpuConfig { threads: 1, precision: Precision::Fast, simd: None };
+    CpuDevice::new(Arc::new(ThreadPool::new(1)), config)
+}
+
+struct Bench {
+    wanted: String,
+    device: CpuDevice,
+}
+
+impl Bench {
+    fn buffer(&mut self, bytes: usize) -> View {
+        View::new(self.device.allocate(bytes as u64).expect("memory"))
+    }
+
+    /// Runs `op` and prints how often its `work`, in units of 10^9, is done in a second.
+    fn measure(&mut self, name: &str, work: usize, unit: &str, op: &Op<'_>) {
+        let (mut least, started) = (f64::INFINITY, Instant::now());
+        while started.elapsed() < DURATION {
+            let pass = Instant::now();
+            self.device.run(op).expect("a valid operation");
+            least = least.min(pass.elapsed().as_secs_f64());
+        }
+        println!("{name:<28} {:>8.1} {unit}", work as f64 / least / 1e9);
+    }
+
+    fn product(&mut self, ty: GgmlType, n: usize) {
+        let name = format!("{ty} x {n}");
+        if !name.contains(&self.wanted) {
+            return;
+        }
+        let bytes = COLS / ty.block_size() * ty.type_size() * ROWS;
+        // Zeros take as long as any other numbers.
+        let (weight, input, out) = (self.buffer(bytes), self.buffer(n * COLS * 4), self.buffer(n * ROWS * 4));
+        let weight = Weight { buffer: weight.buffer, offset: 0, ty, rows: ROWS, cols: COLS };
+        let products = [Linear { weight, bias: None, scale: 1.0, out }];
+        let (work, unit) = if n == 1 { (bytes, "GB/s") } else { (n * ROWS * COLS, "G multiply-adds/s") };
+        self.measure(&name, work, unit, &Op::MatMul { input, n, products: &products });
+    }
+
+    /// `n` rows behind [`DEPTH`] others.
+    fn attention(&mut self, ty: GgmlType, n: usize) {
+        let name = format!("attention {ty} x {n}");
+        if !name.contains(&self.wanted) {
+            return;
+        }
+        let row = ty.row_bytes(HEAD_DIM).expect("whole blocks");
+        let bytes = HEADS_KV * (DEPTH + n) * row;
+        let (k, v) = (self.buffer(bytes), self.buffer(bytes));
+        let (q, out) = (self.buffer(n * HEADS * HEAD_DIM * 4), self.buffer(n * HEADS * HEAD_DIM * 4));
+        let cache = KvCache {
+            k: k.buffer,
+            v: Some(v.buffer),
+            k_type: ty,
+            v_type: ty,
+            head_count_kv: HEADS_KV,
+            head_dim_k: HEAD_DIM,
+            head_dim_v: HEAD_DIM,
+            capacity: DEPTH + n,
+        };
+        let spec = AttentionSpec { head_count: HEADS, scale: 0.1, softcap: 0.0, window: 0, sinks: None };
+        let work = if n == 1 { 2 * bytes } else { 2 * n * HEADS * HEAD_DIM * (DEPTH + n / 2) };
+        let unit = if n == 1 { "GB/s" } else { "G multiply-adds/s" };
+        self.measure(&name, work, unit, &Op::Attention { cache, spec, q, n, start: DEPTH, out });
+    }
+}
