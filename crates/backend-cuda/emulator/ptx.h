@@ -81,11 +81,17 @@ inline float fma_down(float a, float b, float c) {
     fesetround(FE_TONEAREST);
     return result;
 }
+/// Bits from a position on. Signed ones are extended by the highest of them (or of the register).
 template <class T> T bit_field(T x, uint32_t position, uint32_t length) {
-    if (std::is_signed<T>::value) emulator::die("a signed bit field");
+    typedef typename std::make_unsigned<T>::type Bits;
+    const uint32_t width = 8 * sizeof(T);
     position &= 255;
     length &= 255;
-    return shr(x, position) & (length >= 8 * sizeof(T) ? T(-1) : T((T(1) << length) - 1));
+    const uint32_t last = position + length - 1 < width ? position + length - 1 : width - 1;
+    const bool sign = std::is_signed<T>::value && length && (Bits(x) >> last & 1);
+    const uint32_t kept = position >= width ? 0 : length < width - position ? length : width - position;
+    const Bits mask = kept >= width ? Bits(-1) : (Bits(1) << kept) - 1, low = kept ? Bits(x) >> position & mask : 0;
+    return T(sign ? low | ~mask : low);
 }
 inline uint32_t bit_insert(uint32_t from, uint32_t into, uint32_t position, uint32_t length) {
     const uint64_t mask = ((1ull << length) - 1) << position;

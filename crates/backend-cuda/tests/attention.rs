@@ -92,9 +92,41 @@ fn check(case: Case, start: usize, n: usize, seed: u64) {
 
 #[test]
 fn types_of_caches() {
-    for (i, types) in [[F32, F32], [F16, F16], [Q8_0, Q8_0], [BF16, BF16], [Q8_0, F16]].into_iter().enumerate() {
+    let same = [F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1, Q4_0, IQ4_NL].map(|ty| [ty, ty]);
+    for (i, types) in same.into_iter().chain([[Q8_0, F16], [Q4_0, Q5_1]]).enumerate() {
         check(Case { types, ..PLAIN }, 40, 1, i as u64);
         check(Case { types, ..PLAIN }, 0, 19, i as u64);
+    }
+}
+
+/// Blocks that have no scale, one large value, values that are nearly alike, tiny ones: every byte is the CPU's.
+#[test]
+fn odd_values_are_cached_as_the_cpu_does() {
+    for ty in [Q8_0, Q5_1, Q5_0, Q4_1, Q4_0, IQ4_NL] {
+        let case = Case { types: [ty, ty], dims: [96, 32], capacity: 64, ..PLAIN };
+        let Setup { mut pair, cache, .. } = setup(&case, 1, 1, 7);
+        let mut random = Random(ty.id().into());
+        let (wide, narrow) = (64 * case.heads_kv * 96, 64 * case.heads_kv * 32);
+        let mut k = random.floats(wide, 1.0);
+        for (i, block) in k.chunks_exact_mut(32).enumerate() {
+            match i % 8 {
+                0 => block.fill(0.0),
+                1 => block.fill(-3.5),
+                2 => block[i % 32] = 1e4,
+                3 => block[i % 32] = -1e4,
+                4 => block.iter_mut().for_each(|x| *x = 7.0 + *x * 1e-3),
+                5 => block.iter_mut().for_each(|x| *x *= 1e-12),
+                // Two of the same magnitude: the first counts.
+                6 => (block[9], block[20]) = (2.0, -2.0),
+                _ => block.iter_mut().for_each(|x| *x = x.abs()),
+            }
+        }
+        let v = pair.floats(&k[..narrow]);
+        let k = pair.floats(&k);
+        pair.run(&Op::StoreKv { cache, k, v, n: 64, start: 64 });
+        let bytes = |dim: usize| case.heads_kv * case.capacity * ty.row_bytes(dim).unwrap();
+        pair.same_bytes(cache.k, bytes(96), &format!("{ty}: the cache of K"));
+        pair.same_bytes(cache.v.unwrap(), bytes(32), &format!("{ty}: the cache of V"));
     }
 }
 
@@ -118,7 +150,7 @@ fn sizes_of_heads() {
 /// Multi-head latent attention: V is the first values of K.
 #[test]
 fn values_in_keys() {
-    for types in [[F16, F16], [Q8_0, Q8_0]] {
+    for types in [[F16, F16], [Q8_0, Q8_0], [Q4_0, Q4_0]] {
         let case = Case { types, heads: 6, heads_kv: 1, dims: [576, 512], latent: true, ..PLAIN };
         check(case, 0, 7, 1);
         check(case, 300, 1, 2);

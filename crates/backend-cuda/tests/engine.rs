@@ -121,7 +121,7 @@ fn quantized_weights_and_caches_stay_near_the_cpu() {
     for ty in [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0, GgmlType::Q5_0, GgmlType::IQ4_XS, GgmlType::MXFP4] {
         let file = tiny(&ModelSpec::quantized(ty));
         let tokens = prompt(40);
-        for kv in [GgmlType::F16, GgmlType::Q8_0] {
+        for kv in [GgmlType::F16, GgmlType::Q8_0, GgmlType::Q5_1] {
             let options =
                 LoadOptions { context: 96, ubatch: 16, kv_type_k: kv, kv_type_v: kv, ..LoadOptions::default() };
             let run = |gpu_layers| {
@@ -160,6 +160,29 @@ fn a_real_model_on_any_split() {
     }
     // Rounding may turn a token that was nearly another one; it must not be the rule.
     assert!(same * 2 >= layers, "{same} of {layers} splits write what the CPU writes");
+}
+
+/// Blocks that the CPU wrote are read by the GPU and the other way around, rotated alike.
+#[test]
+fn quantized_caches_move_with_their_layers() {
+    use GgmlType::{IQ4_NL, Q4_0, Q4_1, Q5_0, Q8_0};
+    let file = tiny(&ModelSpec { n_layer: 3, ..ModelSpec::quantized(GgmlType::F32) });
+    let tokens = prompt(24);
+    for (k, v) in [(Q8_0, Q4_0), (Q4_0, Q4_0), (Q5_0, IQ4_NL), (Q4_1, Q8_0)] {
+        let options = LoadOptions { context: 64, ubatch: 16, kv_type_k: k, kv_type_v: v, ..LoadOptions::default() };
+        let load =
+            |gpu_layers| try_load(file.path(), LoadOptions { gpu_layers, ..options }, State::default()).unwrap().0;
+        let (host, engine) = (load(0), load(99));
+        assert_eq!(engine.placement().gpu_layers, engine.placement().layers);
+        let expected = greedy(&host, &tokens, 12);
+        assert_eq!(greedy(&engine, &tokens, 12), expected, "{k} {v}");
+        let begun = greedy(&engine, &tokens, 4);
+        engine.set_gpu_layers(1).unwrap();
+        let middle = greedy(&engine, &[tokens.clone(), begun.clone()].concat(), 4);
+        engine.set_gpu_layers(99).unwrap();
+        let end = greedy(&engine, &[tokens.clone(), begun.clone(), middle.clone()].concat(), 4);
+        assert_eq!([begun, middle, end].concat(), expected, "{k} {v}, moved");
+    }
 }
 
 #[test]

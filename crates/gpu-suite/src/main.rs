@@ -25,6 +25,8 @@ struct Options {
     /// Where this program stands.
     folder: PathBuf,
     models: PathBuf,
+    /// What all of it may take, and when that is over.
+    time: Duration,
     end: Instant,
     tests: Option<String>,
     tiny: bool,
@@ -52,6 +54,7 @@ fn options() -> Result<Options> {
     let mut options = Options {
         models: folder.join("models"),
         folder,
+        time: Duration::ZERO,
         end: Instant::now(),
         tests: None,
         tiny: false,
@@ -81,7 +84,8 @@ fn options() -> Result<Options> {
     if !(1.0..=86_400.0).contains(&seconds) {
         bail!("--minutes goes from one second to a day");
     }
-    options.end += Duration::from_secs_f64(seconds);
+    options.time = Duration::from_secs_f64(seconds);
+    options.end += options.time;
     Ok(options)
 }
 

@@ -10,9 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// One test program on the GPU takes seconds; one that hangs must not take all the time.
-const LONGEST_TESTS: Duration = Duration::from_secs(150);
-const LONGEST_SANITIZER: Duration = Duration::from_secs(75);
+/// One test program on the GPU takes seconds; one that hangs gets this part of the whole time.
+const TESTS_PART: u32 = 4;
+const SANITIZER_PART: u32 = 8;
 /// The tools of compute-sanitizer: wrong addresses, races in shared memory, barriers that not all reach.
 const TOOLS: &[&str] = &["memcheck", "racecheck", "synccheck"];
 /// Each kernel, once; whole models would take hours under it.
@@ -31,7 +31,8 @@ pub fn tests(options: &Options, rows: &mut Vec<Row>) -> Result<()> {
     for program in programs(&options.folder.join("tests"))? {
         let name = name(&program);
         let mut command = test(options, &program);
-        let ended = run(&mut command, &options.folder, &format!("test-{name}"), left(options, LONGEST_TESTS))?;
+        let ended =
+            run(&mut command, &options.folder, &format!("test-{name}"), left(options, options.time / TESTS_PART))?;
         let results: Vec<(u64, u64)> = ended.lines.iter().filter_map(|line| counts(line)).collect();
         let (passed, failed) = results.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         for line in ended.lines.iter().filter(|line| line.starts_with("test ") && line.ends_with("FAILED")) {
@@ -53,7 +54,7 @@ pub fn conformance(options: &Options, rows: &mut Vec<Row>) -> Result<()> {
     };
     let mut command = Command::new(program);
     command.arg(data).args(["--only", "models", "--gpu"]);
-    let ended = run(&mut command, &options.folder, "conformance", left(options, LONGEST_TESTS))?;
+    let ended = run(&mut command, &options.folder, "conformance", left(options, options.time / TESTS_PART))?;
     let last = ended.lines.iter().rev().find(|line| line.contains(" passed, ")).cloned().unwrap_or_default();
     for line in ended.lines.iter().filter(|line| line.starts_with("FAILED")).take(10) {
         rows.push(Row::check(line.clone(), "", false, ""));
@@ -95,8 +96,8 @@ pub fn sanitizer(options: &Options, rows: &mut Vec<Row>) -> Result<()> {
         return Ok(());
     };
     for tool in TOOLS {
-        let time = left(options, LONGEST_SANITIZER);
-        if time < Duration::from_secs(10) {
+        let time = left(options, options.time / SANITIZER_PART);
+        if time < options.time / 60 {
             rows.push(Row::figure(format!("compute-sanitizer {tool}"), "left out: no time"));
             continue;
         }

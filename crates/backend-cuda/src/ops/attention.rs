@@ -18,7 +18,8 @@ const ENOUGH_BLOCKS: usize = 256;
 const MOST_PARTIAL: usize = 32 << 20;
 
 fn cached(ty: GgmlType) -> bool {
-    matches!(ty, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 | GgmlType::Q8_0)
+    use GgmlType::*;
+    matches!(ty, F32 | F16 | BF16 | Q8_0 | Q5_1 | Q5_0 | Q4_1 | Q4_0 | IQ4_NL)
 }
 
 fn stream<D: Driver>(
@@ -75,7 +76,7 @@ pub(crate) fn store<D: Driver>(
         capacity: int(OP, cache.capacity)?,
         start: int(OP, start)?,
     };
-    // Whole warps, which are whole blocks of q8_0: its rows are multiples of 32.
+    // Whole warps, which are whole blocks of quantized types: their rows are multiples of 32.
     let threads = cache.head_dim_k.max(cache.head_dim_v).next_multiple_of(32).min(256);
     // V that is a part of K is stored with it.
     let stored = if cache.v.is_some() { 2 } else { 1 };
