@@ -79,6 +79,34 @@ pub async fn library_open(app: Held<'_>, handle: AppHandle<Wry>, folder: Option<
     }
 }
 
+/// Asks where to, and writes every chat there; null if nothing was chosen.
+#[tauri::command]
+pub async fn chats_export(app: Held<'_>, handle: AppHandle<Wry>) -> Answer<Option<u32>> {
+    let (answer, mut chosen) = tauri::async_runtime::channel(1);
+    let dialog = handle.dialog().file().add_filter("JSON", &["json"]).set_file_name("headroom-chats.json");
+    dialog.save_file(move |path| drop(answer.try_send(path)));
+    match chosen.recv().await.flatten().and_then(|path| path.into_path().ok()) {
+        Some(path) => app.chats_export(path).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Asks for a file of chats and adds them; null if nothing was chosen.
+#[tauri::command]
+pub async fn chats_import(app: Held<'_>, handle: AppHandle<Wry>) -> Answer<Option<u32>> {
+    let (answer, mut chosen) = tauri::async_runtime::channel(1);
+    handle.dialog().file().add_filter("JSON", &["json"]).pick_file(move |path| drop(answer.try_send(path)));
+    match chosen.recv().await.flatten().and_then(|path| path.into_path().ok()) {
+        Some(path) => app.chats_import(path).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+#[tauri::command]
+pub async fn chats_delete_all(app: Held<'_>) -> Answer<u32> {
+    app.chats_delete_all().await
+}
+
 async fn ask_path(handle: &AppHandle<Wry>, folder: bool) -> Option<PathBuf> {
     let (sender, chosen) = tauri::async_runtime::channel(1);
     let dialog = handle.dialog().file();

@@ -18,7 +18,7 @@ pub const MAX_TEXT: usize = 4 << 20;
 
 #[derive(Clone)]
 pub struct Chats {
-    store: Arc<Store>,
+    pub(crate) store: Arc<Store>,
 }
 
 /// What is kept of an answer while it is written, and at its end.
@@ -261,10 +261,10 @@ impl Chats {
     }
 }
 
-const SELECT_MESSAGE: &str =
+pub(crate) const SELECT_MESSAGE: &str =
     "SELECT n, parent, role, text, thinking, model, created, finish, stats, tool_calls FROM messages";
 
-fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
+pub(crate) fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
     let stats: Option<String> = row.get(8)?;
     let role: String = row.get(2)?;
     let finish: Option<String> = row.get(7)?;
@@ -352,7 +352,7 @@ fn matching_messages(db: &Connection, words: &[&str]) -> Result<Vec<(i64, String
 }
 
 /// At most `most` characters, cut after a word where there is one in the second half.
-fn shortened(text: &str, most: usize) -> String {
+pub(crate) fn shortened(text: &str, most: usize) -> String {
     let Some((end, _)) = text.char_indices().nth(most) else { return text.into() };
     let cut = &text[..end];
     let words = cut.rfind(char::is_whitespace).filter(|space| *space > end / 2);
@@ -404,17 +404,17 @@ fn not_found(id: &str) -> WireError {
     WireError::new(ErrorCode::NotFound, format!("there is no chat {id}"))
 }
 
-fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
+pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|error| WireError::internal(error.to_string()))
 }
 
 /// Most answers have no calls.
-fn calls_column(calls: &[ToolCall]) -> Result<Option<String>> {
+pub(crate) fn calls_column(calls: &[ToolCall]) -> Result<Option<String>> {
     (!calls.is_empty()).then(|| to_json(&calls)).transpose()
 }
 
 /// An enum without fields as its wire name.
-fn word<T: serde::Serialize>(value: &T) -> Result<String> {
+pub(crate) fn word<T: serde::Serialize>(value: &T) -> Result<String> {
     to_json(value).map(|text| text.trim_matches('"').to_owned())
 }
 

@@ -5,6 +5,7 @@
 
 mod answer;
 mod app;
+mod archive;
 mod chats;
 mod discover;
 mod downloads;

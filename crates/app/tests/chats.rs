@@ -229,3 +229,83 @@ async fn empty_chats_do_not_pile_up() {
     app.chat_delete(third.clone()).await.unwrap();
     assert_ne!(app.chat_create().await.unwrap().id, third, "a chat in the bin stays there");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exported_chats_come_back_whole_and_deleted_ones_are_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = ready(folder.path()).await;
+    let first = talked(&app, "What is a trebuchet?").await;
+    let again = Turn::Regenerate { message: first.messages[1].id.clone() };
+    answer(&app, &first.id, again, greedy(2)).await;
+    app.chat_rename(first.id.clone(), "攻城兵器".into()).await.unwrap();
+    app.chat_pin(first.id.clone(), true).await.unwrap();
+    app.chat_set_system_prompt(first.id.clone(), "Be brief.".into()).await.unwrap();
+    let before = app.chat(first.id.clone()).await.unwrap();
+    let binned = talked(&app, "Gone soon").await;
+    app.chat_delete(binned.id).await.unwrap();
+
+    let file = folder.path().join("chats.json");
+    assert_eq!(app.chats_export(file.clone()).await.unwrap(), 1);
+    assert_eq!(app.chats_delete_all().await.unwrap(), 2);
+    assert!(app.chats(String::new(), false).await.unwrap().is_empty());
+    assert!(app.chats(String::new(), true).await.unwrap().is_empty());
+    for name in ["headroom.db", "headroom.db-wal"] {
+        let bytes = std::fs::read(folder.path().join(name)).unwrap_or_default();
+        assert!(!bytes.windows(9).any(|text| text == b"trebuchet"), "{name} still holds what was deleted");
+    }
+
+    assert_eq!(app.chats_import(file).await.unwrap(), 1);
+    assert_eq!(found(&app, "trebuchet").await.len(), 1);
+    let id = app.chats(String::new(), false).await.unwrap()[0].id.clone();
+    let after = app.chat(id).await.unwrap();
+    assert_eq!((&after.title, after.pinned, &after.system_prompt), (&before.title, true, &before.system_prompt));
+    // Ids are new; everything else, branches too, is as it was.
+    let shape = |chat: &Chat| {
+        let place = |id: &String| chat.messages.iter().position(|message| message.id == *id);
+        let path: Vec<_> = chat.path.iter().map(place).collect();
+        let same = |message: &Message| {
+            let parent = message.parent.as_ref().and_then(place);
+            (parent, format!("{:?}", Message { id: String::new(), parent: None, ..message.clone() }))
+        };
+        (path, chat.messages.iter().map(same).collect::<Vec<_>>())
+    };
+    assert_eq!(before.messages.len(), 3);
+    assert_eq!(shape(&after), shape(&before));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_no_archive_adds_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, _) = open(folder.path(), |_| {});
+    let message = |parent: &str, role: &str| format!(r#"{{"parent":{parent},"role":"{role}","text":"x","created":1}}"#);
+    let chat = |shown: &str, messages: &[String]| {
+        format!(r#"{{"title":"t","updated":1,"shown":{shown},"messages":[{}]}}"#, messages.join(","))
+    };
+    let file =
+        |version: u32, chats: &[String]| format!(r#"{{"headroom_chats":{version},"chats":[{}]}}"#, chats.join(","));
+    let good = chat("0", &[message("null", "user")]);
+    let cycle = chat("0", &[message("1", "user"), message("0", "assistant")]);
+    let itself = chat("0", &[message("0", "user")]);
+    let bad = [
+        "".into(),
+        "{}".into(),
+        "[".repeat(100_000),
+        file(2, std::slice::from_ref(&good)),
+        file(1, &[good.clone(), cycle]),
+        file(1, &[good.clone(), itself]),
+        file(1, &[good.clone(), chat("1", &[message("null", "user")])]),
+        file(1, &[good.clone(), chat("0", &[message("null", "system")])]),
+        file(1, &[good.clone(), chat("0", &[message("null", "wizard")])]),
+    ];
+    let path = folder.path().join("bad.json");
+    for text in bad {
+        std::fs::write(&path, &text).unwrap();
+        let error = app.chats_import(path.clone()).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::ArchiveInvalid, "{}", &text[..text.len().min(200)]);
+        assert!(app.chats(String::new(), false).await.unwrap().is_empty(), "half a file was imported");
+    }
+    std::fs::write(&path, file(1, &[good])).unwrap();
+    assert_eq!(app.chats_import(path.clone()).await.unwrap(), 1);
+    let missing = app.chats_import(folder.path().join("missing.json")).await.unwrap_err();
+    assert_eq!(missing.code, ErrorCode::FileMissing);
+}

@@ -223,3 +223,15 @@ test("back from a model's page, the focus is where it was", async () => {
     expect((document.activeElement as HTMLElement).dataset.repo).toBe("ggml-org/gpt-oss-20b-GGUF");
   });
 });
+
+test("all chats are deleted only after a question", async () => {
+  const { app, user } = await open("settings");
+  expect(app.chats.list.length).toBeGreaterThan(0);
+  await user.click(await screen.findByTestId("settings-delete-chats"));
+  const dialog = await screen.findByRole("dialog");
+  expect(app.chats.list.length).toBeGreaterThan(0);
+  await user.click(within(dialog).getByTestId("confirm"));
+  await screen.findByText(/chats deleted\./);
+  expect(app.chats.list).toEqual([]);
+  expect(app.chats.shown).toBeNull();
+});

@@ -71,6 +71,12 @@ export interface Api {
   /** Into the bin, for 30 days. */
   chatDelete(id: string): Promise<void>;
   chatRestore(id: string): Promise<void>;
+  /** Asks where to; the number of chats, null if nothing was chosen. */
+  chatsExport(): Promise<number | null>;
+  /** Asks for a file; the number of chats that came, null if nothing was chosen. */
+  chatsImport(): Promise<number | null>;
+  /** For good, the bin too; the number of chats. */
+  chatsDeleteAll(): Promise<number>;
   chatSetSystemPrompt(id: string, text: string): Promise<void>;
   /** Shows the branch that the message is on. */
   chatSelect(id: string, message: string): Promise<Chat>;

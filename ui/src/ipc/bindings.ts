@@ -60,7 +60,7 @@ leaveResponsive: boolean,
  */
 load: { [key in string]: LoadSettings }, inspectorOpen: boolean, };
 
-export type ErrorCode = "fileMissing" | "fileInvalid" | "fileTruncated" | "fileAccess" | "modelUnsupported" | "ramFull" | "vramFull" | "diskFull" | "contextFull" | "noModelLoaded" | "busy" | "cancelled" | "offline" | "needsToken" | "needsTerms" | "notFound" | "rateLimited" | "checksumMismatch" | "hubAnswer" | "badArgument" | "storage" | "internal";
+export type ErrorCode = "fileMissing" | "fileInvalid" | "archiveInvalid" | "fileTruncated" | "fileAccess" | "modelUnsupported" | "ramFull" | "vramFull" | "diskFull" | "contextFull" | "noModelLoaded" | "busy" | "cancelled" | "offline" | "needsToken" | "needsTerms" | "notFound" | "rateLimited" | "checksumMismatch" | "hubAnswer" | "badArgument" | "storage" | "internal";
 
 export type WireError = { code: ErrorCode, 
 /**

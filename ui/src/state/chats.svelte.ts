@@ -156,6 +156,30 @@ export class ChatsStore {
     return this.change(() => this.api.chatRestore(id));
   }
 
+  /** The number of chats in a file that the user chose; null if none was chosen or it failed. */
+  async export(): Promise<number | null> {
+    return this.attempt(() => this.api.chatsExport());
+  }
+
+  /** Likewise, of those that came. */
+  async import(): Promise<number | null> {
+    const count = await this.attempt(() => this.api.chatsImport());
+    await this.refresh();
+    return count;
+  }
+
+  /** For good, the bin too. */
+  async deleteAll(): Promise<number | null> {
+    const count = await this.attempt(() => this.api.chatsDeleteAll());
+    if (count !== null) {
+      this.current = null;
+      this.open.clear();
+      this.drafts.clear();
+    }
+    await this.refresh();
+    return count;
+  }
+
   async setSystemPrompt(text: string): Promise<void> {
     const state = this.shown;
     if (state) {

@@ -9,6 +9,8 @@ pub enum ErrorCode {
     FileMissing,
     /// Not GGUF, or a GGUF that breaks its own rules.
     FileInvalid,
+    /// Not a file of exported chats, or one that breaks its own rules.
+    ArchiveInvalid,
     /// Shorter than its header says.
     FileTruncated,
     /// Another program or a permission keeps it from us.

@@ -1,6 +1,7 @@
 /** One sentence on what happened and one on what to do, for each error code. `_numbers`: with bytes or tokens. */
 export const errors = {
   fileMissing: "{subject} is not there any more. Put the file back, or remove the model from the list.",
+  archiveInvalid: "{subject} is not a file of chats that Headroom exported. Nothing was imported.",
   fileInvalid: "{subject} is not a valid GGUF file. Download it again.",
   fileTruncated: "{subject} is shorter than it should be. Download it again.",
   fileTruncated_numbers: "{subject} has {available} of {needed}. Download it again.",

@@ -3,6 +3,8 @@ import type { Words } from "../types";
 
 export const errors: Words<typeof en> = {
   fileMissing: "{subject}が見つかりません。ファイルを元の場所に戻すか、一覧から削除してください。",
+  archiveInvalid:
+    "{subject}はHeadroomが書き出したチャットのファイルではありません。何も読み込みませんでした。",
   fileInvalid: "{subject}は正しいGGUFファイルではありません。もう一度ダウンロードしてください。",
   fileTruncated: "{subject}は途中で切れています。もう一度ダウンロードしてください。",
   fileTruncated_numbers:

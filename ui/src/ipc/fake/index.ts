@@ -289,6 +289,9 @@ export function fakeApi(options: FakeOptions = {}): Api {
     chatPin: async (id, pinned) => void (chatOf(id).pinned = pinned),
     chatDelete: async (id) => void (chatOf(id).deleted = Date.now()),
     chatRestore: async (id) => void (chatOf(id).deleted = null),
+    chatsExport: async () => chats.filter((chat) => chat.deleted === null).length,
+    chatsImport: async () => null,
+    chatsDeleteAll: async () => chats.splice(0).length,
     chatSetSystemPrompt: async (id, text) => void (chatOf(id).systemPrompt = text),
     chatSelect: async (id, message) => {
       const chat = chatOf(id);
