@@ -51,6 +51,7 @@ pub fn config(handle: &AppHandle<Wry>, flags: &Flags) -> anyhow::Result<AppConfi
         token: found.token,
         hf_cache_dir: found.hf_cache_dir,
         bundled_models: flags.demo.iter().cloned().collect(),
+        chat_ram: None,
         test_device: flags.test_device,
         test_device_fails: flags.test_device_fails,
         use_gpu: !flags.no_gpu,

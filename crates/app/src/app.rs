@@ -6,6 +6,8 @@ use crate::downloads::Downloads;
 use crate::error::Result;
 use crate::library::{Folders, Library};
 use crate::machine::Machine;
+use crate::memory::{Disk, Room};
+use crate::memory_files::MemoryFolder;
 use crate::session::Session;
 use crate::settings::{self, SettingsFile};
 use crate::store::Store;
@@ -32,6 +34,8 @@ pub struct AppConfig {
     pub token: Option<String>,
     pub hf_cache_dir: Option<PathBuf>,
     pub bundled_models: Vec<PathBuf>,
+    /// RAM for what the model remembers of chats that are not answered, in bytes; `None`: a part of what the plan leaves.
+    pub chat_ram: Option<u64>,
     /// Offers a test device of so many bytes that takes layers.
     pub test_device: Option<u64>,
     /// Its operation after so many finds no room, once for each model that is loaded.
@@ -68,6 +72,7 @@ pub struct App {
 /// What only the program has that owns the data folder.
 pub(crate) struct Owner {
     pub settings_file: SettingsFile,
+    pub memory: MemoryFolder,
     /// Held while the app runs, so that no other program works on the same data.
     _lock: File,
 }
@@ -126,9 +131,12 @@ impl App {
         let settings_file = SettingsFile::new(folder);
         let ((settings, old_settings), token) = (settings_file.load()?, settings_file.token()?);
         let (store, old_store) = Store::open(&folder.join("headroom.db"))?;
-        let owner = Owner { settings_file, _lock: lock_file };
+        let store = Arc::new(store);
+        let (chats, interrupted) = Chats::open(store.clone())?;
+        let memory = MemoryFolder::open(folder, &chats.ids()?);
+        let owner = Owner { settings_file, memory, _lock: lock_file };
         let kept_aside = old_settings.into_iter().chain(old_store).collect();
-        App::new(config, settings, token, store, Some(owner), kept_aside)
+        App::new(config, settings, token, (store, chats, interrupted), Some(owner), kept_aside)
     }
 
     /// A guest in the data folder: it sees settings, library and what was measured, and may keep new measurements, but
@@ -140,19 +148,19 @@ impl App {
     pub fn visit(config: AppConfig) -> Result<Arc<App>> {
         let settings_file = SettingsFile::new(&config.data_dir);
         let (settings, token) = (settings_file.peek()?, settings_file.token()?);
-        App::new(config, settings, token, Store::in_memory()?, None, Vec::new())
+        let store = Arc::new(Store::in_memory()?);
+        let (chats, interrupted) = Chats::open(store.clone())?;
+        App::new(config, settings, token, (store, chats, interrupted), None, Vec::new())
     }
 
     fn new(
         config: AppConfig,
         settings: Settings,
         token: Option<String>,
-        store: Store,
+        (store, chats, interrupted_chat): (Arc<Store>, Chats, Option<String>),
         owner: Option<Owner>,
         kept_aside: Vec<PathBuf>,
     ) -> Result<Arc<App>> {
-        let store = Arc::new(store);
-        let (chats, interrupted_chat) = Chats::open(store.clone())?;
         let hub = Arc::new(HubSource {
             endpoint: Mutex::new(endpoint(&config, &settings)),
             token: Mutex::new(token.or_else(|| config.token.clone())),
@@ -236,7 +244,11 @@ impl App {
             let mut current = lock(&app.settings);
             // The token has a command of its own.
             let new = Settings { has_hub_token: current.has_hub_token, ..settings };
-            app.owner()?.settings_file.save(&new)?;
+            let owner = app.owner()?;
+            owner.settings_file.save(&new)?;
+            if new.chat_memory < current.chat_memory {
+                owner.memory.trim(new.chat_memory, None, &mut Vec::new());
+            }
             *lock(&app.hub.endpoint) = endpoint(&app.config, &new);
             let folders_changed = folders(&app.config, &current) != folders(&app.config, &new);
             *current = new.clone();
@@ -247,6 +259,47 @@ impl App {
             Ok(new)
         })
         .await
+    }
+
+    /// Where what the loaded model remembers of chats can be.
+    fn memory_on_disk(&self) -> Option<Disk<'_>> {
+        let limit = lock(&self.settings).chat_memory;
+        self.owner.as_ref().filter(|_| limit > 0).map(|owner| Disk { folder: &owner.memory, limit })
+    }
+
+    /// Has the loaded model remember this chat, and tells which others it had to forget.
+    pub(crate) fn turn_to(&self, session: &Session, chat: &str) {
+        let ram = self.config.chat_ram.unwrap_or_else(|| session.spare_ram());
+        let room = Room { ram, disk: self.memory_on_disk() };
+        self.tell_forgotten(session.memories.turn_to(&session.engine, chat, room));
+    }
+
+    /// Before a model goes, what it remembers of chats goes to disk. Waits for the disk.
+    pub(crate) fn park(&self, session: &Session) {
+        if let Some(disk) = self.memory_on_disk() {
+            self.tell_forgotten(session.memories.park(&session.engine, Some(disk)));
+        }
+    }
+
+    fn tell_forgotten(&self, chats: Vec<String>) {
+        for chat in chats {
+            match self.chats.title(&chat) {
+                Ok(Some(title)) => self.emit(AppEvent::Forgotten { chat, title }),
+                // It was deleted meanwhile.
+                Ok(None) => {}
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+    }
+
+    /// The chat is deleted, and with it what models remember of it.
+    pub(crate) fn forget(&self, chat: &str) {
+        if let Ok(session) = self.session() {
+            session.memories.forget(chat);
+        }
+        if let Some(owner) = &self.owner {
+            owner.memory.remove(chat);
+        }
     }
 
     pub async fn hub_token_set(self: &Arc<Self>, token: Option<String>) -> Result<Settings> {

@@ -5,7 +5,7 @@ use crate::files::now;
 use crate::store::Store;
 use crate::wire::{AnswerStats, Chat, ChatSummary, ErrorCode, FinishReason, Message, Role, ToolCall, WireError};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// How long a deleted chat can be brought back.
@@ -129,6 +129,20 @@ impl Chats {
         let messages: Vec<Message> = statement.query_map([n], message)?.collect::<Result<_, _>>()?;
         let path = path_to(&messages, leaf.map(|n| n.to_string()));
         Ok(Chat { id: n.to_string(), title, pinned, system_prompt, messages, path, running: false })
+    }
+
+    /// Those that are not in the bin.
+    pub fn ids(&self) -> Result<HashSet<String>> {
+        let db = self.store.lock();
+        let mut statement = db.prepare("SELECT n FROM chats WHERE deleted IS NULL")?;
+        let ids = statement.query_map([], |row| Ok(row.get::<_, i64>(0)?.to_string()))?;
+        Ok(ids.collect::<Result<_, _>>()?)
+    }
+
+    /// Of a chat that is not in the bin.
+    pub fn title(&self, id: &str) -> Result<Option<String>> {
+        let sql = "SELECT title FROM chats WHERE n = ?1 AND deleted IS NULL";
+        Ok(self.store.lock().query_row(sql, [number(id)?], |row| row.get(0)).optional()?)
     }
 
     pub fn rename(&self, id: &str, title: &str) -> Result<()> {

@@ -8,9 +8,14 @@ use std::path::{Path, PathBuf};
 
 /// Replaces `path` so that either the old or the new content is there afterwards, whole.
 pub fn write_atomically(path: &Path, bytes: &[u8], private: bool) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    write_with(path, private, &mut |file| file.write_all(bytes).map_err(|error| WireError::file(path, &error)))
+}
+
+/// The same with what `fill` writes.
+pub fn write_with(path: &Path, private: bool, fill: &mut dyn FnMut(&mut File) -> Result<()>) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let new = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
+    let create = || -> std::io::Result<File> {
         fs::create_dir_all(folder)?;
         let mut options = fs::OpenOptions::new();
         options.write(true).create(true).truncate(true);
@@ -21,8 +26,9 @@ pub fn write_atomically(path: &Path, bytes: &[u8], private: bool) -> Result<()> 
         }
         // On Windows the user's profile folder is private already.
         let _ = private;
-        let mut file = options.open(&new)?;
-        file.write_all(bytes)?;
+        options.open(&new)
+    };
+    let put = |file: File| -> std::io::Result<()> {
         file.sync_all()?;
         drop(file);
         hub::replace_file(&new, path)?;
@@ -32,10 +38,14 @@ pub fn write_atomically(path: &Path, bytes: &[u8], private: bool) -> Result<()> 
         }
         Ok(())
     };
-    write().map_err(|error| {
+    let failed = |error: std::io::Error| WireError::file(path, &error);
+    let written = create().map_err(failed).and_then(|mut file| {
+        fill(&mut file)?;
+        put(file).map_err(failed)
+    });
+    written.inspect_err(|_| {
         // On a full disk, half a file would take the space of something useful.
         let _ = fs::remove_file(&new);
-        WireError::file(path, &error)
     })
 }
 

@@ -15,6 +15,8 @@ mod files;
 mod gpu;
 mod library;
 mod machine;
+mod memory;
+mod memory_files;
 mod models;
 mod plans;
 mod prompt;

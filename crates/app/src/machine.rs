@@ -129,12 +129,16 @@ impl Machine {
         Ok(true)
     }
 
+    /// Bytes of RAM that programs can still have.
+    pub fn ram_available(&self) -> u64 {
+        self.with_monitor(|monitor| monitor.sample().ram_available)
+    }
+
     /// What a plan depends on. `own`: bytes of RAM that our loaded model would give back.
     pub fn facts(&self, own: u64) -> Facts {
         let measured = *lock(&self.measured);
-        let available = self.with_monitor(|monitor| monitor.sample().ram_available);
         Facts {
-            ram_available: available.saturating_add(own),
+            ram_available: self.ram_available().saturating_add(own),
             accelerator: match self.test_device {
                 Some(bytes) => Some(AcceleratorFacts {
                     memory_free: bytes,

@@ -75,6 +75,7 @@ impl App {
         let installed = blocking(move || app.library.get(&app.folders(), &id)).await?;
         let (name, path) = (installed.name.clone(), PathBuf::from(&installed.path));
         let cancel = Cancel::new();
+        let before = self.session().ok();
         self.set_slot(Slot::Loading {
             model_id: model_id.clone(),
             name: name.clone(),
@@ -83,6 +84,7 @@ impl App {
         });
         let app = self.clone();
         let loaded = blocking(move || {
+            before.inspect(|session| app.park(session));
             let mut last = Instant::now();
             let mut progress = |share: f32| {
                 if let Slot::Loading { progress, .. } = &mut *lock(&app.slot) {
@@ -171,7 +173,9 @@ impl App {
         self.end_answer().await;
         let app = self.clone();
         blocking(move || {
+            let before = app.session().ok();
             app.set_slot(Slot::None);
+            before.inspect(|session| app.park(session));
             Ok(())
         })
         .await

@@ -4,6 +4,7 @@ use crate::answer::{self, Step, Task};
 use crate::app::lock;
 use crate::error::Result;
 use crate::machine::{Machine, TestControl};
+use crate::memory::Memories;
 use crate::plans::{self, wishes};
 use crate::prompt::Format;
 use crate::wire::{
@@ -11,7 +12,7 @@ use crate::wire::{
     WireError,
 };
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
-use engine::{BackendError, Cancel, Devices, Engine, EngineError, LoadOptions, Recovery, RecoveryCause};
+use engine::{BackendError, Cancel, Devices, Engine, EngineError, LoadOptions, Recovery, RecoveryCause, SavedError};
 use model::Model;
 use planner::{Facts, Fits, Wishes};
 use std::path::PathBuf;
@@ -53,6 +54,9 @@ impl Default for Loading {
     }
 }
 
+/// RAM that is left alone, whatever the plan says, in bytes.
+const SPARE: u64 = 512 << 20;
+
 /// A loaded model and its chat format.
 pub struct Session {
     pub model_id: String,
@@ -71,6 +75,8 @@ pub struct Session {
     moved_away: AtomicBool,
     /// The settings as changed by the slider, and their plan.
     placed: Mutex<(LoadSettings, Plan)>,
+    /// Of chats that are answered by turns.
+    pub(crate) memories: Memories,
     /// Makes the test device fail, for tests.
     pub(crate) test_control: Mutex<TestControl>,
 }
@@ -131,6 +137,7 @@ impl Session {
             gpu: Mutex::new(gpu),
             moved_away: AtomicBool::new(false),
             placed,
+            memories: Memories::default(),
             test_control: Mutex::new(test_control),
         };
         let recoveries = session.engine.take_recoveries()?;
@@ -271,7 +278,15 @@ impl Session {
 
     /// What a plan depends on now. What the model takes counts as free, as it would be given back.
     pub(crate) fn facts_now(&self) -> Facts {
-        self.machine.facts(self.engine.placement().host_used)
+        self.machine.facts(self.engine.placement().host_used + self.memories.held())
+    }
+
+    /// Bytes of RAM for what is remembered of chats that are not answered: half of what the plan leaves, or of what is
+    /// free now if that is less. The other half is for the programs that the user starts next.
+    pub(crate) fn spare_ram(&self) -> u64 {
+        let left = lock(&self.facts).ram_available.saturating_sub(self.placed().1.ram.total);
+        let free = self.machine.ram_available().saturating_add(self.memories.held()).saturating_sub(SPARE);
+        left.min(free) / 2
     }
 
     pub fn context(&self) -> u32 {
@@ -311,6 +326,11 @@ impl From<EngineError> for WireError {
                 WireError::new(ErrorCode::RamFull, message).numbers(needed, free)
             }
             EngineError::Cancelled => WireError::new(ErrorCode::Cancelled, message),
+            EngineError::Saved(SavedError::Io(error)) if error.kind() == std::io::ErrorKind::StorageFull => {
+                WireError::new(ErrorCode::DiskFull, message)
+            }
+            EngineError::Saved(SavedError::Io(_)) => WireError::new(ErrorCode::FileAccess, message),
+            EngineError::Saved(_) => WireError::new(ErrorCode::FileInvalid, message),
             EngineError::Numbers(_) => WireError::new(ErrorCode::FileInvalid, message),
             EngineError::Invalid(_) => WireError::new(ErrorCode::BadArgument, message),
             _ => WireError::internal(message),

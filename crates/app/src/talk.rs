@@ -21,6 +21,7 @@ pub type AnswerSink = Box<dyn FnMut(AnswerEvent) + Send>;
 
 /// An answer that is about to be written.
 struct Prepared {
+    chat: String,
     session: Arc<Session>,
     user: Option<Message>,
     answer: Message,
@@ -63,7 +64,12 @@ impl App {
     pub async fn chat_delete(self: &Arc<Self>, id: String) -> Result<()> {
         self.chat_stop(&id);
         let app = self.clone();
-        blocking(move || app.chats.delete(&id)).await
+        blocking(move || {
+            app.chats.delete(&id)?;
+            app.forget(&id);
+            Ok(())
+        })
+        .await
     }
 
     pub async fn chat_restore(self: &Arc<Self>, id: String) -> Result<()> {
@@ -92,9 +98,18 @@ impl App {
     }
 
     /// Before the program ends: what is being written is kept.
-    pub async fn close(&self) {
+    pub async fn close(self: &Arc<Self>) {
         // An engine that does not stop in time loses what the last fifth of a second brought.
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.end_answer()).await;
+        let ended = tokio::time::timeout(Duration::from_secs(2), self.end_answer()).await;
+        if let (Ok(()), Ok(session)) = (ended, self.session()) {
+            let app = self.clone();
+            let parked = blocking(move || {
+                app.park(&session);
+                Ok(())
+            });
+            // What a slow disk has not taken by then is read again the next time.
+            let _ = tokio::time::timeout(Duration::from_secs(20), parked).await;
+        }
     }
 
     fn shown_chat(&self, id: &str) -> Result<Chat> {
@@ -209,13 +224,13 @@ impl App {
             sampling: params(&sampling),
             policy: settings.context_policy,
         };
-        Ok(Prepared { session, user, answer, begun, path, task })
+        Ok(Prepared { chat: chat.id, session, user, answer, begun, path, task })
     }
 
     /// On a thread of its own: the engine works on another one, so that a panic there ends neither the app nor the
     /// answer's place in the data base.
     fn write(self: Arc<Self>, prepared: Prepared, cancel: &Cancel, mut sink: AnswerSink, place: Place) {
-        let Prepared { session, answer, begun, task, .. } = prepared;
+        let Prepared { chat, session, answer, begun, task, .. } = prepared;
         let on_recovery = |notice: &RecoveryNotice| {
             // The plan and the bars follow what the engine did.
             if let Err(error) = session.replan(None) {
@@ -229,6 +244,7 @@ impl App {
             let engine = std::thread::Builder::new().name("engine".into()).spawn_scoped(scope, || {
                 // The receiver lives until the sender is dropped here.
                 let sender = sender;
+                self.turn_to(&session, &chat);
                 answer::write(&session, task, cancel, &mut |step| drop(sender.send(step)))
             });
             let text = Stream::new(&self.chats, &answer.id, begun, &mut *sink, &on_recovery).run(&steps);

@@ -64,6 +64,7 @@ impl Program {
             token,
             hf_cache_dir,
             bundled_models: Vec::new(),
+            chat_ram: None,
             test_device,
             test_device_fails: None,
             use_gpu: self.use_gpu,

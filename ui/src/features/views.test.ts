@@ -139,6 +139,17 @@ test("the token is sent and not kept in the window", async () => {
   expect(document.body.textContent).not.toContain("hf_secret");
 });
 
+test("disk space for chats is chosen, and a chat that has none left is told by name", async () => {
+  const { app, user } = await open("settings");
+  const sizes = await screen.findByTestId<HTMLSelectElement>("settings-chat-memory");
+  expect(sizes.selectedOptions[0]?.textContent).toBe("Up to 4.0 GB");
+  await user.selectOptions(sizes, "None");
+  await waitFor(() => expect(app.settings.current.chatMemory).toBe(0));
+  expect((await app.api.settingsGet()).chatMemory).toBe(0);
+  app.take({ type: "forgotten", chat: "1", title: "Holidays" });
+  expect(await screen.findByText(/no room to keep “Holidays” ready/)).toBeTruthy();
+});
+
 test("without a network Discover says what still works", async () => {
   const { user } = await open("discover");
   await user.type(screen.getByTestId("discover-search"), "offline");

@@ -56,6 +56,10 @@ threads: number | null,
  */
 leaveResponsive: boolean, 
 /**
+ * Bytes on disk for what models remember of chats, so that these need not be read again; 0: none.
+ */
+chatMemory: number, 
+/**
  * Load settings last used, by model id.
  */
 load: { [key in string]: LoadSettings }, inspectorOpen: boolean, };
@@ -373,4 +377,4 @@ interruptedChat: string | null,
  */
 keptAside?: Array<string>, };
 
-export type AppEvent = { "type": "model", state: ModelState, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "download", download: Download, } | { "type": "library" } | { "type": "monitor", sample: MonitorSample, } | { "type": "hardware", hardware: HardwareReport, };
+export type AppEvent = { "type": "model", state: ModelState, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "download", download: Download, } | { "type": "library" } | { "type": "monitor", sample: MonitorSample, } | { "type": "forgotten", chat: string, title: string, } | { "type": "hardware", hardware: HardwareReport, };

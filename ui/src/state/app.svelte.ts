@@ -68,6 +68,9 @@ export class App {
       case "recovery":
         this.tellRecovery(event.notice);
         break;
+      case "forgotten":
+        this.toasts.add(t("chat.forgotten", { title: event.title || t("chat.untitled") }));
+        break;
       case "download":
         this.downloads.take(event.download);
         this.loadIfWanted(event.download);

@@ -61,6 +61,8 @@ pub enum AppEvent {
     Library,
     /// Live memory figures, about once a second while somebody looks.
     Monitor { sample: MonitorSample },
+    /// What the model remembered of a chat had to go: the chat will be read again when it goes on.
+    Forgotten { chat: String, title: String },
     /// Hardware was measured again.
     Hardware { hardware: HardwareReport },
 }

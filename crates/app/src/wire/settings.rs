@@ -93,6 +93,8 @@ pub struct Settings {
     pub threads: Option<u32>,
     /// Leave one core to other programs.
     pub leave_responsive: bool,
+    /// Bytes on disk for what models remember of chats, so that these need not be read again; 0: none.
+    pub chat_memory: u64,
     /// Load settings last used, by model id.
     pub load: std::collections::BTreeMap<String, super::LoadSettings>,
     pub inspector_open: bool,
@@ -113,6 +115,7 @@ impl Default for Settings {
             sampling: Sampling::default(),
             threads: None,
             leave_responsive: false,
+            chat_memory: 4_000_000_000,
             load: Default::default(),
             inspector_open: true,
         }

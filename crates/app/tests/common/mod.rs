@@ -41,6 +41,7 @@ fn config(folder: &Path) -> (AppConfig, Events) {
         token: None,
         hf_cache_dir: None,
         bundled_models: Vec::new(),
+        chat_ram: None,
         test_device: None,
         test_device_fails: None,
         use_gpu: false,

@@ -67,6 +67,7 @@ export const chat = {
   finish_error: "The answer ended with an error.",
   interruptedElsewhere: "An answer was cut when Headroom was closed.",
   dropped: "{turns} {turns|older turn was|older turns were} left out ({tokens} tokens) to make room.",
+  forgotten: "There is no room to keep “{title}” ready. It will be read again when it goes on.",
   promptProgress: "Reading the conversation: {done} of {total} tokens",
   reading: "Reading the conversation",
   writing: "Writing",

@@ -84,6 +84,11 @@ export const settings = {
   threadsHintUnknown: "Empty: one for each core.",
   leaveResponsive: "Leave the PC responsive",
   leaveResponsiveHint: "Leaves one core to other programs. Takes effect with the next load.",
+  chatMemory: "Disk space to keep chats ready",
+  chatMemoryHint:
+    "Chats that do not fit in memory are kept ready here, also until the next start, so that they go on without being read again. Deleted with the chat.",
+  chatMemoryOff: "None",
+  chatMemoryUpTo: "Up to {size}",
   version: "Headroom {version}",
   bad_number: "Enter a number.",
   bad_integer: "Enter a whole number, 0 or more.",

@@ -69,6 +69,7 @@ export const chat: Words<typeof en> = {
   finish_error: "エラーのため回答が終了しました。",
   interruptedElsewhere: "Headroomが終了したため、途中で切れた回答があります。",
   dropped: "空きを作るため、古い発言{turns}件({tokens}トークン)を外しました。",
+  forgotten: "空きがないため、「{title}」の状態を保持できません。続けるときに会話を読み直します。",
   promptProgress: "会話を読み込み中: {total}中{done}トークン",
   reading: "会話を読み込み中",
   writing: "回答を作成中",

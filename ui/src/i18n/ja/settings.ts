@@ -87,6 +87,11 @@ export const settings: Words<typeof en> = {
   threadsHintUnknown: "空欄ならコアごとに1つずつ使います。",
   leaveResponsive: "PCの応答性を保つ",
   leaveResponsiveHint: "コアを1つほかのプログラムに残します。次の読み込みから有効です。",
+  chatMemory: "チャットの再開用ディスク容量",
+  chatMemoryHint:
+    "メモリに収まらないチャットの状態を次回の起動後まで保存し、最初から読み直さずに続けられるようにします。チャットを削除すると一緒に削除されます。",
+  chatMemoryOff: "使わない",
+  chatMemoryUpTo: "最大{size}",
   version: "Headroom {version}",
   bad_number: "数値を入力してください。",
   bad_integer: "0以上の整数を入力してください。",

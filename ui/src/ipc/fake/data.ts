@@ -28,6 +28,7 @@ export function settings(): Settings {
     },
     threads: null,
     leaveResponsive: false,
+    chatMemory: 4_000_000_000,
     load: {},
     inspectorOpen: true,
   };

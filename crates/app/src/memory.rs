@@ -1,0 +1,149 @@
+//! What the loaded model remembers of chats: the one that is answered in the engine itself, others in RAM as far as there
+//! is room, then on disk. Whoever comes back is not read again; the least recently used go first.
+
+use crate::app::lock;
+use crate::memory_files::MemoryFolder;
+use engine::{Engine, EngineError, SavedError};
+use std::io::Write;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[derive(Default)]
+pub(crate) struct Memories {
+    state: Mutex<State>,
+    /// Bytes in RAM, so that asking never waits.
+    held: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whose sequence the engine has.
+    active: Option<String>,
+    /// Chat and saved sequence, the least recently used first.
+    kept: Vec<(String, Vec<u8>)>,
+}
+
+/// Where chats can be that are not answered.
+#[derive(Clone, Copy)]
+pub(crate) struct Room<'a> {
+    /// Bytes.
+    pub ram: u64,
+    pub disk: Option<Disk<'a>>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Disk<'a> {
+    pub folder: &'a MemoryFolder,
+    /// Bytes.
+    pub limit: u64,
+}
+
+impl Memories {
+    /// Has the engine remember `chat`, as far as it was kept, and keeps what it remembers of another one. Returns the
+    /// chats that had to be forgotten for that.
+    pub fn turn_to(&self, engine: &Engine, chat: &str, room: Room<'_>) -> Vec<String> {
+        let (mut state, mut gone) = (lock(&self.state), Vec::new());
+        if state.active.as_deref() != Some(chat) {
+            let back = state.kept.iter().position(|(kept, _)| kept == chat).map(|at| state.kept.remove(at).1);
+            if let (None, Some(disk)) = (&back, room.disk) {
+                disk.folder.touch(chat);
+            }
+            // For a moment there is one chat more than there is room for, which is a part of what is free.
+            state.put_away(engine, room, &mut gone);
+            // Where nothing was kept, the beginning that chats may share is still there.
+            match back {
+                Some(bytes) => {
+                    if let Err(error) = engine.restore(&mut &bytes[..]) {
+                        tracing::warn!("what was remembered of a chat is lost: {error}");
+                    }
+                }
+                None => drop(room.disk.and_then(|disk| disk.folder.restore(chat, engine))),
+            }
+            state.active = Some(chat.to_owned());
+        }
+        state.trim(room.ram, room, &mut gone);
+        self.held.store(state.held(), Ordering::Release);
+        // What went from disk only is still in RAM.
+        gone.retain(|chat| !state.has(chat));
+        gone
+    }
+
+    /// The model is about to go: what fits goes to disk. Returns the chats that have no room there.
+    pub fn park(&self, engine: &Engine, disk: Option<Disk<'_>>) -> Vec<String> {
+        let (mut state, mut gone) = (lock(&self.state), Vec::new());
+        let room = Room { ram: 0, disk };
+        state.trim(0, room, &mut gone);
+        state.put_away(engine, room, &mut gone);
+        self.held.store(0, Ordering::Release);
+        gone
+    }
+
+    /// The chat was deleted.
+    pub fn forget(&self, chat: &str) {
+        let mut state = lock(&self.state);
+        state.kept.retain(|(kept, _)| kept != chat);
+        state.active.take_if(|active| active == chat);
+        self.held.store(state.held(), Ordering::Release);
+    }
+
+    /// Bytes of RAM that are in use.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Acquire)
+    }
+}
+
+impl State {
+    fn held(&self) -> u64 {
+        self.kept.iter().map(|(_, bytes)| bytes.len() as u64).sum()
+    }
+
+    fn has(&self, chat: &str) -> bool {
+        self.active.as_deref() == Some(chat) || self.kept.iter().any(|(kept, _)| kept == chat)
+    }
+
+    /// Keeps what the engine remembers of the chat that was answered last.
+    fn put_away(&mut self, engine: &Engine, room: Room<'_>, gone: &mut Vec<String>) {
+        let Some(chat) = self.active.take() else { return };
+        // A panic in the engine or a lost device: there is nothing to keep.
+        let Some(bytes) = engine.remembered().ok().map(|remembered| remembered.bytes).filter(|bytes| *bytes > 0) else {
+            return;
+        };
+        if bytes <= room.ram {
+            self.trim(room.ram - bytes, room, gone);
+            let mut kept = Vec::new();
+            if kept.try_reserve_exact(bytes as usize).is_ok() && engine.save(&mut kept).is_ok() {
+                self.kept.push((chat, kept));
+                return;
+            }
+        }
+        to_disk(&chat, bytes, room, gone, &mut |out| engine.save(out));
+    }
+
+    /// The least recently used go to disk, or are forgotten, until the rest has at most `most` bytes.
+    fn trim(&mut self, most: u64, room: Room<'_>, gone: &mut Vec<String>) {
+        while self.held() > most {
+            let (chat, bytes) = self.kept.remove(0);
+            let mut write = |out: &mut dyn Write| out.write_all(&bytes).map_err(|error| SavedError::from(error).into());
+            to_disk(&chat, bytes.len() as u64, room, gone, &mut write);
+        }
+    }
+}
+
+fn to_disk(
+    chat: &str,
+    bytes: u64,
+    room: Room<'_>,
+    gone: &mut Vec<String>,
+    write: &mut dyn FnMut(&mut dyn Write) -> Result<(), EngineError>,
+) {
+    let saved = room.disk.is_some_and(|disk| match disk.folder.save(chat, bytes, disk.limit, gone, write) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!("{error}");
+            false
+        }
+    });
+    if !saved {
+        gone.push(chat.to_owned());
+    }
+}

@@ -1,0 +1,166 @@
+//! What models remember of chats, on disk: one file for each chat, beside the data base, readable by this user only.
+//!
+//! A file holds the conversation's tokens, so it goes when the chat goes. None of them is needed: a chat without one is
+//! read again.
+
+use crate::error::Result;
+use crate::files::write_with;
+use crate::wire::{ErrorCode, WireError};
+use engine::{Engine, EngineError, Remembered, SavedError};
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+const EXTENSION: &str = "kv";
+/// Bytes of the disk that stay free for other things.
+const FREE: u64 = 1 << 30;
+const BUFFER: usize = 1 << 20;
+
+pub(crate) struct MemoryFolder {
+    folder: PathBuf,
+}
+
+/// A chat that the folder has something of.
+struct Entry {
+    chat: String,
+    path: PathBuf,
+    bytes: u64,
+    used: SystemTime,
+}
+
+impl MemoryFolder {
+    /// Removes what belongs to none of these chats, and what a crash left half-written.
+    pub fn open(data_dir: &Path, chats: &HashSet<String>) -> MemoryFolder {
+        let folder = MemoryFolder { folder: data_dir.join("memory") };
+        for path in folder.paths() {
+            let chat = folder.chat_of(&path);
+            if chat.is_none_or(|chat| !chats.contains(&chat)) {
+                remove(&path);
+            }
+        }
+        folder
+    }
+
+    /// Keeps what `write` writes, in place of what there was of this chat. Where all chats together would be above
+    /// `limit`, the least recently used go: they are added to `gone`.
+    ///
+    /// # Errors
+    /// There is no room; `write` failed. The file that was there before is as it was.
+    pub fn save(
+        &self,
+        chat: &str,
+        bytes: u64,
+        limit: u64,
+        gone: &mut Vec<String>,
+        write: &mut dyn FnMut(&mut dyn Write) -> Result<(), EngineError>,
+    ) -> Result<()> {
+        let path = self.path(chat)?;
+        self.make_folder()?;
+        let free = hardware::disk_of(&self.folder).map_or(u64::MAX, |disk| disk.free);
+        // The old file stays until the new one is whole.
+        if bytes > limit || bytes.saturating_add(FREE) > free {
+            let text = format!("{bytes} bytes of what the model remembers of a chat do not fit on disk");
+            return Err(WireError::new(ErrorCode::DiskFull, text).numbers(bytes, limit.min(free.saturating_sub(FREE))));
+        }
+        self.trim(limit - bytes, Some(chat), gone);
+        write_with(&path, true, &mut |file| {
+            let mut out = BufWriter::with_capacity(BUFFER, file);
+            write(&mut out)?;
+            out.flush().map_err(|error| WireError::file(&path, &error))
+        })?;
+        // Systems note the time of writing less exactly than chats can follow each other.
+        self.touch(chat);
+        Ok(())
+    }
+
+    /// Deletes the least recently used files but that of `kept` until the rest has at most `limit` bytes.
+    pub fn trim(&self, limit: u64, kept: Option<&str>, gone: &mut Vec<String>) {
+        let mut entries = self.entries();
+        entries.retain(|entry| Some(entry.chat.as_str()) != kept);
+        entries.sort_by_key(|entry| entry.used);
+        let mut total: u64 = entries.iter().map(|entry| entry.bytes).sum();
+        for entry in entries {
+            if total <= limit {
+                break;
+            }
+            remove(&entry.path);
+            total -= entry.bytes;
+            gone.push(entry.chat);
+        }
+    }
+
+    /// Others go before this chat. Where that cannot be noted, it only goes earlier.
+    pub fn touch(&self, chat: &str) {
+        let file = self.path(chat).map(|path| File::options().append(true).open(path));
+        let _ = file.map(|file| file.and_then(|file| file.set_modified(SystemTime::now())));
+    }
+
+    /// Puts back what there is of a chat, if there is something that this model can use.
+    pub fn restore(&self, chat: &str, engine: &Engine) -> Option<Remembered> {
+        let path = self.path(chat).ok()?;
+        let file = File::open(&path).ok()?;
+        match engine.restore(&mut BufReader::with_capacity(BUFFER, &file)) {
+            Ok(remembered) => Some(remembered),
+            // Of another model, to which the user may return; a longer context may come back, too.
+            Err(EngineError::Saved(SavedError::Foreign | SavedError::TooLong { .. })) => None,
+            Err(error) => {
+                tracing::warn!("what was remembered of a chat cannot be used: {error}");
+                remove(&path);
+                None
+            }
+        }
+    }
+
+    pub fn remove(&self, chat: &str) {
+        if let Ok(path) = self.path(chat) {
+            remove(&path);
+        }
+    }
+
+    fn make_folder(&self) -> Result<()> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::DirBuilderExt;
+            builder.mode(0o700);
+        }
+        // On Windows the user's profile folder is private already.
+        builder.create(&self.folder).map_err(|error| WireError::file(&self.folder, &error))
+    }
+
+    /// Chats are numbered; nothing else becomes a file's name.
+    fn path(&self, chat: &str) -> Result<PathBuf> {
+        let number: u64 = chat.parse().map_err(|_| WireError::bad_argument("chat", format!("{chat:?} is no id")))?;
+        Ok(self.folder.join(format!("{number}.{EXTENSION}")))
+    }
+
+    fn chat_of(&self, path: &Path) -> Option<String> {
+        let chat = path.file_stem()?.to_str()?.to_owned();
+        (self.path(&chat).ok()? == path).then_some(chat)
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        // No folder: nothing was ever kept.
+        fs::read_dir(&self.folder).map_or(Vec::new(), |found| found.flatten().map(|entry| entry.path()).collect())
+    }
+
+    fn entries(&self) -> Vec<Entry> {
+        let entry = |path: PathBuf| {
+            let (chat, data) = (self.chat_of(&path)?, fs::metadata(&path).ok()?);
+            Some(Entry { chat, path, bytes: data.len(), used: data.modified().unwrap_or(SystemTime::UNIX_EPOCH) })
+        };
+        self.paths().into_iter().filter_map(entry).collect()
+    }
+}
+
+fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!("{} cannot be removed: {error}", path.display());
+        }
+        _ => {}
+    }
+}

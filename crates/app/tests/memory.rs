@@ -1,0 +1,270 @@
+//! Chats that share a loaded model: whoever comes back is not read again, what must go is told, files are not trusted.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use app::App;
+use app::wire::*;
+use common::*;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use test_models::ModelSpec;
+
+const NO_DISK: u64 = 0;
+const DISK: u64 = 1 << 30;
+
+/// An app with a loaded model, and what there is for the memory of chats.
+async fn ready(folder: &Path, spec: &ModelSpec, ram: Option<u64>, disk: u64) -> (Arc<App>, Events) {
+    install(folder, "tiny", spec);
+    let (app, events) = open(folder, |config| config.chat_ram = ram);
+    app.settings_set(Settings { chat_memory: disk, ..app.settings_get() }).await.unwrap();
+    load_tiny(&app).await;
+    (app, events)
+}
+
+async fn load_tiny(app: &Arc<App>) {
+    load(app, "tiny", LoadSettings { context: Some(1024), ..LoadSettings::default() }).await;
+}
+
+/// Chats that nobody has used are given out again: the first message makes it one of its own.
+async fn begin_chat(app: &Arc<App>, text: &str) -> String {
+    let chat = app.chat_create().await.unwrap().id;
+    turn(app, &chat, text).await;
+    chat
+}
+
+/// What was answered, and how many tokens were read before and in all.
+async fn turn(app: &Arc<App>, chat: &str, text: &str) -> (String, u32, u32) {
+    let (message, reason, error) = end(&answer(app, chat, say(text), greedy(6)).await);
+    assert_eq!((reason, error), (FinishReason::Length, None));
+    let stats = message.stats.unwrap();
+    (message.text, stats.reused_tokens, stats.prompt_tokens)
+}
+
+/// Titles of chats that were forgotten.
+fn forgotten(events: &Events) -> Vec<String> {
+    let title = |event: &AppEvent| match event {
+        AppEvent::Forgotten { title, .. } => Some(title.clone()),
+        _ => None,
+    };
+    events.lock().unwrap().iter().filter_map(title).collect()
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let found = std::fs::read_dir(folder.join("data/memory"));
+    let mut files: Vec<PathBuf> = found.map_or(Vec::new(), |found| found.map(|entry| entry.unwrap().path()).collect());
+    files.sort();
+    files
+}
+
+/// The turns of chats that have a model each, so that there is nothing to switch.
+async fn alone(spec: &ModelSpec, texts: &[&str]) -> Vec<(String, u32, u32)> {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, _) = ready(folder.path(), spec, Some(0), NO_DISK).await;
+    let chat = app.chat_create().await.unwrap().id;
+    let mut turns = Vec::new();
+    for text in texts {
+        turns.push(turn(&app, &chat, text).await);
+    }
+    turns
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chats_take_turns_and_none_is_read_again() {
+    let first = ["qzxjv kqzx", "second of one", "third of one"];
+    let second = ["another chat", "its second", "its third"];
+    for spec in [ModelSpec::llama(), ModelSpec::gemma4(), ModelSpec::qwen35()] {
+        let expected = [alone(&spec, &first).await, alone(&spec, &second).await];
+        assert!(expected[0][2].1 > expected[0][0].2, "{}: a chat alone is not read again", spec.arch);
+        // In RAM, and on disk alone.
+        for (ram, disk) in [(1 << 30, NO_DISK), (0, DISK)] {
+            let folder = tempfile::tempdir().unwrap();
+            let (app, events) = ready(folder.path(), &spec, Some(ram), disk).await;
+            let mut chats: Vec<(String, Vec<_>)> = Vec::new();
+            for (first, second) in first.iter().zip(second) {
+                for (at, text) in [first, second].into_iter().enumerate() {
+                    if chats.len() == at {
+                        chats.push((app.chat_create().await.unwrap().id, Vec::new()));
+                    }
+                    let (chat, turns) = &mut chats[at];
+                    turns.push(turn(&app, chat, text).await);
+                }
+            }
+            for ((_, found), expected) in chats.iter().zip(&expected) {
+                let later = |turns: &[(String, u32, u32)]| turns[1..].to_vec();
+                assert_eq!(found[0].0, expected[0].0, "{}", spec.arch);
+                assert_eq!(later(found), later(expected), "{}", spec.arch);
+            }
+            assert_eq!(forgotten(&events), [""; 0]);
+            assert_eq!(files(folder.path()).is_empty(), disk == NO_DISK);
+        }
+    }
+}
+
+/// Without room the chat is told of, and answered as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_least_recently_used_goes_first_and_that_is_told() {
+    let spec = ModelSpec::llama();
+    let expected = alone(&spec, &["first", "more"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = {
+        let (app, _) = ready(folder.path(), &spec, Some(0), DISK).await;
+        begin_chat(&app, "first").await;
+        begin_chat(&app, "other").await;
+        std::fs::metadata(&files(folder.path())[0]).unwrap().len()
+    };
+    // Two find room, three do not.
+    for (ram, disk) in [(5 * bytes / 2, NO_DISK), (0, 5 * bytes / 2)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (app, events) = ready(folder.path(), &spec, Some(ram), disk).await;
+        let mut chats = Vec::new();
+        for text in ["first", "the 2", "the 3"] {
+            chats.push(begin_chat(&app, text).await);
+        }
+        assert_eq!(forgotten(&events), [""; 0], "two are kept, one is in the model");
+        chats.push(begin_chat(&app, "the 4").await);
+        assert_eq!(forgotten(&events), ["first"]);
+        // Back to the second, which is answered again: the third is older than the fourth then.
+        let message = app.chat(chats[1].clone()).await.unwrap().messages[1].id.clone();
+        let again = end(&answer(&app, &chats[1], Turn::Regenerate { message }, greedy(6)).await).0.stats.unwrap();
+        assert_eq!(again.reused_tokens + 1, again.prompt_tokens, "all but the last token, for its logits");
+        let (text, reused, _) = turn(&app, &chats[0], "more").await;
+        assert_eq!(text, expected[1].0);
+        assert!(reused < expected[0].2, "only what all chats begin with: {reused}");
+        assert_eq!(forgotten(&events), ["first", "the 3"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chats_are_remembered_after_a_restart_and_by_the_same_model_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = ModelSpec::gemma4();
+    let expected = alone(&spec, &["first", "more"]).await;
+    let (app, _) = ready(folder.path(), &spec, None, DISK).await;
+    let chats = [begin_chat(&app, "first").await, begin_chat(&app, "other").await];
+    app.close().await;
+    drop(app);
+    assert_eq!(files(folder.path()).len(), 2);
+    #[cfg(unix)]
+    for path in files(folder.path()) {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    let (app, events) = open(folder.path(), |_| {});
+    // Another model of the same shape: it cannot use them, and leaves them.
+    install(folder.path(), "same", &ModelSpec { seed: 2, ..spec.clone() });
+    load(&app, "same", LoadSettings { context: Some(1024), ..LoadSettings::default() }).await;
+    let other = begin_chat(&app, "a third").await;
+    let (_, reused, _) = turn(&app, &chats[1], "with another").await;
+    assert!(reused < expected[0].2, "{reused}");
+    assert_eq!(files(folder.path()).len(), 2);
+
+    load_tiny(&app).await;
+    assert_eq!(turn(&app, &chats[0], "more").await, expected[1]);
+    assert_eq!(forgotten(&events), [""; 0]);
+
+    // Deleted with the chat; those that are in RAM as well.
+    app.chat_delete(chats[0].clone()).await.unwrap();
+    app.chat_delete(other).await.unwrap();
+    app.model_unload().await.unwrap();
+    assert_eq!(files(folder.path()).len(), 1, "{:?}", files(folder.path()));
+    // And with the wish for them.
+    app.settings_set(Settings { chat_memory: NO_DISK, ..app.settings_get() }).await.unwrap();
+    assert_eq!(files(folder.path()).len(), 0);
+    load_tiny(&app).await;
+    turn(&app, &chats[1], "again").await;
+    app.model_unload().await.unwrap();
+    assert_eq!(files(folder.path()).len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_nobody_and_half_files_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, _) = ready(folder.path(), &ModelSpec::llama(), None, DISK).await;
+    let chat = begin_chat(&app, "first").await;
+    app.close().await;
+    drop(app);
+    let kept = files(folder.path());
+    let memory = folder.path().join("data/memory");
+    for name in ["99.kv", "1.new", "01.kv", "x.kv", "1.kv.bak"] {
+        std::fs::write(memory.join(name), "something").unwrap();
+    }
+    let (app, _) = open(folder.path(), |_| {});
+    assert_eq!(files(folder.path()), kept);
+    // A bin is no reason to keep it.
+    app.chat_delete(chat).await.unwrap();
+    assert_eq!(files(folder.path()).len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_files_are_no_obstacle() {
+    let spec = ModelSpec::qwen35();
+    let expected = alone(&spec, &["first", "more"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (app, _) = ready(folder.path(), &spec, Some(0), DISK).await;
+    let chat = begin_chat(&app, "first").await;
+    let other = begin_chat(&app, "other").await;
+    let path = files(folder.path()).remove(0);
+    let whole = std::fs::read(&path).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 4;
+    for damaged in [&whole[..whole.len() / 2], &flipped, b"", b"HRKVSEQ\x01", &[0xff; 4096]] {
+        std::fs::write(&path, damaged).unwrap();
+        let first = app.chat(chat.clone()).await.unwrap().messages[1].id.clone();
+        let turn = Turn::Send { text: "more".into(), parent: Some(first) };
+        let (message, reason, _) = end(&answer(&app, &chat, turn, greedy(6)).await);
+        assert_eq!((reason, &message.text), (FinishReason::Length, &expected[1].0));
+        assert!(message.stats.unwrap().reused_tokens < expected[0].2);
+        assert!(!path.exists(), "nobody can use it");
+        self::turn(&app, &other, "go").await;
+        assert!(path.exists(), "written anew");
+    }
+}
+
+/// Goes on after a chat's first answer, beside all that went on there before.
+async fn again(app: &Arc<App>, chat: &str) -> AnswerStats {
+    let first = app.chat(chat.into()).await.unwrap().messages[1].id.clone();
+    let turn = Turn::Send { text: "go".into(), parent: Some(first) };
+    end(&answer(app, chat, turn, greedy(2)).await).0.stats.unwrap()
+}
+
+/// Turns to one chat and the other until it is killed: every turn writes a file.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by a_kill_while_writing_leaves_whole_files"]
+async fn child_switches() {
+    let folder = PathBuf::from(std::env::var("HEADROOM_TEST_FOLDER").unwrap());
+    let (app, _) = open(&folder, |config| config.chat_ram = Some(0));
+    load_tiny(&app).await;
+    let list = app.chats(String::new(), false).await.unwrap();
+    for round in 0.. {
+        again(&app, &list[round % 2].id).await;
+        println!("turn {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_while_writing_leaves_whole_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, _) = ready(folder.path(), &ModelSpec::llama(), Some(0), DISK).await;
+    begin_chat(&app, "first").await;
+    begin_chat(&app, "second").await;
+    drop(app);
+    let mut random = Random(7);
+    for _ in 0..12 {
+        let last = format!("turn {}", 1 + random.below(5));
+        run_and_kill("child_switches", &[("HEADROOM_TEST_FOLDER", folder.path().display().to_string())], &last);
+        let (app, _) = open(folder.path(), |config| config.chat_ram = Some(0));
+        assert!(files(folder.path()).iter().all(|path| path.extension().unwrap() == "kv"));
+        load_tiny(&app).await;
+        let kept = files(folder.path());
+        assert!(!kept.is_empty());
+        for path in kept {
+            let chat = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let stats = again(&app, &chat).await;
+            assert!(stats.reused_tokens > 30, "{stats:?}");
+        }
+        drop(app);
+    }
+}
