@@ -20,8 +20,8 @@ pub struct Forecast {
 /// Shares of the limits that are reached, as measured with our own kernels: (pessimistic, optimistic).
 const BANDWIDTH_SHARE: (f64, f64) = (0.6, 0.95);
 const ARITHMETIC_SHARE: (f64, f64) = (0.6, 0.95);
-/// A multiply-add of attention, on a cache in f16, takes as long as so many 8-bit ones.
-const ATTENTION_COST: u64 = 12;
+/// A multiply-add of attention takes as long as so many 8-bit ones: three to four, as measured (docs/performance.md).
+const ATTENTION_COST: u64 = 4;
 
 /// `None` until bandwidths were measured, or where the model does not run at all.
 pub(crate) fn forecast(model: &Model, plan: &Plan, facts: &Facts) -> Option<Forecast> {

@@ -227,14 +227,8 @@ fn floats<'a>(
 ) -> Result<&'a [f32], BackendError> {
     match ty {
         GgmlType::F32 => bytemuck::try_cast_slice(bytes).map_err(|error| invalid(OP, format!("f32 weights: {error}"))),
-        GgmlType::F16 => {
-            let narrow =
-                bytemuck::try_cast_slice(bytes).map_err(|error| invalid(OP, format!("f16 weights: {error}")))?;
-            machine.simd.widen_f16(narrow, scratch);
-            Ok(scratch)
-        }
         _ => {
-            quant::dequantize_row(ty, bytes, scratch).map_err(|error| invalid(OP, error.to_string()))?;
+            machine.simd.dequantize(ty, bytes, scratch).map_err(|error| invalid(OP, error.to_string()))?;
             Ok(scratch)
         }
     }

@@ -2,6 +2,7 @@
 
 mod activations;
 mod attention;
+mod cache;
 mod conv;
 mod elementwise;
 mod experts;
@@ -20,10 +21,12 @@ use backend::check::{invalid, product, strided};
 use backend::{BackendError, Op};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Memory that kernels reuse: one part for each worker, one for the activations of the current operation.
+/// Memory that kernels reuse: one part for each worker, and what the current operation shares.
 pub(crate) struct Scratch {
     workers: Vec<Mutex<Worker>>,
     activations: Mutex<activations::Activations>,
+    /// Of pieces of a context.
+    sums: Mutex<Vec<f32>>,
 }
 
 /// What one worker needs.
@@ -36,12 +39,17 @@ pub(crate) struct Worker {
 
 impl Scratch {
     pub fn new(workers: usize) -> Scratch {
-        Scratch { workers: (0..workers).map(|_| Mutex::default()).collect(), activations: Mutex::default() }
+        let workers = (0..workers).map(|_| Mutex::default()).collect();
+        Scratch { workers, activations: Mutex::default(), sums: Mutex::default() }
     }
 
     /// A worker's own part: never contended, because a worker is one thread at a time.
     fn worker(&self, index: usize) -> MutexGuard<'_, Worker> {
         self.workers[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sums(&self) -> MutexGuard<'_, Vec<f32>> {
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn activations(&self) -> MutexGuard<'_, activations::Activations> {
@@ -71,7 +79,7 @@ pub(crate) fn run(machine: &Machine, buffers: &Buffers, op: &Op<'_>) -> Result<(
             rope::rope(machine, buffers, x, [n, heads, head_dim], &spec, positions, factors)
         }
         Op::Hadamard { x, len, block } => hadamard::hadamard(machine, buffers, x, len, block),
-        Op::StoreKv { cache, k, v, n, start } => attention::store(machine, buffers, &cache, [k, v], n, start),
+        Op::StoreKv { cache, k, v, n, start } => cache::store(machine, buffers, &cache, [k, v], n, start),
         Op::Attention { cache, spec, q, n, start, out } => {
             attention::attention(machine, buffers, &cache, &spec, [q, out], n, start)
         }

@@ -11,6 +11,7 @@ mod x86;
 mod x86_tiles;
 
 pub use portable::exp;
+use quant::{GgmlType, QuantError};
 
 /// Instruction sets that kernels exist for, worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,12 +106,39 @@ impl Simd {
     /// `x = exp(x - max)`; the sum of the results, in a fixed order.
     pub fn exp_minus(self, x: &mut [f32], max: f32) -> f32 {
         match self.0 {
-            SimdLevel::Scalar => portable::exp_minus(x, max),
+            SimdLevel::Scalar => portable::exp_minus::<8>(x, max),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions.
-            _ => unsafe { x86::exp_minus_avx2(x, max) },
+            SimdLevel::Avx2 => unsafe { x86::exp_minus_avx2(x, max) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            SimdLevel::Avx512Vnni => unsafe { x86::exp_minus_avx512(x, max) },
             #[cfg(not(target_arch = "x86_64"))]
-            _ => portable::exp_minus(x, max),
+            _ => portable::exp_minus::<8>(x, max),
+        }
+    }
+
+    /// The largest of `least` and the numbers of `x`; what is no number is passed over.
+    pub fn max(self, x: &[f32], least: f32) -> f32 {
+        match self.0 {
+            SimdLevel::Scalar => portable::max(x, least),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Simd` proves that the CPU has the instructions.
+            _ => unsafe { x86::max_avx2(x, least) },
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => portable::max(x, least),
+        }
+    }
+
+    /// `x *= factor`
+    pub fn scale(self, x: &mut [f32], factor: f32) {
+        match self.0 {
+            SimdLevel::Scalar => portable::scale(x, factor),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Simd` proves that the CPU has the instructions.
+            _ => unsafe { x86::scale_avx2(x, factor) },
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => portable::scale(x, factor),
         }
     }
 
@@ -142,17 +170,39 @@ impl Simd {
         }
     }
 
-    /// `out[j, i] = x[i, j]`; a row of the result starts every `stride` values.
-    pub(crate) fn transpose(self, x: &[f32], [rows, cols]: [usize; 2], out: &mut [f32], stride: usize) {
-        assert!(x.len() == rows * cols && stride >= rows && out.len() >= cols * stride);
+    /// `c = a b`^T, of which `b` has rows of the same length as `a` and a multiple of four of them. The order of each sum
+    /// does not depend on the other rows.
+    pub(crate) fn dots(self, p: &tiles::Product, a: &[f32], b: &[f32], c: &mut [f32]) {
+        assert!(p.fits_dots([a.len(), b.len(), c.len()]));
         match self.0 {
-            SimdLevel::Scalar => tiles::transpose(x, [rows, cols], out, stride),
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `Simd` proves that the CPU has the instructions; the lengths are as they must be.
-            _ => unsafe { x86_tiles::transpose_avx2(x, [rows, cols], out, stride) },
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => tiles::transpose(x, [rows, cols], out, stride),
+            // SAFETY: `Simd` proves that the CPU has the instructions; the slices hold the matrices.
+            SimdLevel::Avx512Vnni => unsafe { x86_tiles::dots_avx512(p, a, b, c) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            SimdLevel::Avx2 => unsafe { x86_tiles::dots_avx2(p, a, b, c) },
+            // SAFETY: no special instructions; the slices hold the matrices.
+            _ => unsafe { tiles::dots::<[f32; 4], 2>(p, a, b, c) },
         }
+    }
+
+    /// A row of any type as f32: the same bits as [`quant::dequantize_row`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn dequantize(self, ty: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<(), QuantError> {
+        if ty.row_bytes(out.len()) == Some(bytes.len()) {
+            if ty == GgmlType::F16
+                && let Ok(narrow) = bytemuck::try_cast_slice(bytes)
+            {
+                self.widen_f16(narrow, out);
+                return Ok(());
+            }
+            if self.dequantize_narrow(ty, bytes, out) {
+                return Ok(());
+            }
+        }
+        quant::dequantize_row(ty, bytes, out)
     }
 
     /// The orthonormal Walsh-Hadamard transform of `x`, whose length is a power of two.
@@ -175,7 +225,10 @@ impl Simd {
             SimdLevel::Scalar => portable::widen_f16(x, out),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions; the lengths are equal.
-            _ => unsafe { x86::widen_f16_avx2(x, out) },
+            SimdLevel::Avx2 => unsafe { x86::widen_f16_avx2(x, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            SimdLevel::Avx512Vnni => unsafe { x86::widen_f16_avx512(x, out) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => portable::widen_f16(x, out),
         }

@@ -33,22 +33,42 @@ pub fn axpy(a: f32, x: &[f32], y: &mut [f32]) {
     }
 }
 
+/// Sums in as many lanes as a vector has.
 #[inline(always)]
-pub fn exp_minus(x: &mut [f32], max: f32) -> f32 {
-    let mut lanes = [0f32; 8];
-    let mut chunks = x.chunks_exact_mut(8);
-    for chunk in &mut chunks {
+pub fn exp_minus<const LANES: usize>(x: &mut [f32], max: f32) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (chunks, rest) = x.as_chunks_mut::<LANES>();
+    for chunk in chunks {
         for (lane, x) in lanes.iter_mut().zip(chunk) {
             *x = exp(*x - max);
             *lane += *x;
         }
     }
     let mut sum = lanes.iter().sum::<f32>();
-    for x in chunks.into_remainder() {
+    for x in rest {
         *x = exp(*x - max);
         sum += *x;
     }
     sum
+}
+
+/// The largest of `least` and the numbers of `x`; what is no number is passed over.
+#[inline(always)]
+pub fn max(x: &[f32], least: f32) -> f32 {
+    let mut lanes = [least; 16];
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (chunks, rest) = x.as_chunks::<16>();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, *x);
+        }
+    }
+    lanes.into_iter().chain(rest.iter().copied()).fold(least, larger)
+}
+
+#[inline(always)]
+pub fn scale(x: &mut [f32], factor: f32) {
+    x.iter_mut().for_each(|x| *x *= factor);
 }
 
 #[inline(always)]

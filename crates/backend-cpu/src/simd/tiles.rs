@@ -1,9 +1,9 @@
 //! Small products of f32 matrices, for attention: one algorithm over vectors of any length.
 //!
-//! Every sum goes over its products in order, one after the other, whatever the vectors and however many rows there are: a
-//! row's result does not depend on the rows beside it.
+//! The order of each sum depends on the kind of product and on the vectors alone, not on how many rows there are: a row's
+//! result does not depend on the rows beside it.
 
-/// `c[m, n] += a[m, k] b[k, n]`; a row of each starts every `strides` values.
+/// `c[m, n] += a[m, k] b[k, n]`, or `c[m, n] = a[m, k] b[n, k]`^T; a row of each starts every `strides` values.
 #[derive(Clone, Copy, Debug)]
 pub struct Product {
     pub m: usize,
@@ -14,9 +14,17 @@ pub struct Product {
 }
 
 impl Product {
-    /// Whether slices of these lengths hold the matrices.
+    /// Whether slices of these lengths hold the matrices of [`product`].
     pub(super) fn fits(&self, lens: [usize; 3]) -> bool {
-        let shapes = [(self.m, self.k), (self.k, self.n), (self.m, self.n)];
+        self.holds([(self.m, self.k), (self.k, self.n), (self.m, self.n)], lens)
+    }
+
+    /// Whether slices of these lengths hold the matrices of [`dots`].
+    pub(super) fn fits_dots(&self, lens: [usize; 3]) -> bool {
+        self.n % 4 == 0 && self.holds([(self.m, self.k), (self.n, self.k), (self.m, self.n)], lens)
+    }
+
+    fn holds(&self, shapes: [(usize, usize); 3], lens: [usize; 3]) -> bool {
         let end = |(rows, cols): (usize, usize), stride: usize| match rows {
             0 => Some(0),
             rows => (rows - 1).checked_mul(stride)?.checked_add(cols),
@@ -38,6 +46,8 @@ pub unsafe trait Vector: Copy {
     unsafe fn splat(x: f32) -> Self;
     /// `self + x * y`
     unsafe fn add_product(self, x: Self, y: Self) -> Self;
+    /// The sum of the lanes of each.
+    unsafe fn sums(x: [Self; 4]) -> [f32; 4];
 }
 
 /// The scalar twin.
@@ -57,6 +67,9 @@ unsafe impl Vector for [f32; 4] {
     }
     unsafe fn add_product(self, x: Self, y: Self) -> Self {
         std::array::from_fn(|i| self[i] + x[i] * y[i])
+    }
+    unsafe fn sums(x: [Self; 4]) -> [f32; 4] {
+        x.map(|x| (x[0] + x[1]) + (x[2] + x[3]))
     }
 }
 
@@ -156,11 +169,76 @@ pub unsafe fn product<V: Vector, const N: usize>(p: &Product, a: &[f32], b: &[f3
     }
 }
 
-/// `out[j, i] = x[i, j]` for `rows` rows of `cols` values; a row of the result starts every `stride` values.
-pub fn transpose(x: &[f32], [rows, cols]: [usize; 2], out: &mut [f32], stride: usize) {
-    for (j, out) in out.chunks_mut(stride).take(cols).enumerate() {
-        for (i, out) in out[..rows].iter_mut().enumerate() {
-            *out = x[i * cols + j];
+/// `M` rows of four columns of [`dots`].
+///
+/// # Safety
+/// The CPU has the instructions of `V`; the pointers are to matrices of these sizes.
+#[inline(always)]
+unsafe fn dots_block<V: Vector, const M: usize>(
+    k: usize,
+    [a_stride, b_stride, c_stride]: [usize; 3],
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
+) {
+    let whole = k / V::LANES * V::LANES;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sums = [[V::splat(0.0); 4]; M];
+        let mut i = 0;
+        while i < whole {
+            let mut values = [V::splat(0.0); 4];
+            for (j, value) in values.iter_mut().enumerate() {
+                *value = V::load(b.add(j * b_stride + i));
+            }
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let factor = V::load(a.add(row * a_stride + i));
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum = sum.add_product(factor, value);
+                }
+            }
+            i += V::LANES;
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            let mut out = V::sums(*sums);
+            for i in whole..k {
+                for (j, out) in out.iter_mut().enumerate() {
+                    *out += *a.add(row * a_stride + i) * *b.add(j * b_stride + i);
+                }
+            }
+            c.add(row * c_stride).cast::<[f32; 4]>().write(out);
+        }
+    }
+}
+
+/// `c[m, n] = a[m, k] b[n, k]`^T for `n` a multiple of four, `M` (a power of two, at most 4) rows at a time.
+///
+/// # Safety
+/// The CPU has the instructions of `V`, and the slices hold the matrices ([`Product::fits_dots`]).
+#[inline(always)]
+pub unsafe fn dots<V: Vector, const M: usize>(p: &Product, a: &[f32], b: &[f32], c: &mut [f32]) {
+    let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
+    for col in (0..p.n).step_by(4) {
+        let mut row = 0;
+        while row < p.m {
+            // SAFETY: rows are below `m` and columns below `n`, and the rest is the caller's promise.
+            unsafe {
+                let (a, b, c) = (a.add(row * p.strides[0]), b.add(col * p.strides[1]), c.add(row * p.strides[2] + col));
+                row += match p.m - row {
+                    rows if rows >= M => {
+                        dots_block::<V, M>(p.k, p.strides, a, b, c);
+                        M
+                    }
+                    2.. => {
+                        dots_block::<V, 2>(p.k, p.strides, a, b, c);
+                        2
+                    }
+                    _ => {
+                        dots_block::<V, 1>(p.k, p.strides, a, b, c);
+                        1
+                    }
+                };
+            }
         }
     }
 }
@@ -206,16 +284,24 @@ mod tests {
     }
 
     #[test]
-    fn transposes_are_exact() {
-        for (rows, cols) in [(1, 1), (8, 8), (64, 128), (9, 80), (17, 33), (3, 5)] {
-            let x = numbers(rows * cols, 3);
+    fn dots_are_their_definition_and_rows_do_not_depend_on_each_other() {
+        let sizes = [(1, 1, 4), (2, 64, 64), (3, 80, 16), (7, 33, 100), (4, 128, 64), (9, 5, 8), (5, 0, 8), (0, 4, 8)];
+        for (seed, (m, k, n)) in sizes.into_iter().enumerate() {
+            let p = Product { m, k, n, strides: [k + 1, k + 3, n + 2] };
+            let (a, b) = (numbers(m * (k + 1), seed), numbers(n * (k + 3), seed + 1));
             for simd in levels() {
-                let stride = rows + 5;
-                let mut out = vec![7.0; cols * stride];
-                simd.transpose(&x, [rows, cols], &mut out, stride);
-                for (at, out) in out.iter().enumerate() {
-                    let (j, i) = (at / stride, at % stride);
-                    assert_eq!(*out, if i < rows { x[i * cols + j] } else { 7.0 });
+                let mut c = vec![7.0; m * (n + 2)];
+                simd.dots(&p, &a, &b, &mut c);
+                for row in 0..m {
+                    for col in 0..n + 2 {
+                        let product = |i: usize| f64::from(a[row * (k + 1) + i]) * f64::from(b[col * (k + 3) + i]);
+                        let exact = if col < n { (0..k).map(product).sum() } else { 7.0 };
+                        let found = f64::from(c[row * (n + 2) + col]);
+                        assert!((found - exact).abs() <= 2e-5, "{m} {k} {n}: {found} is not {exact}");
+                    }
+                    let mut alone = vec![7.0; n + 2];
+                    simd.dots(&Product { m: 1, ..p }, &a[row * (k + 1)..], &b, &mut alone);
+                    assert_eq!(alone, c[row * (n + 2)..(row + 1) * (n + 2)]);
                 }
             }
         }

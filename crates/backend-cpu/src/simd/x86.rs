@@ -59,7 +59,28 @@ pub unsafe fn axpy_avx2(a: f32, x: &[f32], y: &mut [f32]) {
 /// AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
 pub unsafe fn exp_minus_avx2(x: &mut [f32], max: f32) -> f32 {
-    portable::exp_minus(x, max)
+    portable::exp_minus::<8>(x, max)
+}
+
+/// # Safety
+/// AVX-512 F.
+#[target_feature(enable = "avx512f,avx2,fma")]
+pub unsafe fn exp_minus_avx512(x: &mut [f32], max: f32) -> f32 {
+    portable::exp_minus::<16>(x, max)
+}
+
+/// # Safety
+/// AVX2.
+#[target_feature(enable = "avx2")]
+pub unsafe fn max_avx2(x: &[f32], least: f32) -> f32 {
+    portable::max(x, least)
+}
+
+/// # Safety
+/// AVX2.
+#[target_feature(enable = "avx2")]
+pub unsafe fn scale_avx2(x: &mut [f32], factor: f32) {
+    portable::scale(x, factor);
 }
 
 /// # Safety
@@ -89,6 +110,21 @@ pub unsafe fn widen_f16_avx2(x: &[u16], out: &mut [f32]) {
             _mm256_storeu_ps(out.as_mut_ptr().add(at), _mm256_cvtph_ps(narrow));
         }
         at += 8;
+    }
+    portable::widen_f16(&x[whole..], &mut out[whole..]);
+}
+
+/// # Safety
+/// AVX-512 F; equal lengths.
+#[target_feature(enable = "avx512f,avx2,f16c")]
+pub unsafe fn widen_f16_avx512(x: &[u16], out: &mut [f32]) {
+    let whole = x.len() / 16 * 16;
+    for at in (0..whole).step_by(16) {
+        // SAFETY: 16 values from `at` on are below the length of both.
+        unsafe {
+            let narrow = _mm256_loadu_si256(x.as_ptr().add(at).cast());
+            _mm512_storeu_ps(out.as_mut_ptr().add(at), _mm512_cvtph_ps(narrow));
+        }
     }
     portable::widen_f16(&x[whole..], &mut out[whole..]);
 }

@@ -133,6 +133,22 @@ impl Simd {
         }
     }
 
+    /// A row of one of the types of KV caches as f32; `false` where there is no kernel for it. The same bits as
+    /// [`quant::dequantize_row`].
+    pub(super) fn dequantize_narrow(self, ty: GgmlType, bytes: &[u8], out: &mut [f32]) -> bool {
+        match self.level() {
+            SimdLevel::Scalar => false,
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Simd` proves that the CPU has the instructions (AVX-512 machines have AVX2).
+            _ => unsafe { x86::dequantize_narrow(ty, bytes, out) },
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => {
+                let _ = (ty, bytes, out);
+                false
+            }
+        }
+    }
+
     /// Unpacks up to [`PANEL_ROWS`] rows of packed weights for [`Simd::dot_panel`].
     ///
     /// # Panics

@@ -171,3 +171,19 @@ fn zeros_and_infinities_are_kept() {
     Simd::best().quantize_narrow(&[f32::INFINITY; NARROW], &mut narrow);
     assert!(wide[0].d.is_nan() && narrow[0].d.is_nan());
 }
+
+#[test]
+fn rows_of_caches_become_the_values_that_the_reference_gives() {
+    let mut seed = 11;
+    for ty in [GgmlType::Q8_0, GgmlType::Q5_1, GgmlType::Q5_0, GgmlType::Q4_1, GgmlType::Q4_0, GgmlType::IQ4_NL] {
+        let bytes = packed(ty, 1, 32 * 9, &mut seed);
+        let mut expected = vec![0f32; 32 * 9];
+        quant::dequantize_row(ty, &bytes, &mut expected).unwrap();
+        for simd in levels() {
+            let mut found = vec![0f32; 32 * 9];
+            simd.dequantize(ty, &bytes, &mut found).unwrap();
+            assert_eq!(found, expected, "{ty}");
+            assert!(simd.dequantize(ty, &bytes[1..], &mut found).is_err());
+        }
+    }
+}

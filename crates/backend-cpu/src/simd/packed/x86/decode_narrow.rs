@@ -103,6 +103,34 @@ impl DecodeNarrow for BlockMXFP4 {
     }
 }
 
+/// Values of blocks of 32; `false` if the bytes are not aligned as blocks. Nothing is fused, as in the scalar code.
+///
+/// # Safety
+/// AVX2, F16C.
+#[inline(always)]
+pub unsafe fn values<B: DecodeNarrow>(bytes: &[u8], out: &mut [f32]) -> bool {
+    let Ok(blocks) = bytemuck::try_cast_slice::<u8, B>(bytes) else { return false };
+    for (block, out) in blocks.iter().zip(out.as_chunks_mut::<32>().0) {
+        // SAFETY: the caller's; stores are inside the array.
+        unsafe {
+            let q = block.quants(0);
+            let d = _mm256_broadcastss_ps(B::scales([block.scale(0); 4]));
+            let min = _mm256_broadcastss_ps(widen4([block.min(); 4]));
+            let octets = [_mm256_castsi256_si128(q), _mm256_extracti128_si256::<1>(q)];
+            for (i, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+                let octet = if i % 2 == 0 { octets[i / 2] } else { _mm_srli_si128::<8>(octets[i / 2]) };
+                let wide = match B::OFFSET {
+                    None => _mm256_cvtepi8_epi32(octet),
+                    Some(offset) => _mm256_sub_epi32(_mm256_cvtepu8_epi32(octet), _mm256_set1_epi32(i32::from(offset))),
+                };
+                let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(wide), d);
+                _mm256_storeu_ps(out.as_mut_ptr(), if B::HAS_MINS { _mm256_add_ps(scaled, min) } else { scaled });
+            }
+        }
+    }
+    true
+}
+
 /// Types that are unpacked by the scalar code.
 macro_rules! narrow_by_scalar {
     ($($block:ident, $self:ident, $part:ident => $scale:expr;)*) => {$(

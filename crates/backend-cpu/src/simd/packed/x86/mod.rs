@@ -12,6 +12,7 @@ use super::{Form, ROWS, for_narrow, for_wide, form};
 use decode::DecodeWide as _;
 use lanes::{Avx2, Vnni};
 use quant::GgmlType;
+use quant::blocks::*;
 
 /// # Safety
 /// AVX2 and FMA.
@@ -69,4 +70,24 @@ pub unsafe fn dot_panel_avx2(panel: &Panel, activations: &[Row<'_>], out: &mut [
 pub unsafe fn dot_panel_vnni(panel: &Panel, activations: &[Row<'_>], out: &mut [[f32; PANEL_ROWS]]) {
     // SAFETY: passed on.
     unsafe { panel.dot::<Vnni, 8>(activations, out) }
+}
+
+/// Types of KV caches; `false` for others, and for bytes that are not aligned as blocks.
+///
+/// # Safety
+/// AVX2, FMA, F16C.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn dequantize_narrow(ty: GgmlType, bytes: &[u8], out: &mut [f32]) -> bool {
+    // SAFETY: passed on.
+    unsafe {
+        match ty {
+            GgmlType::Q8_0 => decode_narrow::values::<BlockQ8_0>(bytes, out),
+            GgmlType::Q5_1 => decode_narrow::values::<BlockQ5_1>(bytes, out),
+            GgmlType::Q5_0 => decode_narrow::values::<BlockQ5_0>(bytes, out),
+            GgmlType::Q4_1 => decode_narrow::values::<BlockQ4_1>(bytes, out),
+            GgmlType::Q4_0 => decode_narrow::values::<BlockQ4_0>(bytes, out),
+            GgmlType::IQ4_NL => decode_narrow::values::<BlockIQ4_NL>(bytes, out),
+            _ => false,
+        }
+    }
 }
