@@ -9,6 +9,7 @@ beforeEach(() => setLanguage("en"));
 /** Every code, so that a new one does not compile without being here. */
 const CODES: Record<ErrorCode, true> = {
   fileMissing: true,
+  archiveInvalid: true,
   fileInvalid: true,
   fileTruncated: true,
   fileAccess: true,

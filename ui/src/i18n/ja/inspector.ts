@@ -31,6 +31,11 @@ export const inspector: Words<typeof en> = {
   templateMissing:
     "ファイルにチャットテンプレートがないため、簡易的なものを使います。回答の質が下がることがあります。",
   sampling: "サンプリング",
+  preset: "文章の傾向",
+  presetOwn: "独自の設定",
+  preset_precise: "正確",
+  preset_balanced: "バランス",
+  preset_creative: "創造的",
   temperature: "温度",
   temperatureHint: "0は常に最有力のトークンを選びます。高いほど多様になります。",
   topK: "Top-k",

@@ -75,6 +75,12 @@ test("sampling is kept, what is no number is not", async () => {
   await fireEvent.change(screen.getByTestId("sampling-seed"), { target: { value: "42" } });
   await until(() => settingsSet.mock.calls.length === 2);
   expect(settingsSet.mock.calls[1]?.[0].sampling).toMatchObject({ temperature: 0.3, seed: 42 });
+  const style = screen.getByTestId<HTMLSelectElement>("sampling-preset");
+  expect(style.value).toBe("own");
+  await fireEvent.change(style, { target: { value: "creative" } });
+  const sampling = settingsSet.mock.calls.at(-1)?.[0].sampling;
+  expect(sampling).toMatchObject({ temperature: 1.1, topK: 100, topP: 0.98, minP: 0.02, seed: 42 });
+  await until(() => style.value === "creative");
 });
 
 test("a measurement brings the forecast of a model that is not loaded", async () => {

@@ -34,6 +34,27 @@ export const DEFAULT_SAMPLING: Sampling = {
   maxTokens: null,
 };
 
+/** How free the choice of words is; everything else stays as it is. */
+export const PRESETS = {
+  precise: { temperature: 0.3, topK: 40, topP: 0.9, minP: 0.1 },
+  balanced: { temperature: 0.8, topK: 40, topP: 0.95, minP: 0.05 },
+  creative: { temperature: 1.1, topK: 100, topP: 0.98, minP: 0.02 },
+} as const satisfies Record<string, Partial<Sampling>>;
+
+export type Preset = keyof typeof PRESETS;
+
+/** The preset that these settings are; null if they are one's own. */
+export function presetOf(sampling: Sampling): Preset | null {
+  const names = Object.keys(PRESETS) as Preset[];
+  const same = (name: Preset) =>
+    Object.entries(PRESETS[name]).every(
+      ([key, value]) =>
+        // The program keeps single precision.
+        Math.abs((sampling[key as keyof Sampling] ?? NaN) - value) < 1e-6,
+    );
+  return names.find(same) ?? null;
+}
+
 /** What was typed, brought into its range; undefined if it is no number. */
 export function parse(field: SamplingField, text: string): number | null | undefined {
   if (text.trim() === "") {
