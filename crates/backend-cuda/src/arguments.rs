@@ -128,6 +128,25 @@ arguments! {
 
     ScaleRowsArgs { x: Address, factors: Address, rows: i32, dim: i32, }
 
+    MixArgs {
+        input: Address,
+        weights: Address,
+        out: Address,
+        out_stride: i64,
+        n: i32,
+        inputs: i32,
+        outputs: i32,
+        dim: i32,
+        offset: f32,
+        unused: i32,
+    }
+
+    MatchLengthArgs { x: Address, like: Address, like_stride: i64, rows: i32, dim: i32, }
+
+    SparsifyArgs { x: Address, rows: i32, dim: i32, deviations: f32, unused: i32, }
+
+    ScaleColumnsArgs { x: Address, factors: Address, rows: i32, dim: i32, }
+
     CopyRowsArgs { input: Address, out: Address, input_stride: i64, out_stride: i64, rows: i32, dim: i32, }
 
     RouteArgs {

@@ -4,7 +4,7 @@
 
 mod common;
 
-use backend::{Activation, Gating, NormKind, Op, RopePairs, RopeSpec, Router, View};
+use backend::{Activation, Gating, Mix, NormKind, Op, RopePairs, RopeSpec, Router, View};
 use common::pair::Pair;
 use common::random::Random;
 
@@ -251,4 +251,34 @@ fn combinations() {
         pair.compare(out, n * dim, 2e-6, "combine");
         assert!(pair.results(out, n * dim + 1)[0][n * dim].is_nan());
     }
+}
+
+#[test]
+fn streams_of_several_parts() {
+    let mut random = Random(11);
+    for (n, inputs, outputs, dim) in [(1, 1, 1, 1), (3, 4, 4, 100), (2, 1, 3, 300), (5, 2, 1, 257)] {
+        let mut pair = Pair::new(12);
+        let (input, weights) = (random.floats(n * inputs * dim, 2.0), random.floats(n * outputs * inputs, 1.0));
+        let (input, weights) = (pair.floats(&input), pair.floats(&weights));
+        let out_stride = outputs * dim + 7;
+        for weights in [Some(weights), None] {
+            let out = pair.floats(&random.floats(n * out_stride, 2.0));
+            let mix = Mix { inputs, outputs, dim, out_stride, offset: 0.75 };
+            pair.run(&Op::Mix { mix, input, weights, n, out });
+            pair.compare(out, n * out_stride, 3e-6, "mix");
+            let x = pair.floats(&random.floats(n * dim, 2.0));
+            pair.run(&Op::MatchLength { x, rows: n, dim, like: out.at(3), like_stride: out_stride - 1 });
+            pair.compare(x, n * dim, 3e-6, "lengths");
+            let factors = pair.floats(&random.floats(dim, 2.0));
+            pair.run(&Op::ScaleColumns { x, factors, rows: n, dim });
+            pair.compare(x, n * dim, 3e-6, "columns");
+            pair.run(&Op::Sparsify { x, rows: n, dim, deviations: 0.4 });
+            pair.compare(x, n * dim, 1e-5, "sparse");
+        }
+    }
+    let mut pair = Pair::new(13);
+    let x = pair.floats(&[0.0; 40]);
+    let like = pair.floats(&random.floats(40, 2.0));
+    pair.run(&Op::MatchLength { x, rows: 2, dim: 20, like, like_stride: 20 });
+    pair.compare(x, 40, 0.0, "zeros have no length to change");
 }

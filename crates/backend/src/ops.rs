@@ -195,6 +195,16 @@ pub struct StateSpaceSpec {
     pub groups: usize,
 }
 
+/// What a [`Op::Mix`] adds up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mix {
+    pub inputs: usize,
+    pub outputs: usize,
+    pub dim: usize,
+    pub out_stride: usize,
+    pub offset: f32,
+}
+
 /// One operation. Shapes are in the comments: `n` rows of tokens, row-major.
 #[derive(Clone, Copy, Debug)]
 pub enum Op<'a> {
@@ -273,6 +283,21 @@ pub enum Op<'a> {
     /// `x = cap * tanh(x / cap)`, elementwise over `len` values.
     Softcap { x: View, cap: f32, len: usize },
 
+    /// `x[r, i] = x[r, i] * factors[i]` for `rows` rows of `dim` values; `factors` f32 [dim].
+    ScaleColumns { x: View, factors: View, rows: usize, dim: usize },
+
+    /// `x[r] = x[r] |like[r]| / |x[r]|` for `rows` rows of `dim` values; a row of `like` starts every `like_stride` values.
+    /// Rows of zeros stay.
+    MatchLength { x: View, rows: usize, dim: usize, like: View, like_stride: usize },
+
+    /// `x[r] = max(0, x[r] - c)` for `rows` rows of `dim` values, `c` being the row's mean and `deviations` times its
+    /// sample deviation.
+    Sparsify { x: View, rows: usize, dim: usize, deviations: f32 },
+
+    /// `out[t, j] += sum over k of (offset + weights[t, j, k]) input[t, k]`: `input` f32 [n, inputs, dim], `weights` f32
+    /// [n, outputs, inputs] (0 if there are none), `out` f32 [outputs, dim] every `out_stride` values.
+    Mix { mix: Mix, input: View, weights: Option<View>, n: usize, out: View },
+
     /// Copies whole rows: `out[i] = input[rows[i]]`, rows of `dim` values.
     Gather { input: View, rows: &'a [u32], dim: usize, out: View },
 
@@ -340,6 +365,10 @@ impl Op<'_> {
             Op::Scale { .. } => "Scale",
             Op::ScaleRows { .. } => "ScaleRows",
             Op::Softcap { .. } => "Softcap",
+            Op::ScaleColumns { .. } => "ScaleColumns",
+            Op::MatchLength { .. } => "MatchLength",
+            Op::Sparsify { .. } => "Sparsify",
+            Op::Mix { .. } => "Mix",
             Op::Gather { .. } => "Gather",
             Op::CopyRows { .. } => "CopyRows",
             Op::Conv { .. } => "Conv",

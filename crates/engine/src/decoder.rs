@@ -122,7 +122,11 @@ impl Context<'_> {
             let mut ops = Ops { context: self, site, index: self.layout.block_count(), n, start: 0 };
             let (hidden, selected) = (ops.slot(Slot::Hidden)?, ops.slot(Slot::Selected)?);
             let out = ops.slot(Slot::Logits)?;
-            ops.run(&Op::Gather { input: hidden, rows, dim: width, out: selected })?;
+            ops.run(&Op::Gather { input: hidden, rows, dim: self.model.stream_length(), out: selected })?;
+            let selected = match &self.model.output.merge {
+                Some(merge) => ops.merge(merge, selected)?,
+                None => selected,
+            };
             ops.norm(&self.model.output.norm, selected, n * width, selected)?;
             ops.linears(selected, &[(&self.model.output.weight, out)])?;
             let count = n * self.model.vocab_size;

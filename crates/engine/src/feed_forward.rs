@@ -12,6 +12,9 @@ impl Ops<'_> {
         let inner = match &f.gate {
             Some(linear) => {
                 self.linears(input, &[(linear, gate), (&f.up, up)])?;
+                if let Some(deviations) = f.sparsity {
+                    self.run(&Op::Sparsify { x: gate, rows: self.n, dim, deviations })?;
+                }
                 self.run(&Op::Glu { act: f.act, gate, up, rows: self.n, dim, stride: dim, out: gate })?;
                 gate
             }

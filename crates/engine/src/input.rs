@@ -2,12 +2,12 @@
 
 use crate::decoder::Context;
 use crate::site::Site;
-use backend::{BackendError, Linear as Product, Op};
-use model::{Mixer, Model, PerLayerInput, Slot, Temperature};
+use backend::{BackendError, Linear as Product, Op, View};
+use model::{AltUp, Linear, Mixer, Model, PerLayerInput, Slot, Temperature};
 
 /// The rows of one step, in host memory.
 pub(crate) struct Input {
-    /// The residual stream, as it was when a device was left last, f32 [n, embedding_length].
+    /// The residual stream, as it was when a device was left last, f32 [n, parts, embedding_length].
     hidden: Vec<f32>,
     /// The same for all layers: where it goes, and its bytes.
     constants: Vec<(Slot, Vec<u8>)>,
@@ -37,6 +37,9 @@ impl Input {
         if let Some(input) = &model.per_layer_input {
             let values = per_layer(context, host, input, tokens, &hidden)?;
             constants.push((Slot::PerLayer, to_bytes(&values)));
+        }
+        if let Some(alt_up) = &model.alt_up {
+            hidden = expand(host, alt_up, &hidden, width)?;
         }
         Ok(Input { hidden, constants })
     }
@@ -85,19 +88,12 @@ fn per_layer(
     embedded: &[f32],
 ) -> Result<Vec<f32>, BackendError> {
     let (n, all, dim) = (tokens.len(), input.projection.rows, input.dim);
-    let (x, out) = (host.slot(Slot::Embedded)?, host.slot(Slot::Projected)?);
-    host.device.write(x.buffer, 0, &to_bytes(embedded))?;
-    let weight = host.input_weight(&input.projection)?;
-    let product = Product { weight, bias: None, scale: 1.0 / (context.model.embedding_length as f32).sqrt(), out };
-    host.device.run(&Op::MatMul { input: x, n, products: &[product] })?;
+    let factor = 1.0 / (context.model.embedding_length as f32).sqrt();
+    let out = project(host, &input.projection, factor, embedded, n)?;
     let weight = host.input_view(input.norm.weight)?;
     let (kind, eps, rows) = (input.norm.kind, input.norm.eps, n * all / dim);
     host.device.run(&Op::Norm { kind, input: out, rows, dim, eps, weight, bias: None, out })?;
-    let mut bytes = vec![0u8; n * all * 4];
-    host.device.read(out.buffer, 0, &mut bytes)?;
-    let mut projected = vec![0f32; n * all];
-    from_bytes(&bytes, &mut projected);
-
+    let projected = read(host, out, n * all)?;
     let mut row = vec![0f32; all];
     let mut values = vec![0f32; n * all];
     for (token, (id, projected)) in tokens.iter().zip(projected.chunks_exact(all)).enumerate() {
@@ -109,6 +105,41 @@ fn per_layer(
             }
         }
     }
+    Ok(values)
+}
+
+/// The parts of the stream, f32 [n, parts, width]: the embedding, then its projections, which are given its length.
+fn expand(host: &mut Site, alt_up: &AltUp, embedded: &[f32], width: usize) -> Result<Vec<f32>, BackendError> {
+    let (n, all) = (embedded.len() / width, alt_up.expansion.rows);
+    let out = project(host, &alt_up.expansion, 1.0, embedded, n)?;
+    let projected = read(host, out, n * all)?;
+    let length = |row: &[f32]| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    let mut stream = Vec::with_capacity(n * (all + width));
+    for (row, others) in embedded.chunks_exact(width).zip(projected.chunks_exact(all)) {
+        stream.extend(row);
+        for other in others.chunks_exact(width) {
+            let own = length(other);
+            let factor = if own == 0.0 { 0.0 } else { (length(row) / own) as f32 };
+            stream.extend(other.iter().map(|x| x * factor));
+        }
+    }
+    Ok(stream)
+}
+
+/// `factor` times a product of the embeddings, on the host.
+fn project(host: &mut Site, linear: &Linear, factor: f32, embedded: &[f32], n: usize) -> Result<View, BackendError> {
+    let (input, out) = (host.slot(Slot::Embedded)?, host.slot(Slot::Projected)?);
+    host.device.write(input.buffer, 0, &to_bytes(embedded))?;
+    let product = Product { weight: host.input_weight(linear)?, bias: None, scale: factor, out };
+    host.device.run(&Op::MatMul { input, n, products: &[product] })?;
+    Ok(out)
+}
+
+fn read(host: &mut Site, view: View, len: usize) -> Result<Vec<f32>, BackendError> {
+    let mut bytes = vec![0u8; len * 4];
+    host.device.read(view.buffer, 0, &mut bytes)?;
+    let mut values = vec![0f32; len];
+    from_bytes(&bytes, &mut values);
     Ok(values)
 }
 

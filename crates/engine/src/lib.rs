@@ -1,5 +1,6 @@
 //! Load, placement, sessions, the generation loop, cancel and recovery.
 
+mod alt_up;
 mod api;
 mod attention;
 mod checkpoint;

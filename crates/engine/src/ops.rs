@@ -16,10 +16,17 @@ pub(crate) struct Ops<'a> {
 
 impl Ops<'_> {
     pub fn layer(mut self, layer: &Layer) -> Result<(), BackendError> {
-        let (hidden, delta) = (self.slot(Slot::Hidden)?, self.slot(Slot::Delta)?);
+        let delta = self.slot(Slot::Delta)?;
+        let hidden = match &layer.alt_up {
+            Some(alt_up) => self.predict(alt_up)?,
+            None => self.slot(Slot::Hidden)?,
+        };
         let mut input = hidden;
         if let Some(mixer) = &layer.mixer {
             input = self.normed(mixer.norm.as_ref(), hidden)?;
+            if let Some(laurel) = &layer.laurel {
+                self.laurel(laurel, input)?;
+            }
             match &mixer.part {
                 Mixer::Attention(attention) => self.attention(attention, input, delta)?,
                 Mixer::Latent(latent) => self.latent(latent, input, delta)?,
@@ -30,6 +37,11 @@ impl Ops<'_> {
             self.post_norm(mixer.post_norm.as_ref(), delta)?;
             if !layer.parallel {
                 self.add(hidden, delta, layer.residual_scale)?;
+            }
+            if layer.laurel.is_some() {
+                let branch = self.slot(Slot::Branch)?;
+                self.add(hidden, branch, 1.0)?;
+                self.scale(hidden, std::f32::consts::FRAC_1_SQRT_2, self.n * self.width())?;
             }
         }
         if let Some(feed_forward) = &layer.feed_forward {
@@ -47,8 +59,21 @@ impl Ops<'_> {
             }
             self.add(hidden, out, layer.residual_scale)?;
         }
+        if let Some(alt_up) = &layer.alt_up {
+            self.correct(alt_up, hidden)?;
+        }
         if let Some(per_layer) = &layer.per_layer {
-            self.per_layer(per_layer, hidden, delta)?;
+            match &layer.alt_up {
+                Some(alt_up) => {
+                    let input = self.corrected(alt_up)?;
+                    self.per_layer(per_layer, input, delta)?;
+                    self.spread(alt_up, delta)?;
+                }
+                None => {
+                    self.per_layer(per_layer, hidden, delta)?;
+                    self.add(hidden, delta, 1.0)?;
+                }
+            }
         }
         if let Some(scale) = &layer.output_scale {
             let factor = self.context.file.scalar(scale)?;
@@ -57,15 +82,14 @@ impl Ops<'_> {
         Ok(())
     }
 
-    fn per_layer(&mut self, part: &PerLayer, hidden: View, delta: View) -> Result<(), BackendError> {
+    fn per_layer(&mut self, part: &PerLayer, x: View, delta: View) -> Result<(), BackendError> {
         let (gate, len) = (self.slot(Slot::Gate)?, self.n * part.gate.rows);
         let input = self.slot(Slot::PerLayer)?.at(self.index * len);
-        self.linears(hidden, &[(&part.gate, gate)])?;
+        self.linears(x, &[(&part.gate, gate)])?;
         self.run(&Op::Activate { act: Activation::GeluTanh, x: gate, len })?;
         self.run(&Op::Mul { a: gate, b: input, len, out: gate })?;
         self.linears(gate, &[(&part.projection, delta)])?;
-        self.post_norm(Some(&part.norm), delta)?;
-        self.add(hidden, delta, 1.0)
+        self.post_norm(Some(&part.norm), delta)
     }
 
     pub fn width(&self) -> usize {

@@ -110,11 +110,10 @@ impl Site {
         })
     }
 
-    /// Puts what computes per-layer inputs here.
+    /// Puts what computes before the first layer here.
     pub fn add_input(&mut self, model: &Model, layout: &Layout, file: &Weights) -> Result<(), BackendError> {
-        let Some(input) = &model.per_layer_input else { return Ok(()) };
         self.ensure_slots(&layout.input_slots)?;
-        for tensor in input.tensors() {
+        for tensor in model.input_tensors() {
             let buffer = self.device.adopt(file.bytes(&tensor)?)?;
             self.input.tensors.push((tensor.index, buffer));
         }

@@ -2,73 +2,14 @@
 
 mod common;
 
-use common::{load, options, prompt};
-use engine::{Cancel, LoadOptions, Positions};
-use quant::GgmlType;
-use std::collections::HashMap;
+use common::exact::{self, Weights, add, norm, product, sigmoid, silu};
+use common::prompt;
 use test_models::ModelSpec;
 
 const HEADS: usize = 4;
 const HEAD_DIM: usize = 32;
 const STATE: usize = 32;
 const KERNEL: usize = 4;
-const EPS: f64 = 1e-5;
-
-/// A model's tensors as f64, rows first.
-struct Weights {
-    tensors: HashMap<String, (usize, Vec<f64>)>,
-    layer: usize,
-}
-
-impl Weights {
-    fn new(spec: &ModelSpec) -> Weights {
-        let file = spec.build();
-        let gguf = gguf::Gguf::parse(&file, file.len() as u64).expect("a valid file");
-        let values = |tensor: &gguf::TensorInfo| {
-            let bytes = &file[tensor.offset as usize..(tensor.offset + tensor.bytes) as usize];
-            bytes.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect()
-        };
-        let tensors = gguf.tensors.iter().map(|t| (t.name.clone(), (t.shape[0] as usize, values(t))));
-        Weights { tensors: tensors.collect(), layer: 0 }
-    }
-
-    fn of(&self, part: &str) -> &[f64] {
-        &self.tensors[&format!("blk.{}.{part}", self.layer)].1
-    }
-
-    fn has(&self, part: &str) -> bool {
-        self.tensors.contains_key(&format!("blk.{}.{part}", self.layer))
-    }
-
-    fn product(&self, part: &str, x: &[f64]) -> Vec<f64> {
-        product(self.of(part), x)
-    }
-
-    fn norm(&self, part: &str, x: &[f64]) -> Vec<f64> {
-        norm(x, self.of(part))
-    }
-}
-
-fn product(weight: &[f64], x: &[f64]) -> Vec<f64> {
-    weight.chunks_exact(x.len()).map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum()).collect()
-}
-
-fn norm(x: &[f64], weight: &[f64]) -> Vec<f64> {
-    let scale = 1.0 / (x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64 + EPS).sqrt();
-    x.iter().zip(weight).map(|(x, w)| x * scale * w).collect()
-}
-
-fn add(x: &mut [f64], y: &[f64], scale: f64) {
-    x.iter_mut().zip(y).for_each(|(x, y)| *x += scale * y);
-}
-
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
-}
-
-fn silu(x: f64) -> f64 {
-    x * sigmoid(x)
-}
 
 /// What one layer remembers.
 #[derive(Clone, Default)]
@@ -197,18 +138,7 @@ fn check(spec: &ModelSpec, layer: LayerOf, embedding_scale: f64, output: &str, l
         let logits = product(&w.tensors[output].1, &norm(&x, &w.tensors["output_norm.weight"].1));
         expected.extend(logits.into_iter().map(|logit| logit * logit_scale));
     }
-    let f32_cache = LoadOptions { kv_type_k: GgmlType::F32, kv_type_v: GgmlType::F32, ..options(64, 0) };
-    let (engine, _) = load(spec, f32_cache, None).expect("a model");
-    let mut at = 0;
-    let mut row = |row: &[f32]| {
-        for value in row {
-            let difference = (f64::from(*value) - expected[at]).abs();
-            assert!(difference <= 1e-4, "{}: {value} is not {}", spec.arch, expected[at]);
-            at += 1;
-        }
-    };
-    engine.logits(&tokens, Positions::All, &Cancel::new(), &mut row).expect("logits");
-    assert_eq!(at, expected.len());
+    exact::check(spec, &tokens, &expected, 1e-4);
 }
 
 #[test]

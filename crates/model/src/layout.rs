@@ -105,7 +105,7 @@ pub struct Layout {
     pub output: LayerBytes,
     /// The token embedding stays in the mapped file.
     pub embedding: u64,
-    /// So does what feeds per-layer inputs.
+    /// So does what feeds per-layer inputs and further parts of the stream.
     pub per_layer_input: u64,
     /// The output layer uses the token embedding's bytes.
     pub tied: bool,
@@ -134,9 +134,9 @@ impl Layout {
             output,
             embedding: model.token_embedding.bytes,
             tied: model.output.weight.weight.index == model.token_embedding.index,
-            per_layer_input: match &model.per_layer_input {
-                Some(input) => sum(input.tensors().iter().chain([&input.embedding]).map(|t| t.bytes))?,
-                None => 0,
+            per_layer_input: {
+                let embedding = model.per_layer_input.map(|input| input.embedding);
+                sum(model.input_tensors().iter().chain(&embedding).map(|t| t.bytes))?
             },
             slots: layer_slots(model, &params)?,
             output_slots: output_slots(model, &params)?,

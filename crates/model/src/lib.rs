@@ -3,6 +3,7 @@
 //! Everything here is pure: a header in, a description out. The planner counts bytes with it before a download, the
 //! engine allocates from the same count and runs its one decoder over the same description.
 
+mod alt_up;
 mod describe;
 mod error;
 mod families;
@@ -16,6 +17,7 @@ mod rotation;
 mod slots;
 mod tensors;
 
+pub use alt_up::*;
 pub use describe::describe;
 pub use error::ModelError;
 pub use families::supported_architectures;

@@ -1,6 +1,6 @@
 //! The vocabulary of descriptions: what a family file puts together.
 
-use crate::{Attention, Mixer};
+use crate::{AltUp, AltUpLayer, Attention, Laurel, Merge, Mixer};
 use backend::{Activation, NormKind, RopeSpec, Router};
 use quant::GgmlType;
 
@@ -69,6 +69,8 @@ pub struct Dense {
     pub up: Linear,
     pub down: Linear,
     pub act: Activation,
+    /// Gates count by what they exceed their row's mean and this many deviations by, and the others are 0.
+    pub sparsity: Option<f32>,
 }
 
 /// How experts get from the input to what their `down` reads.
@@ -153,6 +155,8 @@ pub struct Layer {
     pub per_layer: Option<PerLayer>,
     /// f32 [1]: factor on the stream after the layer
     pub output_scale: Option<Tensor>,
+    pub alt_up: Option<AltUpLayer>,
+    pub laurel: Option<Laurel>,
 }
 
 /// What feeds [`PerLayer`]: `(norm(projection(e) / sqrt(embedding_length)) + sqrt(dim) embedding[token]) / sqrt(2)`,
@@ -178,6 +182,8 @@ pub struct Output {
     pub scale: f32,
     /// 0: none. Otherwise logits become `cap * tanh(logit / cap)`.
     pub softcap: f32,
+    /// What makes one stream of several parts, before the norm.
+    pub merge: Option<Merge>,
 }
 
 /// A model, described by its header.
@@ -198,10 +204,19 @@ pub struct Model {
     /// Factor on the embedding.
     pub embedding_scale: f32,
     pub per_layer_input: Option<PerLayerInput>,
+    /// The stream's parts, where it has several.
+    pub alt_up: Option<AltUp>,
     pub layers: Vec<Layer>,
     pub output: Output,
     /// Tensors of the file that no part uses.
     pub unused_tensors: Vec<String>,
+}
+
+impl Model {
+    /// Values of a token's stream.
+    pub fn stream_length(&self) -> usize {
+        self.embedding_length * self.alt_up.map_or(1, |alt_up| alt_up.streams.count)
+    }
 }
 
 impl Tensor {

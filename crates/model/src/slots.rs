@@ -7,7 +7,7 @@ use crate::{
 /// Activation buffers that every device with layers has once. Shapes for `u` = ubatch rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Slot {
-    /// The residual stream, f32 [u, embedding_length]
+    /// The residual stream, f32 [u, parts, embedding_length]
     Hidden,
     /// Its normalised copy, f32 [u, embedding_length]
     Normed,
@@ -34,6 +34,12 @@ pub enum Slot {
     ExpertWeights,
     /// f32 [u, used, embedding_length]
     ExpertDelta,
+    /// The stream as AltUp predicts it, f32 [u, parts, embedding_length]; its active part
+    Predicted,
+    Active,
+    /// f32 [u, parts]; f32 [u, parts, parts]
+    Modalities,
+    Coefficients,
     /// u32 [u]
     Positions,
     /// Factors on the queries, f32 [u]
@@ -46,8 +52,12 @@ pub enum Slot {
     Embedded,
     /// f32 [u, layers * dim]; only on the host.
     Projected,
-    /// Rows that become logits, f32 [logits_rows, embedding_length]; only where the output layer is.
+    /// Rows that become logits, f32 [logits_rows, parts, embedding_length]; only where the output layer is.
     Selected,
+    /// Their parts as one; a part; its projection, f32 [logits_rows, embedding_length]; only where the output layer is.
+    Merged,
+    Part,
+    PartProjected,
     /// f32 [logits_rows, vocab_size]; only where the output layer is.
     Logits,
 }
@@ -72,7 +82,7 @@ fn buffers(rows: u32, widths: &[(Slot, usize)]) -> Result<Vec<BufferPlan>, Model
 pub(crate) fn layer_slots(model: &Model, params: &LayoutParams) -> Result<Vec<BufferPlan>, ModelError> {
     let width = model.embedding_length;
     let mut widest = vec![
-        (Slot::Hidden, width),
+        (Slot::Hidden, model.stream_length()),
         (Slot::Normed, width),
         (Slot::Delta, width),
         (Slot::Positions, 1),
@@ -88,12 +98,17 @@ pub(crate) fn layer_slots(model: &Model, params: &LayoutParams) -> Result<Vec<Bu
 }
 
 pub(crate) fn output_slots(model: &Model, params: &LayoutParams) -> Result<Vec<BufferPlan>, ModelError> {
-    buffers(params.logits_rows, &[(Slot::Selected, model.embedding_length), (Slot::Logits, model.vocab_size)])
+    let part = if model.output.merge.is_some() { model.embedding_length } else { 0 };
+    let mut all = vec![(Slot::Selected, model.stream_length()), (Slot::Logits, model.vocab_size)];
+    all.extend([Slot::Merged, Slot::Part, Slot::PartProjected].map(|slot| (slot, part)));
+    buffers(params.logits_rows, &all)
 }
 
 pub(crate) fn input_slots(model: &Model, params: &LayoutParams) -> Result<Vec<BufferPlan>, ModelError> {
-    let Some(input) = &model.per_layer_input else { return Ok(Vec::new()) };
-    buffers(params.ubatch, &[(Slot::Embedded, model.embedding_length), (Slot::Projected, input.projection.rows)])
+    let projections =
+        [model.per_layer_input.map(|input| input.projection), model.alt_up.map(|alt_up| alt_up.expansion)];
+    let Some(widest) = projections.iter().flatten().map(|linear| linear.rows).max() else { return Ok(Vec::new()) };
+    buffers(params.ubatch, &[(Slot::Embedded, model.embedding_length), (Slot::Projected, widest)])
 }
 
 /// What one layer needs.
@@ -105,8 +120,16 @@ fn widths(layer: &Layer, width: usize) -> Vec<(Slot, usize)> {
     if let Some(feed_forward) = &layer.feed_forward {
         all.extend(feed_forward_widths(&feed_forward.part, width));
     }
-    if layer.parallel {
+    if layer.parallel || layer.laurel.is_some() {
         all.push((Slot::Branch, width));
+    }
+    if let Some(laurel) = &layer.laurel {
+        all.push((Slot::Gate, laurel.left.rows));
+    }
+    if let Some(alt_up) = &layer.alt_up {
+        let count = alt_up.streams.count;
+        all.extend([(Slot::Predicted, count * width), (Slot::Active, width)]);
+        all.extend([(Slot::Modalities, count), (Slot::Coefficients, count * count)]);
     }
     if let Some(per_layer) = &layer.per_layer {
         all.push((Slot::Gate, per_layer.gate.rows));

@@ -159,6 +159,15 @@ impl Used {
             used.norm(&per_layer.norm);
         }
         used.tensor(layer.output_scale);
+        if let Some(alt_up) = &layer.alt_up {
+            used.norm(&alt_up.router_norm);
+            used.linears([&alt_up.router, &alt_up.predict, &alt_up.correct]);
+            used.tensor(alt_up.correct_scale);
+        }
+        if let Some(laurel) = &layer.laurel {
+            used.linears([&laurel.left, &laurel.right]);
+            used.norm(&laurel.norm);
+        }
         used
     }
 }
@@ -210,12 +219,15 @@ impl Layer {
     }
 }
 
-impl PerLayerInput {
-    /// Every tensor that the host computes with (the embedding's rows are only looked up).
-    pub fn tensors(&self) -> Vec<Tensor> {
+impl Model {
+    /// Every tensor that the host computes with before the first layer (embeddings are only looked up).
+    pub fn input_tensors(&self) -> Vec<Tensor> {
         let mut used = Used::default();
-        used.linears([&self.projection]);
-        used.norm(&self.norm);
+        if let Some(input) = &self.per_layer_input {
+            used.linears([&input.projection]);
+            used.norm(&input.norm);
+        }
+        used.linears(self.alt_up.as_ref().map(|alt_up| &alt_up.expansion));
         used.tensors
     }
 }
@@ -223,6 +235,9 @@ impl PerLayerInput {
 impl Output {
     fn used(&self) -> Used {
         let mut used = Used::default();
+        if let Some(merge) = &self.merge {
+            used.linears([&merge.projection]);
+        }
         used.norm(&self.norm);
         used.linears([&self.weight]);
         used

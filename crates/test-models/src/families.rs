@@ -8,6 +8,9 @@ use gguf::Value;
 const WINDOW: u32 = 24;
 /// Values of a token's own embedding for each layer (Gemma 4).
 const PER_LAYER: u32 = 16;
+/// Parts of a stream, and the rank of the branch beside attention (Gemma 3n).
+const PARTS: u32 = 3;
+const LOW_RANK: u32 = 32;
 /// Layers that read the caches of earlier ones (Gemma 4).
 const SHARED: u32 = 2;
 const KERNEL: u32 = 4;
@@ -33,6 +36,7 @@ impl ModelSpec {
     pub fn every_kind() -> Vec<ModelSpec> {
         vec![
             ModelSpec::gemma2(),
+            ModelSpec::gemma3n(),
             ModelSpec::gemma4(),
             ModelSpec::gemma4_experts(),
             ModelSpec::gpt_oss(),
@@ -49,6 +53,12 @@ impl ModelSpec {
     /// Gemma 2 with windows of 24 tokens on every other layer.
     pub fn gemma2() -> ModelSpec {
         ModelSpec { tied: true, ..ModelSpec::family_of("gemma2", Family::Gemma2) }
+    }
+
+    /// Gemma 3n: three parts of the stream, sparse gates in the first two layers, and the last two of four layers read the
+    /// caches of the first two.
+    pub fn gemma3n() -> ModelSpec {
+        ModelSpec { tied: true, ..ModelSpec::family_of("gemma3n", Family::Gemma3n) }
     }
 
     /// A small Gemma 4: the last two of four layers read the caches of the first two.
@@ -114,7 +124,7 @@ impl ModelSpec {
     }
 
     fn own_cache(&self, layer: u32) -> bool {
-        self.family != Family::Gemma4 || layer + SHARED < self.n_layer
+        !matches!(self.family, Family::Gemma3n | Family::Gemma4) || layer + SHARED < self.n_layer
     }
 
     pub(crate) fn family_keys(&self, keys: &mut Keys<'_>) {
@@ -125,10 +135,20 @@ impl ModelSpec {
                 keys.own("attn_logit_softcapping", 50.0f32);
                 keys.own("final_logit_softcapping", 30.0f32);
             }
+            Family::Gemma3n => {
+                self.windows_by_layer(keys);
+                keys.own("rope.freq_base_swa", 1000.0f32);
+                keys.own("final_logit_softcapping", 30.0f32);
+                keys.own("embedding_length_per_layer_input", PER_LAYER);
+                keys.own("attention.shared_kv_layers", SHARED as f32);
+                keys.own("altup.num_inputs", PARTS);
+                keys.own("altup.active_idx", 0u32);
+                let sparse = |layer| if layer < 2 { 0.5 } else { f32::NEG_INFINITY };
+                let scales: Vec<f32> = (0..self.n_layer).map(sparse).collect();
+                keys.own("activation_sparsity_scale", Value::from(scales.as_slice()));
+            }
             Family::Gemma4 | Family::Gemma4Experts => {
-                let windowed: Vec<bool> = (0..self.n_layer).map(|layer| !self.is_full(layer)).collect();
-                keys.own("attention.sliding_window_pattern", Value::from(windowed.as_slice()));
-                keys.own("attention.sliding_window", WINDOW);
+                self.windows_by_layer(keys);
                 for key in ["attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa"] {
                     keys.own(key, self.head_dim / 2);
                 }
@@ -185,6 +205,12 @@ impl ModelSpec {
         }
     }
 
+    fn windows_by_layer(&self, keys: &mut Keys<'_>) {
+        let windowed: Vec<bool> = (0..self.n_layer).map(|layer| !self.is_full(layer)).collect();
+        keys.own("attention.sliding_window_pattern", Value::from(windowed.as_slice()));
+        keys.own("attention.sliding_window", WINDOW);
+    }
+
     fn heads_by_layer(&self, keys: &mut Keys<'_>) {
         let heads: Vec<u32> = (0..self.n_layer).map(|l| if self.is_full(l) { self.n_head_kv } else { 0 }).collect();
         keys.own("attention.head_count_kv", Value::from(heads.as_slice()));
@@ -207,7 +233,12 @@ impl List<'_> {
     /// Tensors outside of the layers.
     pub(crate) fn family(&mut self) {
         let (n_embd, n_vocab, n_layer) = (self.spec.n_embd, self.spec.n_vocab, self.spec.n_layer);
-        if self.spec.family == Family::Gemma4 {
+        if self.spec.family == Family::Gemma3n {
+            for name in ["altup_proj", "altup_unembd_proj"] {
+                self.add(&format!("{name}.weight"), &[n_embd, n_embd, PARTS - 1], Content::Normal(0.12));
+            }
+        }
+        if matches!(self.spec.family, Family::Gemma3n | Family::Gemma4) {
             let all = PER_LAYER * n_layer;
             self.add("per_layer_token_embd.weight", &[all, n_vocab], Content::Normal(0.3));
             self.matrix("per_layer_model_proj.weight", n_embd, all);
@@ -239,6 +270,12 @@ impl List<'_> {
             Family::Gemma4 => {
                 self.dense(&blk, self.spec.n_ff);
                 self.gemma_per_layer(&blk);
+                self.add(&format!("{blk}.layer_output_scale.weight"), &[1], Content::Norm);
+            }
+            Family::Gemma3n => {
+                self.dense(&blk, self.spec.n_ff);
+                self.gemma_per_layer(&blk);
+                self.gemma_streams(&blk);
             }
             _ => self.feed_forward(&blk),
         }
@@ -249,7 +286,7 @@ impl List<'_> {
 
     fn norms(&mut self, blk: &str) {
         let names: &[&str] = match self.spec.family {
-            Family::Gemma2 | Family::Gemma4 | Family::Gemma4Experts => {
+            Family::Gemma2 | Family::Gemma3n | Family::Gemma4 | Family::Gemma4Experts => {
                 &["attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"]
             }
             Family::GptOss | Family::Qwen35 => &["attn_norm", "post_attention_norm"],
@@ -282,7 +319,7 @@ impl List<'_> {
             }
         }
         self.matrix(&format!("{blk}.attn_output.weight"), spec.n_head * dim, n_embd);
-        if gemma4 || matches!(family, Family::Qwen35 | Family::Lfm2) {
+        if gemma4 || matches!(family, Family::Gemma3n | Family::Qwen35 | Family::Lfm2) {
             self.add(&format!("{blk}.attn_q_norm.weight"), &[dim], Content::Norm);
             if spec.own_cache(layer) {
                 self.add(&format!("{blk}.attn_k_norm.weight"), &[dim], Content::Norm);
@@ -369,7 +406,19 @@ impl List<'_> {
         self.matrix(&format!("{blk}.inp_gate.weight"), n_embd, PER_LAYER);
         self.matrix(&format!("{blk}.proj.weight"), PER_LAYER, n_embd);
         self.add(&format!("{blk}.post_norm.weight"), &[n_embd], Content::Norm);
-        self.add(&format!("{blk}.layer_output_scale.weight"), &[1], Content::Norm);
+    }
+
+    fn gemma_streams(&mut self, blk: &str) {
+        let n_embd = self.spec.n_embd;
+        // The router sees its input divided by its length: tanh needs something to do.
+        self.add(&format!("{blk}.altup_router.weight"), &[n_embd, PARTS], Content::Normal(8.0));
+        self.add(&format!("{blk}.altup_predict_coef.weight"), &[PARTS, PARTS * PARTS], Content::Normal(0.3));
+        self.add(&format!("{blk}.altup_correct_coef.weight"), &[PARTS, PARTS], Content::Normal(0.3));
+        for norm in ["altup_router_norm", "altup_correct_scale", "laurel_post_norm"] {
+            self.add(&format!("{blk}.{norm}.weight"), &[n_embd], Content::Norm);
+        }
+        self.matrix(&format!("{blk}.laurel_l.weight"), n_embd, LOW_RANK);
+        self.matrix(&format!("{blk}.laurel_r.weight"), LOW_RANK, n_embd);
     }
 
     fn gemma_experts(&mut self, blk: &str) {

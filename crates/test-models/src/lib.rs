@@ -55,6 +55,8 @@ pub enum Family {
     Standard,
     /// Windows, norms on both sides, soft-caps.
     Gemma2,
+    /// A stream of several parts, a low-rank branch, sparse gates, shared caches, per-layer inputs.
+    Gemma3n,
     /// Two kinds of heads, shared caches, per-layer inputs.
     Gemma4,
     /// The same with experts beside the feed-forward, values from keys.

@@ -13,6 +13,7 @@ mod norm;
 mod recurrent;
 mod rope;
 mod rows;
+mod streams;
 
 use crate::buffers::Buffers;
 use crate::cpu::Machine;
@@ -94,6 +95,12 @@ pub(crate) fn run(machine: &Machine, buffers: &Buffers, op: &Op<'_>) -> Result<(
         Op::Scale { x, factor, len } => elementwise::map(machine, buffers, name, x, len, &|x| x * factor),
         Op::Softcap { x, cap, len } => elementwise::map(machine, buffers, name, x, len, &|x| cap * (x / cap).tanh()),
         Op::ScaleRows { x, factors, rows, dim } => rows::scale(machine, buffers, x, factors, rows, dim),
+        Op::ScaleColumns { x, factors, rows, dim } => streams::scale_columns(machine, buffers, x, factors, rows, dim),
+        Op::MatchLength { x, rows, dim, like, like_stride } => {
+            streams::match_length(machine, buffers, [x, like], like_stride, rows, dim)
+        }
+        Op::Sparsify { x, rows, dim, deviations } => streams::sparsify(machine, buffers, x, rows, dim, deviations),
+        Op::Mix { mix, input, weights, n, out } => streams::mix(machine, buffers, &mix, [input, out], weights, n),
         Op::Gather { input, rows, dim, out } => elementwise::gather(buffers, input, rows, dim, out),
         Op::CopyRows { input, input_stride, rows, dim, out, out_stride } => {
             rows::copy(machine, buffers, [input, out], [input_stride, out_stride], rows, dim)

@@ -7,6 +7,7 @@ mod hadamard;
 mod matmul;
 mod recurrent;
 mod rope;
+mod streams;
 
 use crate::buffers::{Buffers, Span};
 use crate::device::{Gpu, Scratch, with_reserve};
@@ -57,6 +58,11 @@ fn int(op: &'static str, size: usize) -> Result<i32, BackendError> {
 fn per_value(op: &'static str, values: usize) -> Result<([u32; 3], u32, u32), BackendError> {
     let blocks = int(op, values.div_ceil(THREADS as usize))?;
     Ok(([blocks as u32, 1, 1], THREADS, 0))
+}
+
+/// Blocks of a kernel with one of them for each row.
+fn per_row(op: &'static str, rows: usize) -> Result<([u32; 3], u32, u32), BackendError> {
+    Ok(([int(op, rows)? as u32, 1, 1], THREADS, 0))
 }
 
 /// The most blocks in a grid's second and third direction.
@@ -124,6 +130,12 @@ pub(crate) fn run<D: Driver>(run: &mut Run<'_, D>, op: &Op<'_>) -> Result<(), Ba
         Op::Scale { x, factor, len } => elementwise::map(run, "Scale", "scale", x, factor, len),
         Op::Softcap { x, cap, len } => elementwise::map(run, "Softcap", "softcap", x, cap, len),
         Op::ScaleRows { x, factors, rows, dim } => elementwise::scale_rows(run, x, factors, rows, dim),
+        Op::ScaleColumns { x, factors, rows, dim } => streams::scale_columns(run, x, factors, rows, dim),
+        Op::MatchLength { x, rows, dim, like, like_stride } => {
+            streams::match_length(run, [x, like], like_stride, rows, dim)
+        }
+        Op::Sparsify { x, rows, dim, deviations } => streams::sparsify(run, x, rows, dim, deviations),
+        Op::Mix { mix, input, weights, n, out } => streams::mix(run, &mix, [input, out], weights, n),
         Op::Gather { input, rows, dim, out } => elementwise::gather(run, input, rows, dim, out),
         Op::CopyRows { input, input_stride, rows, dim, out, out_stride } => {
             elementwise::copy_rows(run, [input, out], [input_stride, out_stride], rows, dim)

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // every test uses a part of this
 
+pub mod exact;
+
 use backend_cpu::{CpuConfig, CpuDevice, Precision, TestDevice, TestDeviceControl, ThreadPool};
 use engine::{Cancel, Completion, Devices, Engine, EngineError, Event, LoadOptions, Request};
 use std::sync::Arc;

@@ -45,7 +45,7 @@ impl Builder<'_> {
         } else {
             (self.header.linear_or(&block(index, gate), ff, width)?, self.linear(index, up, ff, width)?)
         };
-        Ok(Dense { gate, up, down: self.linear(index, down, width, ff)?, act })
+        Ok(Dense { gate, up, down: self.linear(index, down, width, ff)?, act, sparsity: None })
     }
 
     /// `ffn_*_exps` with their router, and `ffn_*_shexp` where the file has them.

@@ -3,12 +3,14 @@
 
 use super::feed_forward::SOFTMAX;
 use super::gemma::window_rope;
-use super::standard::{Builder, block};
+use super::standard::{Builder, Heads, block};
 use crate::describe::Header;
 use crate::*;
 use backend::{Activation, RopePairs};
 
 const ACT: Activation = Activation::GeluTanh;
+/// Every sixth layer has no window, where the file does not say.
+const PATTERN: u64 = 6;
 
 pub(crate) fn describe(header: &Header<'_>) -> Result<Model, ModelError> {
     let builder = Builder::new(header)?;
@@ -24,26 +26,36 @@ pub(crate) fn describe(header: &Header<'_>) -> Result<Model, ModelError> {
             layer.feed_forward = layer.feed_forward.map(|dense| experts(&builder, index, dense)).transpose()?;
         }
         if dim > 0 {
-            layer.per_layer = Some(PerLayer {
-                gate: builder.linear(index, "inp_gate", dim, width)?,
-                projection: builder.linear(index, "proj", width, dim)?,
-                norm: builder.norm(&block(index, "post_norm"), width)?,
-            });
+            layer.per_layer = Some(per_layer(&builder, index, dim)?);
         }
         layer.output_scale = header.vector_or(&block(index, "layer_output_scale.weight"), &[1])?;
         Ok(layer)
     })?;
     model.embedding_scale = (width as f32).sqrt();
     if dim > 0 {
-        let all = dim.checked_mul(builder.sizes.block_count).ok_or(ModelError::Overflow)?;
-        model.per_layer_input = Some(PerLayerInput {
-            dim,
-            embedding: header.tensor("per_layer_token_embd.weight", &[all, builder.sizes.vocab_size])?,
-            projection: header.linear("per_layer_model_proj", all, width)?,
-            norm: builder.norm("per_layer_proj_norm", dim)?,
-        });
+        model.per_layer_input = Some(per_layer_input(&builder, dim)?);
     }
     Ok(model)
+}
+
+pub(super) fn per_layer(builder: &Builder<'_>, index: usize, dim: usize) -> Result<PerLayer, ModelError> {
+    let width = builder.sizes.embedding_length;
+    Ok(PerLayer {
+        gate: builder.linear(index, "inp_gate", dim, width)?,
+        projection: builder.linear(index, "proj", width, dim)?,
+        norm: builder.norm(&block(index, "post_norm"), width)?,
+    })
+}
+
+pub(super) fn per_layer_input(builder: &Builder<'_>, dim: usize) -> Result<PerLayerInput, ModelError> {
+    let (header, sizes) = (builder.header, &builder.sizes);
+    let all = dim.checked_mul(sizes.block_count).ok_or(ModelError::Overflow)?;
+    Ok(PerLayerInput {
+        dim,
+        embedding: header.tensor("per_layer_token_embd.weight", &[all, sizes.vocab_size])?,
+        projection: header.linear("per_layer_model_proj", all, sizes.embedding_length)?,
+        norm: builder.norm("per_layer_proj_norm", dim)?,
+    })
 }
 
 /// The dense feed-forward becomes the shared expert; the router has its own view of the stream.
@@ -68,16 +80,34 @@ fn experts(
 }
 
 fn attention(builder: &Builder<'_>, index: usize) -> Result<Attention, ModelError> {
-    let header = builder.header;
-    let window = builder.window(index, 6)?;
-    let swa = window > 0;
+    let shared = builder.header.u64_or("attention.shared_kv_layers").unwrap_or(0);
+    let first = (builder.sizes.block_count as u64).saturating_sub(shared) as usize;
+    let swa = builder.window(index, PATTERN)? > 0;
     let lengths = match swa {
         true => ["attention.key_length_swa", "attention.value_length_swa"],
         false => ["attention.key_length", "attention.value_length"],
     };
-    let heads = builder.heads_of(index, lengths)?;
-    let width = builder.sizes.embedding_length;
-    let kv = match shared_source(builder, index)? {
+    let dims = if swa { "rope.dimension_count_swa" } else { "rope.dimension_count" };
+    attention_of(builder, index, builder.heads_of(index, lengths)?, dims, &KvSharing { first, pattern: PATTERN })
+}
+
+/// Which layers read the caches of earlier ones: from `first` on, of the last layer of their kind before it. Every
+/// `pattern`-th layer has no window, where the file does not say.
+pub(super) struct KvSharing {
+    pub first: usize,
+    pub pattern: u64,
+}
+
+pub(super) fn attention_of(
+    builder: &Builder<'_>,
+    index: usize,
+    heads: Heads,
+    dims: &str,
+    sharing: &KvSharing,
+) -> Result<Attention, ModelError> {
+    let (header, width) = (builder.header, builder.sizes.embedding_length);
+    let window = builder.window(index, sharing.pattern)?;
+    let kv = match shared_source(builder, index, sharing)? {
         Some(layer) => KeysValues::Shared { layer },
         None => KeysValues::Own {
             k: builder.linear(index, "attn_k", heads.kv * heads.dim_k, width)?,
@@ -87,25 +117,22 @@ fn attention(builder: &Builder<'_>, index: usize) -> Result<Attention, ModelErro
         },
     };
     let q = builder.linear(index, "attn_q", heads.count * heads.dim_k, width)?;
-    let dims = if swa { "rope.dimension_count_swa" } else { "rope.dimension_count" };
-    let rope = builder.rope_of(RopePairs::Halves, heads.dim_k, dims, !swa)?;
+    let rope = builder.rope_of(RopePairs::Halves, heads.dim_k, dims, window == 0)?;
     let attention = builder.attention_with(index, heads, q, kv, rope)?;
-    let rope = if swa { window_rope(builder, attention.rope)? } else { attention.rope };
+    let rope = if window > 0 { window_rope(builder, attention.rope)? } else { attention.rope };
     Ok(Attention { window, rope, scale: 1.0, ..attention })
 }
 
-/// The last `shared_kv_layers` read the cache of the last layer of their kind before them.
-fn shared_source(builder: &Builder<'_>, index: usize) -> Result<Option<usize>, ModelError> {
-    let shared = builder.header.u64_or("attention.shared_kv_layers").unwrap_or(0);
-    let first = (builder.sizes.block_count as u64).saturating_sub(shared) as usize;
-    if index < first {
+fn shared_source(builder: &Builder<'_>, index: usize, sharing: &KvSharing) -> Result<Option<usize>, ModelError> {
+    if index < sharing.first {
         return Ok(None);
     }
-    let window = builder.window(index, 6)?;
-    for source in (0..first).rev() {
-        if builder.window(source, 6)? == window {
+    let window = builder.window(index, sharing.pattern)?;
+    for source in (0..sharing.first).rev() {
+        if builder.window(source, sharing.pattern)? == window {
             return Ok(Some(source));
         }
     }
+    let shared = builder.sizes.block_count - sharing.first;
     Err(builder.header.bad_value("attention.shared_kv_layers", shared, "what leaves a layer of each kind"))
 }

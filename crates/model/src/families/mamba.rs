@@ -72,6 +72,8 @@ pub(crate) fn nemotron_h(header: &Header<'_>) -> Result<Model, ModelError> {
             residual_scale: 1.0,
             per_layer: None,
             output_scale: None,
+            alt_up: None,
+            laurel: None,
         })
     })
 }

@@ -5,6 +5,7 @@ mod cohere;
 mod deepseek2;
 mod feed_forward;
 mod gemma;
+mod gemma3n;
 mod gemma4;
 mod gpt_oss;
 mod granite;
@@ -39,6 +40,7 @@ const FAMILIES: &[(&str, Family)] = &[
     ("gemma", gemma::gemma),
     ("gemma2", gemma::gemma2),
     ("gemma3", gemma::gemma3),
+    ("gemma3n", gemma3n::describe),
     ("gemma4", gemma4::describe),
     ("gpt-oss", gpt_oss::describe),
     ("phi3", plain::halves),

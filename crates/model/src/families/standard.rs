@@ -47,6 +47,7 @@ impl<'a> Builder<'a> {
             },
             scale: 1.0,
             softcap: header.f32_at_least("final_logit_softcapping", 0.0, 0.0)?,
+            merge: None,
         };
         let layers = (0..sizes.block_count).map(layer).collect::<Result<Vec<_>, _>>()?;
         let (parameters, tensor_bytes) = header.totals()?;
@@ -61,6 +62,7 @@ impl<'a> Builder<'a> {
             token_embedding,
             embedding_scale: 1.0,
             per_layer_input: None,
+            alt_up: None,
             layers,
             output,
             unused_tensors: Vec::new(),
@@ -89,6 +91,8 @@ impl<'a> Builder<'a> {
             residual_scale: 1.0,
             per_layer: None,
             output_scale: None,
+            alt_up: None,
+            laurel: None,
         })
     }
 
@@ -107,6 +111,8 @@ impl<'a> Builder<'a> {
             residual_scale: 1.0,
             per_layer: None,
             output_scale: None,
+            alt_up: None,
+            laurel: None,
         })
     }
 
