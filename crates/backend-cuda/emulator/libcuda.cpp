@@ -6,6 +6,8 @@
 // mends a GPU that is lost; FAKE_CUDA_OTHERS, a file with the bytes that other programs have taken now;
 // FAKE_CUDA_LOSE, a file: where it is, the next launch finds the GPU lost; FAKE_CUDA_REFUSE, a file: where it is, no module
 // is compiled;
+// FAKE_CUDA_GRAPHS (1), whether there is memory for graphs; FAKE_CUDA_COUNTS, a file that gets, whenever somebody waits, how
+// many kernels were launched one by one, graphs made, nodes of them changed, and graphs launched;
 // FAKE_CUDA_DEVICES (1); FAKE_CUDA_CAPABILITY (86); FAKE_CUDA_MEMORY, bytes; FAKE_CUDA_LAUNCHES, after which the GPU is lost.
 #include <dlfcn.h>
 #include <unistd.h>
@@ -31,6 +33,10 @@ struct Function {
     std::string name;
     size_t arguments;
 };
+
+struct {
+    long long launched, made, changed, graphs;
+} counts;
 
 std::map<uint64_t, size_t> allocations;
 std::map<void *, size_t> pinned;
@@ -191,7 +197,14 @@ API cuMemsetD8Async(uint64_t start, unsigned char value, size_t bytes, void *) {
 }
 API cuStreamCreate(void **stream, unsigned) { return handles++, *stream = malloc(1), ready(); }
 API cuStreamDestroy_v2(void *stream) { return handles--, free(stream), SUCCESS; }
-API cuStreamSynchronize(void *) { return ready(); }
+API cuStreamSynchronize(void *) {
+    const char *path = getenv("FAKE_CUDA_COUNTS");
+    if (FILE *file = path ? fopen(path, "w") : nullptr) {
+        fprintf(file, "%lld %lld %lld %lld", counts.launched, counts.made, counts.changed, counts.graphs);
+        fclose(file);
+    }
+    return ready();
+}
 API cuEventCreate(void **event, unsigned) { return handles++, *event = malloc(1), ready(); }
 API cuEventDestroy_v2(void *event) { return handles--, free(event), SUCCESS; }
 API cuEventRecord(void *, void *) { return ready(); }
@@ -218,21 +231,85 @@ API cuModuleGetFunction(void **function, void *module, const char *name) {
     kept.push_back(new Function{name, size_t(atoi(ptx.c_str() + size + 1))});
     return *function = kept.back(), SUCCESS;
 }
-API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                   unsigned shared, void *, void **arguments, void **) {
+/// A launch, with its arguments copied.
+struct Node {
+    Function *function;
+    unsigned grid[3], block[3], shared;
+    std::string arguments;
+};
+struct Graph {
+    std::vector<Node> nodes;
+};
+
+/// As the driver's header has it.
+struct NodeParams {
+    void *function;
+    unsigned grid[3], block[3], shared;
+    void **arguments, **extra;
+    void *kernel, *context;
+};
+
+static Node node(const NodeParams &p) {
+    Node n{static_cast<Function *>(p.function), {}, {}, p.shared, {}};
+    memcpy(n.grid, p.grid, sizeof n.grid);
+    memcpy(n.block, p.block, sizeof n.block);
+    n.arguments.assign(static_cast<char *>(p.arguments[0]), n.function->arguments);
+    return n;
+}
+
+static int run(const Node &n) {
     if (int error = ready()) return error;
     static long long launches = 0;
     if (launches++ == setting("FAKE_CUDA_LAUNCHES", -1)) return lost = true, LAUNCH_FAILED;
     if (there("FAKE_CUDA_LOSE")) return lost = true, LAUNCH_FAILED;
-    const Function &f = *static_cast<Function *>(function);
-    const unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
+    alignas(8) char arguments[512];
+    if (n.arguments.size() > sizeof arguments) abort();
+    memcpy(arguments, n.arguments.data(), n.arguments.size());
     for (Run run : libraries()) {
-        const int result = run(f.name.c_str(), arguments[0], f.arguments, grid, block, shared, 0);
+        const int result = run(n.function->name.c_str(), arguments, n.arguments.size(), n.grid, n.block, n.shared, 0);
         if (result == 0) return SUCCESS;
         if (result != 1) {
-            fprintf(stderr, "libcuda: %s does not take what it is given (%d)\n", f.name.c_str(), result);
+            fprintf(stderr, "libcuda: %s does not take what it is given (%d)\n", n.function->name.c_str(), result);
             abort();
         }
     }
     return NOT_FOUND;
+}
+
+API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned shared, void *, void **arguments, void **) {
+    counts.launched++;
+    return run(node({function, {gx, gy, gz}, {bx, by, bz}, shared, arguments, nullptr, nullptr, nullptr}));
+}
+
+API cuGraphCreate(void **graph, unsigned) { return handles++, *graph = new Graph, ready(); }
+API cuGraphDestroy(void *graph) { return handles--, delete static_cast<Graph *>(graph), SUCCESS; }
+/// Nodes are numbered from 1 on; each depends on the one before, and on nothing else.
+API cuGraphAddKernelNode_v2(void **to, void *graph, void **before, size_t count, const NodeParams *params) {
+    if (int error = ready()) return error;
+    std::vector<Node> &nodes = static_cast<Graph *>(graph)->nodes;
+    if (nodes.empty() ? count != 0 : count != 1 || size_t(before[0]) != nodes.size()) return INVALID_VALUE;
+    nodes.push_back(node(*params));
+    return *to = reinterpret_cast<void *>(nodes.size()), SUCCESS;
+}
+API cuGraphInstantiateWithFlags(void **exec, void *graph, unsigned long long) {
+    if (int error = ready()) return error;
+    if (!setting("FAKE_CUDA_GRAPHS", 1)) return OUT_OF_MEMORY;
+    counts.made++;
+    return handles++, *exec = new Graph(*static_cast<Graph *>(graph)), SUCCESS;
+}
+API cuGraphExecDestroy(void *exec) { return cuGraphDestroy(exec); }
+API cuGraphExecKernelNodeSetParams_v2(void *exec, void *which, const NodeParams *params) {
+    if (int error = ready()) return error;
+    std::vector<Node> &nodes = static_cast<Graph *>(exec)->nodes;
+    const size_t number = size_t(which);
+    if (number < 1 || number > nodes.size() || nodes[number - 1].function != params->function) return INVALID_VALUE;
+    counts.changed++;
+    return nodes[number - 1] = node(*params), SUCCESS;
+}
+API cuGraphLaunch(void *exec, void *) {
+    counts.graphs++;
+    for (const Node &n : static_cast<Graph *>(exec)->nodes)
+        if (int error = run(n)) return error;
+    return SUCCESS;
 }

@@ -3,6 +3,7 @@
 mod absent;
 mod call;
 mod card;
+mod queue;
 mod staging;
 
 pub use absent::Absent;
@@ -12,9 +13,10 @@ use crate::{Address, Driver, Failure, Launch};
 use call::{Answer, check};
 use card::Primary;
 use cudarc::driver::sys;
+use queue::Queue;
 use staging::Staging;
 use std::collections::HashMap;
-use std::ffi::{CString, c_void};
+use std::ffi::CString;
 use std::ptr::null_mut;
 use std::sync::Arc;
 
@@ -23,6 +25,8 @@ pub struct Cuda {
     card: Arc<Primary>,
     stream: sys::CUstream,
     staging: Option<Staging>,
+    /// Kernels that wait; everything else comes after them.
+    queue: Queue,
     functions: HashMap<&'static str, sys::CUfunction>,
     /// Bytes of each.
     allocations: HashMap<Address, u64>,
@@ -41,12 +45,20 @@ impl Cuda {
         unsafe { check("cuStreamCreate", sys::cuStreamCreate(&mut stream, flags))? };
         // Without pinned memory copies are slower, but they work.
         let staging = Staging::new().ok();
-        Ok(Cuda { card, stream, staging, functions: HashMap::new(), allocations: HashMap::new() })
+        let (functions, allocations) = (HashMap::new(), HashMap::new());
+        Ok(Cuda { card, stream, staging, queue: Queue::new(), functions, allocations })
     }
 
     /// Makes the context current in this thread.
     fn bind(&self) -> Answer {
         self.card.bind()
+    }
+
+    /// Makes the context current, and the kernels that wait go before whatever comes next.
+    fn ready(&mut self) -> Answer {
+        self.bind()?;
+        // SAFETY: the context is current; memory that a waiting kernel uses is not released before it has gone (`release`).
+        unsafe { self.queue.flush(self.stream) }
     }
 
     fn synchronize(&self) -> Answer {
@@ -74,6 +86,7 @@ impl Drop for Cuda {
         let _ = self.bind();
         let _ = self.synchronize();
         self.staging = None;
+        self.queue = Queue::new();
         // SAFETY: everything given back here is ours, once, and nothing runs any more.
         unsafe {
             for (start, bytes) in self.allocations.drain() {
@@ -112,14 +125,14 @@ impl Driver for Cuda {
     unsafe fn release(&mut self, start: Address) {
         let Some(bytes) = self.allocations.remove(&start) else { return };
         self.card.sub_taken(bytes);
-        if self.bind().is_ok() {
+        if self.ready().is_ok() {
             // SAFETY: the allocation is ours; cuMemFree waits for the work that uses it.
             let _ = unsafe { sys::cuMemFree_v2(start) };
         }
     }
 
     unsafe fn clear(&mut self, start: Address, bytes: u64) -> Result<(), Failure> {
-        self.bind()?;
+        self.ready()?;
         if bytes == 0 {
             return Ok(());
         }
@@ -128,7 +141,7 @@ impl Driver for Cuda {
     }
 
     unsafe fn upload(&mut self, to: Address, from: &[u8]) -> Result<(), Failure> {
-        self.bind()?;
+        self.ready()?;
         if from.is_empty() {
             return Ok(());
         }
@@ -144,7 +157,7 @@ impl Driver for Cuda {
     }
 
     unsafe fn download(&mut self, from: Address, to: &mut [u8]) -> Result<(), Failure> {
-        self.bind()?;
+        self.ready()?;
         if to.is_empty() {
             return self.synchronize();
         }
@@ -158,33 +171,13 @@ impl Driver for Cuda {
     }
 
     unsafe fn copy(&mut self, to: Address, from: Address, bytes: u64) -> Result<(), Failure> {
-        self.bind()?;
+        self.ready()?;
         // SAFETY: both ranges are allocated (the caller).
         unsafe { check("cuMemcpyDtoDAsync", sys::cuMemcpyDtoDAsync_v2(to, from, bytes as usize, self.stream)) }
     }
 
     unsafe fn launch(&mut self, launch: Launch<'_>) -> Result<(), Failure> {
-        self.bind()?;
         let function = self.function(launch.module, launch.kernel)?;
-        let [x, y, z] = launch.grid;
-        // The driver copies the arguments before it returns. It reads as many bytes as the kernel's parameter has.
-        let mut parameters = [launch.arguments.as_ptr().cast_mut().cast::<c_void>()];
-        // SAFETY: the arguments are the kernel's (the caller), aligned to 8 as their struct is.
-        let result = unsafe {
-            sys::cuLaunchKernel(
-                function,
-                x,
-                y,
-                z,
-                launch.block,
-                1,
-                1,
-                launch.shared,
-                self.stream,
-                parameters.as_mut_ptr(),
-                null_mut(),
-            )
-        };
-        check(launch.kernel, result)
+        if self.queue.push(function, &launch) { self.ready() } else { Ok(()) }
     }
 }

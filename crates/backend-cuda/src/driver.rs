@@ -27,7 +27,8 @@ pub struct Launch<'a> {
     pub arguments: &'a [u8],
 }
 
-/// Memory and one queue of work. Everything runs in the order of the calls; only [`Driver::download`] waits.
+/// Memory and one queue of work. Everything runs in the order of the calls; only [`Driver::download`] waits. What fails may
+/// say so to a later call, at the latest to the next download.
 ///
 /// # Safety of the methods
 /// Where a method is `unsafe`, every range that it is given, or that a kernel reaches through its arguments, lies in

@@ -11,11 +11,12 @@ use backend_cuda::{Absent, Card, CudaDevice, GpuConfig, GpuDevice};
 use common::driver::{State, TestDriver};
 use common::library::{self, fake_driver};
 use common::random::Random;
-use engine::{Cancel, Devices, Engine, LoadOptions, Positions, RecoveryCause};
+use engine::{Cancel, Devices, Engine, LoadOptions, Positions, RecoveryCause, Request};
 use quant::GgmlType;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use test_models::ModelSpec;
 
 /// Does `body`, which is test `name`, in a process with the fake driver, once for each of these settings.
 fn with_driver(name: &str, settings: &[(&str, &str)], body: fn()) {
@@ -33,6 +34,7 @@ fn with_driver(name: &str, settings: &[(&str, &str)], body: fn()) {
             .unwrap();
         let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success() && text.contains("1 passed"), "{variable} {value}:\n{text}\n{errors}");
+        print!("{text}");
     }
 }
 
@@ -50,6 +52,12 @@ fn load(accelerator: Box<dyn Device>, gpu_layers: u32) -> Engine {
 
 fn cuda() -> Box<CudaDevice> {
     Box::new(GpuDevice::new(Card::open(0).unwrap().driver().unwrap(), GpuConfig::default()))
+}
+
+fn greedy(engine: &Engine, prompt: &[u32], count: u32) -> Vec<u32> {
+    let sampling = sampler::Params { temperature: 0.0, ..sampler::Params::default() };
+    let request = Request { prompt: prompt.to_vec(), sampling, max_tokens: Some(count), ignore_eog: true };
+    engine.generate(request, &Cancel::new(), &mut |_| {}).unwrap().ids
 }
 
 fn logits(engine: &Engine) -> Vec<u32> {
@@ -106,6 +114,72 @@ fn a_model_through_the_driver() {
         let placement = engine.placement();
         assert_eq!(placement.gpu_layers, placement.layers);
         assert_eq!(placement.accelerator_used, placement.accelerator_planned);
+    });
+}
+
+/// What the fake driver was asked for so far: kernels one by one, graphs made, nodes changed, graphs launched.
+fn counts(path: &Path) -> [u64; 4] {
+    let text = std::fs::read_to_string(path).unwrap();
+    let numbers: Vec<u64> = text.split(' ').map(|number| number.parse().unwrap()).collect();
+    numbers.try_into().unwrap()
+}
+
+/// Every token is like the one before: nearly all of it goes as graphs, with the same bits; also across the place where
+/// attention begins to be split. Where there is no memory for graphs, all goes as well.
+#[test]
+fn tokens_are_replayed() {
+    let settings = [("FAKE_CUDA_GRAPHS", "1"), ("FAKE_CUDA_GRAPHS", "0")];
+    with_driver("tokens_are_replayed", &settings, || {
+        let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
+        std::fs::write(file.path(), ModelSpec { n_layer: 6, ..ModelSpec::llama3() }.build()).unwrap();
+        let counted = tempfile::NamedTempFile::new().unwrap();
+        // SAFETY: a process with one test, which has started no other threads yet.
+        unsafe { std::env::set_var("FAKE_CUDA_COUNTS", counted.path()) };
+        let load = |accelerator: Box<dyn Device>| {
+            let kv = GgmlType::F32;
+            let options =
+                LoadOptions { context: 300, gpu_layers: 99, kv_type_k: kv, kv_type_v: kv, ..LoadOptions::default() };
+            let devices = Devices { host: host(), accelerator: Some(accelerator) };
+            Engine::load(file.path(), options, devices, &mut |_| {}, &Cancel::new()).unwrap()
+        };
+        let (driver, state) = TestDriver::new(State::default());
+        let (emulated, driven) = (load(Box::new(GpuDevice::new(driver, GpuConfig::default()))), load(cuda()));
+        let mut tokens: Vec<u32> = (0..235).map(|i| (i * 37 + 11) % 300 + 3).collect();
+        // The same tokens, and in the caches the same bits.
+        let mut go_on = |count: u32| {
+            let [one, other] = [&emulated, &driven].map(|engine| {
+                let mut saved = Vec::new();
+                let ids = greedy(engine, &tokens, count);
+                engine.save(&mut saved).unwrap();
+                (ids, saved)
+            });
+            assert!(one.0.len() == count as usize && one == other, "after {} tokens", tokens.len());
+            tokens.extend(one.0);
+        };
+        go_on(5);
+        let (before, all_before) = (counts(counted.path()), state.lock().unwrap().launches);
+        go_on(10);
+        let (after, all) = (counts(counted.path()), state.lock().unwrap().launches - all_before);
+        let [launched, made, changed, graphs] = std::array::from_fn(|i| after[i] - before[i]);
+        println!(
+            "10 tokens: {all} kernels, {launched} one by one, {graphs} graphs, {made} new, {changed} nodes changed"
+        );
+        if std::env::var("FAKE_CUDA_GRAPHS").unwrap() == "0" {
+            assert_eq!((launched, made, graphs), (all, 0, 0));
+        } else {
+            assert!(made == 0 && graphs <= 30 && launched <= 60, "{after:?} after {before:?}");
+            // Of a layer only what knows the position.
+            assert!(changed <= 10 * 6 * 2, "{changed} nodes changed");
+        }
+        // Attention begins to be split at 256.
+        go_on(20);
+        // Layers that move change the addresses of nearly everything.
+        for layers in [2, 99] {
+            for engine in [&driven, &emulated] {
+                engine.set_gpu_layers(layers).unwrap();
+            }
+            go_on(5);
+        }
     });
 }
 
@@ -197,9 +271,11 @@ fn a_lost_gpu_is_opened_again() {
         let mut device = GpuDevice::new(card.driver().unwrap(), GpuConfig::default());
         let x = View::new(device.allocate(4).unwrap());
         let scale = Op::Scale { x, factor: 2.0, len: 1 };
-        (0..3).for_each(|_| device.run(&scale).unwrap());
+        // Whether a kernel failed is known when its result is asked for.
+        let go = |device: &mut CudaDevice| device.run(&scale).and_then(|()| device.read(x.buffer, 0, &mut [0; 4]));
+        (0..3).for_each(|_| go(&mut device).unwrap());
         assert_eq!(card.lost(), None);
-        assert!(matches!(device.run(&scale), Err(BackendError::Lost { .. })));
+        assert!(matches!(go(&mut device), Err(BackendError::Lost { .. })));
         assert!(card.lost().unwrap().contains("CUDA_ERROR_LAUNCH_FAILED"));
         assert!(card.free_bytes().is_none() && matches!(card.driver(), Err(Absent::BadState(_))));
         drop((device, card));
