@@ -302,6 +302,16 @@ impl App {
         }
     }
 
+    /// All chats are deleted.
+    pub(crate) fn forget_all(&self) {
+        if let Ok(session) = self.session() {
+            session.memories.forget_all(&session.engine);
+        }
+        if let Some(owner) = &self.owner {
+            owner.memory.trim(0, None, &mut Vec::new());
+        }
+    }
+
     pub async fn hub_token_set(self: &Arc<Self>, token: Option<String>) -> Result<Settings> {
         let app = self.clone();
         blocking(move || {

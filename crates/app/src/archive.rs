@@ -84,7 +84,12 @@ impl App {
     pub async fn chats_delete_all(self: &Arc<Self>) -> Result<u32> {
         self.end_answer().await;
         let app = self.clone();
-        blocking(move || app.chats.delete_all()).await
+        blocking(move || {
+            let count = app.chats.delete_all()?;
+            app.forget_all();
+            Ok(count)
+        })
+        .await
     }
 }
 

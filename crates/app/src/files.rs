@@ -14,7 +14,10 @@ pub fn write_atomically(path: &Path, bytes: &[u8], private: bool) -> Result<()> 
 /// The same with what `fill` writes.
 pub fn write_with(path: &Path, private: bool, fill: &mut dyn FnMut(&mut File) -> Result<()>) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let new = path.with_extension("new");
+    // Behind the whole name: a neighbour that only has another ending is somebody's.
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
     let create = || -> std::io::Result<File> {
         fs::create_dir_all(folder)?;
         let mut options = fs::OpenOptions::new();

@@ -25,6 +25,7 @@ mod settings;
 mod store;
 mod stream;
 mod talk;
+mod talk_file;
 pub mod wire;
 
 pub use answer::{Step, Task};
@@ -37,3 +38,4 @@ pub use plans::plan;
 pub use prompt::Said;
 pub use session::{Loading, Session};
 pub use talk::AnswerSink;
+pub use talk_file::Resumed;

@@ -86,6 +86,15 @@ impl Memories {
         self.held.store(state.held(), Ordering::Release);
     }
 
+    /// All chats were deleted.
+    pub fn forget_all(&self, engine: &Engine) {
+        *lock(&self.state) = State::default();
+        self.held.store(0, Ordering::Release);
+        if let Err(error) = engine.forget() {
+            tracing::warn!("{error}");
+        }
+    }
+
     /// Bytes of RAM that are in use.
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Acquire)

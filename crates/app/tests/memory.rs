@@ -199,6 +199,23 @@ async fn files_of_nobody_and_half_files_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_remembered_when_all_chats_are_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, _) = ready(folder.path(), &ModelSpec::llama(), Some(0), DISK).await;
+    for text in ["first", "second"] {
+        begin_chat(&app, text).await;
+    }
+    assert_eq!(files(folder.path()).len(), 1, "the other one is in the model");
+    app.chats_delete_all().await.unwrap();
+    assert_eq!(files(folder.path()).len(), 0);
+    let chat = app.chat_create().await.unwrap().id;
+    let (_, reused, _) = turn(&app, &chat, "first").await;
+    assert_eq!(reused, 0);
+    app.model_unload().await.unwrap();
+    assert_eq!(files(folder.path()), [folder.path().join(format!("data/memory/{chat}.kv"))]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn damaged_files_are_no_obstacle() {
     let spec = ModelSpec::qwen35();
     let expected = alone(&spec, &["first", "more"]).await;

@@ -4,8 +4,8 @@ use crate::args::Chat;
 use crate::failure::Failure;
 use crate::load::Loaded;
 use crate::output;
-use crate::program::Program;
-use crate::run::{open, said, sampling};
+use crate::program::{Interrupts, Program};
+use crate::run::{open, resume, said, sampling};
 use crate::stream::{self, Printer};
 use app::wire::ErrorCode;
 use app::{Said, Session, Task};
@@ -23,12 +23,21 @@ pub fn chat(program: &Program, options: &Chat) -> Result<(), Failure> {
     let Loaded { session, .. } = open(program, &options.model, &options.talk, &interrupts.begin())?;
     interrupts.end();
     let policy = program.visit(None)?.settings_get().context_policy;
-    let mut talk = Conversation { json: program.json, session, messages: Vec::new(), policy, sampling, options };
-    talk.reset(options.talk.system.as_deref());
+    let messages = resume(&session, &options.talk)?;
+    let mut talk = Conversation { json: program.json, session, messages, policy, sampling, options };
     let mut input = Input::new()?;
     if input.asks() {
         talk.greet();
     }
+    let ended = converse(&mut talk, &mut input, &interrupts);
+    // Also after a failure: what was said before it is kept.
+    if let Some(path) = &options.talk.session {
+        talk.session.keep(path, &talk.messages)?;
+    }
+    ended
+}
+
+fn converse(talk: &mut Conversation<'_>, input: &mut Input, interrupts: &Interrupts) -> Result<(), Failure> {
     while let Some(text) = input.next()? {
         match Line::new(&text) {
             Line::Nothing => {}

@@ -7,7 +7,7 @@ use crate::output;
 use crate::program::Program;
 use crate::stream::{self, Printer};
 use app::wire::{ContextPolicy, FinishReason};
-use app::{Said, Task};
+use app::{Said, Session, Task};
 use engine::Cancel;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{IsTerminal, Read};
@@ -21,11 +21,12 @@ pub fn run(program: &Program, options: &Run) -> Result<(), Failure> {
     if raw && !options.raw {
         output::note("the model has no chat template: the prompt is continued as it is");
     }
-    let system = options.talk.system.iter().filter(|_| !raw);
-    let mut messages: Vec<Said> = system.map(|text| said("system", text)).collect();
+    let begun = resume(&session, &options.talk)?;
+    // A text that is continued is no part of a conversation.
+    let mut messages = if raw { Vec::new() } else { begun.clone() };
     messages.push(said("user", &prompt));
     let task = Task {
-        messages,
+        messages: messages.clone(),
         raw,
         begun: String::new(),
         sampling,
@@ -35,6 +36,10 @@ pub fn run(program: &Program, options: &Run) -> Result<(), Failure> {
     let mut printer = Printer::new(program.json);
     let (reason, stats) = session.answer(task, &cancel, &mut |step| printer.step(step))?;
     let answer = printer.finish()?;
+    if let Some(path) = options.talk.session.as_ref().filter(|_| reason != FinishReason::Stopped) {
+        messages.push(answer.clone());
+        session.keep(path, if raw { &begun } else { &messages })?;
+    }
     if program.json {
         let mut value = stream::to_json(&answer, reason, &stats);
         value["load_s"] = seconds.into();
@@ -66,6 +71,23 @@ fn prompt(options: &Run) -> Result<String, Failure> {
 
 pub fn open(program: &Program, model: &str, talk: &Talk, cancel: &Cancel) -> Result<Loaded, Failure> {
     load::load(program, model, &talk.loading, None, 1, cancel)
+}
+
+/// The conversation so far: of the file that `--session` names, beginning with what `--system` says.
+pub fn resume(session: &Session, talk: &Talk) -> Result<Vec<Said>, Failure> {
+    let resumed = talk.session.as_ref().map(|path| session.resume(path)).transpose()?.flatten();
+    let mut messages = Vec::new();
+    if let Some(resumed) = resumed {
+        messages = resumed.messages;
+        if let Err(error) = resumed.remembered {
+            output::note(format!("the conversation is read again: {error}"));
+        }
+    }
+    if let Some(text) = &talk.system {
+        messages.retain(|message| message.role != "system");
+        messages.insert(0, said("system", text));
+    }
+    Ok(messages)
 }
 
 /// As the flags say; another seed each time unless there is one.

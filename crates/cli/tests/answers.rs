@@ -202,3 +202,52 @@ mod interrupts {
         assert!(ended.stderr.contains("; stopped]") && ended.stderr.contains("/quit ends"), "{ended:?}");
     }
 }
+
+#[test]
+fn a_session_goes_on_where_it_ended() {
+    let home = Home::new();
+    let (model, file) = (fixture(TRAINED), home.folder.path().join("talk.session").display().to_string());
+    let numbers = |value: &Value| ["reused_tokens", "prompt_tokens"].map(|name| value[name].as_u64().unwrap());
+    let run = |prompt: &str, more: &[&str]| {
+        home.json(&[&["run", &model, "-p", prompt, "--temp", "0", "-n", "20"], more].concat())
+    };
+    let first = run(QUESTION, &["--session", &file]);
+    assert_eq!(numbers(&first)[0], 0);
+    // The same in one conversation.
+    let input = format!("{QUESTION}\nAnd again?\n");
+    let whole = talk(&home, &["chat", &model, "--temp", "0", "-n", "20", "--json"], &input).stdout;
+    let whole: Vec<Value> = whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(first["text"], whole[0]["text"]);
+    let kept = std::fs::read(&file).unwrap();
+    let second = run("And again?", &["--session", &file, "-ngl", "3", "--test-device", "64M"]);
+    assert_eq!((&second["text"], numbers(&second)), (&whole[1]["text"], numbers(&whole[1])));
+    assert!(numbers(&second)[0] > 21, "{second}");
+    // And in a chat.
+    std::fs::write(&file, &kept).unwrap();
+    let chat = ["chat", &model, "--temp", "0", "-n", "20", "--json", "--session", &file];
+    let chatted: Value = serde_json::from_str(&talk(&home, &chat, "And again?\n/quit\n").stdout).unwrap();
+    assert_eq!((&chatted["text"], numbers(&chatted)), (&second["text"], numbers(&second)));
+    let third = run("More.", &["--session", &file]);
+    assert!(numbers(&third)[0] > numbers(&second)[1], "{third}");
+
+    // Another model has to read it, and says so; the conversation is the same.
+    let other = home.model("other.gguf", &ModelSpec::qwen3());
+    std::fs::write(&file, &kept).unwrap();
+    let ended = home.run(&["run", &other, "-p", "And?", "-n", "2", "--session", &file]);
+    assert!(ended.stderr.contains("is read again: this belongs to another model"), "{ended:?}");
+    // So has the same one where the file is damaged behind the conversation.
+    std::fs::write(&file, &kept[..kept.len() - 9]).unwrap();
+    let ended = home.run(&["run", &model, "-p", "And?", "-n", "2", "--session", &file]);
+    assert!(ended.stderr.contains("is read again: what was saved is damaged"), "{ended:?}");
+    // A file of somebody else is not taken for one, and stays.
+    std::fs::write(&file, "dear diary").unwrap();
+    home.fails(&["run", &model, "-p", "x", "-n", "2", "--session", &file], 1, "file-invalid");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "dear diary");
+    assert_eq!(
+        std::fs::read_dir(home.folder.path())
+            .unwrap()
+            .filter(|entry| { entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".new") })
+            .count(),
+        0
+    );
+}

@@ -2,6 +2,7 @@
 
 use super::{Loading, Sampling};
 use clap::{Args, ValueEnum};
+use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct Run {
@@ -34,6 +35,9 @@ pub struct Talk {
     /// Tokens that an answer may have; until the model ends it, if not given
     #[arg(short = 'n', long = "tokens")]
     pub count: Option<u32>,
+    /// Go on with the conversation in this file, if there is one, and keep it there with what the model remembers of it
+    #[arg(long, value_name = "FILE")]
+    pub session: Option<PathBuf>,
     #[command(flatten)]
     pub sampling: Sampling,
     #[command(flatten)]
