@@ -48,19 +48,41 @@ impl Ops<'_> {
     pub fn attend(&mut self, shape: &CacheShape, source: usize, spec: AttentionSpec) -> Result<(), BackendError> {
         let (n, start, heads) = (self.n, self.start, spec.head_count);
         let (q, out) = (self.slot(Slot::Q)?, self.slot(Slot::Attended)?);
+        let params = &self.context.layout.params;
+        let (stored, rotation) = (shape.stored(params), shape.rotation(params));
+        let (dims_k, dims_v) = ([shape.head_dim_k, stored.head_dim_k], [shape.head_dim_v, stored.head_dim_v]);
         let cache = self.site.kv_cache(source, shape, self.context.layout)?;
-        let rotation = shape.rotation(&self.context.layout.params);
         if source == self.index {
-            let (k, v) = (self.slot(Slot::K)?, self.slot(Slot::V)?);
-            self.rotate(rotation.k, k, n * shape.head_count_kv * shape.head_dim_k)?;
+            let heads = shape.head_count_kv;
+            let (k, mut v) = (self.slot(Slot::K)?, self.slot(Slot::V)?);
+            let k = self.padded(Slot::PaddedK, k, heads, dims_k)?;
+            self.rotate(rotation.k, k, n * heads * stored.head_dim_k)?;
             if !shape.v_in_k {
-                self.rotate(rotation.v, v, n * shape.head_count_kv * shape.head_dim_v)?;
+                v = self.padded(Slot::PaddedV, v, heads, dims_v)?;
+                self.rotate(rotation.v, v, n * heads * stored.head_dim_v)?;
             }
             self.run(&Op::StoreKv { cache, k, v, n, start })?;
         }
-        self.rotate(rotation.k, q, n * heads * shape.head_dim_k)?;
-        self.run(&Op::Attention { cache, spec, q, n, start, out })?;
-        self.rotate(rotation.v, out, n * heads * shape.head_dim_v)
+        let q = self.padded(Slot::PaddedK, q, heads, dims_k)?;
+        self.rotate(rotation.k, q, n * heads * stored.head_dim_k)?;
+        let attended = if dims_v[0] == dims_v[1] { out } else { self.slot(Slot::PaddedV)? };
+        self.run(&Op::Attention { cache, spec, q, n, start, out: attended })?;
+        self.rotate(rotation.v, attended, n * heads * stored.head_dim_v)?;
+        match dims_v[0] == dims_v[1] {
+            true => Ok(()),
+            false => self.copy(attended, out, [dims_v[1], dims_v[0]], n * heads, dims_v[0]),
+        }
+    }
+
+    /// Heads of `dim` values with the zeros that make them `stored` values, if any do.
+    fn padded(&mut self, slot: Slot, x: View, heads: usize, [dim, stored]: [usize; 2]) -> Result<View, BackendError> {
+        if dim == stored {
+            return Ok(x);
+        }
+        let (out, zeros, rows) = (self.slot(slot)?, self.slot(Slot::Zeros)?, self.n * heads);
+        self.copy(x, out, [dim, stored], rows, dim)?;
+        self.copy(zeros, out.at(dim), [stored - dim, stored], rows, stored - dim)?;
+        Ok(out)
     }
 
     fn rotate(&mut self, block: Option<usize>, x: View, len: usize) -> Result<(), BackendError> {

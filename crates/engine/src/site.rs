@@ -98,6 +98,7 @@ impl Site {
 
     pub fn kv_cache(&self, index: usize, shape: &CacheShape, layout: &Layout) -> Result<KvCache, BackendError> {
         let Cache { k, v } = self.cache(index)?;
+        let shape = shape.stored(&layout.params);
         Ok(KvCache {
             k,
             v,
@@ -140,6 +141,9 @@ impl Site {
         for plan in plans {
             if !self.slots.contains_key(&plan.slot) {
                 let buffer = self.device.allocate(plan.bytes)?;
+                if plan.slot == Slot::Zeros {
+                    self.device.write(buffer, 0, &vec![0; plan.bytes as usize])?;
+                }
                 self.slots.insert(plan.slot, buffer);
             }
         }

@@ -71,6 +71,7 @@ pub(crate) fn copy_cells(
 
 /// Bytes of one head in one cell of K and of V.
 pub(crate) fn rows(shape: &CacheShape, params: &LayoutParams) -> Result<[usize; 2], BackendError> {
+    let shape = shape.stored(params);
     let row = |ty: quant::GgmlType, dim| ty.row_bytes(dim).ok_or_else(|| invalid("heads are not whole blocks"));
     let v_type = if shape.v_in_k { params.kv_type_k } else { params.kv_type_v };
     Ok([row(params.kv_type_k, shape.head_dim_k)?, row(v_type, shape.head_dim_v)?])

@@ -21,8 +21,13 @@ const CACHES: [(GgmlType, GgmlType); 9] = [
     (GgmlType::BF16, GgmlType::Q4_0),
 ];
 
+/// Heads of whole blocks, and heads that end with half a block.
 fn families() -> [ModelSpec; 2] {
-    [ModelSpec::llama(), ModelSpec::qwen3moe()].map(|spec| ModelSpec { n_layer: 4, head_dim: 32, ..spec })
+    [(ModelSpec::llama(), 32), (ModelSpec::qwen3moe(), 80)].map(|(spec, head_dim)| ModelSpec {
+        n_layer: 4,
+        head_dim,
+        ..spec
+    })
 }
 
 fn with_cache(gpu_layers: u32, (kv_type_k, kv_type_v): (GgmlType, GgmlType)) -> LoadOptions {
@@ -139,7 +144,10 @@ fn an_operation_that_finds_no_room_costs_layers_and_no_token() {
 fn quantized_caches_stay_near_the_exact_one() {
     use GgmlType::{F16, F32, IQ4_NL, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
     let wide = |spec| ModelSpec { head_dim: 64, ..spec };
-    for spec in [ModelSpec::llama(), ModelSpec::gemma4(), ModelSpec::gemma2(), ModelSpec::deepseek2()].map(wide) {
+    let specs = [ModelSpec::llama(), ModelSpec::gemma4(), ModelSpec::gemma2(), ModelSpec::deepseek2()].map(wide);
+    // Heads that end with half a block.
+    let padded = ModelSpec { head_dim: 80, ..ModelSpec::llama() };
+    for spec in specs.into_iter().chain([padded]) {
         let logits = |k, v| {
             let (engine, _) = load(&spec, with_cache(0, (k, v)), None).unwrap();
             let mut last = Vec::new();

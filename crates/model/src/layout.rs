@@ -242,12 +242,13 @@ fn layer_bytes(layer: &Layer, params: &LayoutParams) -> Result<LayerBytes, Model
     };
     if let Some(shape) = mixer.and_then(|mixer| mixer.cache()) {
         bytes.cells = cells(&shape, params);
-        bytes.k = cache(&shape, bytes.cells, params.kv_type_k, shape.head_dim_k)?;
+        let stored = shape.stored(params);
+        bytes.k = cache(&shape, bytes.cells, params.kv_type_k, [shape.head_dim_k, stored.head_dim_k])?;
         if shape.v_in_k {
             // The values must be whole blocks of the keys' type.
-            cache(&shape, bytes.cells, params.kv_type_k, shape.head_dim_v)?;
+            cache(&shape, bytes.cells, params.kv_type_k, [shape.head_dim_v; 2])?;
         } else {
-            bytes.v = cache(&shape, bytes.cells, params.kv_type_v, shape.head_dim_v)?;
+            bytes.v = cache(&shape, bytes.cells, params.kv_type_v, [shape.head_dim_v, stored.head_dim_v])?;
         }
     }
     Ok(bytes)
@@ -259,10 +260,12 @@ fn cells(shape: &CacheShape, params: &LayoutParams) -> usize {
     if shape.window == 0 { context as usize } else { context.min(windowed) as usize }
 }
 
-fn cache(shape: &CacheShape, cells: usize, ty: GgmlType, head_dim: usize) -> Result<u64, ModelError> {
-    let row = ty.row_bytes(head_dim).ok_or_else(|| {
+/// Heads of so many values, and as they are stored. A type that saves nothing for short heads is refused.
+fn cache(shape: &CacheShape, cells: usize, ty: GgmlType, [dim, stored]: [usize; 2]) -> Result<u64, ModelError> {
+    let row = ty.row_bytes(stored).filter(|row| ty.block_size() == 1 || *row < 2 * dim).ok_or_else(|| {
         ModelError::Unsupported(format!(
-            "a KV cache of type {ty} needs heads of a multiple of {} values; this model's have {head_dim}: take F16",
+            "a KV cache of type {ty} stores blocks of {} values, which saves nothing with this model's heads of {dim}: \
+             take F16",
             ty.block_size()
         ))
     })?;

@@ -215,6 +215,15 @@ impl Mixer {
         }
     }
 
+    /// The shape of the cache that attention reads, and how many heads read it.
+    pub fn attended(&self) -> Option<(CacheShape, usize)> {
+        match self {
+            Mixer::Attention(a) => Some((a.cache_shape(), a.head_count)),
+            Mixer::Latent(a) => Some((a.cache_shape(), a.head_count)),
+            Mixer::ShortConv(_) | Mixer::DeltaNet(_) | Mixer::Mamba(_) => None,
+        }
+    }
+
     /// The earlier layer whose cache it reads, if it does.
     pub fn cache_source(&self) -> Option<usize> {
         match self {

@@ -1,4 +1,4 @@
-//! Which caches hold rotated values.
+//! In which form caches hold heads: in whole blocks, and rotated.
 
 use crate::{CacheShape, LayoutParams};
 use quant::GgmlType;
@@ -14,14 +14,28 @@ pub struct Rotation {
 }
 
 impl CacheShape {
-    /// Keys and values are rotated where they are quantized, as much of a head at once as a power of two divides.
+    /// The shape that is stored: heads of quantized types end with zeros where they are not whole blocks. That changes no
+    /// score and adds zeros to what attention makes. Values that are a part of the keys stay as they are.
+    pub fn stored(&self, params: &LayoutParams) -> CacheShape {
+        CacheShape {
+            head_dim_k: self.head_dim_k.next_multiple_of(params.kv_type_k.block_size()),
+            head_dim_v: match self.v_in_k {
+                true => self.head_dim_v,
+                false => self.head_dim_v.next_multiple_of(params.kv_type_v.block_size()),
+            },
+            ..*self
+        }
+    }
+
+    /// Keys and values are rotated where they are quantized, as much of a stored head at once as a power of two divides.
     pub fn rotation(&self, params: &LayoutParams) -> Rotation {
-        if self.v_in_k {
+        let CacheShape { head_dim_k, head_dim_v, v_in_k, .. } = self.stored(params);
+        if v_in_k {
             // Values are a part of the keys: no block may reach over their end.
-            let both = rotated(params.kv_type_k, self.head_dim_k | self.head_dim_v);
+            let both = rotated(params.kv_type_k, head_dim_k | head_dim_v);
             return Rotation { k: both, v: both };
         }
-        Rotation { k: rotated(params.kv_type_k, self.head_dim_k), v: rotated(params.kv_type_v, self.head_dim_v) }
+        Rotation { k: rotated(params.kv_type_k, head_dim_k), v: rotated(params.kv_type_v, head_dim_v) }
     }
 }
 
@@ -49,6 +63,8 @@ mod tests {
         assert_eq!(rotation((F16, 128), (Q4_0, 128), false), (None, Some(128)));
         assert_eq!(rotation((Q4_0, 128), (BF16, 128), false), (Some(128), None));
         assert_eq!(rotation((F32, 128), (F16, 128), false), (None, None));
+        // Stored as 96 and 128 values.
+        assert_eq!(rotation((Q8_0, 80), (Q4_0, 112), false), (Some(32), Some(128)));
         // Latent attention: 512 values and a part that turns; the type of V does not count.
         assert_eq!(rotation((Q8_0, 576), (F16, 512), true), (Some(64), Some(64)));
         assert_eq!(rotation((F16, 576), (Q8_0, 512), true), (None, None));

@@ -1,7 +1,8 @@
 //! The activation buffers of a device: which there are, and how wide the model makes them.
 
 use crate::{
-    DeltaInput, Expansion, ExpertInput, FeedForward, KeysValues, Layer, LayoutParams, Mixer, Model, ModelError,
+    CacheShape, DeltaInput, Expansion, ExpertInput, FeedForward, KeysValues, Layer, LayoutParams, Mixer, Model,
+    ModelError,
 };
 
 /// Activation buffers that every device with layers has once. Shapes for `u` = ubatch rows.
@@ -19,6 +20,11 @@ pub enum Slot {
     V,
     /// f32 [u, head_count * head_dim_v]; what a recurrent mixer gives
     Attended,
+    /// Keys and then queries, values and then what attention makes of them, as [`CacheShape::stored`] has their heads; and
+    /// nothing but zeros
+    PaddedK,
+    PaddedV,
+    Zeros,
     /// What a sub-layer adds to the stream, f32 [u, embedding_length]
     Delta,
     /// What is added to that: a shared expert, the second of two parallel parts, f32 [u, embedding_length]
@@ -88,7 +94,7 @@ pub(crate) fn layer_slots(model: &Model, params: &LayoutParams) -> Result<Vec<Bu
         (Slot::Positions, 1),
         (Slot::PerLayer, model.per_layer_input.map_or(0, |input| input.dim * model.layers.len())),
     ];
-    for (slot, width) in model.layers.iter().flat_map(|layer| widths(layer, width)) {
+    for (slot, width) in model.layers.iter().flat_map(|layer| widths(layer, width, params)) {
         match widest.iter_mut().find(|(known, _)| *known == slot) {
             Some((_, known)) => *known = width.max(*known),
             None => widest.push((slot, width)),
@@ -112,10 +118,13 @@ pub(crate) fn input_slots(model: &Model, params: &LayoutParams) -> Result<Vec<Bu
 }
 
 /// What one layer needs.
-fn widths(layer: &Layer, width: usize) -> Vec<(Slot, usize)> {
+fn widths(layer: &Layer, width: usize, params: &LayoutParams) -> Vec<(Slot, usize)> {
     let mut all = Vec::new();
     if let Some(mixer) = &layer.mixer {
         all.extend(mixer_widths(&mixer.part));
+        if let Some((shape, heads)) = mixer.part.attended() {
+            all.extend(padded_widths(&shape, heads, params));
+        }
     }
     if let Some(feed_forward) = &layer.feed_forward {
         all.extend(feed_forward_widths(&feed_forward.part, width));
@@ -135,6 +144,17 @@ fn widths(layer: &Layer, width: usize) -> Vec<(Slot, usize)> {
         all.push((Slot::Gate, per_layer.gate.rows));
     }
     all
+}
+
+fn padded_widths(shape: &CacheShape, heads: usize, params: &LayoutParams) -> [(Slot, usize); 3] {
+    let (stored, heads) = (shape.stored(params), heads.max(shape.head_count_kv));
+    let missing = [stored.head_dim_k - shape.head_dim_k, stored.head_dim_v - shape.head_dim_v];
+    let padded = |missing, dim| if missing > 0 { heads * dim } else { 0 };
+    [
+        (Slot::PaddedK, padded(missing[0], stored.head_dim_k)),
+        (Slot::PaddedV, padded(missing[1], stored.head_dim_v)),
+        (Slot::Zeros, heads * missing[0].max(missing[1])),
+    ]
 }
 
 fn mixer_widths(mixer: &Mixer) -> Vec<(Slot, usize)> {

@@ -255,11 +255,8 @@ impl Output {
 
 impl Mixer {
     fn attention_need(&self, params: &LayoutParams) -> Option<Need> {
-        let (shape, head_count) = match self {
-            Mixer::Attention(a) => (a.cache_shape(), a.head_count),
-            Mixer::Latent(a) => (a.cache_shape(), a.head_count),
-            Mixer::ShortConv(_) | Mixer::DeltaNet(_) | Mixer::Mamba(_) => return None,
-        };
+        let (shape, head_count) = self.attended()?;
+        let shape = shape.stored(params);
         let (n, context) = (params.ubatch as usize, params.context as usize);
         Some(Need::Attention {
             k_type: params.kv_type_k,

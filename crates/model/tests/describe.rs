@@ -170,9 +170,17 @@ fn the_last_layers_go_first_and_the_output_layer_at_the_end() {
 }
 
 #[test]
-fn a_cache_type_whose_blocks_do_not_divide_the_heads_is_refused() {
-    let model = describe(&ModelSpec::llama()).unwrap();
-    let params =
-        LayoutParams { context: 10, ubatch: 1, kv_type_k: GgmlType::Q8_0, kv_type_v: GgmlType::F16, logits_rows: 1 };
-    assert!(matches!(Layout::new(&model, params), Err(ModelError::Unsupported(_))));
+fn heads_are_stored_in_whole_blocks_where_that_saves_anything() {
+    let bytes = |head_dim: u32, ty: GgmlType| {
+        let model = describe(&ModelSpec { head_dim, ..ModelSpec::llama() }).unwrap();
+        let params = LayoutParams { context: 10, ubatch: 1, kv_type_k: ty, kv_type_v: GgmlType::F16, logits_rows: 1 };
+        Layout::new(&model, params).map(|layout| layout.layers[0].k)
+    };
+    // 10 cells of two heads, of three blocks of 34 bytes; of one of 18.
+    assert_eq!(bytes(80, GgmlType::Q8_0), Ok(10 * 2 * 3 * 34));
+    assert_eq!(bytes(96, GgmlType::Q8_0), Ok(10 * 2 * 3 * 34));
+    assert_eq!(bytes(16, GgmlType::Q4_0), Ok(10 * 2 * 18));
+    // As many bytes as f16 has, or more.
+    let refused = bytes(16, GgmlType::Q8_0).unwrap_err();
+    assert!(matches!(&refused, ModelError::Unsupported(why) if why.contains("take F16")), "{refused}");
 }
