@@ -119,7 +119,7 @@ pub struct Layout {
 
 impl Layout {
     /// # Errors
-    /// Sizes that overflow, or a KV type whose blocks do not divide the heads.
+    /// Sizes that overflow, or a KV type that saves nothing because heads are shorter than its blocks.
     pub fn new(model: &Model, params: LayoutParams) -> Result<Layout, ModelError> {
         let layers = model.layers.iter().map(|layer| layer_bytes(layer, &params)).collect::<Result<_, _>>()?;
         let tensors = model.output.tensors();
