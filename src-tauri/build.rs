@@ -40,6 +40,7 @@ const COMMANDS: &[&str] = &[
     "chats_import",
     "chats_delete_all",
     "chat_set_system_prompt",
+    "chat_set_format",
     "chat_select",
     "chat_send",
     "chat_stop",

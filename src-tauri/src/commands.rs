@@ -242,6 +242,11 @@ pub async fn chat_set_system_prompt(app: Held<'_>, id: String, text: String) -> 
 }
 
 #[tauri::command]
+pub async fn chat_set_format(app: Held<'_>, id: String, format: AnswerFormat) -> Answer<()> {
+    app.chat_set_format(id, format).await
+}
+
+#[tauri::command]
 pub async fn chat_select(app: Held<'_>, id: String, message: String) -> Answer<Chat> {
     app.chat_select(id, message).await
 }

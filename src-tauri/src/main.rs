@@ -70,6 +70,7 @@ fn main() -> anyhow::Result<()> {
             commands::chats_import,
             commands::chats_delete_all,
             commands::chat_set_system_prompt,
+            commands::chat_set_format,
             commands::chat_select,
             commands::chat_send,
             commands::chat_stop,

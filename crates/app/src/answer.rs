@@ -1,11 +1,14 @@
 //! Writing an answer: prompt, tokens, and what to do when the context is full. Runs on the engine's thread.
 
 use crate::error::Result;
+use crate::prescribed::Prescribed;
 use crate::prompt::{Prompt, Said};
 use crate::session::Session;
 use crate::wire::{AnswerStats, ContextPolicy, ErrorCode, FinishReason, RecoveryNotice, WireError};
 use chat_template::AnswerParser;
 use engine::{Cancel, Event, Finish, Request};
+use grammar::Grammar;
+use sampler::Constraint;
 use std::time::{Duration, Instant};
 use tokenizer::Encode;
 
@@ -23,6 +26,8 @@ pub struct Task {
     pub sampling: sampler::Params,
     pub max_tokens: Option<u32>,
     pub policy: ContextPolicy,
+    /// What the answer must look like ([`Session::grammar`]).
+    pub grammar: Option<Grammar>,
 }
 
 /// What happens meanwhile, in order.
@@ -62,7 +67,17 @@ pub fn write(
     // Room that dropping turns must leave, so that it is not done for every token.
     let room = (context / 8).clamp(1, 512);
     let mut prompt = render(session, &task)?;
-    on_step(Step::Prompt((!task.raw).then(|| session.format.parser(&prompt.text))));
+    let mut prescribed = task.grammar.take().map(|grammar| match task.raw {
+        true => Prescribed::at_once(grammar, tokenizer),
+        false => Prescribed::new(grammar, tokenizer, &prompt.text, session.format.reasoning_mark(&prompt.text)),
+    });
+    if let Some(prescribed) = &mut prescribed {
+        answer.iter().try_for_each(|token| prescribed.accept(*token))?;
+    }
+    on_step(Step::Prompt((!task.raw).then(|| match prescribed {
+        Some(_) => AnswerParser::verbatim(&prompt.text),
+        None => session.format.parser(&prompt.text),
+    })));
     let mut made = 0;
     loop {
         make_room(session, &mut task, &mut prompt, answer.len() as u32 + room, on_step)?;
@@ -81,7 +96,8 @@ pub fn write(
             max_tokens: task.max_tokens.map(|max| max.saturating_sub(made)),
             ignore_eog: false,
         };
-        let completion = session.engine.generate(request, cancel, &mut |event| match event {
+        let constraint = prescribed.as_mut().map(|prescribed| prescribed as &mut dyn Constraint);
+        let completion = session.engine.generate_within(constraint, request, cancel, &mut |event| match event {
             Event::Prompt { done, total, reused } => {
                 stats.reading(total, reused);
                 on_step(Step::Reading { done, total });

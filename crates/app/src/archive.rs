@@ -2,10 +2,12 @@
 
 use crate::App;
 use crate::app::blocking;
-use crate::chats::{Chats, MAX_TEXT, SELECT_MESSAGE, calls_column, message, shortened, to_json, word};
+use crate::chats::{
+    Chats, MAX_TEXT, SELECT_MESSAGE, calls_column, format_column, format_in, message, shortened, to_json, word,
+};
 use crate::error::Result;
 use crate::files::write_atomically;
-use crate::wire::{AnswerStats, ErrorCode, FinishReason, Role, ToolCall, WireError};
+use crate::wire::{AnswerFormat, AnswerStats, ErrorCode, FinishReason, Role, ToolCall, WireError};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -32,6 +34,8 @@ struct ArchivedChat {
     pinned: bool,
     #[serde(default)]
     system_prompt: String,
+    #[serde(default, skip_serializing_if = "is_text")]
+    format: AnswerFormat,
     /// Unix milliseconds, like all times here.
     updated: u64,
     /// The last message of the path that is shown.
@@ -97,7 +101,8 @@ impl Chats {
     fn export(&self, path: &Path) -> Result<u32> {
         let chats = self.store.transaction(|db| {
             let mut select = db.prepare(
-                "SELECT n, title, pinned, system_prompt, updated, leaf FROM chats WHERE deleted IS NULL ORDER BY updated",
+                "SELECT n, title, pinned, system_prompt, updated, leaf, format FROM chats WHERE deleted IS NULL
+                 ORDER BY updated",
             )?;
             let mut rows = select.query([])?;
             let mut chats = Vec::new();
@@ -107,6 +112,7 @@ impl Chats {
                     title: row.get(1)?,
                     pinned: row.get(2)?,
                     system_prompt: row.get(3)?,
+                    format: format_in(row.get(6)?),
                     updated: row.get(4)?,
                     shown: row.get::<_, Option<i64>>(5)?.and_then(|leaf| places.get(&leaf.to_string()).copied()),
                     messages,
@@ -172,10 +178,17 @@ fn archived(db: &Connection, chat: i64) -> Result<(Vec<ArchivedMessage>, HashMap
     Ok((messages, places))
 }
 
+fn is_text(format: &AnswerFormat) -> bool {
+    *format == AnswerFormat::Text
+}
+
 fn check(chat: &ArchivedChat) -> Result<(), String> {
     let fits = |text: &str| text.len() <= MAX_TEXT;
     if !fits(&chat.system_prompt) {
         return Err("a system prompt is too long".into());
+    }
+    if matches!(&chat.format, AnswerFormat::Schema { schema } if !fits(schema)) {
+        return Err("a schema is too long".into());
     }
     if chat.shown.is_some_and(|place| place >= chat.messages.len()) {
         return Err("a chat shows a message that it does not have".into());
@@ -196,9 +209,10 @@ fn check(chat: &ArchivedChat) -> Result<(), String> {
 }
 
 fn add(db: &Connection, chat: &ArchivedChat) -> Result<()> {
-    db.prepare_cached("INSERT INTO chats(title, pinned, system_prompt, updated) VALUES (?1, ?2, ?3, ?4)")?.execute(
-        params![shortened(chat.title.trim(), MAX_TITLE), chat.pinned, chat.system_prompt, time(chat.updated)],
-    )?;
+    let title = shortened(chat.title.trim(), MAX_TITLE);
+    let sql = "INSERT INTO chats(title, pinned, system_prompt, updated, format) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let format = format_column(&chat.format)?;
+    db.prepare_cached(sql)?.execute(params![title, chat.pinned, chat.system_prompt, time(chat.updated), format])?;
     let n = db.last_insert_rowid();
     let mut numbers: Vec<i64> = Vec::with_capacity(chat.messages.len());
     let mut insert = db.prepare_cached(

@@ -3,7 +3,9 @@
 use crate::error::Result;
 use crate::files::now;
 use crate::store::Store;
-use crate::wire::{AnswerStats, Chat, ChatSummary, ErrorCode, FinishReason, Message, Role, ToolCall, WireError};
+use crate::wire::{
+    AnswerFormat, AnswerStats, Chat, ChatSummary, ErrorCode, FinishReason, Message, Role, ToolCall, WireError,
+};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -105,7 +107,7 @@ impl Chats {
     pub fn create(&self, system_prompt: &str) -> Result<String> {
         let db = self.store.lock();
         let unused = "UPDATE chats SET updated = ?2 WHERE n = (SELECT max(n) FROM chats WHERE title = '' AND pinned = 0 \
-             AND deleted IS NULL AND system_prompt = ?1 AND NOT EXISTS (SELECT 1 FROM messages WHERE chat = chats.n)) \
+             AND deleted IS NULL AND system_prompt = ?1 AND format IS NULL AND NOT EXISTS (SELECT 1 FROM messages WHERE chat = chats.n)) \
              RETURNING n";
         let found = db.query_row(unused, params![system_prompt, now()], |row| row.get::<_, i64>(0)).optional()?;
         if let Some(n) = found {
@@ -119,16 +121,23 @@ impl Chats {
     pub fn get(&self, id: &str) -> Result<Chat> {
         let db = self.store.lock();
         let n = number(id)?;
-        let (title, pinned, system_prompt, leaf) = db
-            .query_row("SELECT title, pinned, system_prompt, leaf FROM chats WHERE n = ?1", [n], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, Option<i64>>(3)?))
+        let (title, pinned, system_prompt, leaf, format) = db
+            .query_row("SELECT title, pinned, system_prompt, leaf, format FROM chats WHERE n = ?1", [n], |row| {
+                Ok((
+                    row.get(0)?,
+                    row.get(1)?,
+                    row.get(2)?,
+                    row.get::<_, Option<i64>>(3)?,
+                    row.get::<_, Option<String>>(4)?,
+                ))
             })
             .optional()?
             .ok_or_else(|| not_found(id))?;
+        let format = format_in(format);
         let mut statement = db.prepare_cached(&format!("{SELECT_MESSAGE} WHERE chat = ?1 ORDER BY n"))?;
         let messages: Vec<Message> = statement.query_map([n], message)?.collect::<Result<_, _>>()?;
         let path = path_to(&messages, leaf.map(|n| n.to_string()));
-        Ok(Chat { id: n.to_string(), title, pinned, system_prompt, messages, path, running: false })
+        Ok(Chat { id: n.to_string(), title, pinned, system_prompt, format, messages, path, running: false })
     }
 
     /// Those that are not in the bin.
@@ -161,6 +170,11 @@ impl Chats {
 
     pub fn restore(&self, id: &str) -> Result<()> {
         self.change(id, "UPDATE chats SET deleted = ?2 WHERE n = ?1", None::<u64>)
+    }
+
+    /// `format` is one that can be used.
+    pub fn set_format(&self, id: &str, format: &AnswerFormat) -> Result<()> {
+        self.change(id, "UPDATE chats SET format = ?2 WHERE n = ?1", format_column(format)?)
     }
 
     pub fn set_system_prompt(&self, id: &str, text: &str) -> Result<()> {
@@ -408,6 +422,16 @@ fn check_text(text: &str) -> Result<()> {
         return Err(WireError::bad_argument("text", "the text is too long").numbers(text.len() as u64, MAX_TEXT as u64));
     }
     Ok(())
+}
+
+/// An answer format as the column has it.
+pub(crate) fn format_column(format: &AnswerFormat) -> Result<Option<String>> {
+    (*format != AnswerFormat::Text).then(|| to_json(format)).transpose()
+}
+
+/// One that a newer version wrote, or nobody can read, is none.
+pub(crate) fn format_in(column: Option<String>) -> AnswerFormat {
+    column.and_then(|format| serde_json::from_str(&format).ok()).unwrap_or_default()
 }
 
 fn number(id: &str) -> Result<i64> {

@@ -88,6 +88,35 @@ impl From<hub::HubError> for WireError {
     }
 }
 
+impl From<grammar::GrammarError> for WireError {
+    fn from(error: grammar::GrammarError) -> WireError {
+        use grammar::GrammarError as G;
+        let message = error.to_string();
+        let code = match &error {
+            G::NotJson { line, column, .. } => {
+                return WireError::new(ErrorCode::FormatNotJson, message).about(format!("{line}:{column}"));
+            }
+            G::TooComplex(what) => return WireError::new(ErrorCode::FormatTooComplex, message).about(what),
+            G::Vocabulary(_) => ErrorCode::ModelUnsupported,
+            G::NoThread(_) => ErrorCode::Internal,
+            _ => ErrorCode::FormatInvalid,
+        };
+        WireError::new(code, message)
+    }
+}
+
+impl From<sampler::ConstraintError> for WireError {
+    fn from(error: sampler::ConstraintError) -> WireError {
+        let message = error.to_string();
+        match error {
+            sampler::ConstraintError::TooComplex(what) => {
+                WireError::new(ErrorCode::FormatTooComplex, message).about(what)
+            }
+            _ => WireError::new(ErrorCode::FormatStuck, message),
+        }
+    }
+}
+
 impl From<weights::WeightsError> for WireError {
     fn from(error: weights::WeightsError) -> WireError {
         use weights::WeightsError as W;

@@ -30,6 +30,8 @@ pub struct Prompt {
 /// A model's chat format.
 pub struct Format {
     template: Template,
+    /// The model's own template as it is written.
+    source: String,
     /// The model brought none that can be used.
     pub missing: bool,
     pub supports_thinking: bool,
@@ -88,12 +90,18 @@ impl Format {
             .filter_map(|id| String::from_utf8(tokenizer.token_text(id).to_vec()).ok())
             .filter(|text| !text.is_empty())
             .collect();
-        Ok(Format { template, missing, supports_thinking, calls, call_form, controls })
+        let source = source.filter(|_| !missing).unwrap_or_default().to_owned();
+        Ok(Format { template, source, missing, supports_thinking, calls, call_form, controls })
     }
 
     /// Takes the answer to a prompt apart.
     pub fn parser(&self, prompt: &str) -> AnswerParser {
         AnswerParser::new(prompt, self.calls.clone())
+    }
+
+    /// The mark with which the model may open its reasoning after a prompt.
+    pub fn reasoning_mark(&self, prompt: &str) -> Option<&'static str> {
+        chat_template::reasoning_mark(&self.source, prompt)
     }
 
     /// The prompt after which the model answers.
@@ -263,6 +271,7 @@ mod tests {
         let template = Template::parse("{{ messages[0].content | trim }}", TemplateTokens::default()).unwrap();
         Format {
             template,
+            source: String::new(),
             missing: false,
             supports_thinking: false,
             calls: CallMarks::of_template("[TOOL_CALLS]"),

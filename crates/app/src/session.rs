@@ -13,11 +13,12 @@ use crate::wire::{
 };
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
 use engine::{BackendError, Cancel, Devices, Engine, EngineError, LoadOptions, Recovery, RecoveryCause, SavedError};
+use grammar::{Form, Grammar, GrammarError, Vocabulary};
 use model::Model;
 use planner::{Facts, Fits, Wishes};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 /// What to load, and where.
 pub(crate) struct LoadRequest {
@@ -63,6 +64,8 @@ pub struct Session {
     pub name: String,
     pub engine: Engine,
     pub(crate) format: Format,
+    /// For prescribed answers; made when the first one is asked for.
+    vocabulary: OnceLock<std::result::Result<Vocabulary, GrammarError>>,
     model: Arc<Model>,
     machine: Arc<Machine>,
     /// As known when the model was loaded, or layers were last asked for.
@@ -129,6 +132,7 @@ impl Session {
             name,
             engine,
             format,
+            vocabulary: OnceLock::new(),
             model,
             machine,
             facts: Mutex::new(facts),
@@ -157,6 +161,15 @@ impl Session {
         on_step: &mut dyn FnMut(Step),
     ) -> Result<(FinishReason, AnswerStats)> {
         answer::write(self, task, cancel, on_step)
+    }
+
+    /// What an answer of this model must look like. The first time takes part of a second.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FormatNotJson`], [`ErrorCode::FormatInvalid`] and [`ErrorCode::FormatTooComplex`]
+    pub fn grammar(&self, form: &Form) -> Result<Grammar> {
+        let vocabulary = self.vocabulary.get_or_init(|| Vocabulary::new(self.engine.tokenizer()));
+        Ok(vocabulary.as_ref().map_err(Clone::clone)?.compile(form)?)
     }
 
     /// Whether the model brought a chat template that can be used.
@@ -332,6 +345,7 @@ impl From<EngineError> for WireError {
             EngineError::Saved(SavedError::Io(_)) => WireError::new(ErrorCode::FileAccess, message),
             EngineError::Saved(_) => WireError::new(ErrorCode::FileInvalid, message),
             EngineError::Numbers(_) => WireError::new(ErrorCode::FileInvalid, message),
+            EngineError::Constraint(error) => error.into(),
             EngineError::Invalid(_) => WireError::new(ErrorCode::BadArgument, message),
             _ => WireError::internal(message),
         }

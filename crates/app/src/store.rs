@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 /// Step `n` makes schema `n + 1` of schema `n`.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE chats (
         n INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -61,6 +61,8 @@ const MIGRATIONS: [&str; 2] = [
 ",
     // wire::ToolCall as JSON, a list; NULL: none.
     "ALTER TABLE messages ADD COLUMN tool_calls TEXT",
+    // wire::AnswerFormat as JSON; NULL: any text.
+    "ALTER TABLE chats ADD COLUMN format TEXT",
 ];
 
 pub struct Store {

@@ -11,6 +11,7 @@ use crate::settings::check_sampling;
 use crate::stream::Stream;
 use crate::wire::*;
 use engine::Cancel;
+use grammar::Vocabulary;
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -80,6 +81,22 @@ impl App {
     pub async fn chat_set_system_prompt(self: &Arc<Self>, id: String, text: String) -> Result<()> {
         let app = self.clone();
         blocking(move || app.chats.set_system_prompt(&id, &text)).await
+    }
+
+    /// What the answers of this chat must look like.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FormatNotJson`], [`ErrorCode::FormatInvalid`] and [`ErrorCode::FormatTooComplex`]; nothing is
+    /// changed then.
+    pub async fn chat_set_format(self: &Arc<Self>, id: String, format: AnswerFormat) -> Result<()> {
+        let app = self.clone();
+        blocking(move || {
+            if let Some(form) = format.form() {
+                Vocabulary::of_bytes()?.compile(&form)?;
+            }
+            app.chats.set_format(&id, &format)
+        })
+        .await
     }
 
     pub async fn chat_select(self: &Arc<Self>, id: String, message: String) -> Result<Chat> {
@@ -172,6 +189,7 @@ impl App {
         let sampling = args.sampling.clone().unwrap_or(settings.sampling);
         check_sampling(&sampling)?;
         let chat = self.chats.get(&args.chat)?;
+        let grammar = chat.format.form().map(|form| session.grammar(&form)).transpose()?;
         let find = |id: &str| {
             let found = chat.messages.iter().find(|message| message.id == id);
             found.ok_or_else(|| WireError::new(ErrorCode::NotFound, format!("the chat has no message {id}")))
@@ -211,7 +229,11 @@ impl App {
             }
         };
         let (answer, begun) = match continued {
-            Some(continued) => continued,
+            Some((answer, mut begun)) => {
+                // A character that the cut went through is written again as a whole.
+                begun.raw.truncate(begun.raw.strip_suffix('\u{fffd}').unwrap_or(&begun.raw).len());
+                (answer, begun)
+            }
             None => (self.chats.begin_answer(&args.chat, &parent, &session.name)?, AnswerText::default()),
         };
         let chat = self.chats.get(&args.chat)?;
@@ -223,6 +245,7 @@ impl App {
             max_tokens: sampling.max_tokens,
             sampling: params(&sampling),
             policy: settings.context_policy,
+            grammar,
         };
         Ok(Prepared { chat: chat.id, session, user, answer, begun, path, task })
     }

@@ -15,6 +15,17 @@ pub enum Part {
     ToolCall(ToolCall),
 }
 
+/// How far an answer has come, for what must hold for it and not for the reasoning before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The answer begins here, unless reasoning opens.
+    Start,
+    /// Within reasoning, or between its end and the answer's text.
+    Reasoning,
+    /// Within the answer.
+    Answer,
+}
+
 /// The block of reasoning before a text, as an index into [`MARKS`]: it tells the marks around the answer.
 type After = Option<usize>;
 
@@ -54,6 +65,8 @@ pub struct AnswerParser {
     state: State,
     harmony: Harmony,
     calls: CallMarks,
+    /// Nothing within the answer is a mark.
+    verbatim: bool,
     /// Text that cannot be assigned yet: a possible beginning of a mark, a call, or white space that may be dropped.
     held: String,
 }
@@ -74,7 +87,24 @@ impl AnswerParser {
             None if harmony.continue_prompt(tail) => State::Harmony,
             None => State::Start { after: None, first: true },
         };
-        Self { state, harmony, calls, held: String::new() }
+        Self { state, harmony, calls, verbatim: false, held: String::new() }
+    }
+
+    /// A parser for an answer to `prompt` whose form is prescribed: after the reasoning everything is text as it is, also
+    /// what looks like a call or a mark.
+    pub fn verbatim(prompt: &str) -> Self {
+        Self { verbatim: true, ..Self::new(prompt, CallMarks::default()) }
+    }
+
+    /// How far the answer has come.
+    pub fn stage(&self) -> Stage {
+        match self.state {
+            State::Start { .. } if self.held.trim_start().is_empty() => Stage::Start,
+            State::Start { .. } | State::Thinking { .. } => Stage::Reasoning,
+            State::Text { .. } | State::Call { .. } => Stage::Answer,
+            State::Harmony if self.harmony.in_answer() => Stage::Answer,
+            State::Harmony => Stage::Reasoning,
+        }
     }
 
     /// Takes the next text of the stream and returns what became certain.
@@ -239,6 +269,7 @@ impl AnswerParser {
 
     /// Marks that mean something within an answer.
     fn marks(&self, after: After) -> impl Iterator<Item = (&'static str, Mark)> + '_ {
+        let after = after.filter(|_| !self.verbatim);
         let answer = after.map_or(&[][..], |at| MARKS[at].answer).iter().map(|mark| (*mark, Mark::Answer));
         let calls = self.calls.syntaxes().flat_map(|at| {
             let around = SYNTAXES[at].around.iter().map(|mark| (*mark, Mark::AroundCalls));

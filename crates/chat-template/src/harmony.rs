@@ -10,7 +10,7 @@ use crate::answer::{Part, add, partial, start_of};
 use crate::calls::{MAX_CALL, ToolCall, window};
 
 const START: &str = "<|start|>";
-const CHANNEL: &str = "<|channel|>";
+pub(crate) const CHANNEL: &str = "<|channel|>";
 const MESSAGE: &str = "<|message|>";
 const ENDS: [&str; 4] = ["<|end|>", "<|return|>", "<|call|>", START];
 /// Bytes of a message's head. What is longer is text.
@@ -57,6 +57,11 @@ impl Harmony {
         let mut ignored = Vec::new();
         while self.step(&mut held, &mut ignored, false) {}
         true
+    }
+
+    /// Whether the text that comes is said to the user.
+    pub fn in_answer(&self) -> bool {
+        self.state == State::Body { thinking: false }
     }
 
     /// Handles some of the held text; `false` when more text is needed. At the `end` nothing stays held.

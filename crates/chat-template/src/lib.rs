@@ -27,7 +27,7 @@ mod time;
 mod tokens;
 mod value;
 
-pub use answer::{AnswerParser, Part};
+pub use answer::{AnswerParser, Part, Stage};
 pub use builtin::{BuiltinTemplate, TemplateChoice};
 pub use calls::{CallMarks, ToolCall};
 pub use capabilities::Capabilities;
@@ -35,4 +35,5 @@ pub use chrono::NaiveDateTime;
 pub use error::TemplateError;
 pub use history::CallForm;
 pub use limits::Limits;
+pub use marks::reasoning_mark;
 pub use template::{RenderInput, Template, TemplateTokens};

@@ -60,6 +60,17 @@ pub(crate) const MARKS: [Marks; 16] = [
     Marks { open: "<think:opensource>", close: "</think:opensource>", answer: &[] },
 ];
 
+/// The mark with which a model of this template may open its reasoning after `prompt`; `None` where the prompt has opened
+/// or closed it, or the template knows of none.
+pub fn reasoning_mark(template: &str, prompt: &str) -> Option<&'static str> {
+    let tail = prompt.trim_end();
+    if MARKS.iter().any(|marks| tail.ends_with(marks.open) || tail.ends_with(marks.close)) {
+        return None;
+    }
+    let own = MARKS.iter().map(|marks| marks.open).find(|mark| template.contains(mark));
+    own.or_else(|| Some(crate::harmony::CHANNEL).filter(|mark| template.contains(mark) && !tail.ends_with(mark)))
+}
+
 /// The family whose mark before an answer satisfies `is_mark`. Only control tokens count: what looks like XML may be
 /// what the user asked for.
 pub(crate) fn answer_that_opens(is_mark: impl Fn(&str) -> bool) -> Option<usize> {

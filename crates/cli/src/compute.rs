@@ -41,8 +41,11 @@ pub fn logits(program: &Program, options: &Logits) -> Result<(), Failure> {
 pub fn generate(program: &Program, options: &Generate) -> Result<(), Failure> {
     let whole = (options.ids.len() as u32).saturating_add(options.count);
     let sampling = options.sampling.params(sampler::Params::default())?;
+    let form = options.form.read()?;
     let cancel = Cancel::new();
-    let engine = load::load(program, &options.model, &options.loading, Some(whole), 1, &cancel)?.session.engine;
+    let session = load::load(program, &options.model, &options.loading, Some(whole), 1, &cancel)?.session;
+    let mut grammar = form.map(|form| session.grammar(&form)).transpose()?;
+    let engine = session.engine;
     check(&engine, &options.ids)?;
     let request = Request {
         prompt: options.ids.clone(),
@@ -50,7 +53,8 @@ pub fn generate(program: &Program, options: &Generate) -> Result<(), Failure> {
         max_tokens: Some(options.count),
         ignore_eog: options.ignore_eos,
     };
-    let completion = engine.generate(request, &cancel, &mut |_| {})?;
+    let constraint = grammar.as_mut().map(|grammar| grammar as &mut dyn sampler::Constraint);
+    let completion = engine.generate_within(constraint, request, &cancel, &mut |_| {})?;
     let text = String::from_utf8_lossy(&engine.tokenizer().decode(&completion.ids)).into_owned();
     if program.json {
         return output::json(&json!({ "ids": completion.ids, "text": text }));

@@ -1,6 +1,6 @@
 //! Errors as the terminal shows them: a code for scripts, a sentence for people.
 
-use app::wire::WireError;
+use app::wire::{ErrorCode, WireError};
 use std::fmt::Display;
 use std::io;
 use std::path::Path;
@@ -45,7 +45,13 @@ impl From<WireError> for Failure {
             }
             code.push(letter.to_ascii_lowercase());
         }
-        let code = if code == "bad-argument" { USAGE.into() } else { code };
+        // A wrong schema is a wrong argument here.
+        let code = if matches!(error.code, ErrorCode::BadArgument | ErrorCode::FormatInvalid | ErrorCode::FormatNotJson)
+        {
+            USAGE.into()
+        } else {
+            code
+        };
         Failure { code, message: error.message }
     }
 }
@@ -77,8 +83,6 @@ impl From<chat_template::TemplateError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use app::wire::ErrorCode;
-
     #[test]
     fn codes_are_words() {
         let failure = |code| Failure::from(WireError::new(code, "x"));

@@ -251,3 +251,70 @@ fn a_session_goes_on_where_it_ended() {
         0
     );
 }
+
+#[test]
+fn the_form_of_an_answer_is_prescribed() {
+    let home = Home::new();
+    let model = fixture(TRAINED);
+    let schema = r#"{"type":"object","properties":{"kind":{"enum":["struct","trait"]},"n":{"type":"integer","maximum":99}},
+        "required":["kind","n"],"additionalProperties":false}"#;
+    let file = home.folder.path().join("schema.json");
+    std::fs::write(&file, schema).unwrap();
+    for given in [schema, file.to_str().unwrap()] {
+        let ended = home.run(&["run", &model, "-p", QUESTION, "--seed", "3", "--json-schema", given]);
+        assert_eq!(ended.status, 0, "{ended:?}");
+        let value: Value = serde_json::from_str(&ended.stdout).unwrap();
+        assert!(["struct", "trait"].iter().any(|kind| value["kind"] == *kind) && value["n"].as_i64().unwrap() <= 99);
+    }
+    let value = home.json(&["run", &model, "-p", QUESTION, "--raw", "--json-schema", schema]);
+    assert_eq!(value["finish"], "end");
+    assert!(serde_json::from_str::<Value>(value["text"].as_str().unwrap()).unwrap()["n"].is_i64());
+    // Every answer of a chat.
+    let chat = talk(&home, &["chat", &model, "--json-schema", schema], "What is Vec?\nAnd Iterator?\n");
+    assert_eq!(chat.status, 0, "{chat:?}");
+    let answers: Vec<Value> =
+        serde_json::Deserializer::from_str(&chat.stdout).into_iter().collect::<Result<_, _>>().unwrap();
+    assert_eq!(answers.len(), 2, "{}", chat.stdout);
+    assert!(answers.iter().all(|answer| answer["kind"].is_string()));
+}
+
+#[test]
+fn a_grammar_is_followed_in_either_syntax() {
+    let home = Home::new();
+    let model = fixture(TRAINED);
+    let file = home.folder.path().join("grammar.txt");
+    let path = file.to_str().unwrap();
+    for grammar in
+        ["start: (\"yes\" | \"no\") \", \" /[0-9]{3}/\n", "root ::= (\"yes\" | \"no\") \", \" [0-9] [0-9] [0-9]\n"]
+    {
+        std::fs::write(&file, grammar).unwrap();
+        let fits = |text: &str| {
+            let rest = text.strip_prefix("yes").or(text.strip_prefix("no")).and_then(|rest| rest.strip_prefix(", "));
+            rest.is_some_and(|digits| digits.len() == 3 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        for seed in ["1", "2", "3"] {
+            let ended = home.run(&["run", &model, "-p", QUESTION, "--temp", "1.5", "--seed", seed, "--grammar", path]);
+            assert!(ended.status == 0 && fits(ended.stdout.trim_end()), "{grammar}: {ended:?}");
+        }
+        let value = home.json(&["generate", &model, "--ids", "1,2,3", "-n", "40", "--grammar", path]);
+        assert!(fits(value["text"].as_str().unwrap()), "{value}");
+    }
+}
+
+#[test]
+fn a_form_that_cannot_be_used_is_a_wrong_argument() {
+    let home = Home::new();
+    let model = fixture(TRAINED);
+    let fails = |arguments: &[&str], code: &str, status| {
+        home.fails(&[&["run", &model, "-p", "x"], arguments].concat(), status, code)
+    };
+    assert!(fails(&["--json-schema", "{\"type\": }"], "usage", 2).contains("line 1, column 10"));
+    assert!(fails(&["--json-schema", "{\"not\": {}}"], "usage", 2).contains("not"));
+    fails(&["--json-schema", "no-such-file.json"], "file-missing", 1);
+    fails(&["--grammar", "no-such-file.gbnf"], "file-missing", 1);
+    let large = home.folder.path().join("large");
+    std::fs::write(&large, " ".repeat(300 << 10)).unwrap();
+    fails(&["--grammar", large.to_str().unwrap()], "usage", 2);
+    let both = home.run(&["run", &model, "-p", "x", "--json-schema", "{}", "--grammar", "g"]);
+    assert_eq!(both.status, 2, "{both:?}");
+}

@@ -6,6 +6,7 @@
 
 mod error;
 mod form;
+mod gbnf;
 mod grammar;
 mod lark;
 pub mod limits;

@@ -15,7 +15,7 @@ pub const MAX_PRODUCT: usize = 500;
 pub const MAX_PROPERTIES: usize = 1000;
 /// White space between two parts of JSON, in bytes: enough to indent, and a model that writes nothing else comes to its
 /// end.
-pub const MAX_SPACE: usize = 64;
+pub const MAX_SPACE: usize = 40;
 /// Bytes of a token that can be part of a prescribed answer.
 pub const MAX_TOKEN: usize = 512;
 /// Nodes of the tree of all tokens, which the library numbers with 22 bits.

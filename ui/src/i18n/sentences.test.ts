@@ -29,6 +29,10 @@ const CODES: Record<ErrorCode, true> = {
   checksumMismatch: true,
   hubAnswer: true,
   badArgument: true,
+  formatNotJson: true,
+  formatInvalid: true,
+  formatTooComplex: true,
+  formatStuck: true,
   storage: true,
   internal: true,
 };

@@ -1,5 +1,6 @@
 import type {
   AnswerEvent,
+  AnswerFormat,
   AppEvent,
   Chat,
   ChatSummary,
@@ -78,6 +79,8 @@ export interface Api {
   /** For good, the bin too; the number of chats. */
   chatsDeleteAll(): Promise<number>;
   chatSetSystemPrompt(id: string, text: string): Promise<void>;
+  /** Rejects a schema that cannot be used; nothing is changed then. */
+  chatSetFormat(id: string, format: AnswerFormat): Promise<void>;
   /** Shows the branch that the message is on. */
   chatSelect(id: string, message: string): Promise<Chat>;
   /** Settles when the answer has begun; the events go on until `finished`. */

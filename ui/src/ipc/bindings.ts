@@ -64,7 +64,7 @@ chatMemory: number,
  */
 load: { [key in string]: LoadSettings }, inspectorOpen: boolean, };
 
-export type ErrorCode = "fileMissing" | "fileInvalid" | "archiveInvalid" | "fileTruncated" | "fileAccess" | "modelUnsupported" | "ramFull" | "vramFull" | "diskFull" | "contextFull" | "noModelLoaded" | "busy" | "cancelled" | "offline" | "needsToken" | "needsTerms" | "notFound" | "rateLimited" | "checksumMismatch" | "hubAnswer" | "badArgument" | "storage" | "internal";
+export type ErrorCode = "fileMissing" | "fileInvalid" | "archiveInvalid" | "fileTruncated" | "fileAccess" | "modelUnsupported" | "ramFull" | "vramFull" | "diskFull" | "contextFull" | "noModelLoaded" | "busy" | "cancelled" | "offline" | "needsToken" | "needsTerms" | "notFound" | "rateLimited" | "checksumMismatch" | "hubAnswer" | "badArgument" | "formatNotJson" | "formatInvalid" | "formatTooComplex" | "formatStuck" | "storage" | "internal";
 
 export type WireError = { code: ErrorCode, 
 /**
@@ -305,6 +305,8 @@ deleted: number | null,
  */
 snippet: string | null, };
 
+export type AnswerFormat = { "type": "text" } | { "type": "json" } | { "type": "schema", schema: string, };
+
 export type Role = "system" | "user" | "assistant";
 
 export type FinishReason = "end" | "stopped" | "length" | "contextFull" | "error" | "interrupted";
@@ -335,7 +337,7 @@ parent: string | null, role: Role, text: string, thinking: string | null,
  */
 toolCalls: Array<ToolCall>, model: string | null, created: number, finish: FinishReason | null, stats: AnswerStats | null, };
 
-export type Chat = { id: string, title: string, pinned: boolean, systemPrompt: string, messages: Array<Message>, path: Array<string>, 
+export type Chat = { id: string, title: string, pinned: boolean, systemPrompt: string, format: AnswerFormat, messages: Array<Message>, path: Array<string>, 
 /**
  * An answer is being written now.
  */

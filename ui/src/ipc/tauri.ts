@@ -49,6 +49,7 @@ export const tauriApi: Api = {
   chatsImport: () => invoke("chats_import"),
   chatsDeleteAll: () => invoke("chats_delete_all"),
   chatSetSystemPrompt: (id, text) => invoke("chat_set_system_prompt", { id, text }),
+  chatSetFormat: (id, format) => invoke("chat_set_format", { id, format }),
   chatSelect: (id, message) => invoke("chat_select", { id, message }),
   chatSend: (args, onEvent) => invoke("chat_send", { args, onEvent: new Channel<AnswerEvent>(onEvent) }),
   chatStop: (chat) => invoke("chat_stop", { chat }),

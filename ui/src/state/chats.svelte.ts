@@ -1,5 +1,6 @@
 import { SvelteMap } from "svelte/reactivity";
-import type { Api, Chat, ChatSummary, Turn } from "../ipc";
+import type { AnswerFormat, Api, Chat, ChatSummary, Turn, WireError } from "../ipc";
+import { toWireError } from "../ipc";
 import { conversation, take, type Conversation } from "./conversation";
 
 /** How often a chat is read again whose answer runs, but not through this window (it was loaded anew). */
@@ -185,6 +186,20 @@ export class ChatsStore {
     if (state) {
       state.chat.systemPrompt = text;
       await this.attempt(() => this.api.chatSetSystemPrompt(state.chat.id, text));
+    }
+  }
+
+  /** The error, if answers cannot be given this form. */
+  async setFormat(format: AnswerFormat): Promise<WireError | null> {
+    const state = this.shown;
+    try {
+      if (state) {
+        await this.api.chatSetFormat(state.chat.id, format);
+        state.chat.format = format;
+      }
+      return null;
+    } catch (error) {
+      return toWireError(error);
     }
   }
 

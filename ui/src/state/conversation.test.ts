@@ -35,6 +35,7 @@ const chat = (messages: Message[], path: string[]): Chat => ({
   title: "",
   pinned: false,
   systemPrompt: "",
+  format: { type: "text" },
   messages,
   path,
   running: false,

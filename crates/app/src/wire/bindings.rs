@@ -57,6 +57,7 @@ pub fn typescript() -> String {
         Download,
         // chats
         ChatSummary,
+        AnswerFormat,
         Role,
         FinishReason,
         AnswerStats,

@@ -99,6 +99,30 @@ pub struct Message {
     pub stats: Option<AnswerStats>,
 }
 
+/// What the answers of a chat must look like. Command `chat_set_format {id, format}`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum AnswerFormat {
+    /// Whatever the model writes.
+    #[default]
+    Text,
+    /// A JSON object or array.
+    Json,
+    /// JSON that is valid under this schema.
+    Schema { schema: String },
+}
+
+impl AnswerFormat {
+    /// As the crate `grammar` takes it.
+    pub fn form(&self) -> Option<grammar::Form> {
+        match self {
+            AnswerFormat::Text => None,
+            AnswerFormat::Json => Some(grammar::Form::Json),
+            AnswerFormat::Schema { schema } => Some(grammar::Form::JsonSchema(schema.clone())),
+        }
+    }
+}
+
 /// Command `chat {id}`: every branch; `path` is the one shown, first message first.
 #[derive(Clone, Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
@@ -107,6 +131,7 @@ pub struct Chat {
     pub title: String,
     pub pinned: bool,
     pub system_prompt: String,
+    pub format: AnswerFormat,
     pub messages: Vec<Message>,
     pub path: Vec<String>,
     /// An answer is being written now.

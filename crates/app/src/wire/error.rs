@@ -38,6 +38,14 @@ pub enum ErrorCode {
     HubAnswer,
     /// An argument out of its range: a bug in the window, or an old window.
     BadArgument,
+    /// The schema of a prescribed answer is not JSON; the subject is "line:column".
+    FormatNotJson,
+    /// The schema or grammar of a prescribed answer is wrong; the text says where.
+    FormatInvalid,
+    /// It asks for more than can be followed.
+    FormatTooComplex,
+    /// The answer cannot go on in the form that is prescribed for it.
+    FormatStuck,
     /// The data base of chats cannot be read or written.
     Storage,
     /// A bug of ours; the text says where.

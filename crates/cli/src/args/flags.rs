@@ -5,6 +5,7 @@ use app::wire::{GpuLayers, KvType, LoadSettings};
 use clap::{Args, ValueEnum};
 use quant::GgmlType;
 use quantize::Mix;
+use std::path::{Path, PathBuf};
 
 /// The most tokens that any count may be.
 pub const MAX_TOKENS: i64 = 1 << 24;
@@ -116,6 +117,40 @@ impl Sampling {
         };
         params.validate().map_err(Failure::usage)?;
         Ok(params)
+    }
+}
+
+/// What an answer must look like.
+#[derive(Args, Clone)]
+#[group(multiple = false)]
+pub struct Form {
+    /// The answer is JSON that is valid under this schema: a file, or the schema itself
+    #[arg(long, value_name = "FILE|JSON", allow_hyphen_values = true)]
+    pub json_schema: Option<String>,
+    /// The answer is a text of this grammar, in GBNF or Lark's syntax
+    #[arg(long, value_name = "FILE")]
+    pub grammar: Option<PathBuf>,
+}
+
+impl Form {
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn read(&self) -> Result<Option<grammar::Form>, Failure> {
+        let read = |path: &Path| {
+            let size = std::fs::metadata(path).map_err(|error| Failure::io(path, error))?.len();
+            if size > grammar::limits::MAX_TEXT as u64 {
+                let max = grammar::limits::MAX_TEXT;
+                return Err(Failure::usage(format!("{} has {size} bytes; at most {max} are taken", path.display())));
+            }
+            std::fs::read_to_string(path).map_err(|error| Failure::io(path, error))
+        };
+        match (&self.json_schema, &self.grammar) {
+            // A schema is an object; no file is called like one.
+            (Some(text), _) if text.trim_start().starts_with('{') => Ok(Some(grammar::Form::JsonSchema(text.clone()))),
+            (Some(file), _) => Ok(Some(grammar::Form::JsonSchema(read(Path::new(file))?))),
+            (None, Some(file)) => Ok(Some(grammar::Form::Grammar(read(file)?))),
+            (None, None) => Ok(None),
+        }
     }
 }
 

@@ -189,6 +189,8 @@ pub struct Generate {
     #[arg(long)]
     pub ignore_eos: bool,
     #[command(flatten)]
+    pub form: Form,
+    #[command(flatten)]
     pub sampling: Sampling,
     #[command(flatten)]
     pub loading: Loading,

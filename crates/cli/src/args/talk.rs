@@ -1,6 +1,6 @@
 //! Flags of the commands that talk: to the model and to the Hub.
 
-use super::{Loading, Sampling};
+use super::{Form, Loading, Sampling};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -38,6 +38,8 @@ pub struct Talk {
     /// Go on with the conversation in this file, if there is one, and keep it there with what the model remembers of it
     #[arg(long, value_name = "FILE")]
     pub session: Option<PathBuf>,
+    #[command(flatten)]
+    pub form: Form,
     #[command(flatten)]
     pub sampling: Sampling,
     #[command(flatten)]

@@ -93,3 +93,22 @@ test("branches are shown with their number and changed", async () => {
   await until(() => screen.getByTestId("branch").textContent === "2/2");
   expect(app.chats.shown?.chat.path).toEqual(["1-1", "1-3"]);
 });
+
+test("answers get a format, a wrong one is told, JSON is shown as code", async () => {
+  const app = await open();
+  await app.chats.create();
+  await fireEvent.click(screen.getByTestId("answer-format"));
+  await fireEvent.change(await screen.findByTestId("format-kind"), { target: { value: "schema" } });
+  const schema = await screen.findByTestId<HTMLTextAreaElement>("format-schema");
+  expect(() => JSON.parse(schema.value)).not.toThrow();
+  await fireEvent.input(schema, { target: { value: "{" } });
+  await fireEvent.click(screen.getByTestId("format-save"));
+  await screen.findByText(/not valid JSON/);
+  expect(app.chats.shown?.chat.format).toEqual({ type: "text" });
+  await fireEvent.input(schema, { target: { value: '{"type": "array"}' } });
+  await until(() => screen.queryByText(/not valid JSON/) === null, "the message to go");
+  await fireEvent.click(screen.getByTestId("format-save"));
+  await until(() => !there("format-schema"));
+  expect(app.chats.shown?.chat.format).toEqual({ type: "schema", schema: '{"type": "array"}' });
+  expect(screen.getByTestId("answer-format").getAttribute("aria-pressed")).toBe("true");
+});

@@ -29,6 +29,13 @@ export const errors = {
   checksumMismatch: "{subject} arrived damaged and was discarded. Download it again.",
   hubAnswer: "Hugging Face gave an answer that cannot be understood. Try again later.",
   badArgument: "That value cannot be used: {message}",
+  formatNotJson:
+    "The schema is not valid JSON (line:column {subject}). Look for a missing comma, quote or bracket there.",
+  formatInvalid: "The answer format cannot be used: {message}",
+  formatTooComplex:
+    "The answer format is too complex ({subject}). Use fewer alternatives, properties or repetitions.",
+  formatStuck:
+    "The answer cannot go on in its format. Change the answer format, or ask again for a new answer.",
   storage: "The chats cannot be read or written. Check the free space on the disk. ({message})",
   internal: "Something went wrong inside Headroom. Try again; if it stays, report this: {message}",
   theFile: "The file",

@@ -36,6 +36,12 @@ export const errors: Words<typeof en> = {
   checksumMismatch: "{subject}は転送中に壊れたため破棄しました。もう一度ダウンロードしてください。",
   hubAnswer: "Hugging Faceから解釈できない応答がありました。後でもう一度お試しください。",
   badArgument: "この値は使えません: {message}",
+  formatNotJson:
+    "スキーマが正しいJSONではありません(行:桁 {subject})。カンマ、引用符、かっこの抜けを確認してください。",
+  formatInvalid: "この回答の形式は使えません: {message}",
+  formatTooComplex:
+    "回答の形式が複雑すぎます({subject})。選択肢、プロパティ、繰り返しの数を減らしてください。",
+  formatStuck: "この形式では回答を続けられません。回答の形式を変えるか、もう一度回答させてください。",
   storage: "チャットを読み書きできません。ディスクの空きを確認してください。({message})",
   internal:
     "Headroomの内部で問題が起きました。もう一度お試しください。続く場合はこの内容を報告してください: {message}",

@@ -186,6 +186,7 @@ export function chats(now: number): (Chat & { updated: number; deleted: number |
     updated,
     deleted: null,
     systemPrompt: "",
+    format: { type: "text" as const },
     messages,
     path,
     running: false,

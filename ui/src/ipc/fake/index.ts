@@ -279,6 +279,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
         title: "",
         pinned: false,
         systemPrompt: settings.systemPrompt,
+        format: { type: "text" as const },
         messages: [],
         path: [],
       };
@@ -293,6 +294,16 @@ export function fakeApi(options: FakeOptions = {}): Api {
     chatsImport: async () => null,
     chatsDeleteAll: async () => chats.splice(0).length,
     chatSetSystemPrompt: async (id, text) => void (chatOf(id).systemPrompt = text),
+    chatSetFormat: async (id, format) => {
+      if (format.type === "schema") {
+        try {
+          JSON.parse(format.schema);
+        } catch {
+          throw wireError("formatNotJson", "the schema is not JSON", { subject: "1:1" });
+        }
+      }
+      chatOf(id).format = format;
+    },
     chatSelect: async (id, message) => {
       const chat = chatOf(id);
       let leaf = message;
