@@ -117,6 +117,8 @@ proptest! {
             GgmlType::MXFP4 | GgmlType::NVFP4 => 0.34,
             GgmlType::Q3_K => 0.35,
             GgmlType::TQ1_0 | GgmlType::TQ2_0 | GgmlType::Q2_0 => 0.51,
+            // Elements without weight take what is left of their group: at most 1.125 scales, which reach a little far.
+            GgmlType::IQ1_M => 1.5,
             _ => 1.0,
         };
         for (x, y) in row.iter().zip(&back) {
@@ -196,7 +198,7 @@ fn wrong_importance_and_dot_lengths_are_refused() {
 
 #[test]
 fn types_without_a_quantizer_say_so() {
-    for ty in [GgmlType::IQ1_S, GgmlType::IQ1_M, GgmlType::I32] {
+    for ty in [GgmlType::I8, GgmlType::I32] {
         assert!(!has_quantizer(ty) && !needs_importance(ty));
         let mut packed = vec![0; row_bytes(ty)];
         assert_eq!(quantize_row(ty, &[1.0; COLUMNS], None, &mut packed), Err(QuantError::NoQuantizer { ty }));

@@ -83,7 +83,7 @@ fn quantizers_reproduce_the_reference() {
         assert_eq!(check_quantizer(ty, &input, 512, importance, &packed), Ok(()), "{ty} {kind}");
         checked += 1;
     }
-    assert!(checked >= 42, "only {checked} records were checked");
+    assert!(checked >= 45, "only {checked} records were checked");
 }
 
 /// "ref" rows of IQ4_NL are those of llama.cpp's run-time quantizer.

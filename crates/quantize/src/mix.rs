@@ -36,7 +36,9 @@ pub enum Mix {
     IQ2_XS,
     IQ2_XXS,
     TQ2_0,
+    IQ1_M,
     TQ1_0,
+    IQ1_S,
 }
 
 use Mix::*;
@@ -73,7 +75,9 @@ const TABLE: &[(Mix, &str, u32, GgmlType)] = &[
     (IQ2_XS, "IQ2_XS", 20, GgmlType::IQ2_XS),
     (IQ2_XXS, "IQ2_XXS", 19, GgmlType::IQ2_XXS),
     (TQ2_0, "TQ2_0", 37, GgmlType::TQ2_0),
+    (IQ1_M, "IQ1_M", 31, GgmlType::IQ1_M),
     (TQ1_0, "TQ1_0", 36, GgmlType::TQ1_0),
+    (IQ1_S, "IQ1_S", 24, GgmlType::IQ1_S),
 ];
 
 /// Other names that people use.

@@ -114,8 +114,13 @@ impl Rules {
         }
     }
 
+    /// At most two bits, about.
     fn two_bits(&self) -> bool {
-        matches!(self.mix, Mix::IQ2_XXS | Mix::IQ2_XS | Mix::IQ2_S | Mix::IQ2_M)
+        self.one_bit() || matches!(self.mix, Mix::IQ2_XXS | Mix::IQ2_XS | Mix::IQ2_S | Mix::IQ2_M)
+    }
+
+    fn one_bit(&self) -> bool {
+        matches!(self.mix, Mix::IQ1_S | Mix::IQ1_M)
     }
 
     /// The larger two of the 2-bit mixes.
@@ -150,7 +155,7 @@ impl Rules {
 
     fn embedding(&self) -> GgmlType {
         match self.mix {
-            Mix::IQ2_XXS | Mix::IQ2_XS => Q2_K,
+            Mix::IQ1_S | Mix::IQ1_M | Mix::IQ2_XXS | Mix::IQ2_XS => Q2_K,
             Mix::IQ2_S | Mix::IQ2_M | Mix::IQ3_XXS => IQ3_S,
             Mix::TQ1_0 | Mix::TQ2_0 => Q4_K,
             _ => self.mix.base(),
@@ -166,6 +171,7 @@ impl Rules {
             Role::Down(layer) if self.first(layer) => better,
             Role::AttentionOutput if self.eight_experts() => Q5_K,
             Role::AttentionOutput if self.two_bits_large() => IQ3_S,
+            Role::AttentionOutput if self.one_bit() => IQ2_XXS,
             _ => self.mix.base(),
         }
     }

@@ -120,6 +120,7 @@ fn hostile_headers_give_errors() {
     let plan = |gguf: &Gguf, mix| Plan::new(gguf, mix, None).err();
     let gguf = model(&[], 1, &[("attn_q.weight", &[512, 8])], true);
     assert!(matches!(plan(&gguf, Mix::IQ2_XXS), Some(QuantizeError::ImportanceNeeded { ty: IQ2_XXS, .. })));
+    assert!(matches!(plan(&gguf, Mix::IQ1_S), Some(QuantizeError::ImportanceNeeded { ty: IQ1_S, .. })));
     let long = header(&[], &[("a.weight".into(), &[1 << 30, 2])]);
     assert!(matches!(plan(&long, Mix::Q8_0), Some(QuantizeError::RowTooLong { elements: 0x4000_0000, .. })));
     // Numbers that no model has.

@@ -47,13 +47,23 @@ impl<const D: usize> Lattice<D> {
         self.starts.push(self.neighbours.len() as u32);
     }
 
+    /// The point that these levels are, or else the points near them; never none.
+    pub(super) fn near(&self, levels: &[u8; D]) -> &[u16] {
+        let cell = levels.iter().rev().fold(0, |cell, &level| cell * self.levels + usize::from(level));
+        &self.neighbours[self.starts[cell] as usize..self.starts[cell + 1] as usize]
+    }
+
+    /// A point's levels.
+    pub(super) fn point(&self, index: u16) -> [u8; D] {
+        self.points[usize::from(index)]
+    }
+
     /// The point for `x / scale`, and whether rounding each element gave it.
     fn choose(&self, x: &[f32; D], roots: &[f32; D], inverse: f32, scale: f32) -> (u16, bool) {
         let top = self.levels as i32 - 1;
         let level = |x: f32| nearest(0.5 * (inverse * x - 1.0)).clamp(0, top) as u8;
         let levels = x.map(level);
-        let cell = levels.iter().rev().fold(0, |cell, &level| cell * self.levels + usize::from(level));
-        let near = &self.neighbours[self.starts[cell] as usize..self.starts[cell + 1] as usize];
+        let near = self.near(&levels);
         let (mut best, mut least) = (near[0], f32::MAX);
         if near.len() > 1 {
             for &index in near {
@@ -131,6 +141,10 @@ fn two_bit_levels(point: &u64) -> [u8; 8] {
     point.to_le_bytes().map(|magnitude| magnitude / 17)
 }
 
+/// Levels 0, 1, 2 for -1, 0, 1.
+pub(super) static IQ1: LazyLock<Lattice<8>> = LazyLock::new(|| {
+    Lattice::new(unpack::IQ1_GRID.iter().map(|point| point.to_le_bytes().map(|value| value.wrapping_add(1))), 3, 3)
+});
 pub(super) static IQ2_XXS: LazyLock<Lattice<8>> =
     LazyLock::new(|| Lattice::new(unpack::IQ2_XXS_GRID.iter().map(two_bit_levels), 3, 2));
 pub(super) static IQ2_XS: LazyLock<Lattice<8>> =

@@ -4,6 +4,7 @@
 mod cache;
 mod fp4;
 mod iq;
+mod iq1;
 mod iq4;
 mod k;
 mod lattice;
@@ -90,7 +91,8 @@ fn without_importance(ty: GgmlType, src: &[f32], dst: &mut [u8]) -> Result<(), Q
         GgmlType::IQ2_S => blocks(src, dst, |x| iq::iq2_s(x, None)),
         GgmlType::IQ3_XXS => blocks(src, dst, |x| iq::iq3_xxs(x, None)),
         GgmlType::IQ3_S => blocks(src, dst, |x| iq::iq3_s(x, None)),
-        GgmlType::IQ2_XXS | GgmlType::IQ2_XS => return Err(QuantError::ImportanceNeeded { ty }),
+        GgmlType::IQ1_M => blocks(src, dst, |x| iq1::iq1_m(x, None)),
+        GgmlType::IQ1_S | GgmlType::IQ2_XXS | GgmlType::IQ2_XS => return Err(QuantError::ImportanceNeeded { ty }),
         _ => return Err(QuantError::NoQuantizer { ty }),
     }
     Ok(())
@@ -110,6 +112,8 @@ fn with_importance(ty: GgmlType, src: &[f32], importance: &[f32], dst: &mut [u8]
         GgmlType::Q6_K => weighted_blocks(src, importance, dst, |x, w| k::q6_k(x, Some(w))),
         GgmlType::IQ4_NL => weighted_blocks(src, importance, dst, |x, w| iq4::iq4_nl(x, Some(w))),
         GgmlType::IQ4_XS => weighted_blocks(src, importance, dst, |x, w| iq4::iq4_xs(x, Some(w))),
+        GgmlType::IQ1_S => weighted_blocks(src, importance, dst, iq1::iq1_s),
+        GgmlType::IQ1_M => weighted_blocks(src, importance, dst, |x, w| iq1::iq1_m(x, Some(w))),
         GgmlType::IQ2_XXS => weighted_blocks(src, importance, dst, iq::iq2_xxs),
         GgmlType::IQ2_XS => weighted_blocks(src, importance, dst, iq::iq2_xs),
         GgmlType::IQ2_S => weighted_blocks(src, importance, dst, |x, w| iq::iq2_s(x, Some(w))),
