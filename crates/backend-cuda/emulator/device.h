@@ -87,6 +87,38 @@ inline int dp4a(int a, int b, int c) {
     for (int i = 0; i < 4; i++) c += int8_t(a >> 8 * i) * int8_t(b >> 8 * i);
     return c;
 }
+namespace emulator {
+struct Mma {
+    int a[4], b[2], c[4];
+};
+struct MmaResult {
+    int c[4];
+};
+/// c[16][8] += a[16][K] b[K][8] of signed bytes, K = 32 or 16: lanes have what PTX says of m16n8k32 and m16n8k16.
+inline void mma(int (&c)[4], const Mma &in, int K, const char *name) {
+    const MmaResult result = collective<Mma, MmaResult>(~0u, in, name, [K](const Mma **ins, MmaResult **outs) {
+        for (int row = 0; row < 16; row++)
+            for (int column = 0; column < 8; column++) {
+                const int to = row % 8 * 4 + column / 2, at = row / 8 * 2 + column % 2;
+                uint32_t sum = uint32_t(ins[to]->c[at]);
+                for (int k = 0; k < K; k++) {
+                    const int word = k / 16, l = k % 16 / 4, shift = 8 * (k % 4);
+                    const int8_t x = int8_t(ins[row % 8 * 4 + l]->a[row / 8 + 2 * word] >> shift);
+                    const int8_t y = int8_t(ins[column * 4 + l]->b[word] >> shift);
+                    sum += uint32_t(x * y);
+                }
+                outs[to]->c[at] = int(sum);
+            }
+    });
+    memcpy(c, result.c, sizeof c);
+}
+}  // namespace emulator
+inline void mma32(int (&c)[4], const int (&a)[4], const int (&b)[2]) {
+    emulator::mma(c, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {c[0], c[1], c[2], c[3]}}, 32, "mma.m16n8k32");
+}
+inline void mma16(int (&c)[4], int a_upper, int a_lower, int b) {
+    emulator::mma(c, {{a_upper, a_lower, 0, 0}, {b, 0}, {c[0], c[1], c[2], c[3]}}, 16, "mma.m16n8k16");
+}
 inline uint32_t permute(uint32_t a, uint32_t b, uint32_t select) {
     const uint64_t bytes = uint64_t(b) << 32 | a;
     uint32_t result = 0;

@@ -129,6 +129,8 @@ def instruction(opcode, operands):
     name, type = parts[0], parts[-1]
     v = [value(o, type) if type in C_TYPES and not re.match(r"[\[{]|.*\|", o) and not o.startswith("$") else o
          for o in operands]  # fmt: skip
+    if name == "mma":
+        return tensor_product(opcode, operands)
     if name == "bra":
         return f"goto {label(operands[0])};"
     if name == "ret":
@@ -179,6 +181,20 @@ def instruction(opcode, operands):
     if name == "dp4a" and type == "s32":
         return put(operands[0], f"dp4a({v[1]}, {v[2]}, {v[3]})", "s32")
     sys.exit(f"unknown instruction: {opcode} {operands}")
+
+
+def tensor_product(opcode, operands):
+    """mma.sync of signed bytes: d = a b + c."""
+    d, a, b, c = (split(o.strip("{}")) for o in operands)
+    shape = re.fullmatch(r"mma\.sync\.aligned\.m16n8k(32|16)\.row\.col\.s32\.s8\.s8\.s32", opcode)
+    if not shape:
+        sys.exit("unknown product: " + opcode)
+    a, b, c = ([value(o, "s32") for o in items] for items in (a, b, c))
+    if shape.group(1) == "32":
+        call = f"const int a[4] = {{{', '.join(a)}}}, b[2] = {{{', '.join(b)}}}; mma32(c, a, b);"
+    else:
+        call = f"mma16(c, {a[0]}, {a[1]}, {b[0]});"
+    return f"int c[4] = {{{', '.join(c)}}}; {call} " + " ".join(put(o, f"c[{i}]", "s32") for i, o in enumerate(d))
 
 
 def label(name):

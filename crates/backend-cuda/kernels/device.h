@@ -35,6 +35,21 @@ DEVICE int dp4a(int a, int b, int c) {
     return r;
 }
 
+#if __CUDA_ARCH__ >= 800
+// Tensor cores: c[16][8] += a[16][K] b[K][8], K = 32 or 16 signed bytes, exactly. Of a, lane 4g + k has bytes 4k to 4k + 3 of
+// rows g and g + 8 (and those 16 further on), of b of column g; of c it has columns 2k and 2k + 1 of rows g and g + 8.
+DEVICE void mma32(int (&c)[4], const int (&a)[4], const int (&b)[2]) {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+DEVICE void mma16(int (&c)[4], int a_upper, int a_lower, int b) {
+    asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a_upper), "r"(a_lower), "r"(b));
+}
+#endif
+
 /// Four of the eight bytes in a (0..4) and b (4..8), one nibble of `select` each.
 DEVICE uint32_t permute(uint32_t a, uint32_t b, uint32_t select) {
     uint32_t r;

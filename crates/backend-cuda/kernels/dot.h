@@ -30,6 +30,14 @@ template <class Type> struct PackedDot {
         for (int k = 0; k < 4; k++) first = dp4a(w.q[k], x.q[k], first);
         if (Type::HALVES) {
             for (int k = 4; k < 8; k++) second = dp4a(w.q[k], x.q[k], second);
+        } else {
+            for (int k = 4; k < 8; k++) first = dp4a(w.q[k], x.q[k], first);
+        }
+        return scaled(w, x, first, second, sum);
+    }
+    /// Adds a step whose integer products are known: of both halves, or `first` of all where the halves are alike.
+    static DEVICE float scaled(const Left &w, const Right &x, int first, int second, float sum) {
+        if (Type::HALVES) {
             sum = fmaf(w.scale[0] * x.d, float(first), sum);
             sum = fmaf(w.scale[1] * x.d, float(second), sum);
             if (Type::OFFSETS) {
@@ -37,7 +45,6 @@ template <class Type> struct PackedDot {
                 sum = fmaf(-(w.offset[1] * x.d), float(x.sums[1]), sum);
             }
         } else {
-            for (int k = 4; k < 8; k++) first = dp4a(w.q[k], x.q[k], first);
             sum = fmaf(w.scale[0] * x.d, float(first), sum);
             if (Type::OFFSETS) sum = fmaf(-(w.offset[0] * x.d), float(x.sums[0] + x.sums[1]), sum);
         }

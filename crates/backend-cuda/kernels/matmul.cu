@@ -1,5 +1,6 @@
 // Products of many rows of activations (prompts). A block computes a tile of TILE x TILE results. Its eight warps share the
-// steps of the rows between them, one partial sum each, so that results have the bits of matvec.cu.
+// steps of the rows between them, one partial sum each, so that results have the bits of matvec.cu. Packed weights meet
+// activations on tensor cores, where there are any: products are exact integers, so that bits are the same there too.
 #include "dot.h"
 
 struct MatMulArgs {
@@ -13,47 +14,91 @@ struct MatMulArgs {
 };
 
 const int TILE = 32;
-// A lane has 4 rows of weights and 8 rows of activations: LEFT lanes side by side have all rows of the tile.
-const int LEFT = 8, RIGHT = 4;
+/// Results of a lane.
+const int SUMS = TILE * TILE / 32;
 
 template <class Dot> struct Panel {
     typename Dot::Left left[TILE];
     typename Dot::Right right[TILE];
 };
 
-template <class Dot> DEVICE void matmul(const MatMulArgs &a) {
+// How a warp computes a step of a tile: which results a lane has, and how they grow.
+
+/// Every lane multiplies 4 rows of weights and 8 rows of activations: LEFT lanes side by side have all rows of the tile.
+template <class Dot> struct ByLanes {
+    static const int LEFT = 8, RIGHT = 4;
+    static DEVICE int row(int i) { return lane() % LEFT + LEFT * (i % 4); }
+    static DEVICE int token(int i) { return lane() / LEFT + RIGHT * (i / 4); }
+    static DEVICE void add(const Panel<Dot> &panel, float (&sum)[SUMS]) {
+        typename Dot::Left w[TILE / LEFT];
+        for (int r = 0; r < TILE / LEFT; r++) w[r] = panel.left[row(r)];
+        for (int t = 0; t < TILE / RIGHT; t++) {
+            const typename Dot::Right x = panel.right[token(4 * t)];
+            for (int r = 0; r < TILE / LEFT; r++) sum[4 * t + r] = Dot::add(w[r], x, sum[4 * t + r]);
+        }
+    }
+};
+
+#if __CUDA_ARCH__ >= 800
+/// Two times four products of 16 x 8 on tensor cores.
+template <class Type> struct ByTensorCores {
+    typedef PackedDot<Type> Dot;
+    static DEVICE int row(int i) { return 16 * (i / 16) + lane() / 4 + i % 4 / 2 * 8; }
+    static DEVICE int token(int i) { return i % 16 / 4 * 8 + lane() % 4 * 2 + i % 2; }
+    static DEVICE void add(const Panel<Dot> &panel, float (&sum)[SUMS]) {
+        const int group = lane() / 4, k = lane() % 4;
+#pragma unroll
+        for (int m = 0; m < 2; m++) {
+            const Chunk &upper = panel.left[16 * m + group], &lower = panel.left[16 * m + group + 8];
+            const int a[4] = {upper.q[k], lower.q[k], upper.q[k + 4], lower.q[k + 4]};
+#pragma unroll
+            for (int n = 0; n < 4; n++) {
+                const Activations &x = panel.right[8 * n + group];
+                const int b[2] = {x.q[k], x.q[k + 4]};
+                int first[4] = {0, 0, 0, 0}, second[4] = {0, 0, 0, 0};
+                if (Type::HALVES) {
+                    mma16(first, a[0], a[1], b[0]);
+                    mma16(second, a[2], a[3], b[1]);
+                } else {
+                    mma32(first, a, b);
+                }
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    float &s = sum[16 * m + 4 * n + i];
+                    s = Dot::scaled(i < 2 ? upper : lower, panel.right[8 * n + 2 * k + i % 2], first[i], second[i], s);
+                }
+            }
+        }
+    }
+};
+#else
+template <class Type> using ByTensorCores = ByLanes<PackedDot<Type>>;
+#endif
+
+template <class Dot, class Way> DEVICE void matmul(const MatMulArgs &a) {
     // First one panel for each warp, then the partial sums [PARTS][TILE][TILE].
     DYNAMIC_SHARED(char, shared);
     Panel<Dot> &panel = reinterpret_cast<Panel<Dot> *>(shared)[threadIdx.x / 32];
     const int part = threadIdx.x / 32, row_base = blockIdx.x * TILE, token_base = blockIdx.y * TILE;
-    const int my_left = lane() % LEFT, my_right = lane() / LEFT;
     // Past the ends the last row is loaded; its results are not stored.
     const int row = row_base + lane() < a.rows ? row_base + lane() : a.rows - 1;
     const int token = token_base + lane() < a.n ? token_base + lane() : a.n - 1;
     const uint8_t *weights = a.weight + row * a.row_bytes;
 
-    float sum[TILE / RIGHT][TILE / LEFT];
-    for (int t = 0; t < TILE / RIGHT; t++)
-        for (int r = 0; r < TILE / LEFT; r++) sum[t][r] = 0;
+    float sum[SUMS];
+    for (int i = 0; i < SUMS; i++) sum[i] = 0;
     const int steps = Dot::steps(a.cols);
     for (int step = part; step < steps; step += PARTS) {
         Dot::left(weights, step, a.cols, panel.left[lane()]);
         Dot::right(a.input, token, step, a.cols, panel.right[lane()]);
         __syncwarp();
-        typename Dot::Left w[TILE / LEFT];
-        for (int r = 0; r < TILE / LEFT; r++) w[r] = panel.left[my_left + LEFT * r];
-        for (int t = 0; t < TILE / RIGHT; t++) {
-            const typename Dot::Right x = panel.right[my_right + RIGHT * t];
-            for (int r = 0; r < TILE / LEFT; r++) sum[t][r] = Dot::add(w[r], x, sum[t][r]);
-        }
+        Way::add(panel, sum);
         __syncwarp();
     }
 
     __syncthreads();
     float *parts = reinterpret_cast<float *>(shared);
-    for (int t = 0; t < TILE / RIGHT; t++)
-        for (int r = 0; r < TILE / LEFT; r++)
-            parts[(part * TILE + my_right + RIGHT * t) * TILE + my_left + LEFT * r] = sum[t][r];
+    for (int i = 0; i < SUMS; i++) parts[(part * TILE + Way::token(i)) * TILE + Way::row(i)] = sum[i];
     __syncthreads();
     for (int i = threadIdx.x; i < TILE * TILE; i += 32 * PARTS) {
         const int to_row = row_base + i % TILE, to_token = token_base + i / TILE;
@@ -64,6 +109,8 @@ template <class Dot> DEVICE void matmul(const MatMulArgs &a) {
     }
 }
 
-#define PACKED(name, Type) KERNEL(matmul_##name, MatMulArgs, 32 * PARTS) { matmul<PackedDot<Type>>(a); }
-#define PLAIN(name, Type) KERNEL(matmul_##name, MatMulArgs, 32 * PARTS) { matmul<FloatDot<Type>>(a); }
+#define PACKED(name, Type) \
+    KERNEL(matmul_##name, MatMulArgs, 32 * PARTS) { matmul<PackedDot<Type>, ByTensorCores<Type>>(a); }
+#define PLAIN(name, Type) \
+    KERNEL(matmul_##name, MatMulArgs, 32 * PARTS) { matmul<FloatDot<Type>, ByLanes<FloatDot<Type>>>(a); }
 FOR_TYPES(PACKED, PLAIN)

@@ -15,7 +15,12 @@ const PACKED: &[GgmlType] = &[Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5
 const PLAIN: &[GgmlType] = &[F16, BF16, F32];
 
 fn device(seed: u64) -> GpuDevice<TestDriver> {
-    let (driver, _) = TestDriver::new(State { seed, ..State::default() });
+    any_device(seed, false)
+}
+
+/// `old`: without tensor cores.
+fn any_device(seed: u64, old: bool) -> GpuDevice<TestDriver> {
+    let (driver, _) = TestDriver::new(State { seed, old, ..State::default() });
     GpuDevice::new(driver, Default::default())
 }
 
@@ -55,22 +60,25 @@ fn activations(random: &mut Random, ty: GgmlType, len: usize) -> Vec<f32> {
 }
 
 fn multiply(ty: GgmlType, rows: usize, cols: usize, n: usize, seed: u64) {
+    multiply_on(&mut device(seed), ty, [rows, cols, n], seed);
+}
+
+fn multiply_on(gpu: &mut GpuDevice<TestDriver>, ty: GgmlType, [rows, cols, n]: [usize; 3], seed: u64) {
     let what = format!("{ty} {rows}x{cols}, {n} rows");
     let mut random = Random(seed);
-    let mut gpu = device(seed);
     let bytes = random.weights(ty, rows * cols);
     let x = activations(&mut random, ty, n * cols);
     let bias = random.floats(rows, 1.0);
     let scale = if seed % 2 == 0 { 1.0 } else { 0.75 };
-    let input = upload(&mut gpu, &x);
+    let input = upload(gpu, &x);
     let buffer = gpu.adopt(std::sync::Arc::new(bytes.clone())).unwrap();
-    let bias_view = (seed % 3 != 0).then(|| upload(&mut gpu, &bias));
+    let bias_view = (seed % 3 != 0).then(|| upload(gpu, &bias));
     // One value more than there are results: it must stay as it is.
-    let result = out(&mut gpu, n * rows + 1);
+    let result = out(gpu, n * rows + 1);
     let weight = Weight { buffer, offset: 0, ty, rows, cols };
     let products = [Linear { weight, bias: bias_view, scale, out: result }];
     gpu.run(&Op::MatMul { input, n, products: &products }).unwrap();
-    let actual = read(&mut gpu, result, n * rows + 1);
+    let actual = read(gpu, result, n * rows + 1);
     assert!(actual[n * rows].is_nan(), "{what}: written past the end");
     let weights = dequantize(ty, &bytes, rows, cols);
     for token in 0..n {
@@ -104,7 +112,10 @@ fn many_rows() {
     for (i, ty) in PACKED.iter().chain(PLAIN).enumerate() {
         let block = ty.block_size().max(32);
         for (j, (rows, blocks, n)) in [(1, 1, 9), (33, 3, 33), (64, 2, 32), (70, 9, 40)].into_iter().enumerate() {
-            multiply(*ty, rows, block * blocks, n, (i * 37 + j) as u64);
+            let seed = (i * 37 + j) as u64;
+            for old in [false, true] {
+                multiply_on(&mut any_device(seed, old), *ty, [rows, block * blocks, n], seed);
+            }
         }
     }
     for ty in PLAIN {
@@ -112,21 +123,21 @@ fn many_rows() {
     }
 }
 
-/// A row's result has the same bits beside any other rows.
+/// A row's result has the same bits beside any other rows, with tensor cores and without.
 #[test]
 fn a_row_does_not_depend_on_its_batch() {
     for ty in PACKED.iter().chain(PLAIN) {
         let (rows, cols, n) = (35, 4 * ty.block_size().max(72), 41);
         let cols = if PLAIN.contains(ty) { cols + 5 } else { cols.next_multiple_of(256) };
         let mut random = Random(7);
-        let mut gpu = device(9);
-        let bytes = random.weights(*ty, rows * cols);
+        let bytes = std::sync::Arc::new(random.weights(*ty, rows * cols));
         let x = random.floats(n * cols, 2.0);
-        let buffer = gpu.adopt(std::sync::Arc::new(bytes)).unwrap();
-        let weight = Weight { buffer, offset: 0, ty: *ty, rows, cols };
-        let input = upload(&mut gpu, &x);
         let mut first: Option<Vec<u32>> = None;
-        for batch in [41, 1, 2, 8, 9, 33] {
+        for (batch, old) in [(41, false), (41, true), (1, false), (2, false), (8, false), (9, false), (33, false)] {
+            let mut gpu = any_device(9, old);
+            let buffer = gpu.adopt(bytes.clone()).unwrap();
+            let weight = Weight { buffer, offset: 0, ty: *ty, rows, cols };
+            let input = upload(&mut gpu, &x);
             let result = out(&mut gpu, n * rows);
             for start in (0..n).step_by(batch) {
                 let n = batch.min(n - start);

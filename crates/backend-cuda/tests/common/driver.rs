@@ -20,6 +20,8 @@ pub struct State {
     pub launches: u64,
     /// Order of the threads.
     pub seed: u64,
+    /// Emulate a GPU without tensor cores.
+    pub old: bool,
 }
 
 pub struct TestDriver {
@@ -30,7 +32,7 @@ pub struct TestDriver {
 
 impl TestDriver {
     pub fn new(state: State) -> (TestDriver, Arc<Mutex<State>>) {
-        let inner = inner(state.seed);
+        let inner = inner(&state);
         let state = Arc::new(Mutex::new(state));
         (TestDriver { state: state.clone(), inner, allocations: HashMap::new() }, state)
     }
@@ -40,12 +42,12 @@ impl TestDriver {
     }
 }
 
-fn inner(seed: u64) -> Box<dyn Driver> {
+fn inner(state: &State) -> Box<dyn Driver> {
     static CARD: OnceLock<Card> = OnceLock::new();
     match std::env::var("HEADROOM_DRIVER").as_deref() {
         Ok("cuda") => Box::new(CARD.get_or_init(|| Card::open(0).unwrap()).driver().unwrap()),
         Ok(other) => panic!("HEADROOM_DRIVER={other}"),
-        Err(_) => Box::new(Emulator::new(seed)),
+        Err(_) => Box::new(Emulator::new(state.seed, state.old)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A driver whose GPU is the CPU.
 
-use super::library::{compile, source};
+use super::library::{compile_for, source};
 use backend_cuda::{Address, Driver, Failure, Launch};
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
@@ -15,14 +15,14 @@ struct Library {
 }
 
 /// One launch at a time: fibers and shared memory are global to a library.
-static LIBRARIES: OnceLock<Mutex<HashMap<&'static str, Library>>> = OnceLock::new();
+static LIBRARIES: OnceLock<Mutex<HashMap<(&'static str, u32), Library>>> = OnceLock::new();
 
-fn libraries() -> MutexGuard<'static, HashMap<&'static str, Library>> {
+fn libraries() -> MutexGuard<'static, HashMap<(&'static str, u32), Library>> {
     LIBRARIES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn load(module: &str) -> Library {
-    let path = compile(&source(module));
+fn load(module: &str, architecture: u32) -> Library {
+    let path = compile_for(&source(module), architecture);
     // SAFETY: the library was made from our sources; it runs nothing but constructors that fill a list.
     unsafe {
         let library = libloading::Library::new(&path).unwrap();
@@ -35,6 +35,8 @@ fn load(module: &str) -> Library {
 pub struct Emulator {
     /// Order of the threads.
     seed: u64,
+    /// A GPU without tensor cores.
+    old: bool,
     allocations: HashMap<Address, Layout>,
 }
 
@@ -42,8 +44,8 @@ pub struct Emulator {
 unsafe impl Send for Emulator {}
 
 impl Emulator {
-    pub fn new(seed: u64) -> Emulator {
-        Emulator { seed, allocations: HashMap::new() }
+    pub fn new(seed: u64, old: bool) -> Emulator {
+        Emulator { seed, old, allocations: HashMap::new() }
     }
 
     /// The range lies in one allocation.
@@ -121,7 +123,12 @@ impl Driver for Emulator {
         assert!(launch.shared <= 48 << 10, "{} wants too much shared memory", launch.kernel);
         assert!(launch.grid[1] <= 65535 && launch.grid[2] <= 65535, "{} has too many blocks", launch.kernel);
         let mut libraries = libraries();
-        let library = libraries.entry(launch.module).or_insert_with(|| load(launch.module));
+        let library = {
+            // Only matmul.cu is another one on older GPUs.
+            let architecture = if self.old && launch.module == "matmul" { 610 } else { 800 };
+            let new = || load(launch.module, architecture);
+            libraries.entry((launch.module, architecture)).or_insert_with(new)
+        };
         let name = CString::new(launch.kernel).unwrap();
         let (grid, block) = (launch.grid, [launch.block, 1, 1]);
         // SAFETY: the library checks the arguments' size; that their addresses are good is the caller's promise.

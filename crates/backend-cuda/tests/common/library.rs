@@ -8,9 +8,9 @@ use std::sync::{Mutex, PoisonError};
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../backend-cuda");
 
 /// The folders' headers and tools, and the source, so that a library is only compiled when something in it has changed.
-fn fingerprint(root: &Path, source: &Path) -> u64 {
+fn fingerprint(root: &Path, source: &Path, architecture: u32) -> u64 {
     let mut hasher = DefaultHasher::new();
-    FLAGS.hash(&mut hasher);
+    (FLAGS, architecture).hash(&mut hasher);
     std::fs::read(source).unwrap().hash(&mut hasher);
     for folder in ["kernels", "emulator"] {
         let mut files: Vec<PathBuf> =
@@ -39,13 +39,23 @@ const FLAGS: &[&str] = &[
     "c++",
 ];
 
-/// The library of a source file of ours (C++, CUDA or PTX), compiled if it is not there yet.
+/// As [`compile_for`] a GPU with everything that kernels may use.
 pub fn compile(source: &str) -> PathBuf {
+    compile_for(source, 800)
+}
+
+/// The library of a source file of ours (C++, CUDA or PTX), compiled if it is not there yet. `architecture` is 100 times the
+/// compute capability; PTX has its own.
+pub fn compile_for(source: &str, architecture: u32) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let root = Path::new(ROOT);
     let source = root.join(source);
-    let name = format!("{}-{:016x}.so", source.file_stem().unwrap().to_str().unwrap(), fingerprint(root, &source));
+    let name = format!(
+        "{}-{:016x}.so",
+        source.file_stem().unwrap().to_str().unwrap(),
+        fingerprint(root, &source, architecture)
+    );
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if path.exists() {
         return path;
@@ -56,7 +66,10 @@ pub fn compile(source: &str) -> PathBuf {
     compiler.args(FLAGS);
     match source.extension().is_some_and(|end| end == "ptx") {
         true => compiler.arg("-w").arg("-I").arg(root.join("emulator")).arg(translate(root, &source, &part)),
-        false => compiler.args(["-Wall", "-Wextra", "-Werror"]).arg(&source),
+        false => {
+            let architecture = format!("-D__CUDA_ARCH__={architecture}");
+            compiler.arg(architecture).args(["-Wall", "-Wextra", "-Werror"]).arg(&source)
+        }
     };
     let status = compiler.arg("-o").arg(&part).status();
     assert!(status.expect("the tests need a C++ compiler (c++)").success(), "{} does not compile", source.display());
