@@ -243,9 +243,9 @@ mod tests {
 
     /// A model with RAM for this share of its weights.
     fn paging(spec: &ModelSpec, percent: u64) -> (Paging, Recorder, Model) {
-        let path = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
-        std::fs::write(path.path(), spec.build()).unwrap();
-        let file = Weights::new(weights::ModelFile::open(path.path(), weights::Access::Map).unwrap());
+        let path = tempfile::NamedTempFile::with_suffix(".gguf").unwrap().into_temp_path();
+        std::fs::write(&path, spec.build()).unwrap();
+        let file = Weights::new(weights::ModelFile::open(&path, weights::Access::Map).unwrap());
         let model = model::describe(file.gguf()).unwrap();
         let (kv_type_k, kv_type_v) = (GgmlType::F16, GgmlType::F16);
         let params = LayoutParams { context: 64, ubatch: 8, kv_type_k, kv_type_v, logits_rows: 1 };

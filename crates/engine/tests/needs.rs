@@ -76,7 +76,7 @@ fn load(spec: &ModelSpec, options: LoadOptions, lacks: fn(&Need) -> bool) -> (En
     let (device, _) = TestDevice::new(pool.clone(), config, 1 << 30);
     let accelerator = Box::new(Picky { device, lacks, needed: needed.clone() });
     let devices = Devices { host: Box::new(CpuDevice::new(pool, config)), accelerator: Some(accelerator) };
-    (Engine::load(file.path(), options, devices, &mut |_| {}, &Cancel::new()).unwrap(), needed)
+    (Engine::load(&file, options, devices, &mut |_| {}, &Cancel::new()).unwrap(), needed)
 }
 
 /// Whether what was said beforehand is what came, or more of it.

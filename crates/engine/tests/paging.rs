@@ -98,13 +98,13 @@ fn a_file_cut_short_while_it_is_read_again_and_again_is_an_error() {
     let host = Box::new(backend_cpu::CpuDevice::new(pool, common::config(backend_cpu::Precision::Fast)));
     let devices = engine::Devices { host, accelerator: None };
     let options = LoadOptions { host_ram: Some(0), ..options(64, 0) };
-    let engine = Engine::load(file.path(), options, devices, &mut |_| {}, &Cancel::new()).unwrap();
+    let engine = Engine::load(&file, options, devices, &mut |_| {}, &Cancel::new()).unwrap();
     let mut tokens = 0;
     let result = engine.generate(request(&prompt(5), 6), &Cancel::new(), &mut |event| {
         if let engine::Event::Token { .. } = event {
             tokens += 1;
             if tokens == 2 {
-                std::fs::File::options().write(true).open(file.path()).unwrap().set_len(8192).unwrap();
+                std::fs::File::options().write(true).open(&file).unwrap().set_len(8192).unwrap();
             }
         }
     });

@@ -135,12 +135,11 @@ fn quantized_caches_stay_close_to_exact_ones() {
 
 #[test]
 fn an_unusable_file_is_refused() {
-    let truncated = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
     let bytes = ModelSpec::llama().build();
-    std::fs::write(truncated.path(), &bytes[..bytes.len() - 1000]).unwrap();
+    let truncated = common::file_of(&bytes[..bytes.len() - 1000]);
     let pool = std::sync::Arc::new(backend_cpu::ThreadPool::new(1));
     let host = backend_cpu::CpuDevice::new(pool, common::config(backend_cpu::Precision::Fast));
     let devices = engine::Devices { host: Box::new(host), accelerator: None };
-    let result = engine::Engine::load(truncated.path(), LoadOptions::default(), devices, &mut |_| {}, &Cancel::new());
+    let result = engine::Engine::load(&truncated, LoadOptions::default(), devices, &mut |_| {}, &Cancel::new());
     assert!(matches!(result.err(), Some(EngineError::File(_))));
 }

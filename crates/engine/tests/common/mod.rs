@@ -7,14 +7,19 @@ pub mod exact;
 use backend_cpu::{CpuConfig, CpuDevice, Precision, TestDevice, TestDeviceControl, ThreadPool};
 use engine::{Cancel, Completion, Devices, Engine, EngineError, Event, LoadOptions, Request};
 use std::sync::Arc;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 use test_models::ModelSpec;
 
 /// A model file that lives as long as this does.
-pub fn file(spec: &ModelSpec) -> NamedTempFile {
-    let file = NamedTempFile::with_suffix(".gguf").expect("a temporary file");
-    std::fs::write(file.path(), spec.build()).expect("room for a tiny model");
-    file
+pub fn file(spec: &ModelSpec) -> TempPath {
+    file_of(&spec.build())
+}
+
+/// Closed: on Windows a file that somebody may write to is not loaded.
+pub fn file_of(bytes: &[u8]) -> TempPath {
+    let path = NamedTempFile::with_suffix(".gguf").expect("a temporary file").into_temp_path();
+    std::fs::write(&path, bytes).expect("room for a tiny model");
+    path
 }
 
 pub fn config(precision: Precision) -> CpuConfig {
@@ -47,8 +52,7 @@ pub fn load_file(
     prepare: impl Fn(&TestDeviceControl),
     precision: Precision,
 ) -> Result<(Engine, Option<TestDeviceControl>), EngineError> {
-    let file = NamedTempFile::with_suffix(".gguf").expect("a temporary file");
-    std::fs::write(file.path(), bytes).expect("room for a tiny model");
+    let file = file_of(bytes);
     let pool = Arc::new(ThreadPool::new(2));
     let config = config(precision);
     let mut control = None;
@@ -59,7 +63,7 @@ pub fn load_file(
         Box::new(device) as Box<dyn engine::Device>
     });
     let devices = Devices { host: Box::new(CpuDevice::new(pool, config)), accelerator };
-    let engine = Engine::load(file.path(), options, devices, &mut |_| {}, &Cancel::new())?;
+    let engine = Engine::load(&file, options, devices, &mut |_| {}, &Cancel::new())?;
     Ok((engine, control))
 }
 
