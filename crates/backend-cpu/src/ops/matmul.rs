@@ -5,6 +5,7 @@ use super::{invalid, product};
 use crate::buffers::{Buffers, Span};
 use crate::cpu::{Machine, Precision};
 use crate::simd::packed::{self, Form, PANEL_ROWS, ROWS, Row};
+use crate::simd::tiles::Product;
 use backend::{BackendError, Linear, View, Weight};
 use quant::GgmlType;
 use std::ops::Range;
@@ -205,31 +206,45 @@ impl<'a> Rows<'a> {
     ) -> Result<(), BackendError> {
         let cols = self.weight.cols;
         let mut scratch = machine.scratch.worker(worker);
-        scratch.floats.resize(cols, 0.0);
-        for row in range {
-            let weights = floats(machine, self.weight.ty, self.packed(row, 1), &mut scratch.floats)?;
-            for (index, token) in operand.tokens.iter().enumerate() {
+        // One token's rows go by; those that several meet are made f32 once. Both ways give the same bits.
+        let group = if operand.tokens.len() < PANEL_TOKENS { ROWS } else { CHUNK_ROWS };
+        for first in range.clone().step_by(group) {
+            let count = group.min(range.end - first);
+            let weights = self.wide_rows(machine, first, count, &mut scratch.floats)?;
+            let mut index = 0;
+            for tokens in operand.tokens.chunk_by(|a, b| a + 1 == *b).flat_map(|run| run.chunks(TILE)) {
                 // SAFETY: the input is not written during the operation.
-                let input = unsafe { operand.input.read(token * cols, cols) };
-                write(index, row, &[machine.simd.dot(weights, input)]);
+                let input = unsafe { operand.input.read(tokens[0] * cols, tokens.len() * cols) };
+                let mut out = [0f32; TILE * CHUNK_ROWS];
+                let strides = [cols, cols, CHUNK_ROWS];
+                let dots = Product { m: tokens.len(), k: cols, n: count.next_multiple_of(4), strides };
+                machine.simd.dots(&dots, input, weights, &mut out);
+                for out in out.chunks_exact(CHUNK_ROWS).take(tokens.len()) {
+                    write(index, first, &out[..count]);
+                    index += 1;
+                }
             }
         }
         Ok(())
     }
-}
 
-/// A row of weights as f32: itself if it is that, else dequantized into `scratch`.
-fn floats<'a>(
-    machine: &Machine,
-    ty: GgmlType,
-    bytes: &'a [u8],
-    scratch: &'a mut [f32],
-) -> Result<&'a [f32], BackendError> {
-    match ty {
-        GgmlType::F32 => bytemuck::try_cast_slice(bytes).map_err(|error| invalid(OP, format!("f32 weights: {error}"))),
-        _ => {
-            machine.simd.dequantize(ty, bytes, scratch).map_err(|error| invalid(OP, error.to_string()))?;
-            Ok(scratch)
+    /// `count` rows as f32, and rows of anything up to a multiple of four: themselves if they are that, else in `scratch`.
+    fn wide_rows<'s>(
+        &'s self,
+        machine: &Machine,
+        first: usize,
+        count: usize,
+        scratch: &'s mut Vec<f32>,
+    ) -> Result<&'s [f32], BackendError> {
+        let bytes = self.packed(first, count);
+        if self.weight.ty == GgmlType::F32 && count % 4 == 0 {
+            return bytemuck::try_cast_slice(bytes).map_err(|error| invalid(OP, format!("f32 weights: {error}")));
         }
+        let cols = self.weight.cols;
+        scratch.resize(count.next_multiple_of(4) * cols, 0.0);
+        for (bytes, row) in bytes.chunks_exact(self.row_bytes).zip(scratch.chunks_exact_mut(cols)) {
+            machine.simd.dequantize(self.weight.ty, bytes, row).map_err(|error| invalid(OP, error.to_string()))?;
+        }
+        Ok(scratch)
     }
 }
