@@ -82,6 +82,13 @@ pub fn write(
     loop {
         make_room(session, &mut task, &mut prompt, answer.len() as u32 + room, on_step)?;
         let needed = prompt.ids.len() + answer.len();
+        let ids: Vec<u32> = prompt.ids.iter().chain(&answer).copied().collect();
+        // Where turns were dropped, now or before, what follows them is not read again if the model allows it.
+        if task.policy == ContextPolicy::DropOldest
+            && let Err(error) = session.engine.shift(&ids)
+        {
+            tracing::warn!("{error}");
+        }
         if needed >= context as usize && made > 0 {
             return Ok((FinishReason::ContextFull, stats.done()));
         }
@@ -89,7 +96,6 @@ pub fn write(
             let text = format!("the conversation has {needed} tokens, the context holds {context}");
             return Err(WireError::new(ErrorCode::ContextFull, text).numbers(needed as u64 + 1, context.into()));
         }
-        let ids: Vec<u32> = prompt.ids.iter().chain(&answer).copied().collect();
         let request = Request {
             prompt: ids,
             sampling: task.sampling.clone(),

@@ -95,6 +95,25 @@ async fn drop_oldest_leaves_out_whole_turns_and_keeps_the_system_prompt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_follows_dropped_turns_is_not_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, chat) = ready(folder.path(), ContextPolicy::DropOldest, "be brief").await;
+    load(&app, "tiny", LoadSettings { context: Some(640), ..LoadSettings::default() }).await;
+    let mut random = Random(3);
+    let mut drops = 0;
+    for turn in 0..12 {
+        let text: String = (0..60).map(|_| char::from(b'a' + random.below(26) as u8)).collect();
+        let events = answer(&app, &chat, say(&text), greedy(8)).await;
+        let stats = end(&events).0.stats.unwrap();
+        // The last answer and the new turn; all that was said before them is there.
+        let read = stats.prompt_tokens - stats.reused_tokens;
+        assert!(turn == 0 || read < 130, "turn {turn}: {stats:?}");
+        drops += dropped(&events).len();
+    }
+    assert!(drops > 2, "{drops}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn drop_oldest_goes_on_in_the_middle_of_an_answer() {
     let folder = tempfile::tempdir().unwrap();
     let (app, chat) = ready(folder.path(), ContextPolicy::DropOldest, "").await;

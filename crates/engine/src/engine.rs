@@ -235,6 +235,20 @@ impl Engine {
         restored.map(|()| core.remembered())
     }
 
+    /// Where `prompt` is the sequence without a part in its middle (old turns that were dropped), moves what follows that
+    /// part to where it is now, so that it need not be computed again; returns how many tokens moved. That is not exactly
+    /// what computing them would give: they keep what they took from the part that is gone. 0, and nothing happens, for
+    /// recurrent models, quantized keys, and prompts that are something else.
+    ///
+    /// # Errors
+    /// A device failed. Nothing is remembered then.
+    pub fn shift(&self, prompt: &[u32]) -> Result<usize, EngineError> {
+        let mut core = self.lock()?;
+        let moved = core.shift(prompt);
+        self.publish(&core);
+        moved
+    }
+
     /// The next prompt is computed from its first token on.
     pub fn forget(&self) -> Result<(), EngineError> {
         self.lock()?.forget();

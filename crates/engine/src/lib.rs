@@ -19,6 +19,7 @@ mod ops;
 mod paging;
 mod recurrent;
 mod saved;
+mod shift;
 mod site;
 mod speculate;
 mod transfer;

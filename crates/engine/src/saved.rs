@@ -67,7 +67,7 @@ fn samples(loaded: &Loaded) -> Vec<(model::Tensor, Range<usize>)> {
 }
 
 /// A failure, and of which device.
-enum Failure {
+pub(crate) enum Failure {
     Host(BackendError),
     Accelerator(BackendError),
     Saved(SavedError),
@@ -185,7 +185,7 @@ impl Core {
     }
 
     /// Layers on the accelerator may read caches of layers on the host: their copies of them follow.
-    fn refresh_copies(&mut self, computed: usize, written: usize) -> Result<(), Failure> {
+    pub fn refresh_copies(&mut self, computed: usize, written: usize) -> Result<(), Failure> {
         let Loaded { model, layout, .. } = &*self.loaded;
         let Some(accelerator) = &mut self.sites.accelerator else { return Ok(()) };
         for (index, bytes) in layout.layers.iter().enumerate() {
@@ -204,7 +204,7 @@ impl Core {
     }
 
     /// After a failure of the accelerator, work can go on, but not this.
-    fn mend(&mut self, result: Result<(), Failure>) -> Result<(), EngineError> {
+    pub fn mend(&mut self, result: Result<(), Failure>) -> Result<(), EngineError> {
         match result {
             Ok(()) => Ok(()),
             Err(Failure::Host(error)) => Err(error.into()),
