@@ -10,13 +10,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// The first argument with which this program compares with reference data.
+pub const CONFORMANCE: &str = "conformance";
 /// One test program on the GPU takes seconds; one that hangs gets this part of the whole time.
-const TESTS_PART: u32 = 4;
+const TESTS_PART: u32 = 3;
 const SANITIZER_PART: u32 = 8;
 /// The tools of compute-sanitizer: wrong addresses, races in shared memory, barriers that not all reach.
 const TOOLS: &[&str] = &["memcheck", "racecheck", "synccheck"];
-/// Each kernel, once; whole models would take hours under it.
-const SANITIZED: &str = "operations";
+/// Each kind of kernel, once; whole models would take hours under it.
+const SANITIZED: (&str, &str) = ("device", "operations::");
 
 /// Which GPU this is about.
 pub fn card() -> Result<Row> {
@@ -47,14 +49,14 @@ pub fn tests(options: &Options, rows: &mut Vec<Row>) -> Result<()> {
 
 /// Logits of the reference models at every placement, where the folder was packed with them.
 pub fn conformance(options: &Options, rows: &mut Vec<Row>) -> Result<()> {
-    let (program, data) = (find(&options.folder, "conformance"), options.folder.join("reference"));
-    let (Some(program), true) = (program, data.is_dir()) else {
-        rows.push(Row::figure("conformance", "left out: packed without reference data"));
+    let data = options.folder.join("reference");
+    if !data.is_dir() {
+        rows.push(Row::figure(CONFORMANCE, "left out: packed without reference data"));
         return Ok(());
-    };
-    let mut command = Command::new(program);
-    command.arg(data).args(["--only", "models", "--gpu"]);
-    let ended = run(&mut command, &options.folder, "conformance", left(options, options.time / TESTS_PART))?;
+    }
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(CONFORMANCE).arg(data).arg("--gpu");
+    let ended = run(&mut command, &options.folder, CONFORMANCE, left(options, options.time / TESTS_PART))?;
     let last = ended.lines.iter().rev().find(|line| line.contains(" passed, ")).cloned().unwrap_or_default();
     for line in ended.lines.iter().filter(|line| line.starts_with("FAILED")).take(10) {
         rows.push(Row::check(line.clone(), "", false, ""));
@@ -91,7 +93,7 @@ pub fn sanitizer(options: &Options, rows: &mut Vec<Row>) -> Result<()> {
     let mut places: Vec<PathBuf> = std::env::split_paths(&places).collect();
     places.extend(["/usr/local/cuda/bin", "/opt/cuda/bin"].map(PathBuf::from));
     let found = places.iter().find_map(|folder| find(folder, "compute-sanitizer"));
-    let (Some(sanitizer), Some(program)) = (found, find(&options.folder.join("tests"), SANITIZED)) else {
+    let (Some(sanitizer), Some(program)) = (found, find(&options.folder.join("tests"), SANITIZED.0)) else {
         rows.push(Row::figure("compute-sanitizer", "left out: not installed"));
         return Ok(());
     };
@@ -102,7 +104,11 @@ pub fn sanitizer(options: &Options, rows: &mut Vec<Row>) -> Result<()> {
             continue;
         }
         let mut command = Command::new(&sanitizer);
-        command.args(["--tool", tool, "--error-exitcode", "99"]).arg(&program).args(["--test-threads", "1"]);
+        command.args(["--tool", tool, "--error-exitcode", "99"]).arg(&program).args([
+            "--test-threads",
+            "1",
+            SANITIZED.1,
+        ]);
         on_the_driver(options, &mut command);
         let ended = run(&mut command, &options.folder, &format!("sanitizer-{tool}"), time)?;
         let last = ended.lines.iter().rev().find(|line| line.contains("ERROR SUMMARY")).cloned().unwrap_or_default();

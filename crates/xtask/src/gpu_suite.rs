@@ -9,9 +9,9 @@ use std::process::ExitCode;
 const LARGEST: u64 = 60 << 20;
 /// Of the reference data: what whole models are compared with.
 const REFERENCE: [&str; 2] = ["models", "ref"];
-const PROGRAMS: [(&str, &str); 3] = [("gpu-suite", "gpu-suite"), ("conformance", "conformance"), ("cli", "headroom")];
+const PROGRAMS: [(&str, &str); 2] = [("gpu-suite", "gpu-suite"), ("cli", "headroom")];
 /// Tests that run on any driver; the others need a compiler and the sources.
-const TESTS: [&str; 5] = ["attention", "engine", "operations", "products", "recurrent"];
+const TESTS: [&str; 1] = ["device"];
 const FIXTURES: [&str; 1] = ["rustdoc-tiny-Q4_K_M.gguf"];
 
 pub fn gpu_suite(arguments: &[String]) -> Result<ExitCode> {
@@ -31,9 +31,9 @@ pub fn gpu_suite(arguments: &[String]) -> Result<ExitCode> {
 
 fn pack(folder: &Path, reference: Option<&Path>, dev: bool) -> Result<()> {
     std::fs::create_dir_all(folder.join("tests"))?;
-    let profile: &[&str] = if dev { &[] } else { &["--release", "--config", "profile.release.strip=true"] };
-    // Unoptimized programs are large: of those only what the suite itself is.
-    let programs = if dev { &PROGRAMS[..2] } else { &PROGRAMS[..] };
+    let profile: &[&str] = if dev { &[] } else { &["--release"] };
+    // Where there is no room for it, the suite itself comes first.
+    let programs = if dev || reference.is_some() { &PROGRAMS[..1] } else { &PROGRAMS[..] };
     for (package, program) in programs {
         let arguments = [&["build", "-p", package, "--bin", program], profile].concat();
         copy(&built(&arguments, "bin", program)?, &folder.join(format!("{program}{}", std::env::consts::EXE_SUFFIX)))?;
@@ -106,10 +106,10 @@ mod tests {
     #[test]
     fn programs_are_found_in_cargos_messages() {
         let message =
-            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"engine"},"executable":"/t/engine-1"}"#;
-        assert_eq!(program(message, "test", "engine"), Some("/t/engine-1".into()));
-        assert_eq!(program(message, "bin", "engine"), None);
-        assert_eq!(program(&message.replace("\"/t/engine-1\"", "null"), "test", "engine"), None);
-        assert_eq!(program("warning: x", "test", "engine"), None);
+            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"device"},"executable":"/t/device-1"}"#;
+        assert_eq!(program(message, "test", "device"), Some("/t/device-1".into()));
+        assert_eq!(program(message, "bin", "device"), None);
+        assert_eq!(program(&message.replace("\"/t/device-1\"", "null"), "test", "device"), None);
+        assert_eq!(program("warning: x", "test", "device"), None);
     }
 }

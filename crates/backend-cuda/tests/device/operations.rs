@@ -1,12 +1,8 @@
 //! Everything but products, beside the CPU device's exact arithmetic.
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
-#![allow(clippy::unwrap_used)] // a test
 
-mod common;
-
+use crate::common::pair::Pair;
+use crate::common::random::Random;
 use backend::{Activation, Gating, Mix, NormKind, Op, RopePairs, RopeSpec, Router, View};
-use common::pair::Pair;
-use common::random::Random;
 
 const ACTIVATIONS: &[Activation] = &[
     Activation::Silu,

@@ -1,12 +1,8 @@
 //! Convolutions and recurrent mixers beside the CPU device.
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
-#![allow(clippy::unwrap_used)] // a test
 
-mod common;
-
+use crate::common::pair::Pair;
+use crate::common::random::Random;
 use backend::{Activation, ConvSpec, DeltaNetSpec, Op, State, StateSpaceSpec, View};
-use common::pair::Pair;
-use common::random::Random;
 
 /// Nothing before, or a state of `len` values; and a place for the new one.
 fn state(pair: &mut Pair, random: &mut Random, len: usize, before: bool) -> State {

@@ -1,12 +1,8 @@
 //! Whole models on the device: any split gives the results of the CPU, layers move, memory ends, the GPU is lost.
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
-#![allow(clippy::unwrap_used)] // a test
 
-mod common;
-
+use crate::common::driver::{State, TestDriver};
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
 use backend_cuda::{GpuConfig, GpuDevice};
-use common::driver::{State, TestDriver};
 use engine::{Cancel, Devices, Engine, EngineError, Event, LoadOptions, Positions, Recovery, RecoveryCause, Request};
 use quant::GgmlType;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,8 @@
 //! KV caches and attention beside the CPU device.
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
-#![allow(clippy::unwrap_used)] // a test
 
-mod common;
-
+use crate::common::pair::Pair;
+use crate::common::random::Random;
 use backend::{AttentionSpec, Device, KvCache, Op, View};
-use common::pair::Pair;
-use common::random::Random;
 use quant::GgmlType::{self, *};
 
 #[derive(Clone, Copy)]

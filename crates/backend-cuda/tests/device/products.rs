@@ -1,14 +1,10 @@
 //! Matrix products of every type of weights against dequantized weights in f64.
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
-#![allow(clippy::unwrap_used)] // a test
 
-mod common;
-
+use crate::common::driver::{State, TestDriver};
+use crate::common::pair::read;
+use crate::common::random::Random;
 use backend::{BackendError, Device, Linear, Op, View, Weight};
 use backend_cuda::GpuDevice;
-use common::driver::{State, TestDriver};
-use common::pair::read;
-use common::random::Random;
 use quant::GgmlType::{self, *};
 
 const PACKED: &[GgmlType] = &[Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4];
