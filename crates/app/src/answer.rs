@@ -243,6 +243,8 @@ impl Stats {
         self.reading(completion.prompt_tokens, completion.reused_tokens);
         self.shown.answer_tokens += completion.ids.len() as u32;
         self.shown.context_used = completion.context_used;
+        self.shown.drafted += completion.drafts.proposed;
+        self.shown.accepted += completion.drafts.accepted;
         self.computed += completion.prompt_tokens - completion.reused_tokens.min(completion.prompt_tokens);
         self.generated += (completion.ids.len() as u32).saturating_sub(1);
         self.prompt_seconds += completion.prompt_seconds;
@@ -286,7 +288,7 @@ mod tests {
             prompt_seconds: 1.0,
             generation_seconds: 2.0,
             context_used: 93,
-            drafts: engine::Drafts::default(),
+            drafts: engine::Drafts { proposed: 5, accepted: 2 },
         });
         stats.reading(40, 10);
         stats.token();
@@ -295,6 +297,7 @@ mod tests {
         assert_eq!((told.answer_tokens, told.context_used), (5, 42));
         let whole = stats.done();
         assert_eq!((whole.answer_tokens, whole.tokens_per_second), (3, 1.0));
+        assert_eq!((whole.drafted, whole.accepted), (5, 2));
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl Discover {
         let files = self.files(hub, repo, commit).await?;
         let choice = choose(&files, quant)?;
         let planned = match self.header(hub, &files, choice).await {
-            Ok(model) => plans::plan(&model, facts, settings).map(|plan| (model, plan)),
+            Ok(model) => plans::plan(&model, None, facts, settings).map(|plan| (model, plan)),
             Err(problem) if problem.code == ErrorCode::Cancelled => return Err(problem),
             Err(problem) => Err(problem),
         };

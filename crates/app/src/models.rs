@@ -22,7 +22,7 @@ impl App {
         let app = self.clone();
         blocking(move || {
             let model = app.library.get(&app.folders(), &model_id)?;
-            plans::plan(&*app.library.describe(&PathBuf::from(model.path))?, &facts, &settings)
+            plans::plan(&*app.library.describe(&PathBuf::from(model.path))?, None, &facts, &settings)
         })
         .await
     }
@@ -143,6 +143,7 @@ impl App {
             model_id: id_of(path),
             name: name_of(path),
             model: self.library.describe(path)?,
+            draft: loading.draft.as_deref().map(|draft| self.library.describe(draft)).transpose()?,
             path: path.to_owned(),
             settings,
             machine: self.machine.clone(),

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::wire::{self, ErrorCode, Fits, GpuLayers, LoadSettings, MemoryParts, WireError};
+use engine::Speculation;
 use model::{Model, Parts};
 use planner::{Facts, Wishes};
 
@@ -14,13 +15,15 @@ pub fn wishes(settings: &LoadSettings) -> Wishes {
         context: settings.context,
         kv_type_k: settings.kv_type_k.ggml_type(),
         kv_type_v: settings.kv_type_v.ggml_type(),
+        logits_rows: Speculation::LOOKUP.logits_rows(),
         ..Wishes::default()
     }
 }
 
-/// The plan as the window shows it. Pure and fast: the slider asks for it while it is dragged.
-pub fn plan(model: &Model, facts: &Facts, settings: &LoadSettings) -> Result<wire::Plan> {
-    Ok(to_wire(&planner::plan(model, facts, &wishes(settings))?, facts))
+/// The plan as the window shows it, with what a draft model takes. Pure and fast: the slider asks for it while it is
+/// dragged.
+pub fn plan(model: &Model, draft: Option<&Model>, facts: &Facts, settings: &LoadSettings) -> Result<wire::Plan> {
+    Ok(to_wire(&planner::plan_with_draft(model, draft, facts, &wishes(settings))?, facts))
 }
 
 pub fn to_wire(plan: &planner::Plan, facts: &Facts) -> wire::Plan {
@@ -38,8 +41,12 @@ pub fn to_wire(plan: &planner::Plan, facts: &Facts) -> wire::Plan {
             planner::Fits::Disk => Fits::Disk,
             planner::Fits::No => Fits::No,
         },
-        ram: parts(&plan.host, plan.host_other),
-        vram: parts(&plan.accelerator, plan.accelerator_other),
+        ram: parts(&plan.host, plan.host_other, plan.draft.as_ref().map(|draft| (&draft.host, 0))),
+        vram: parts(
+            &plan.accelerator,
+            plan.accelerator_other,
+            plan.draft.as_ref().map(|draft| (&draft.accelerator, draft.accelerator_other)),
+        ),
         ram_available: facts.ram_available,
         vram_available: facts.accelerator.as_ref().map_or(0, |gpu| gpu.memory_free.saturating_sub(gpu.margin)),
         forecast: plan.forecast.map(|forecast| wire::Forecast {
@@ -76,9 +83,12 @@ pub fn whole_in_ram(plan: &planner::Plan, model: &Model, facts: &Facts, (mmap, m
     Err(WireError::new(ErrorCode::RamFull, text).numbers(needed, facts.ram_available))
 }
 
-fn parts(parts: &Parts, other: u64) -> MemoryParts {
-    let Parts { weights, kv, compute } = *parts;
-    MemoryParts { weights, kv, compute, other, total: parts.total() + other }
+/// With those of a draft model.
+fn parts(parts: &Parts, other: u64, draft: Option<(&Parts, u64)>) -> MemoryParts {
+    let (draft, draft_other) = draft.map_or((Parts::default(), 0), |(parts, other)| (*parts, other));
+    let (weights, kv) = (parts.weights + draft.weights, parts.kv + draft.kv);
+    let (compute, other) = (parts.compute + draft.compute, other + draft_other);
+    MemoryParts { weights, kv, compute, other, total: weights + kv + compute + other }
 }
 
 /// The planner's own name for it, as it serializes.

@@ -12,7 +12,9 @@ use crate::wire::{
     WireError,
 };
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
-use engine::{BackendError, Cancel, Devices, Engine, EngineError, LoadOptions, Recovery, RecoveryCause, SavedError};
+use engine::{
+    BackendError, Cancel, Devices, Engine, EngineError, LoadOptions, Recovery, RecoveryCause, SavedError, Speculation,
+};
 use grammar::{Form, Grammar, GrammarError, Vocabulary};
 use model::Model;
 use planner::{Facts, Fits, Wishes};
@@ -29,11 +31,13 @@ pub(crate) struct LoadRequest {
     pub settings: LoadSettings,
     pub machine: Arc<Machine>,
     pub threads: usize,
+    /// The model at [`Loading::draft`].
+    pub draft: Option<Arc<Model>>,
     pub loading: Loading,
 }
 
 /// How a file is opened and computed; the window has no switches for it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Loading {
     /// Threads that compute; `None`: as the settings say.
     pub threads: Option<u32>,
@@ -47,11 +51,23 @@ pub struct Loading {
     pub mmap: bool,
     /// Lock the weights in RAM.
     pub mlock: bool,
+    pub speculation: Speculation,
+    /// The file of a smaller model that guesses for it.
+    pub draft: Option<PathBuf>,
 }
 
 impl Default for Loading {
     fn default() -> Self {
-        Loading { threads: None, ubatch: 512, logits_rows: 1, exact: false, mmap: true, mlock: false }
+        Loading {
+            threads: None,
+            ubatch: 512,
+            logits_rows: 1,
+            exact: false,
+            mmap: true,
+            mlock: false,
+            speculation: Speculation::LOOKUP,
+            draft: None,
+        }
     }
 }
 
@@ -67,6 +83,7 @@ pub struct Session {
     /// For prescribed answers; made when the first one is asked for.
     vocabulary: OnceLock<std::result::Result<Vocabulary, GrammarError>>,
     model: Arc<Model>,
+    draft: Option<Arc<Model>>,
     machine: Arc<Machine>,
     /// As known when the model was loaded, or layers were last asked for.
     facts: Mutex<Facts>,
@@ -91,8 +108,9 @@ impl Session {
         progress: &mut dyn FnMut(f32),
         cancel: &Cancel,
     ) -> Result<(Session, Vec<RecoveryNotice>)> {
-        let LoadRequest { model_id, name, path, model, settings, machine, threads, loading } = request;
-        let Loading { ubatch, logits_rows, exact, mmap, mlock, .. } = loading;
+        let LoadRequest { model_id, name, path, model, settings, machine, threads, draft, loading } = request;
+        let Loading { ubatch, exact, mmap, mlock, speculation, .. } = loading;
+        let logits_rows = loading.logits_rows.max(speculation.logits_rows());
         let config =
             CpuConfig { threads, precision: if exact { Precision::Exact } else { Precision::Fast }, simd: None };
         let pool = Arc::new(ThreadPool::new(threads));
@@ -102,7 +120,8 @@ impl Session {
             Err(reason) => (None, None, Err(reason)),
         };
         let facts = machine.facts(0);
-        let planned = planner::plan(&model, &facts, &Wishes { ubatch, logits_rows, ..wishes(&settings) })?;
+        let wished = Wishes { ubatch, logits_rows, ..wishes(&settings) };
+        let planned = planner::plan_with_draft(&model, draft.as_deref(), &facts, &wished)?;
         let too_many_layers = planned.gpu_layers > planned.max_gpu_layers;
         if planned.fits == Fits::No && !too_many_layers {
             let needed = planned.host.kv + planned.host.compute + planned.host_other;
@@ -121,9 +140,24 @@ impl Session {
             mlock,
             logits_rows,
             host_ram: Some(planned.host_ram),
-            speculation: engine::Speculation::OFF,
+            speculation,
         };
         let engine = Engine::load(&path, options, devices, progress, cancel)?;
+        if let (Some(path), Some(planned)) = (&loading.draft, &planned.draft) {
+            let on_gpu = planned.gpu_layers > 0;
+            let accelerator = if on_gpu { machine.device(&pool, config).ok().map(|found| found.device) } else { None };
+            let host = Box::new(CpuDevice::new(pool.clone(), config));
+            let options = LoadOptions {
+                context: planned.layout.params.context,
+                gpu_layers: planned.gpu_layers,
+                ubatch,
+                mmap,
+                mlock,
+                ..LoadOptions::default()
+            };
+            let devices = Devices { host, accelerator };
+            engine.set_draft(Engine::load(path, options, devices, &mut |_| {}, cancel)?)?;
+        }
         let format = Format::new(engine.gguf(), engine.tokenizer())?;
         let plan = plans::to_wire(&planned, &facts);
         let placed = Mutex::new((settings, plan));
@@ -134,6 +168,7 @@ impl Session {
             format,
             vocabulary: OnceLock::new(),
             model,
+            draft,
             machine,
             facts: Mutex::new(facts),
             pool,
@@ -181,6 +216,7 @@ impl Session {
     pub fn shown(&self) -> LoadedModel {
         let (settings, plan) = self.placed().clone();
         let placement = self.engine.placement();
+        let draft = self.draft_used();
         let gpu = lock(&self.gpu).clone();
         LoadedModel {
             model_id: self.model_id.clone(),
@@ -188,8 +224,8 @@ impl Session {
             settings,
             plan,
             gpu_layers: placement.gpu_layers,
-            ram_used: placement.host_used,
-            vram_used: placement.accelerator_used,
+            ram_used: placement.host_used + draft.0,
+            vram_used: placement.accelerator_used + draft.1,
             gpu_reason: gpu.clone().err(),
             gpu: gpu.ok(),
             template_missing: self.format.missing,
@@ -204,7 +240,7 @@ impl Session {
         let facts = self.facts_now();
         // "Auto" means what the planner would choose on the device without this model.
         let wishes = planner::Wishes { context: Some(self.context()), ..wishes(&settings) };
-        let layers = planner::plan(&self.model, &facts, &wishes)?.gpu_layers;
+        let layers = self.planned(&facts, &wishes)?.gpu_layers;
         *lock(&self.facts) = facts;
         self.placed().0 = settings;
         self.moved_away.store(false, Ordering::Release);
@@ -254,7 +290,7 @@ impl Session {
         }
         let facts = self.facts_now();
         let wishes = Wishes { context: Some(self.context()), ..wishes(&self.placed().0) };
-        let plan = planner::plan(&self.model, &facts, &wishes)?;
+        let plan = self.planned(&facts, &wishes)?;
         let (possible, placement) = (plan.gpu_layers.min(plan.max_gpu_layers), self.engine.placement());
         if possible <= placement.gpu_layers {
             return Ok(None);
@@ -274,7 +310,7 @@ impl Session {
         let settings = self.placed().0;
         let now = GpuLayers::Fixed { layers: self.engine.placement().gpu_layers };
         let actual = LoadSettings { gpu_layers: now, context: Some(self.context()), ..settings };
-        let plan = plans::plan(&self.model, &lock(&self.facts), &actual)?;
+        let plan = plans::plan(&self.model, self.draft.as_deref(), &lock(&self.facts), &actual)?;
         let mut placed = self.placed();
         // A later wish makes a plan of its own.
         if wanted.is_none_or(|wanted| placed.0.gpu_layers == wanted) {
@@ -291,7 +327,7 @@ impl Session {
 
     /// What a plan depends on now. What the model takes counts as free, as it would be given back.
     pub(crate) fn facts_now(&self) -> Facts {
-        self.machine.facts(self.engine.placement().host_used + self.memories.held())
+        self.machine.facts(self.engine.placement().host_used + self.draft_used().0 + self.memories.held())
     }
 
     /// Bytes of RAM for what is remembered of chats that are not answered: half of what the plan leaves, or of what is
@@ -300,6 +336,15 @@ impl Session {
         let left = lock(&self.facts).ram_available.saturating_sub(self.placed().1.ram.total);
         let free = self.machine.ram_available().saturating_add(self.memories.held()).saturating_sub(SPARE);
         left.min(free) / 2
+    }
+
+    fn planned(&self, facts: &Facts, wishes: &Wishes) -> Result<planner::Plan> {
+        Ok(planner::plan_with_draft(&self.model, self.draft.as_deref(), facts, wishes)?)
+    }
+
+    /// Bytes of the draft model's buffers: on the host, on the accelerator.
+    fn draft_used(&self) -> (u64, u64) {
+        self.engine.draft_placement().map_or((0, 0), |draft| (draft.host_used, draft.accelerator_used))
     }
 
     pub fn context(&self) -> u32 {
@@ -344,6 +389,7 @@ impl From<EngineError> for WireError {
             }
             EngineError::Saved(SavedError::Io(_)) => WireError::new(ErrorCode::FileAccess, message),
             EngineError::Saved(_) => WireError::new(ErrorCode::FileInvalid, message),
+            EngineError::DraftVocabulary { .. } => WireError::new(ErrorCode::DraftVocabulary, message),
             EngineError::Numbers(_) => WireError::new(ErrorCode::FileInvalid, message),
             EngineError::Constraint(error) => error.into(),
             EngineError::Invalid(_) => WireError::new(ErrorCode::BadArgument, message),

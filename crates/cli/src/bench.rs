@@ -2,29 +2,33 @@
 
 use crate::args::Bench;
 use crate::failure::Failure;
+use crate::load::{self, Wanted};
+use crate::output;
 use crate::program::Program;
-use crate::{load, output};
-use engine::{Cancel, Engine, Positions, Request};
+use engine::{Cancel, Drafting, Drafts, Engine, Positions, Request};
 use serde_json::json;
 use std::time::Instant;
 
 pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
     let watch = hardware::MemoryWatch::start();
     let whole = options.depth + options.prompt.max(options.count) + 1;
-    let loaded = load::load(program, &options.model, &options.loading, Some(whole), 1, &Cancel::new())?;
+    let speculating = Some((&options.speculating, Drafting::Never));
+    let wanted = Wanted { context: Some(whole), rows: 1, speculating };
+    let loaded = load::load(program, &options.model, &options.loading, wanted, &Cancel::new())?;
     let engine = &loaded.session.engine;
     let vocab = engine.model().vocab_size as u32;
     // Any tokens do: speed does not depend on them (except for the choice of experts).
     let tokens = |count: u32, seed: u32| -> Vec<u32> {
         (0..count).map(|i| (i.wrapping_add(seed).wrapping_mul(2_654_435_761) >> 7) % vocab).collect()
     };
-    let (mut prompt_rates, mut rates) = (Vec::new(), Vec::new());
+    let (mut prompt_rates, mut rates, mut drafts) = (Vec::new(), Vec::new(), Drafts::default());
     for repetition in 0..options.repeat {
         if options.prompt > 0 {
             prompt_rates.push(prompt_rate(engine, &tokens(options.depth, 1), &tokens(options.prompt, repetition + 2))?);
         }
         if options.count > 0 {
-            rates.push(generation_rate(engine, &tokens(options.depth.max(1), repetition + 3), options.count)?);
+            let depth = tokens(options.depth.max(1), repetition + 3);
+            rates.push(generation_rate(engine, &depth, options.count, &mut drafts)?);
         }
     }
     let totals = engine.layout().totals(engine.placement().gpu_layers as usize);
@@ -32,7 +36,10 @@ pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
     let mut value = json!({
         "load_s": loaded.seconds,
         "pp": { "tokens": options.prompt, "tps": prompt_rates, "median": median(&prompt_rates) },
-        "tg": { "tokens": options.count, "tps": rates, "median": median(&rates) },
+        "tg": {
+            "tokens": options.count, "tps": rates, "median": median(&rates),
+            "drafted": drafts.proposed, "accepted": drafts.accepted,
+        },
         "kv_bytes": totals.host.kv + totals.accelerator.kv,
         "peak_private_bytes": memory.peak_private_bytes,
         "peak_rss_bytes": memory.peak_rss_bytes,
@@ -49,6 +56,9 @@ pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
     output::line(&format!("load {:.2} s", loaded.seconds))?;
     output::line(&format!("prompt of {}: {}", options.prompt, show(&prompt_rates)))?;
     output::line(&format!("generation of {}: {}", options.count, show(&rates)))?;
+    if drafts.proposed > 0 {
+        output::line(&format!("of {} tokens guessed ahead, {} held", drafts.proposed, drafts.accepted))?;
+    }
     if let Some(paged) = engine.placement().paged {
         let (held, read) = (output::size(paged.most_held), output::size(paged.read));
         output::line(&format!("at most {held} of the weights in memory, {read} read from disk"))?;
@@ -72,8 +82,10 @@ fn prompt_rate(engine: &Engine, depth: &[u32], prompt: &[u32]) -> Result<f64, Fa
     Ok(prompt.len() as f64 / completion.prompt_seconds)
 }
 
-fn generation_rate(engine: &Engine, depth: &[u32], count: u32) -> Result<f64, Failure> {
+fn generation_rate(engine: &Engine, depth: &[u32], count: u32, drafts: &mut Drafts) -> Result<f64, Failure> {
     let completion = engine.generate(one_token(depth.to_vec(), count), &Cancel::new(), &mut |_| {})?;
+    drafts.proposed += completion.drafts.proposed;
+    drafts.accepted += completion.drafts.accepted;
     Ok(completion.ids.len() as f64 / completion.generation_seconds)
 }
 

@@ -2,9 +2,10 @@
 
 use crate::args::{Generate, Logits, Perplexity, Rows};
 use crate::failure::Failure;
+use crate::load::{self, Wanted};
+use crate::output;
 use crate::program::Program;
-use crate::{load, output};
-use engine::{Cancel, Engine, Positions, Request};
+use engine::{Cancel, Drafting, Engine, Positions, Request};
 use serde_json::json;
 use std::io::{BufWriter, Write};
 use tokenizer::Encode;
@@ -15,7 +16,8 @@ const LOGITS_ROWS: u32 = 32;
 pub fn logits(program: &Program, options: &Logits) -> Result<(), Failure> {
     let context = u32::try_from(options.ids.len()).ok();
     let rows = if options.positions == Rows::All { LOGITS_ROWS } else { 1 };
-    let engine = load::load(program, &options.model, &options.loading, context, rows, &Cancel::new())?.session.engine;
+    let wanted = Wanted { context, rows, speculating: None };
+    let engine = load::load(program, &options.model, &options.loading, wanted, &Cancel::new())?.session.engine;
     check(&engine, &options.ids)?;
     let file = std::fs::File::create(&options.output).map_err(|error| Failure::io(&options.output, error))?;
     let mut file = BufWriter::new(file);
@@ -43,7 +45,9 @@ pub fn generate(program: &Program, options: &Generate) -> Result<(), Failure> {
     let sampling = options.sampling.params(sampler::Params::default())?;
     let form = options.form.read()?;
     let cancel = Cancel::new();
-    let session = load::load(program, &options.model, &options.loading, Some(whole), 1, &cancel)?.session;
+    let speculating = Some((&options.speculating, Drafting::WherePays));
+    let wanted = Wanted { context: Some(whole), rows: 1, speculating };
+    let session = load::load(program, &options.model, &options.loading, wanted, &cancel)?.session;
     let mut grammar = form.map(|form| session.grammar(&form)).transpose()?;
     let engine = session.engine;
     check(&engine, &options.ids)?;
@@ -57,7 +61,11 @@ pub fn generate(program: &Program, options: &Generate) -> Result<(), Failure> {
     let completion = engine.generate_within(constraint, request, &cancel, &mut |_| {})?;
     let text = String::from_utf8_lossy(&engine.tokenizer().decode(&completion.ids)).into_owned();
     if program.json {
-        return output::json(&json!({ "ids": completion.ids, "text": text }));
+        let (drafted, accepted) = (completion.drafts.proposed, completion.drafts.accepted);
+        let seconds = completion.generation_seconds;
+        return output::json(&json!({
+            "ids": completion.ids, "text": text, "generation_s": seconds, "drafted": drafted, "accepted": accepted,
+        }));
     }
     output::line(&text)
 }
@@ -77,7 +85,8 @@ pub fn perplexity(program: &Program, options: &Perplexity) -> Result<(), Failure
         return Err(Failure::usage("perplexity needs a context of at least 4 tokens"));
     }
     let cancel = Cancel::new();
-    let loaded = load::load(program, &options.model, &options.loading, Some(context), LOGITS_ROWS, &cancel)?;
+    let wanted = Wanted { context: Some(context), rows: LOGITS_ROWS, speculating: None };
+    let loaded = load::load(program, &options.model, &options.loading, wanted, &cancel)?;
     let engine = loaded.session.engine;
     let ids = engine.tokenizer().encode(&text, Encode { add_special: true, parse_special: false });
     let result = measure(&engine, &ids, context as usize)?;

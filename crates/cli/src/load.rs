@@ -1,12 +1,12 @@
 //! Finding a model and loading it as the flags say.
 
-use crate::args::Loading;
+use crate::args::{Loading, Speculating};
 use crate::failure::Failure;
 use crate::output;
 use crate::program::Program;
 use app::Session;
 use app::wire::ErrorCode;
-use engine::Cancel;
+use engine::{Cancel, Drafting, Speculation};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -44,15 +44,31 @@ pub struct Loaded {
     pub seconds: f64,
 }
 
-/// Loads a model where the planner puts it. `context`: where the flags say nothing; `rows`: logits computed at once.
+/// What a command wants of a model besides what the flags say.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Where the flags say nothing.
+    pub context: Option<u32>,
+    /// Logits computed at once.
+    pub rows: u32,
+    /// For commands that generate: when to guess tokens where the flags do not say.
+    pub speculating: Option<(&'a Speculating, Drafting)>,
+}
+
+/// Loads a model where the planner puts it.
 pub fn load(
     program: &Program,
     model: &str,
     loading: &Loading,
-    context: Option<u32>,
-    rows: u32,
+    wanted: Wanted<'_>,
     cancel: &Cancel,
 ) -> Result<Loaded, Failure> {
+    let Wanted { context, rows, speculating } = wanted;
+    let speculation = speculating.map_or(Speculation::OFF, |(flags, default)| flags.speculation(default));
+    // One that is never asked need not be loaded.
+    let draft = speculating.filter(|_| speculation.drafting != Drafting::Never);
+    let draft = draft.and_then(|(flags, _)| flags.draft_model.as_deref());
+    let draft = draft.map(|draft| find(program, draft)).transpose()?;
     let path = find(program, model)?;
     let app = program.visit(loading.test_device)?;
     let mut settings = loading.placement.settings();
@@ -64,6 +80,8 @@ pub fn load(
         exact: loading.exact,
         mmap: !loading.no_mmap,
         mlock: loading.mlock,
+        speculation,
+        draft,
     };
     let started = Instant::now();
     let mut shown = false;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 pub fn plan(program: &Program, options: &Plan) -> Result<(), Failure> {
     let app = program.visit(None)?;
     let model = describe(program, &app, &options.model)?;
+    let draft = options.draft_model.as_ref().map(|name| describe(program, &app, name)).transpose()?;
     let mut facts = program.wait(app.facts())?;
     if facts.ram_bandwidth.is_none() {
         // Once per machine, a second or two. Where it cannot be measured, the plan says nothing of speed.
@@ -28,7 +29,7 @@ pub fn plan(program: &Program, options: &Plan) -> Result<(), Failure> {
             ..facts.accelerator.unwrap_or_else(|| app::imagined_gpu(memory_free))
         });
     }
-    let plan = app::plan(&model, &facts, &options.placement.settings())?;
+    let plan = app::plan(&model, draft.as_deref(), &facts, &options.placement.settings())?;
     let middle = |low: f64, high: f64| (low + high) / 2.0;
     let generation = plan.forecast.map(|forecast| middle(forecast.tg_low, forecast.tg_high));
     let prompt = plan.forecast.and_then(|forecast| Some(middle(forecast.pp_low?, forecast.pp_high?)));

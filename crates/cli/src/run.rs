@@ -2,13 +2,13 @@
 
 use crate::args::{Run, Talk};
 use crate::failure::Failure;
-use crate::load::{self, Loaded};
+use crate::load::{self, Loaded, Wanted};
 use crate::output;
 use crate::program::Program;
 use crate::stream::{self, Printer};
 use app::wire::{ContextPolicy, FinishReason};
 use app::{Said, Session, Task};
-use engine::Cancel;
+use engine::{Cancel, Drafting};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{IsTerminal, Read};
 
@@ -73,7 +73,8 @@ fn prompt(options: &Run) -> Result<String, Failure> {
 }
 
 pub fn open(program: &Program, model: &str, talk: &Talk, cancel: &Cancel) -> Result<Loaded, Failure> {
-    load::load(program, model, &talk.loading, None, 1, cancel)
+    let speculating = Some((&talk.speculating, Drafting::WherePays));
+    load::load(program, model, &talk.loading, Wanted { context: None, rows: 1, speculating }, cancel)
 }
 
 /// The conversation so far: of the file that `--session` names, beginning with what `--system` says.

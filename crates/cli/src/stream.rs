@@ -130,6 +130,8 @@ pub fn to_json(said: &Said, reason: FinishReason, stats: &AnswerStats) -> Value 
         "pp_tps": stats.prompt_tokens_per_second,
         "context_used": stats.context_used,
         "context": stats.context,
+        "drafted": stats.drafted,
+        "accepted": stats.accepted,
     })
 }
 
@@ -141,8 +143,12 @@ pub fn summary(reason: FinishReason, stats: &AnswerStats) -> String {
         FinishReason::Stopped => "; stopped",
         _ => "",
     };
+    let drafts = match stats.drafted {
+        0 => String::new(),
+        drafted => format!("; {} of {drafted} guessed ahead held", stats.accepted),
+    };
     format!(
-        "[prompt {} tokens ({} reused), {:.1}/s; answer {} tokens, {:.1}/s; context {} of {}{end}]",
+        "[prompt {} tokens ({} reused), {:.1}/s; answer {} tokens, {:.1}/s{drafts}; context {} of {}{end}]",
         stats.prompt_tokens,
         stats.reused_tokens,
         stats.prompt_tokens_per_second,

@@ -15,7 +15,7 @@ const QUESTION: &str = "Tell me about std::vec::Vec.";
 /// How the reference implementation begins its greedy answer; further on two tokens may be equally likely.
 const ANSWER: &str = "A draining iterator over the elements of a `Vec`.\n\nThis `struct` is created by the";
 
-const STATS: [&str; 11] = [
+const STATS: [&str; 13] = [
     "finish",
     "prompt_tokens",
     "reused_tokens",
@@ -27,6 +27,8 @@ const STATS: [&str; 11] = [
     "context",
     "thinking",
     "tool_calls",
+    "drafted",
+    "accepted",
 ];
 
 fn talk(home: &Home, arguments: &[&str], input: &str) -> Ended {

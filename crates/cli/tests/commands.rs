@@ -94,7 +94,7 @@ fn generate() {
     let arguments =
         ["generate", &fixture(TINY), "--ids", "1,87,394", "-n", "5", "--temp", "0", "--ignore-eos", "-ctv", "q8_0"];
     let value = home.json(&arguments);
-    has_keys(&value, &["ids", "text"]);
+    has_keys(&value, &["ids", "text", "generation_s", "drafted", "accepted"]);
     assert_eq!(value["ids"].as_array().unwrap().len(), 5);
     assert_eq!(home.run(&arguments).stdout, format!("{}\n", value["text"].as_str().unwrap()));
 }
@@ -114,8 +114,8 @@ fn bench() {
     let home = Home::new();
     let value = home.json(&["bench", &fixture(TINY), "-p", "32", "-n", "8", "-d", "16", "-r", "2", "-t", "2"]);
     has_keys(&value, &["load_s", "pp", "tg", "kv_bytes", "peak_private_bytes", "peak_rss_bytes", "peak_vram_bytes"]);
-    for (part, tokens) in [("pp", 32), ("tg", 8)] {
-        has_keys(&value[part], &["tokens", "tps", "median"]);
+    for (part, tokens, more) in [("pp", 32, &[][..]), ("tg", 8, &["drafted", "accepted"])] {
+        has_keys(&value[part], &[&["tokens", "tps", "median"], more].concat());
         assert_eq!(value[part]["tokens"], tokens);
         let rates: Vec<f64> = value[part]["tps"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
         assert_eq!(rates.len(), 2);

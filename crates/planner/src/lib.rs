@@ -1,9 +1,11 @@
 //! From a model's description, the hardware and the user's wishes to a plan with reasons. Pure: nothing is asked of the
 //! system here, and all bytes come from [`model::Layout`], the same count that the engine allocates from.
 
+mod draft;
 mod forecast;
 mod plan;
 
+pub use draft::{Draft, plan_with_draft};
 pub use forecast::{Forecast, Speed};
 pub use plan::{Fits, Plan, Reason, ReasonCode, plan};
 

@@ -1,5 +1,5 @@
 use crate::forecast::{Forecast, forecast};
-use crate::{Facts, GpuLayers, Wishes};
+use crate::{Draft, Facts, GpuLayers, Wishes};
 use model::{BufferPlan, Layout, LayoutParams, Model, ModelError, Offload, Parts, Residency};
 
 /// What our process takes besides a model's buffers: program, window, tokenizer, allocator. Measured, rounded up.
@@ -38,6 +38,7 @@ pub enum ReasonCode {
     WeightsFromDisk,
     RamShort,
     KvLarge,
+    DraftModel,
 }
 
 /// Why the plan is as it is, with the numbers.
@@ -76,15 +77,20 @@ pub struct Plan {
     pub layout: Layout,
     /// What the accelerator can compute of it; `None`: there is none.
     pub offload: Option<Offload>,
+    /// The model that guesses for this one; what is said of the machine above is what it leaves.
+    pub draft: Option<Draft>,
 }
 
 impl Plan {
+    /// With the draft model's.
     pub fn host_total(&self) -> u64 {
-        self.host.total() + self.host_other
+        self.host.total() + self.host_other + self.draft.as_ref().map_or(0, |draft| draft.host.total())
     }
 
+    /// With the draft model's.
     pub fn accelerator_total(&self) -> u64 {
-        self.accelerator.total() + self.accelerator_other
+        let draft = |draft: &Draft| draft.accelerator.total() + draft.accelerator_other;
+        self.accelerator.total() + self.accelerator_other + self.draft.as_ref().map_or(0, draft)
     }
 }
 
@@ -123,6 +129,7 @@ pub fn plan(model: &Model, facts: &Facts, wishes: &Wishes) -> Result<Plan, Model
         reasons,
         layout,
         offload,
+        draft: None,
     };
     plan.fits = fits(&plan, facts);
     if plan.fits == Fits::Disk {
@@ -193,17 +200,17 @@ fn choose_context(
 }
 
 /// What an accelerator has for a model.
-struct Room {
+pub(crate) struct Room {
     /// Bytes.
     free: u64,
-    overhead: u64,
+    pub overhead: u64,
     offload: Offload,
     /// What buffers take beyond their size with 0, 1, 2, ... layers there.
     padding: Vec<u64>,
 }
 
 impl Room {
-    fn new(model: &Model, facts: &Facts, layout: &Layout) -> Option<Room> {
+    pub fn new(model: &Model, facts: &Facts, layout: &Layout) -> Option<Room> {
         let accelerator = facts.accelerator.as_ref()?;
         let free = accelerator.memory_free.saturating_sub(accelerator.margin);
         let offload = Offload::new(model, &layout.params, &accelerator.scratch);
@@ -228,14 +235,14 @@ impl Room {
     }
 
     /// Bytes besides the layout's: the one place that counts them.
-    fn other(&self, gpu_layers: usize) -> u64 {
+    pub fn other(&self, gpu_layers: usize) -> u64 {
         let padding = self.padding.get(gpu_layers).copied().unwrap_or(0);
         if gpu_layers == 0 { 0 } else { self.overhead + self.offload.scratch(gpu_layers) + padding }
     }
 }
 
 /// The most layers that the accelerator can compute and has room for.
-fn max_gpu_layers(layout: &Layout, room: Option<&Room>) -> u32 {
+pub(crate) fn max_gpu_layers(layout: &Layout, room: Option<&Room>) -> u32 {
     let Some(room) = room else { return 0 };
     let fits = |n: &usize| layout.totals(*n).accelerator.total().saturating_add(room.other(*n)) <= room.free;
     // Bytes grow with the layers, but the step to one layer also brings the compute buffers: no bisection needed.

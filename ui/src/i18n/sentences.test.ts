@@ -14,6 +14,7 @@ const CODES: Record<ErrorCode, true> = {
   fileTruncated: true,
   fileAccess: true,
   modelUnsupported: true,
+  draftVocabulary: true,
   ramFull: true,
   vramFull: true,
   diskFull: true,

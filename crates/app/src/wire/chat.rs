@@ -42,7 +42,7 @@ pub enum FinishReason {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct AnswerStats {
     pub prompt_tokens: u32,
     /// Of those, taken from the turn before.
@@ -53,6 +53,9 @@ pub struct AnswerStats {
     pub prompt_tokens_per_second: f64,
     pub context_used: u32,
     pub context: u32,
+    /// Tokens that were guessed and computed ahead, and those of them that the answer has.
+    pub drafted: u32,
+    pub accepted: u32,
 }
 
 /// A tool that the model wants to be called.

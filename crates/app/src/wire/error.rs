@@ -17,6 +17,8 @@ pub enum ErrorCode {
     FileAccess,
     /// An architecture, tokenizer or type that this version does not run.
     ModelUnsupported,
+    /// The draft model's tokens are not those of the model.
+    DraftVocabulary,
     /// Not enough RAM even with everything on disk that can be.
     RamFull,
     VramFull,

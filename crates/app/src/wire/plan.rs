@@ -104,7 +104,7 @@ pub struct MemoryParts {
 #[serde(rename_all = "camelCase")]
 pub struct Reason {
     /// "noAccelerator", "allOnAccelerator", "acceleratorHolds", "acceleratorTooSmall", "beyondAccelerator", "acceleratorLacks",
-    /// "contextReduced", "contextBeyondTraining", "weightsFromDisk", "ramShort", "kvLarge"
+    /// "contextReduced", "contextBeyondTraining", "weightsFromDisk", "ramShort", "kvLarge", "draftModel"
     pub code: String,
     /// English.
     pub text: String,

@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use app::wire::{GpuLayers, KvType, LoadSettings};
 use clap::{Args, ValueEnum};
+use engine::{Drafting, Speculation};
 use quant::GgmlType;
 use quantize::Mix;
 use std::path::{Path, PathBuf};
@@ -72,6 +73,37 @@ pub struct Loading {
     /// Offer a test device with this many bytes for layers (K, M, G allowed)
     #[arg(long, value_parser = bytes, hide = true)]
     pub test_device: Option<u64>,
+}
+
+/// Speculative decoding: several tokens in a step, guessed ahead. The tokens stay the same.
+#[derive(Args, Clone)]
+pub struct Speculating {
+    /// Guess tokens ahead: as far as it pays (auto; bench: off), always, or never
+    #[arg(long, value_enum)]
+    pub speculate: Option<OnOffAuto>,
+    /// Tokens guessed in a step at most
+    #[arg(long, default_value_t = engine::Speculation::LOOKUP.max, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub draft_max: u32,
+    /// Do not guess from what stands earlier in the text
+    #[arg(long)]
+    pub no_lookup: bool,
+    /// A smaller model of the same vocabulary that guesses: a file, or the name of an installed model
+    #[arg(long, visible_alias = "md", value_name = "MODEL")]
+    pub draft_model: Option<String>,
+}
+
+impl Speculating {
+    /// `default`: where the flags do not say when.
+    pub fn speculation(&self, default: Drafting) -> Speculation {
+        let drafting = match self.speculate {
+            Some(OnOffAuto::On) => Drafting::Always,
+            Some(OnOffAuto::Off) => Drafting::Never,
+            Some(OnOffAuto::Auto) => Drafting::WherePays,
+            None if self.draft_model.is_some() => Drafting::WherePays,
+            None => default,
+        };
+        Speculation { drafting, lookup: !self.no_lookup, max: self.draft_max }
+    }
 }
 
 #[derive(Args, Clone)]

@@ -76,7 +76,7 @@ pub enum Command {
 }
 
 /// Flags with one dash and several letters, as other programs of the field spell them.
-const SINGLE_DASH: &[&str] = &["-ngl", "-ctk", "-ctv", "-fa"];
+const SINGLE_DASH: &[&str] = &["-ngl", "-ctk", "-ctv", "-fa", "-md"];
 
 /// Turns `-ngl` and its kind into long flags, which is what the parser knows.
 pub fn long_names(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
@@ -105,6 +105,9 @@ pub struct Plan {
     /// Video memory to plan for, in bytes (K, M, G allowed)
     #[arg(long, value_parser = bytes)]
     pub vram: Option<u64>,
+    /// A smaller model that guesses tokens; what it takes is counted
+    #[arg(long, visible_alias = "md", value_name = "MODEL")]
+    pub draft_model: Option<String>,
 }
 
 #[derive(Args)]
@@ -194,6 +197,8 @@ pub struct Generate {
     pub sampling: Sampling,
     #[command(flatten)]
     pub loading: Loading,
+    #[command(flatten)]
+    pub speculating: Speculating,
 }
 
 #[derive(Args)]
@@ -261,6 +266,8 @@ pub struct Bench {
     pub repeat: u32,
     #[command(flatten)]
     pub loading: Loading,
+    #[command(flatten)]
+    pub speculating: Speculating,
 }
 
 #[derive(Args)]
@@ -303,11 +310,14 @@ mod tests {
 
     #[test]
     fn flags_of_the_field_are_known() {
-        let words = ["headroom", "bench", "m.gguf", "-ngl", "12", "-ctk", "q8_0", "-fa", "on", "-p", "64"];
-        let arguments = Arguments::try_parse_from(long_names(words.iter().map(OsString::from))).unwrap();
+        let words = "headroom bench m.gguf -ngl 12 -ctk q8_0 -fa on -p 64 -md small.gguf --draft-max 8";
+        let arguments = Arguments::try_parse_from(long_names(words.split(' ').map(OsString::from))).unwrap();
         let Command::Bench(bench) = arguments.command else { panic!("not bench") };
         assert_eq!(bench.loading.placement.gpu_layers, app::wire::GpuLayers::Fixed { layers: 12 });
         assert_eq!(bench.loading.placement.kv_type_k, app::wire::KvType::Q8_0);
         assert_eq!(bench.prompt, 64);
+        assert_eq!(bench.speculating.draft_model.as_deref(), Some("small.gguf"));
+        let speculation = bench.speculating.speculation(engine::Drafting::Never);
+        assert_eq!((speculation.drafting, speculation.max), (engine::Drafting::WherePays, 8));
     }
 }

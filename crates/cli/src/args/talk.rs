@@ -1,6 +1,6 @@
 //! Flags of the commands that talk: to the model and to the Hub.
 
-use super::{Form, Loading, Sampling};
+use super::{Form, Loading, Sampling, Speculating};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -44,6 +44,8 @@ pub struct Talk {
     pub sampling: Sampling,
     #[command(flatten)]
     pub loading: Loading,
+    #[command(flatten)]
+    pub speculating: Speculating,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -67,21 +67,21 @@ pub(crate) struct Pace {
 
 /// The last few measurements of one thing.
 #[derive(Debug, Default)]
-struct Recent(VecDeque<f64>);
+struct Recent {
+    values: VecDeque<f64>,
+    /// The median, the lower one of two: what disturbs a measurement makes it larger. Kept, because it is asked for often.
+    typical: Option<f64>,
+}
 
 impl Recent {
     fn push(&mut self, value: f64) {
-        if self.0.len() == 5 {
-            self.0.pop_front();
+        if self.values.len() == 5 {
+            self.values.pop_front();
         }
-        self.0.push_back(value);
-    }
-
-    /// The median, the lower one of two: what disturbs a measurement makes it larger.
-    fn typical(&self) -> Option<f64> {
-        let mut sorted: Vec<f64> = self.0.iter().copied().collect();
+        self.values.push_back(value);
+        let mut sorted: Vec<f64> = self.values.iter().copied().collect();
         sorted.sort_by(f64::total_cmp);
-        sorted.get(sorted.len().saturating_sub(1) / 2).copied()
+        self.typical = sorted.get((sorted.len() - 1) / 2).copied();
     }
 }
 
@@ -128,7 +128,7 @@ impl Pace {
     /// tokens have to be fed besides the next one in any case.
     pub fn choose(&mut self, offers: &[(Source, usize)], pending: usize) -> Option<(Source, usize)> {
         let best = self.best(offers, pending)?;
-        if self.drafted >= PLAIN_EVERY || self.lost > MAY_LOSE * self.spent + self.plain.typical()? {
+        if self.drafted >= PLAIN_EVERY || self.lost > MAY_LOSE * self.spent + self.plain.typical? {
             return None;
         }
         let (source, count, gain) = best;
@@ -145,12 +145,12 @@ impl Pace {
 
     /// The offer with the most tokens for its cost, and how that compares with one token for the cost of one.
     fn best(&self, offers: &[(Source, usize)], pending: usize) -> Option<(Source, usize, f64)> {
-        self.plain.typical()?;
+        self.plain.typical?;
         let mut best: Option<(Source, usize, f64)> = None;
         for &(source, available) in offers {
             let (odds, guess) = match source {
                 Source::Lookup => (&self.lookup, 0.0),
-                Source::Model => (&self.model, self.guess.typical().unwrap_or(ROW)),
+                Source::Model => (&self.model, self.guess.typical.unwrap_or(ROW)),
             };
             // Tokens of the step, the chance that all guesses up to here hold, and what those that hold cost once more.
             let (mut tokens, mut chance, mut again) = (1.0, 1.0, 0.0);
@@ -173,9 +173,9 @@ impl Pace {
 
     /// Cost of a step of so many rows: as measured, or on the line between the nearest that were.
     fn cost(&self, rows: usize) -> f64 {
-        let plain = self.plain.typical().unwrap_or(1.0);
+        let plain = self.plain.typical.unwrap_or(1.0);
         let prompt = self.prompt.map(|(rows, seconds)| (rows, seconds / plain));
-        let measured = self.costs.iter().filter_map(|(rows, recent)| Some((*rows, recent.typical()?)));
+        let measured = self.costs.iter().filter_map(|(rows, recent)| Some((*rows, recent.typical?)));
         let (mut below, mut above) = ((1, 1.0), None);
         for (at, cost) in measured.chain(prompt) {
             if at <= rows && at >= below.0 {
@@ -206,12 +206,12 @@ impl Pace {
                     Source::Lookup => self.lookup.observe(step.accepted, step.rejected),
                     Source::Model => self.model.observe(step.accepted, step.rejected),
                 }
-                if let (Source::Model, Some(plain)) = (source, self.plain.typical()) {
+                if let (Source::Model, Some(plain)) = (source, self.plain.typical) {
                     self.guess.push(step.guess_seconds / plain / count.max(1) as f64);
                 }
             }
         }
-        let Some(plain) = self.plain.typical() else { return };
+        let Some(plain) = self.plain.typical else { return };
         if step.rows > 1 {
             self.costs.entry(step.rows).or_default().push(step.seconds / plain);
         }

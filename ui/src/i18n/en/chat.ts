@@ -82,6 +82,7 @@ export const chat = {
   finished: "The answer is complete.",
   statusSpeed: "{speed} tok/s",
   statusFirst: "first token {time}",
+  statusDrafts: "{accepted} of {drafted} guessed ahead",
   statusContext: "{used}/{context} context",
   contextNearly: "{used} of {context} tokens are used.",
   contextFull: "The context of {context} tokens is full.",

@@ -46,6 +46,7 @@ export const plan = {
   reason_ramShort:
     "Needs {needed} of RAM, {available} is free. Lower the context or choose q8_0 for the KV cache.",
   reason_kvLarge: "The KV cache takes {needed}. q8_0 halves it, a shorter context too.",
+  reason_draftModel: "The draft model takes {needed} of that.",
   gpu_noDriver: "No NVIDIA driver found: everything runs on the CPU.",
   gpu_driverTooOld:
     "The NVIDIA driver {found} is too old: {needed} or newer is needed. Update the driver to use the GPU.",

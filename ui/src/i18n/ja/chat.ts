@@ -84,6 +84,7 @@ export const chat: Words<typeof en> = {
   finished: "回答が完了しました。",
   statusSpeed: "{speed}トークン/秒",
   statusFirst: "最初のトークンまで{time}",
+  statusDrafts: "先読み {accepted}/{drafted}",
   statusContext: "コンテキスト {used}/{context}",
   contextNearly: "{context}中{used}トークンを使用しています。",
   contextFull: "コンテキスト({context}トークン)がいっぱいです。",

@@ -46,6 +46,7 @@ export const plan: Words<typeof en> = {
   reason_ramShort:
     "RAMが{needed}必要ですが、空きは{available}です。コンテキストを短くするか、KVキャッシュをq8_0にしてください。",
   reason_kvLarge: "KVキャッシュが{needed}を占めます。q8_0またはコンテキストの短縮で半分になります。",
+  reason_draftModel: "そのうち{needed}はドラフトモデルの分です。",
   gpu_noDriver: "NVIDIAドライバーが見つかりません。すべてCPUで実行します。",
   gpu_driverTooOld:
     "NVIDIAドライバー{found}は古すぎます。{needed}以降が必要です。GPUを使うには更新してください。",

@@ -166,6 +166,8 @@ export function message(
           promptTokensPerSecond: 141,
           contextUsed: 3112,
           context: 8192,
+          drafted: 45,
+          accepted: 38,
         }
       : null,
   };

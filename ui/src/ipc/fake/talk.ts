@@ -110,6 +110,8 @@ export class FakeTalk {
       promptTokensPerSecond: 141,
       contextUsed: Math.min(context, promptTokens + tokens),
       context,
+      drafted: 0,
+      accepted: 0,
     });
     let reason: FinishReason = "end";
     for (const { kind, piece } of this.pieces(answer)) {
