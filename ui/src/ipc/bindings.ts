@@ -64,7 +64,7 @@ chatMemory: number,
  */
 load: { [key in string]: LoadSettings }, inspectorOpen: boolean, };
 
-export type ErrorCode = "fileMissing" | "fileInvalid" | "archiveInvalid" | "fileTruncated" | "fileAccess" | "modelUnsupported" | "ramFull" | "vramFull" | "diskFull" | "contextFull" | "noModelLoaded" | "busy" | "cancelled" | "offline" | "needsToken" | "needsTerms" | "notFound" | "rateLimited" | "checksumMismatch" | "hubAnswer" | "badArgument" | "formatNotJson" | "formatInvalid" | "formatTooComplex" | "formatStuck" | "storage" | "internal";
+export type ErrorCode = "fileMissing" | "fileInvalid" | "archiveInvalid" | "fileTruncated" | "fileAccess" | "modelUnsupported" | "draftVocabulary" | "ramFull" | "vramFull" | "diskFull" | "contextFull" | "noModelLoaded" | "busy" | "cancelled" | "offline" | "needsToken" | "needsTerms" | "notFound" | "rateLimited" | "checksumMismatch" | "hubAnswer" | "badArgument" | "formatNotJson" | "formatInvalid" | "formatTooComplex" | "formatStuck" | "storage" | "internal";
 
 export type WireError = { code: ErrorCode, 
 /**
@@ -145,7 +145,7 @@ export type MemoryParts = { weights: number, kv: number, compute: number, other:
 export type Reason = { 
 /**
  * "noAccelerator", "allOnAccelerator", "acceleratorHolds", "acceleratorTooSmall", "beyondAccelerator", "acceleratorLacks",
- * "contextReduced", "contextBeyondTraining", "weightsFromDisk", "ramShort", "kvLarge"
+ * "contextReduced", "contextBeyondTraining", "weightsFromDisk", "ramShort", "kvLarge", "draftModel"
  */
 code: string, 
 /**
@@ -315,7 +315,11 @@ export type AnswerStats = { promptTokens: number,
 /**
  * Of those, taken from the turn before.
  */
-reusedTokens: number, answerTokens: number, firstTokenMs: number, tokensPerSecond: number, promptTokensPerSecond: number, contextUsed: number, context: number, };
+reusedTokens: number, answerTokens: number, firstTokenMs: number, tokensPerSecond: number, promptTokensPerSecond: number, contextUsed: number, context: number, 
+/**
+ * Tokens that were guessed and computed ahead, and those of them that the answer has.
+ */
+drafted: number, accepted: number, };
 
 export type ToolCall = { name: string, 
 /**
