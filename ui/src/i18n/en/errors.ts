@@ -7,7 +7,8 @@ export const errors = {
   fileTruncated_numbers: "{subject} has {available} of {needed}. Download it again.",
   fileAccess: "{subject} cannot be opened. Close other programs that use it, or check its permissions.",
   modelUnsupported: "This version does not run {subject}. Choose another model.",
-  draftVocabulary: "The draft model has other tokens than the model. Choose a smaller model of the same family.",
+  draftVocabulary:
+    "The draft model has other tokens than the model. Choose a smaller model of the same family.",
   ramFull: "There is not enough RAM. Lower the context, choose a smaller model or close other programs.",
   ramFull_numbers:
     "Needs {needed} of RAM, {available} is free. Lower the context, choose a smaller model or close other programs.",
