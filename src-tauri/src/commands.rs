@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tauri::ipc::Channel;
 use tauri::{AppHandle, State, Wry};
-use tauri_plugin_dialog::DialogExt;
+use tauri_plugin_dialog::{DialogExt, FilePath};
 use tauri_plugin_opener::OpenerExt;
 
 type Held<'a> = State<'a, Arc<App>>;
@@ -73,7 +73,12 @@ pub async fn library_reveal(app: Held<'_>, handle: AppHandle<Wry>, id: String) -
 /// Asks for a GGUF file (or a folder) and shows it in the library; false if nothing was chosen.
 #[tauri::command]
 pub async fn library_open(app: Held<'_>, handle: AppHandle<Wry>, folder: Option<bool>) -> Answer<bool> {
-    match ask_path(&handle, folder.unwrap_or(false)).await {
+    let dialog = handle.dialog().file();
+    let path = match folder.unwrap_or(false) {
+        true => chosen(|answer| dialog.pick_folder(answer)).await,
+        false => chosen(|answer| dialog.add_filter("GGUF", &["gguf"]).pick_file(answer)).await,
+    };
+    match path {
         Some(path) => app.library_add(path).await.map(|()| true),
         None => Ok(false),
     }
@@ -82,10 +87,8 @@ pub async fn library_open(app: Held<'_>, handle: AppHandle<Wry>, folder: Option<
 /// Asks where to, and writes every chat there; null if nothing was chosen.
 #[tauri::command]
 pub async fn chats_export(app: Held<'_>, handle: AppHandle<Wry>) -> Answer<Option<u32>> {
-    let (answer, mut chosen) = tauri::async_runtime::channel(1);
     let dialog = handle.dialog().file().add_filter("JSON", &["json"]).set_file_name("headroom-chats.json");
-    dialog.save_file(move |path| drop(answer.try_send(path)));
-    match chosen.recv().await.flatten().and_then(|path| path.into_path().ok()) {
+    match chosen(|answer| dialog.save_file(answer)).await {
         Some(path) => app.chats_export(path).await.map(Some),
         None => Ok(None),
     }
@@ -94,9 +97,8 @@ pub async fn chats_export(app: Held<'_>, handle: AppHandle<Wry>) -> Answer<Optio
 /// Asks for a file of chats and adds them; null if nothing was chosen.
 #[tauri::command]
 pub async fn chats_import(app: Held<'_>, handle: AppHandle<Wry>) -> Answer<Option<u32>> {
-    let (answer, mut chosen) = tauri::async_runtime::channel(1);
-    handle.dialog().file().add_filter("JSON", &["json"]).pick_file(move |path| drop(answer.try_send(path)));
-    match chosen.recv().await.flatten().and_then(|path| path.into_path().ok()) {
+    let dialog = handle.dialog().file().add_filter("JSON", &["json"]);
+    match chosen(|answer| dialog.pick_file(answer)).await {
         Some(path) => app.chats_import(path).await.map(Some),
         None => Ok(None),
     }
@@ -107,16 +109,11 @@ pub async fn chats_delete_all(app: Held<'_>) -> Answer<u32> {
     app.chats_delete_all().await
 }
 
-async fn ask_path(handle: &AppHandle<Wry>, folder: bool) -> Option<PathBuf> {
-    let (sender, chosen) = tauri::async_runtime::channel(1);
-    let dialog = handle.dialog().file();
-    let answer = move |path: Option<tauri_plugin_dialog::FilePath>| drop(sender.try_send(path));
-    match folder {
-        true => dialog.pick_folder(answer),
-        false => dialog.add_filter("GGUF", &["gguf"]).pick_file(answer),
-    }
-    let mut chosen = chosen;
-    chosen.recv().await.flatten()?.into_path().ok()
+/// What the user chooses in the dialog that `show` opens; nothing if it is closed.
+async fn chosen(show: impl FnOnce(Box<dyn FnOnce(Option<FilePath>) + Send>)) -> Option<PathBuf> {
+    let (sender, mut answer) = tauri::async_runtime::channel(1);
+    show(Box::new(move |path| drop(sender.try_send(path))));
+    answer.recv().await.flatten()?.into_path().ok()
 }
 
 #[tauri::command]

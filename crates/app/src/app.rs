@@ -131,12 +131,11 @@ impl App {
         let settings_file = SettingsFile::new(folder);
         let ((settings, old_settings), token) = (settings_file.load()?, settings_file.token()?);
         let (store, old_store) = Store::open(&folder.join("headroom.db"))?;
-        let store = Arc::new(store);
-        let (chats, interrupted) = Chats::open(store.clone())?;
+        let (chats, interrupted) = Chats::open(Arc::new(store))?;
         let memory = MemoryFolder::open(folder, &chats.ids()?);
         let owner = Owner { settings_file, memory, _lock: lock_file };
         let kept_aside = old_settings.into_iter().chain(old_store).collect();
-        App::new(config, settings, token, (store, chats, interrupted), Some(owner), kept_aside)
+        App::new(config, settings, token, (chats, interrupted), Some(owner), kept_aside)
     }
 
     /// A guest in the data folder: it sees settings, library and what was measured, and may keep new measurements, but
@@ -148,19 +147,19 @@ impl App {
     pub fn visit(config: AppConfig) -> Result<Arc<App>> {
         let settings_file = SettingsFile::new(&config.data_dir);
         let (settings, token) = (settings_file.peek()?, settings_file.token()?);
-        let store = Arc::new(Store::in_memory()?);
-        let (chats, interrupted) = Chats::open(store.clone())?;
-        App::new(config, settings, token, (store, chats, interrupted), None, Vec::new())
+        let (chats, interrupted) = Chats::open(Arc::new(Store::in_memory()?))?;
+        App::new(config, settings, token, (chats, interrupted), None, Vec::new())
     }
 
     fn new(
         config: AppConfig,
         settings: Settings,
         token: Option<String>,
-        (store, chats, interrupted_chat): (Arc<Store>, Chats, Option<String>),
+        (chats, interrupted_chat): (Chats, Option<String>),
         owner: Option<Owner>,
         kept_aside: Vec<PathBuf>,
     ) -> Result<Arc<App>> {
+        let store = chats.store.clone();
         let hub = Arc::new(HubSource {
             endpoint: Mutex::new(endpoint(&config, &settings)),
             token: Mutex::new(token.or_else(|| config.token.clone())),

@@ -3,7 +3,8 @@
 use crate::App;
 use crate::app::blocking;
 use crate::chats::{
-    Chats, MAX_TEXT, SELECT_MESSAGE, calls_column, format_column, format_in, message, shortened, to_json, word,
+    Chats, MAX_TEXT, MAX_TITLE, SELECT_MESSAGE, calls_column, format_column, format_in, message, shortened, to_json,
+    word,
 };
 use crate::error::Result;
 use crate::files::write_atomically;
@@ -18,7 +19,6 @@ use std::sync::Arc;
 const VERSION: u32 = 1;
 /// Bytes of a file that is read: a lifetime of chats.
 const MAX_FILE: u64 = 1 << 30;
-const MAX_TITLE: usize = 200;
 
 /// The file. Messages name their parent by its place in the chat's list, where it comes before them.
 #[derive(Serialize, Deserialize)]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// How long a deleted chat can be brought back.
 const BIN_MS: u64 = 30 * 24 * 3600 * 1000;
-const MAX_TITLE: usize = 200;
+pub(crate) const MAX_TITLE: usize = 200;
 /// Characters of a title made of the first message.
 const AUTO_TITLE: usize = 60;
 /// Bytes of one message; far above what any context holds.
