@@ -126,7 +126,7 @@ arguments! {
 
     HadamardArgs { x: Address, block: i32, scale: f32, }
 
-    ScaleRowsArgs { x: Address, factors: Address, rows: i32, dim: i32, }
+    ScaleArgs { x: Address, factors: Address, rows: i32, dim: i32, }
 
     MixArgs {
         input: Address,
@@ -144,8 +144,6 @@ arguments! {
     MatchLengthArgs { x: Address, like: Address, like_stride: i64, rows: i32, dim: i32, }
 
     SparsifyArgs { x: Address, rows: i32, dim: i32, deviations: f32, unused: i32, }
-
-    ScaleColumnsArgs { x: Address, factors: Address, rows: i32, dim: i32, }
 
     CopyRowsArgs { input: Address, out: Address, input_stride: i64, out_stride: i64, rows: i32, dim: i32, }
 

@@ -95,7 +95,7 @@ pub(crate) fn run(machine: &Machine, buffers: &Buffers, op: &Op<'_>) -> Result<(
         Op::Scale { x, factor, len } => elementwise::map(machine, buffers, name, x, len, &|x| x * factor),
         Op::Softcap { x, cap, len } => elementwise::map(machine, buffers, name, x, len, &|x| cap * (x / cap).tanh()),
         Op::ScaleRows { x, factors, rows, dim } => rows::scale(machine, buffers, x, factors, rows, dim),
-        Op::ScaleColumns { x, factors, rows, dim } => streams::scale_columns(machine, buffers, x, factors, rows, dim),
+        Op::ScaleColumns { x, factors, rows, dim } => rows::scale_columns(machine, buffers, x, factors, rows, dim),
         Op::MatchLength { x, rows, dim, like, like_stride } => {
             streams::match_length(machine, buffers, [x, like], like_stride, rows, dim)
         }

@@ -8,6 +8,7 @@ use backend::{BackendError, View};
 /// Values that a chunk has, about.
 const CHUNK: usize = 1 << 14;
 
+/// A factor for each row.
 pub(crate) fn scale(
     machine: &Machine,
     buffers: &Buffers,
@@ -16,16 +17,44 @@ pub(crate) fn scale(
     rows: usize,
     dim: usize,
 ) -> Result<(), BackendError> {
-    const OP: &str = "ScaleRows";
-    let x = buffers.span_mut(OP, x, product(OP, &[rows, dim])?)?;
-    let factors = buffers.span(OP, factors, rows)?;
+    scaled("ScaleRows", machine, buffers, [x, factors], [rows, dim], rows, |row, values, factors| {
+        values.iter_mut().for_each(|value| *value *= factors[row]);
+    })
+}
+
+/// A factor for each column.
+pub(crate) fn scale_columns(
+    machine: &Machine,
+    buffers: &Buffers,
+    x: View,
+    factors: View,
+    rows: usize,
+    dim: usize,
+) -> Result<(), BackendError> {
+    scaled("ScaleColumns", machine, buffers, [x, factors], [rows, dim], dim, |_, values, factors| {
+        values.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
+    })
+}
+
+/// Changes each row by `count` factors.
+fn scaled(
+    op: &'static str,
+    machine: &Machine,
+    buffers: &Buffers,
+    [x, factors]: [View; 2],
+    [rows, dim]: [usize; 2],
+    count: usize,
+    change: impl Fn(usize, &mut [f32], &[f32]) + Sync,
+) -> Result<(), BackendError> {
+    let x = buffers.span_mut(op, x, product(op, &[rows, dim])?)?;
+    let factors = buffers.span(op, factors, count)?;
     if x.overlaps(factors) {
-        return Err(invalid(OP, "the factors overlap the rows"));
+        return Err(invalid(op, "the factors overlap the rows"));
     }
-    machine.run(OP, rows, &|_, row| {
+    machine.run(op, rows, &|_, row| {
         // SAFETY: rows are disjoint; factors are not written.
-        let (values, factor) = unsafe { (x.write(row * dim, dim), factors.read(row, 1)[0]) };
-        values.iter_mut().for_each(|value| *value *= factor);
+        let (values, factors) = unsafe { (x.write(row * dim, dim), factors.read(0, count)) };
+        change(row, values, factors);
     })
 }
 

@@ -89,24 +89,3 @@ pub(crate) fn sparsify(
         values.iter_mut().for_each(|x| *x = if *x <= cut { 0.0 } else { *x - cut });
     })
 }
-
-pub(crate) fn scale_columns(
-    machine: &Machine,
-    buffers: &Buffers,
-    x: View,
-    factors: View,
-    rows: usize,
-    dim: usize,
-) -> Result<(), BackendError> {
-    const OP: &str = "ScaleColumns";
-    let x = buffers.span_mut(OP, x, product(OP, &[rows, dim])?)?;
-    let factors = buffers.span(OP, factors, dim)?;
-    if x.overlaps(factors) {
-        return Err(invalid(OP, "the factors overlap the rows"));
-    }
-    machine.run(OP, rows, &|_, row| {
-        // SAFETY: rows are disjoint; factors are not written.
-        let (values, factors) = unsafe { (x.write(row * dim, dim), factors.read(0, dim)) };
-        values.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
-    })
-}

@@ -2,7 +2,7 @@
 
 use super::{Run, apart, int, per_value, product, same_or_apart, strided};
 use crate::Driver;
-use crate::arguments::{CopyRowsArgs, GluArgs, MapArgs, NormArgs, ScaleRowsArgs, ZipArgs, optional};
+use crate::arguments::{CopyRowsArgs, GluArgs, MapArgs, NormArgs, ScaleArgs, ZipArgs, optional};
 use crate::buffers::Span;
 use backend::{Activation, BackendError, NormKind, View};
 
@@ -140,6 +140,7 @@ pub(crate) fn glu<D: Driver>(
     unsafe { run.launch("glu", "glu", per_value(OP, values)?, &arguments) }
 }
 
+/// A factor for each row.
 pub(crate) fn scale_rows<D: Driver>(
     run: &mut Run<'_, D>,
     x: View,
@@ -147,13 +148,39 @@ pub(crate) fn scale_rows<D: Driver>(
     rows: usize,
     dim: usize,
 ) -> Result<(), BackendError> {
-    const OP: &str = "ScaleRows";
-    let values = product(OP, &[rows, dim])?;
-    let (x, factors) = (run.buffers.span_mut(OP, x, values)?, run.buffers.span(OP, factors, rows)?);
-    apart(OP, x, &[factors])?;
-    let arguments = ScaleRowsArgs { x: x.address, factors: factors.address, rows: int(OP, rows)?, dim: int(OP, dim)? };
-    // SAFETY: both operands have just been checked to have these sizes.
-    unsafe { run.launch("rows", "scale_rows", per_value(OP, values)?, &arguments) }
+    scaled(run, "ScaleRows", ("rows", "scale_rows"), [x, factors], [rows, dim], rows)
+}
+
+/// A factor for each column.
+pub(crate) fn scale_columns<D: Driver>(
+    run: &mut Run<'_, D>,
+    x: View,
+    factors: View,
+    rows: usize,
+    dim: usize,
+) -> Result<(), BackendError> {
+    if rows == 0 || dim == 0 {
+        return Ok(());
+    }
+    scaled(run, "ScaleColumns", ("streams", "scale_columns"), [x, factors], [rows, dim], dim)
+}
+
+/// Multiplies rows by `count` factors with one of the two kernels.
+fn scaled<D: Driver>(
+    run: &mut Run<'_, D>,
+    op: &'static str,
+    (file, kernel): (&'static str, &'static str),
+    [x, factors]: [View; 2],
+    [rows, dim]: [usize; 2],
+    count: usize,
+) -> Result<(), BackendError> {
+    let values = product(op, &[rows, dim])?;
+    let (x, factors) = (run.buffers.span_mut(op, x, values)?, run.buffers.span(op, factors, count)?);
+    apart(op, x, &[factors])?;
+    let arguments = ScaleArgs { x: x.address, factors: factors.address, rows: int(op, rows)?, dim: int(op, dim)? };
+    // SAFETY: both operands have just been checked to have these sizes; each kernel reads as many factors as its operation
+    // names.
+    unsafe { run.launch(file, kernel, per_value(op, values)?, &arguments) }
 }
 
 pub(crate) fn copy_rows<D: Driver>(

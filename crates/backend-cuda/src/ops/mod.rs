@@ -130,7 +130,7 @@ pub(crate) fn run<D: Driver>(run: &mut Run<'_, D>, op: &Op<'_>) -> Result<(), Ba
         Op::Scale { x, factor, len } => elementwise::map(run, "Scale", "scale", x, factor, len),
         Op::Softcap { x, cap, len } => elementwise::map(run, "Softcap", "softcap", x, cap, len),
         Op::ScaleRows { x, factors, rows, dim } => elementwise::scale_rows(run, x, factors, rows, dim),
-        Op::ScaleColumns { x, factors, rows, dim } => streams::scale_columns(run, x, factors, rows, dim),
+        Op::ScaleColumns { x, factors, rows, dim } => elementwise::scale_columns(run, x, factors, rows, dim),
         Op::MatchLength { x, rows, dim, like, like_stride } => {
             streams::match_length(run, [x, like], like_stride, rows, dim)
         }

@@ -2,7 +2,7 @@
 
 use super::{Run, apart, int, per_row, per_value, product, strided};
 use crate::Driver;
-use crate::arguments::{MatchLengthArgs, MixArgs, ScaleColumnsArgs, SparsifyArgs, optional};
+use crate::arguments::{MatchLengthArgs, MixArgs, SparsifyArgs, optional};
 use backend::{BackendError, Mix, View};
 
 pub(crate) fn mix<D: Driver>(
@@ -78,24 +78,4 @@ pub(crate) fn sparsify<D: Driver>(
     let arguments = SparsifyArgs { x: x.address, rows: int(OP, rows)?, dim: int(OP, dim)?, deviations, unused: 0 };
     // SAFETY: the operand has just been checked to have this size.
     unsafe { run.launch("streams", "sparsify", per_row(OP, rows)?, &arguments) }
-}
-
-pub(crate) fn scale_columns<D: Driver>(
-    run: &mut Run<'_, D>,
-    x: View,
-    factors: View,
-    rows: usize,
-    dim: usize,
-) -> Result<(), BackendError> {
-    const OP: &str = "ScaleColumns";
-    let values = product(OP, &[rows, dim])?;
-    if values == 0 {
-        return Ok(());
-    }
-    let (x, factors) = (run.buffers.span_mut(OP, x, values)?, run.buffers.span(OP, factors, dim)?);
-    apart(OP, x, &[factors])?;
-    let arguments =
-        ScaleColumnsArgs { x: x.address, factors: factors.address, rows: int(OP, rows)?, dim: int(OP, dim)? };
-    // SAFETY: both operands have just been checked to have these sizes.
-    unsafe { run.launch("streams", "scale_columns", per_value(OP, values)?, &arguments) }
 }
