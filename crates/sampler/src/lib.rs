@@ -19,3 +19,4 @@ pub use error::SamplerError;
 pub use mask::Mask;
 pub use params::Params;
 pub use sampler::Sampler;
+pub use select::argmax;

@@ -84,7 +84,7 @@ pub(crate) fn max_logit(candidates: &[Candidate]) -> f32 {
 }
 
 /// The first of the largest logits; `None` if all are minus infinity.
-pub(crate) fn argmax(logits: &[f32]) -> Option<u32> {
+pub fn argmax(logits: &[f32]) -> Option<u32> {
     let mut best = (None, f32::NEG_INFINITY);
     for (token, &logit) in logits.iter().enumerate() {
         if logit > best.1 {

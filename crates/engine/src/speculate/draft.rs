@@ -2,6 +2,7 @@
 
 use crate::core::{Core, Loaded};
 use crate::{Cancel, EngineError, Placement};
+use sampler::argmax;
 use std::sync::Arc;
 use std::time::Instant;
 use tokenizer::{TokenKind, Tokenizer};
@@ -46,7 +47,7 @@ impl DraftModel {
         while done < sequence.len() {
             let end = sequence.len().min(done + ubatch);
             let rows: &[u32] = if end == sequence.len() { &[(end - done - 1) as u32] } else { &[] };
-            self.core.feed(&sequence[done..end], rows, cancel, &mut |row| next = likeliest(row))?;
+            self.core.feed(&sequence[done..end], rows, cancel, &mut |row| next = argmax(row))?;
             done = end;
         }
         self.core.keep_states();
@@ -59,7 +60,7 @@ impl DraftModel {
             if tokens.len() == max {
                 break;
             }
-            self.core.feed(&[token], &[0], cancel, &mut |row| next = likeliest(row))?;
+            self.core.feed(&[token], &[0], cancel, &mut |row| next = argmax(row))?;
         }
         Ok(Guesses { tokens, seconds: started.elapsed().as_secs_f64() })
     }
@@ -67,11 +68,6 @@ impl DraftModel {
     pub fn placement(&self) -> Placement {
         self.core.placement()
     }
-}
-
-fn likeliest(logits: &[f32]) -> Option<u32> {
-    let numbers = logits.iter().enumerate().filter(|(_, logit)| !logit.is_nan());
-    numbers.max_by(|a, b| a.1.total_cmp(b.1)).map(|(token, _)| token as u32)
 }
 
 /// Tokens by which vocabularies of one family differ, because they are padded to round numbers.
@@ -131,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_likeliest_is_a_number() {
-        assert_eq!(likeliest(&[1.0, f32::NAN, 3.0, f32::NEG_INFINITY]), Some(2));
-        assert_eq!(likeliest(&[f32::NAN, f32::NAN]), None);
+        assert_eq!(argmax(&[1.0, f32::NAN, 3.0, f32::NEG_INFINITY]), Some(2));
+        assert_eq!(argmax(&[f32::NAN, f32::NAN]), None);
     }
 }
