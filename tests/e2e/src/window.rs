@@ -65,6 +65,22 @@ impl Window {
         self.click(&format!("nav-{place}")).await
     }
 
+    /// Waits until a model is loaded.
+    pub async fn ready(&self) -> Result<()> {
+        self.get_with("model-status", "data-state", "ready").await.map(drop)
+    }
+
+    /// Sends a message.
+    pub async fn ask(&self, question: &str) -> Result<()> {
+        self.fill("message-input", question).await?;
+        self.click("send").await
+    }
+
+    /// Waits until this many answers have ended.
+    pub async fn answered(&self, count: usize) -> Result<()> {
+        self.until("the answer ends", async || Ok(self.all("answer-finish").await?.len() >= count)).await
+    }
+
     /// The element with this test id and this attribute, when it is there.
     pub async fn get_with(&self, id: &str, attribute: &str, value: &str) -> Result<Element> {
         self.wait_for(&format!("[data-testid=\"{id}\"][{attribute}=\"{value}\"]")).await

@@ -84,7 +84,7 @@ async fn act(window: &Window, round: u32, random: &mut Random, known: &mut Known
         }
         _ => {
             window.go("chat").await?;
-            window.get_with("model-status", "data-state", "ready").await?;
+            window.ready().await?;
             if known.chats == 0 || random.below(4) == 0 {
                 window.click("chat-new").await?;
                 window.until("the chat is new", async || Ok(window.all("message-user").await?.is_empty())).await?;

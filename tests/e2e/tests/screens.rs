@@ -16,7 +16,7 @@ async fn every_place_fits_and_is_named() -> Result<()> {
         // An address where nobody answers: the views must do without.
         let endpoint = ["--endpoint", "http://127.0.0.1:9"];
         let window = Window::open(data.path(), &[&["--demo", &*model][..], &endpoint].concat()).await?;
-        window.get_with("model-status", "data-state", "ready").await?;
+        window.ready().await?;
         assert_eq!(window.script("return document.documentElement.lang").await?, json!(language));
         for (width, height) in SIZES {
             window.client.set_window_size(width, height).await?;

@@ -5,38 +5,26 @@ use e2e::{QUANTS, REPOSITORY, Window, repository, settings, with_template};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// The two looks that the other tests do not begin with.
-const LOOKS: [(&str, &str); 2] = [("en", "dark"), ("ja", "light")];
+/// Each language once, each theme once.
+const LOOKS: &[(&str, &str)] = e2e::LOOKS.split_at(2).1;
 /// Like the bundled model's own template, but the answer begins inside the reasoning.
 const THINKING: &str = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + \
     '<|im_end|>' + '\n'}}{% endfor %}{{ '<|im_start|>assistant\n<think>\n' }}";
 
-async fn open(data: &Path, look: (&str, &str), more: Value, arguments: &[&str]) -> Result<Window> {
-    let mut all = json!({ "language": look.0, "theme": look.1 });
-    for (key, value) in more.as_object().into_iter().flatten() {
-        all[key] = value.clone();
-    }
-    settings(data, all)?;
+async fn open(data: &Path, (language, theme): (&str, &str), mut more: Value, arguments: &[&str]) -> Result<Window> {
+    (more["language"], more["theme"]) = (language.into(), theme.into());
+    settings(data, more)?;
     Window::open(data, arguments).await
 }
 
-async fn ready(window: &Window) -> Result<()> {
-    window.get_with("model-status", "data-state", "ready").await.map(drop)
-}
-
 async fn ask(window: &Window, question: &str, count: usize) -> Result<()> {
-    window.fill("message-input", question).await?;
-    window.click("send").await?;
-    ended(window, count).await
-}
-
-async fn ended(window: &Window, count: usize) -> Result<()> {
-    window.until("the answer ends", async || Ok(window.all("answer-finish").await?.len() >= count)).await
+    window.ask(question).await?;
+    window.answered(count).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_quantizations_and_downloads() -> Result<()> {
-    for look in LOOKS {
+    for look in LOOKS.iter().copied() {
         let data = tempfile::tempdir()?;
         let hub = repository()?;
         let endpoint = hub.endpoint();
@@ -73,7 +61,7 @@ async fn a_page_of_quantizations_and_downloads() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thinking_and_editing() -> Result<()> {
-    for look in LOOKS {
+    for look in LOOKS.iter().copied() {
         let data = tempfile::tempdir()?;
         let models = tempfile::tempdir()?;
         let path = models.path().join("thinker-F16.gguf");
@@ -81,7 +69,7 @@ async fn thinking_and_editing() -> Result<()> {
         let path = path.to_string_lossy();
         let more = json!({ "sampling": { "temperature": 0, "maxTokens": 150 } });
         let window = open(data.path(), look, more, &["--demo", &path]).await?;
-        ready(&window).await?;
+        window.ready().await?;
         let name = |state: &str| format!("{state}-{}-{}", look.0, look.1);
 
         ask(&window, "Tell me about std::vec::Vec.", 1).await?;
@@ -109,7 +97,7 @@ async fn thinking_and_editing() -> Result<()> {
         window.fill("edit-input", "Tell me about std::collections::HashMap.").await?;
         window.click("edit-send").await?;
         window.until("a branch", async || Ok(window.text("branch").await?.contains('2'))).await?;
-        ended(&window, 1).await?;
+        window.answered(1).await?;
         assert!(window.text("message-user").await?.contains("HashMap"));
 
         window.close().await?;
@@ -121,15 +109,15 @@ async fn thinking_and_editing() -> Result<()> {
 async fn old_turns_are_left_out() -> Result<()> {
     let model = e2e::fixture("rustdoc-tiny-F16.gguf");
     let model = model.to_string_lossy();
-    for look in LOOKS {
+    for look in LOOKS.iter().copied() {
         let data = tempfile::tempdir()?;
         let more = json!({ "contextPolicy": "dropOldest", "sampling": { "temperature": 0, "maxTokens": 100 } });
         let window = open(data.path(), look, more, &["--demo", &model]).await?;
-        ready(&window).await?;
+        window.ready().await?;
         window.fill("context-input", "512").await?;
         window.click("load-model").await?;
         window.until("the new context is used", async || Ok(window.all("load-model").await?.is_empty())).await?;
-        ready(&window).await?;
+        window.ready().await?;
         // Ten turns of some 30 tokens of question and up to 100 of answer do not fit into 512.
         for turn in 1..=10 {
             ask(&window, "Tell me about std::vec::Vec. How is it allocated, and when does it grow?", turn).await?;
@@ -151,7 +139,7 @@ async fn an_answer_goes_on_when_memory_runs_out() -> Result<()> {
         let mut arguments = vec!["--demo", &model, "--test-device", "1000000000"];
         arguments.extend(fails.iter().flat_map(|after| ["--test-device-fails", after]));
         let window = open(data.path(), look, json!({ "sampling": { "temperature": 0 } }), &arguments).await?;
-        ready(&window).await?;
+        window.ready().await?;
         window.press("gpu-layers", "\u{e010}").await?;
         ask(&window, "Tell me about std::vec::Vec.", 1).await?;
         assert_eq!(window.all("recovery-notice").await?.len(), usize::from(fails.is_some()));

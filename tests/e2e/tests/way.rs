@@ -10,18 +10,9 @@ const ANSWER: &str = "A draining iterator over the elements of a Vec.";
 /// Bytes of rustdoc-tiny-F16.gguf.
 const F16_BYTES: u64 = 13_777_632;
 
-async fn ready(window: &Window) -> Result<()> {
-    window.get_with("model-status", "data-state", "ready").await.map(drop)
-}
-
-async fn ask(window: &Window, question: &str) -> Result<()> {
-    window.fill("message-input", question).await?;
-    window.click("send").await
-}
-
 /// The last answer's text, when there are `count` finished ones.
 async fn answer(window: &Window, count: usize) -> Result<(String, String)> {
-    window.until("the answer ends", async || Ok(window.all("answer-finish").await?.len() >= count)).await?;
+    window.answered(count).await?;
     let finishes = window.all("answer-finish").await?;
     let reason = finishes[count - 1].attr("data-reason").await?.unwrap_or_default();
     let texts = window.all("message-text").await?;
@@ -67,8 +58,8 @@ async fn from_search_to_answer() -> Result<()> {
 
     window.click("library-load").await?;
     window.go("chat").await?;
-    ready(&window).await?;
-    ask(&window, QUESTION).await?;
+    window.ready().await?;
+    window.ask(QUESTION).await?;
     let (text, reason) = answer(&window, 1).await?;
     assert!(text.contains(ANSWER), "{text}");
     assert_eq!(reason, "end");
@@ -93,7 +84,7 @@ async fn layers_move_while_an_answer_is_written() -> Result<()> {
     let model = e2e::fixture("rustdoc-tiny-F16.gguf");
     let model = model.to_string_lossy();
     let window = Window::open(data.path(), &["--demo", &model, "--test-device", "1000000000"]).await?;
-    ready(&window).await?;
+    window.ready().await?;
     window.fill("context-input", "2048").await?;
     window.click("load-model").await?;
     window
@@ -109,7 +100,7 @@ async fn layers_move_while_an_answer_is_written() -> Result<()> {
     window.press("gpu-layers", "\u{e011}").await?;
     window.until("the device is empty", async || Ok(used().await? == 0)).await?;
 
-    ask(&window, "Explain: The Rust Programming Language - What Is Ownership?").await?;
+    window.ask("Explain: The Rust Programming Language - What Is Ownership?").await?;
     window.get("stop").await?;
     // Three arrows up, one at a time, then End: everything on the device.
     for key in ["\u{e013}", "\u{e013}", "\u{e013}", "\u{e010}"] {
