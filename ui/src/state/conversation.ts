@@ -96,9 +96,9 @@ function note(state: Conversation, notice: Notice): void {
 
 /** An answer may run into the end of the context more than once: that is told as one number. */
 function drop(state: Conversation, turns: number, tokens: number): void {
-  const before =
-    state.answer === null ? undefined : state.notices[state.answer]?.find((n) => n.type === "dropped");
-  if (before?.type === "dropped") {
+  const notices = state.answer === null ? [] : (state.notices[state.answer] ?? []);
+  const before = notices.find((notice) => notice.type === "dropped");
+  if (before) {
     before.turns += turns;
     before.tokens += tokens;
   } else {
