@@ -188,3 +188,40 @@ async fn ten_thousand_chats() -> Result<()> {
     window.until("the last one is found", last).await?;
     window.close().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_in_a_prescribed_form_and_the_end_of_the_settings() -> Result<()> {
+    let model = e2e::fixture("rustdoc-tiny-F16.gguf");
+    let model = model.to_string_lossy();
+    for look in LOOKS.iter().copied() {
+        let data = tempfile::tempdir()?;
+        let more = json!({ "sampling": { "temperature": 0, "maxTokens": 60 } });
+        let window = open(data.path(), look, more, &["--demo", &model]).await?;
+        window.ready().await?;
+        let name = |state: &str| format!("{state}-{}-{}", look.0, look.1);
+        window.click("answer-format").await?;
+        window.get("format-kind").await?.select_by_value("schema").await?;
+        window.fill("format-schema", "{ \"type\": ").await?;
+        window.click("format-save").await?;
+        window.get_with("format-schema", "aria-invalid", "true").await?;
+        window.look(&name("format")).await?;
+        window.fill("format-schema", r#"{ "enum": ["Vec", "HashMap"] }"#).await?;
+        window.click("format-save").await?;
+        window.until("the dialog closes", async || Ok(window.all("format-save").await?.is_empty())).await?;
+        ask(&window, "Tell me about std::vec::Vec.", 1).await?;
+        let answer = window.text("message-text").await?;
+        assert!(["\"Vec\"", "\"HashMap\""].contains(&answer.trim()), "{answer}");
+        window.go("settings").await?;
+        window.get("settings-delete-chats").await?;
+        window.script("document.querySelector('[data-testid=settings-delete-chats]').scrollIntoView()").await?;
+        window.look(&name("settings-end")).await?;
+        window.click("settings-delete-chats").await?;
+        window.get("confirm").await?;
+        window.look(&name("delete-all")).await?;
+        window.click("confirm").await?;
+        window.go("chat").await?;
+        window.until("the chats are gone", async || Ok(window.all("chat-item").await?.is_empty())).await?;
+        window.close().await?;
+    }
+    Ok(())
+}
