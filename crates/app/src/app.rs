@@ -1,24 +1,23 @@
-//! The app: what holds everything together. One method per command of the window; see also `models.rs` and `talk.rs`.
+//! The app: what holds everything together. One method per command of the window; those about the machine are in
+//! `machine.rs`, about library, Hub and downloads in `catalog.rs`, about the loaded model in `models.rs`, about chats in `talk.rs`.
 
+use crate::catalog::{HubSource, folders};
 use crate::chats::Chats;
-use crate::discover::{Discover, Installed};
+use crate::discover::Discover;
 use crate::downloads::Downloads;
 use crate::error::Result;
-use crate::library::{Folders, Library};
+use crate::library::Library;
 use crate::machine::Machine;
-use crate::memory::{Disk, Room};
 use crate::memory_files::MemoryFolder;
 use crate::session::Session;
 use crate::settings::{self, SettingsFile};
 use crate::store::Store;
 use crate::wire::*;
 use engine::Cancel;
-use hub::{Hub, HubConfig, Secret};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 /// Everything that the app is told; it asks nobody else.
 pub struct AppConfig {
@@ -50,19 +49,19 @@ pub struct AppConfig {
 
 pub struct App {
     pub(crate) config: AppConfig,
-    owner: Option<Owner>,
+    pub(crate) owner: Option<Owner>,
     pub(crate) settings: Mutex<Settings>,
     pub(crate) chats: Chats,
     pub(crate) library: Library,
     pub(crate) machine: Arc<Machine>,
-    discover: Discover,
-    downloads: Downloads,
-    hub: Arc<HubSource>,
+    pub(crate) discover: Discover,
+    pub(crate) downloads: Downloads,
+    pub(crate) hub: Arc<HubSource>,
     pub(crate) slot: Mutex<Slot>,
     /// One load or unload at a time.
     pub(crate) loading: tokio::sync::Mutex<()>,
     pub(crate) answer: Mutex<Option<RunningAnswer>>,
-    monitoring: Arc<AtomicBool>,
+    pub(crate) monitoring: Arc<AtomicBool>,
     interrupted_chat: Option<String>,
     /// Damaged files of ours under their new names.
     kept_aside: Vec<PathBuf>,
@@ -88,24 +87,6 @@ pub(crate) enum Slot {
 pub(crate) struct RunningAnswer {
     pub chat: String,
     pub cancel: Cancel,
-}
-
-/// Makes Hub clients as the settings are now.
-struct HubSource {
-    endpoint: Mutex<String>,
-    token: Mutex<Option<String>>,
-    cache_dir: Option<PathBuf>,
-}
-
-impl HubSource {
-    fn hub(&self) -> Result<Hub> {
-        let endpoint = lock(&self.endpoint).clone();
-        let mut config = HubConfig::new(settings::endpoint_url(&endpoint)?);
-        let own = lock(&self.token).clone().map(Secret::new);
-        config.token = own.or_else(|| self.cache_dir.as_deref().and_then(hub::token_from_cache));
-        config.cache_dir = self.cache_dir.clone();
-        Ok(Hub::new(config)?)
-    }
 }
 
 impl App {
@@ -260,57 +241,6 @@ impl App {
         .await
     }
 
-    /// Where what the loaded model remembers of chats can be.
-    fn memory_on_disk(&self) -> Option<Disk<'_>> {
-        let limit = lock(&self.settings).chat_memory;
-        self.owner.as_ref().filter(|_| limit > 0).map(|owner| Disk { folder: &owner.memory, limit })
-    }
-
-    /// Has the loaded model remember this chat, and tells which others it had to forget.
-    pub(crate) fn turn_to(&self, session: &Session, chat: &str) {
-        let ram = self.config.chat_ram.unwrap_or_else(|| session.spare_ram());
-        let room = Room { ram, disk: self.memory_on_disk() };
-        self.tell_forgotten(session.memories.turn_to(&session.engine, chat, room));
-    }
-
-    /// Before a model goes, what it remembers of chats goes to disk. Waits for the disk.
-    pub(crate) fn park(&self, session: &Session) {
-        if let Some(disk) = self.memory_on_disk() {
-            self.tell_forgotten(session.memories.park(&session.engine, Some(disk)));
-        }
-    }
-
-    fn tell_forgotten(&self, chats: Vec<String>) {
-        for chat in chats {
-            match self.chats.title(&chat) {
-                Ok(Some(title)) => self.emit(AppEvent::Forgotten { chat, title }),
-                // It was deleted meanwhile.
-                Ok(None) => {}
-                Err(error) => tracing::warn!("{error}"),
-            }
-        }
-    }
-
-    /// The chat is deleted, and with it what models remember of it.
-    pub(crate) fn forget(&self, chat: &str) {
-        if let Ok(session) = self.session() {
-            session.memories.forget(chat);
-        }
-        if let Some(owner) = &self.owner {
-            owner.memory.remove(chat);
-        }
-    }
-
-    /// All chats are deleted.
-    pub(crate) fn forget_all(&self) {
-        if let Ok(session) = self.session() {
-            session.memories.forget_all(&session.engine);
-        }
-        if let Some(owner) = &self.owner {
-            owner.memory.trim(0, None, &mut Vec::new());
-        }
-    }
-
     pub async fn hub_token_set(self: &Arc<Self>, token: Option<String>) -> Result<Settings> {
         let app = self.clone();
         blocking(move || {
@@ -324,198 +254,6 @@ impl App {
         })
         .await
     }
-
-    // Hardware
-
-    pub async fn hardware(self: &Arc<Self>) -> Result<HardwareReport> {
-        let app = self.clone();
-        blocking(move || Ok(app.machine.report(&app.folders().models))).await
-    }
-
-    /// Measures bandwidths again (a few seconds).
-    pub async fn hardware_measure(self: &Arc<Self>) -> Result<HardwareReport> {
-        let app = self.clone();
-        blocking(move || {
-            let models = app.folders().models;
-            // The folder may not exist before the first download; its parent is on the same disk.
-            let disk = models.ancestors().find(|folder| folder.is_dir()).map(Path::to_owned);
-            app.machine.measure(disk)?;
-            let hardware = app.machine.report(&models);
-            app.emit(AppEvent::Hardware { hardware: hardware.clone() });
-            if let Ok(session) = app.session() {
-                session.measured()?;
-                app.model_changed();
-            }
-            Ok(hardware)
-        })
-        .await
-    }
-
-    /// Sends live figures every second until [`App::monitor_stop`].
-    pub fn monitor_start(self: &Arc<Self>) {
-        if self.monitoring.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let app = self.clone();
-        self.config.runtime.spawn(async move {
-            while app.monitoring.load(Ordering::Acquire) {
-                let sampler = app.clone();
-                let sample = blocking(move || {
-                    let own_vram = sampler.session().ok().map(|session| session.engine.placement().accelerator_used);
-                    Ok(sampler.machine.sample(own_vram))
-                });
-                if let Ok(sample) = sample.await {
-                    app.emit(AppEvent::Monitor { sample });
-                }
-                app.offer_to_move_back().await;
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
-    }
-
-    /// Tells when layers that were moved to RAM have room on the GPU again.
-    async fn offer_to_move_back(self: &Arc<Self>) {
-        let Ok(session) = self.session() else { return };
-        match blocking(move || session.can_move_back()).await {
-            Ok(Some(notice)) => self.emit(AppEvent::Recovery { notice }),
-            Ok(None) => {}
-            Err(error) => tracing::warn!("{error}"),
-        }
-    }
-
-    pub fn monitor_stop(&self) {
-        self.monitoring.store(false, Ordering::Release);
-    }
-
-    // Library
-
-    pub(crate) fn folders(&self) -> Folders {
-        folders(&self.config, &lock(&self.settings))
-    }
-
-    pub async fn library(self: &Arc<Self>) -> Result<Vec<InstalledModel>> {
-        let app = self.clone();
-        blocking(move || app.library.list(&app.folders())).await
-    }
-
-    /// The installed model that a person means: by id, name, "owner/name" or "owner/name:QUANT".
-    pub async fn library_named(self: &Arc<Self>, wanted: String) -> Result<InstalledModel> {
-        let app = self.clone();
-        blocking(move || app.library.named(&app.folders(), &wanted)).await
-    }
-
-    /// Deletes a model of our own folder.
-    pub async fn library_remove(self: &Arc<Self>, id: String) -> Result<()> {
-        let app = self.clone();
-        blocking(move || {
-            app.owner()?;
-            let in_use = match &*lock(&app.slot) {
-                Slot::Loading { model_id, .. } => *model_id == id,
-                Slot::Ready(session) => session.model_id == id,
-                _ => false,
-            };
-            if in_use {
-                return Err(WireError::new(ErrorCode::Busy, "the model is loaded: unload it first"));
-            }
-            app.library.remove(&app.folders(), &id)?;
-            app.emit(AppEvent::Library);
-            Ok(())
-        })
-        .await
-    }
-
-    /// Where a model lies, for the file manager.
-    pub async fn library_path(self: &Arc<Self>, id: String) -> Result<PathBuf> {
-        let app = self.clone();
-        blocking(move || Ok(app.library.get(&app.folders(), &id)?.path.into())).await
-    }
-
-    /// Shows a GGUF file or a folder of them in the library, where it lies.
-    pub async fn library_add(self: &Arc<Self>, path: PathBuf) -> Result<()> {
-        let Some(text) = path.to_str().map(str::to_owned) else {
-            return Err(WireError::bad_argument("path", "the path is not Unicode; rename it"));
-        };
-        let mut settings = self.settings_get();
-        if !settings.extra_folders.contains(&text) {
-            settings.extra_folders.push(text);
-            self.settings_set(settings).await?;
-        }
-        Ok(())
-    }
-
-    async fn installed(self: &Arc<Self>) -> Result<Installed> {
-        let models = self.library().await?;
-        let key = |model: InstalledModel| Some(((model.repo?, model.quant.unwrap_or(model.name)), model.id));
-        Ok(models.into_iter().filter_map(key).collect())
-    }
-
-    // Hub
-
-    pub fn hub_recommended(&self) -> HubPage {
-        self.discover.recommended()
-    }
-
-    pub async fn hub_search(&self, query: HubQuery) -> Result<HubPage> {
-        self.discover.search(&self.hub.hub()?, query).await
-    }
-
-    pub async fn hub_model(self: &Arc<Self>, repo: String) -> Result<HubModelPage> {
-        let (facts, installed) = (self.facts().await?, self.installed().await?);
-        self.discover.model(&self.hub.hub()?, &repo, &facts, &installed).await
-    }
-
-    pub async fn hub_plan(
-        self: &Arc<Self>,
-        repo: String,
-        commit: String,
-        quant: String,
-        settings: LoadSettings,
-    ) -> Result<QuantRow> {
-        let (facts, installed) = (self.facts().await?, self.installed().await?);
-        let which = (repo.as_str(), commit.as_str(), quant.as_str());
-        self.discover.plan(&self.hub.hub()?, which, &settings, &facts, &installed).await
-    }
-
-    /// What a plan depends on, as it is now.
-    pub async fn facts(self: &Arc<Self>) -> Result<planner::Facts> {
-        let app = self.clone();
-        blocking(move || Ok(app.session().map_or_else(|_| app.machine.facts(0), |session| session.facts_now()))).await
-    }
-
-    /// What the header of a model on the Hub says. `wanted`: a quantization or a file's path.
-    pub async fn hub_describe(&self, repo: &str, wanted: &str) -> Result<Arc<model::Model>> {
-        self.discover.describe(&self.hub.hub()?, repo, wanted).await
-    }
-
-    // Downloads
-
-    pub fn downloads(&self) -> Vec<Download> {
-        self.downloads.list()
-    }
-
-    pub async fn download_start(self: &Arc<Self>, repo: String, commit: String, quant: String) -> Result<Download> {
-        self.owner()?;
-        let choice = self.discover.choice(&self.hub.hub()?, &repo, &commit, &quant).await?;
-        let target_dir = repo.split('/').fold(self.folders().models, |folder, part| folder.join(part));
-        let request = hub::DownloadRequest { repo, commit, files: choice.files, target_dir };
-        let downloads = self.downloads.clone();
-        blocking(move || downloads.start(request, &choice.quant)).await
-    }
-
-    pub async fn download_pause(&self, id: String) -> Result<()> {
-        let downloads = self.downloads.clone();
-        blocking(move || downloads.pause(&id)).await
-    }
-
-    pub async fn download_resume(&self, id: String) -> Result<()> {
-        let downloads = self.downloads.clone();
-        blocking(move || downloads.resume(&id)).await
-    }
-
-    pub async fn download_cancel(&self, id: String) -> Result<()> {
-        let downloads = self.downloads.clone();
-        blocking(move || downloads.cancel(&id)).await
-    }
 }
 
 /// What was asked for this run comes first, then the settings, then the environment.
@@ -526,15 +264,6 @@ fn endpoint(config: &AppConfig, settings: &Settings) -> String {
 
 fn default_endpoint(config: &AppConfig) -> String {
     config.hf_endpoint.clone().unwrap_or_else(|| hub::DEFAULT_ENDPOINT.to_owned())
-}
-
-fn folders(config: &AppConfig, settings: &Settings) -> Folders {
-    Folders {
-        models: settings.models_folder.as_ref().map_or_else(|| config.models_dir.clone(), PathBuf::from),
-        extra: settings.extra_folders.iter().map(PathBuf::from).collect(),
-        hf_cache: config.hf_cache_dir.clone().filter(|_| settings.use_hf_cache),
-        bundled: config.bundled_models.clone(),
-    }
 }
 
 fn exclusive(path: &Path) -> Result<File> {

@@ -6,6 +6,7 @@
 mod answer;
 mod app;
 mod archive;
+mod catalog;
 mod chats;
 mod discover;
 mod downloads;

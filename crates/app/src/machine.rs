@@ -1,10 +1,10 @@
 //! This PC as the planner and the window see it.
 
-use crate::AppConfig;
+use crate::app::{App, AppConfig, blocking};
 use crate::error::Result;
 use crate::files::{now, write_atomically};
 use crate::gpu::GpuSlot;
-use crate::wire::{Gpu, GpuReason, HardwareReport, MonitorSample, WireError};
+use crate::wire::{AppEvent, Gpu, GpuReason, HardwareReport, MonitorSample, WireError};
 use backend_cpu::{CpuConfig, TestDevice, TestDeviceControl, ThreadPool};
 use engine::Device;
 use hardware::{GpuStatus, Hardware, MeasureOptions, Measured, Monitor};
@@ -12,6 +12,7 @@ use planner::{AcceleratorFacts, Facts};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 /// Makes the test device fail, where there is one.
 pub type TestControl = Option<TestDeviceControl>;
@@ -210,4 +211,67 @@ fn test_gpu(bytes: u64) -> Gpu {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Commands about the machine.
+impl App {
+    pub async fn hardware(self: &Arc<Self>) -> Result<HardwareReport> {
+        let app = self.clone();
+        blocking(move || Ok(app.machine.report(&app.folders().models))).await
+    }
+
+    /// Measures bandwidths again (a few seconds).
+    pub async fn hardware_measure(self: &Arc<Self>) -> Result<HardwareReport> {
+        let app = self.clone();
+        blocking(move || {
+            let models = app.folders().models;
+            // The folder may not exist before the first download; its parent is on the same disk.
+            let disk = models.ancestors().find(|folder| folder.is_dir()).map(Path::to_owned);
+            app.machine.measure(disk)?;
+            let hardware = app.machine.report(&models);
+            app.emit(AppEvent::Hardware { hardware: hardware.clone() });
+            if let Ok(session) = app.session() {
+                session.measured()?;
+                app.model_changed();
+            }
+            Ok(hardware)
+        })
+        .await
+    }
+
+    /// Sends live figures every second until [`App::monitor_stop`].
+    pub fn monitor_start(self: &Arc<Self>) {
+        if self.monitoring.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let app = self.clone();
+        self.config.runtime.spawn(async move {
+            while app.monitoring.load(Ordering::Acquire) {
+                let sampler = app.clone();
+                let sample = blocking(move || {
+                    let own_vram = sampler.session().ok().map(|session| session.engine.placement().accelerator_used);
+                    Ok(sampler.machine.sample(own_vram))
+                });
+                if let Ok(sample) = sample.await {
+                    app.emit(AppEvent::Monitor { sample });
+                }
+                app.offer_to_move_back().await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+
+    /// Tells when layers that were moved to RAM have room on the GPU again.
+    async fn offer_to_move_back(self: &Arc<Self>) {
+        let Ok(session) = self.session() else { return };
+        match blocking(move || session.can_move_back()).await {
+            Ok(Some(notice)) => self.emit(AppEvent::Recovery { notice }),
+            Ok(None) => {}
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
+    pub fn monitor_stop(&self) {
+        self.monitoring.store(false, Ordering::Release);
+    }
 }

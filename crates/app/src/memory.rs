@@ -1,8 +1,10 @@
 //! What the loaded model remembers of chats: the one that is answered in the engine itself, others in RAM as far as there
 //! is room, then on disk. Whoever comes back is not read again; the least recently used go first.
 
-use crate::app::lock;
+use crate::app::{App, lock};
 use crate::memory_files::MemoryFolder;
+use crate::session::Session;
+use crate::wire::AppEvent;
 use engine::{Engine, EngineError, SavedError};
 use std::io::Write;
 use std::sync::Mutex;
@@ -154,5 +156,58 @@ fn to_disk(
     });
     if !saved {
         gone.push(chat.to_owned());
+    }
+}
+
+impl App {
+    /// Where what the loaded model remembers of chats can be.
+    fn memory_on_disk(&self) -> Option<Disk<'_>> {
+        let limit = lock(&self.settings).chat_memory;
+        self.owner.as_ref().filter(|_| limit > 0).map(|owner| Disk { folder: &owner.memory, limit })
+    }
+
+    /// Has the loaded model remember this chat, and tells which others it had to forget.
+    pub(crate) fn turn_to(&self, session: &Session, chat: &str) {
+        let ram = self.config.chat_ram.unwrap_or_else(|| session.spare_ram());
+        let room = Room { ram, disk: self.memory_on_disk() };
+        self.tell_forgotten(session.memories.turn_to(&session.engine, chat, room));
+    }
+
+    /// Before a model goes, what it remembers of chats goes to disk. Waits for the disk.
+    pub(crate) fn park(&self, session: &Session) {
+        if let Some(disk) = self.memory_on_disk() {
+            self.tell_forgotten(session.memories.park(&session.engine, Some(disk)));
+        }
+    }
+
+    fn tell_forgotten(&self, chats: Vec<String>) {
+        for chat in chats {
+            match self.chats.title(&chat) {
+                Ok(Some(title)) => self.emit(AppEvent::Forgotten { chat, title }),
+                // It was deleted meanwhile.
+                Ok(None) => {}
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+    }
+
+    /// The chat is deleted, and with it what models remember of it.
+    pub(crate) fn forget(&self, chat: &str) {
+        if let Ok(session) = self.session() {
+            session.memories.forget(chat);
+        }
+        if let Some(owner) = &self.owner {
+            owner.memory.remove(chat);
+        }
+    }
+
+    /// All chats are deleted.
+    pub(crate) fn forget_all(&self) {
+        if let Ok(session) = self.session() {
+            session.memories.forget_all(&session.engine);
+        }
+        if let Some(owner) = &self.owner {
+            owner.memory.trim(0, None, &mut Vec::new());
+        }
     }
 }
