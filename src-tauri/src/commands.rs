@@ -194,8 +194,8 @@ pub async fn model_state(app: Held<'_>) -> Answer<ModelState> {
 }
 
 #[tauri::command]
-pub async fn set_gpu_layers(app: Held<'_>, layers: GpuLayers) -> Answer<ModelState> {
-    app.set_gpu_layers(layers).await
+pub async fn set_gpu_layers(app: Held<'_>, layers: GpuLayers, cpu_moe: Option<u32>) -> Answer<ModelState> {
+    app.set_gpu_layers(layers, cpu_moe).await
 }
 
 #[tauri::command]

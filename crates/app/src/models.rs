@@ -182,13 +182,15 @@ impl App {
         .await
     }
 
-    /// Moves layers of the loaded model, also while an answer is being written.
-    pub async fn set_gpu_layers(self: &Arc<Self>, layers: GpuLayers) -> Result<ModelState> {
+    /// Moves layers and experts of the loaded model, also while an answer is being written.
+    /// `cpu_moe`: [`LoadSettings::cpu_moe`].
+    pub async fn set_gpu_layers(self: &Arc<Self>, layers: GpuLayers, cpu_moe: Option<u32>) -> Result<ModelState> {
         let session = self.session()?;
-        let mut told = session.engine.placement().gpu_layers;
+        let where_they_are = |placement: engine::Placement| (placement.gpu_layers, placement.cpu_moe);
+        let mut told = where_they_are(session.engine.placement());
         let (app, moved) = (self.clone(), session.clone());
         let mut moving = std::pin::pin!(blocking(move || {
-            let notice = moved.set_gpu_layers(layers)?;
+            let notice = moved.place(layers, cpu_moe)?;
             let settings = moved.shown().settings;
             app.remember_load(moved.model_id.clone(), settings);
             // Moves that found no room are told here, once; the engine's own list of them is not needed then.
@@ -204,7 +206,7 @@ impl App {
             if let Ok(result) = tokio::time::timeout(FOLLOW, &mut moving).await {
                 break result;
             }
-            let now = session.engine.placement().gpu_layers;
+            let now = where_they_are(session.engine.placement());
             if now != told {
                 told = now;
                 self.model_changed();

@@ -12,6 +12,7 @@ pub fn wishes(settings: &LoadSettings) -> Wishes {
             GpuLayers::Auto => planner::GpuLayers::Auto,
             GpuLayers::Fixed { layers } => planner::GpuLayers::Fixed(layers),
         },
+        cpu_moe: settings.cpu_moe,
         context: settings.context,
         kv_type_k: settings.kv_type_k.ggml_type(),
         kv_type_v: settings.kv_type_v.ggml_type(),
@@ -32,6 +33,9 @@ pub fn to_wire(plan: &planner::Plan, facts: &Facts) -> wire::Plan {
         layers: plan.layers,
         recommended_gpu_layers: plan.recommended_gpu_layers,
         max_gpu_layers: plan.max_gpu_layers,
+        cpu_moe: plan.cpu_moe,
+        expert_layers: plan.expert_layers,
+        experts_apart: plan.experts_apart,
         context: plan.context,
         context_max: plan.context_max,
         fits: match plan.fits {

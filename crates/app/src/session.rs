@@ -13,7 +13,8 @@ use crate::wire::{
 };
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
 use engine::{
-    BackendError, Cancel, Devices, Engine, EngineError, LoadOptions, Recovery, RecoveryCause, SavedError, Speculation,
+    BackendError, Cancel, Devices, Engine, EngineError, LoadOptions, Placement, Recovery, RecoveryCause, SavedError,
+    Speculation,
 };
 use grammar::{Form, Grammar, GrammarError, Vocabulary};
 use model::Model;
@@ -133,6 +134,7 @@ impl Session {
         let options = LoadOptions {
             context: planned.context,
             gpu_layers: planned.gpu_layers,
+            cpu_moe: planned.cpu_moe,
             kv_type_k: settings.kv_type_k.ggml_type(),
             kv_type_v: settings.kv_type_v.ggml_type(),
             ubatch,
@@ -224,6 +226,7 @@ impl Session {
             settings,
             plan,
             gpu_layers: placement.gpu_layers,
+            cpu_moe: placement.cpu_moe,
             ram_used: placement.host_used + draft.0,
             vram_used: placement.accelerator_used + draft.1,
             gpu_reason: gpu.clone().err(),
@@ -234,28 +237,32 @@ impl Session {
     }
 
     /// Moves layers, also while an answer is being written; blocks until done. A notice says if not all found room.
-    pub(crate) fn set_gpu_layers(&self, wanted: GpuLayers) -> Result<Option<RecoveryNotice>> {
-        let settings = LoadSettings { gpu_layers: wanted, ..self.placed().0 };
+    /// `cpu_moe`: [`LoadSettings::cpu_moe`].
+    pub(crate) fn place(&self, wanted: GpuLayers, cpu_moe: Option<u32>) -> Result<Option<RecoveryNotice>> {
+        let settings = LoadSettings { gpu_layers: wanted, cpu_moe, ..self.placed().0 };
         let lost = !self.has_device(wanted);
         let facts = self.facts_now();
         // "Auto" means what the planner would choose on the device without this model.
         let wishes = planner::Wishes { context: Some(self.context()), ..wishes(&settings) };
-        let layers = self.planned(&facts, &wishes)?.gpu_layers;
+        let planner::Plan { gpu_layers: layers, cpu_moe: experts, .. } = self.planned(&facts, &wishes)?;
         *lock(&self.facts) = facts;
         self.placed().0 = settings;
         self.moved_away.store(false, Ordering::Release);
-        let placement = self.engine.set_gpu_layers(layers)?;
-        self.replan(Some(wanted))?;
+        let placement = self.engine.place(layers, experts)?;
+        self.replan(Some((wanted, cpu_moe)))?;
         // Where a later wish was done instead of this one, nothing was missed.
         let asked = match wanted {
             _ if !lost => layers,
             GpuLayers::Fixed { layers } => layers.min(placement.layers),
             GpuLayers::Auto => placement.layers,
         };
-        let missed = placement.gpu_layers < asked && self.placed().0.gpu_layers == wanted;
+        let current = self.placed().0;
+        let missed = placement.gpu_layers < asked || placement.cpu_moe > experts;
+        let missed = missed && (current.gpu_layers, current.cpu_moe) == (wanted, cpu_moe);
         Ok(missed.then(|| RecoveryNotice {
             cause: if lost { "deviceLost" } else { "vramFull" }.into(),
-            layers_moved: asked - placement.gpu_layers,
+            layers_moved: asked.saturating_sub(placement.gpu_layers),
+            experts_moved: self.experts_between(experts, &placement),
             gpu_layers: placement.gpu_layers,
             layers: placement.layers,
             during_answer: false,
@@ -292,28 +299,43 @@ impl Session {
         let wishes = Wishes { context: Some(self.context()), ..wishes(&self.placed().0) };
         let plan = self.planned(&facts, &wishes)?;
         let (possible, placement) = (plan.gpu_layers.min(plan.max_gpu_layers), self.engine.placement());
-        if possible <= placement.gpu_layers {
+        let experts = if possible < placement.gpu_layers { 0 } else { self.experts_between(plan.cpu_moe, &placement) };
+        if possible <= placement.gpu_layers && experts == 0 {
             return Ok(None);
         }
         self.moved_away.store(false, Ordering::Release);
         Ok(Some(RecoveryNotice {
             cause: "vramFree".into(),
-            layers_moved: possible - placement.gpu_layers,
+            layers_moved: possible.saturating_sub(placement.gpu_layers),
+            experts_moved: experts,
             gpu_layers: placement.gpu_layers,
             layers: placement.layers,
             during_answer: false,
         }))
     }
 
+    /// Layers that are on the accelerator without their experts, but would have them if they began at `cpu_moe`.
+    fn experts_between(&self, cpu_moe: u32, placement: &Placement) -> u32 {
+        let layout = self.engine.layout();
+        let now = model::Placement::new(placement.gpu_layers as usize, layout.block_count());
+        let now = now.with_cpu_moe(placement.cpu_moe as usize);
+        (cpu_moe as usize..now.cpu_moe).filter(|index| layout.experts_apart(now, *index)).count() as u32
+    }
+
     /// Makes the plan describe the placement that holds now.
-    pub(crate) fn replan(&self, wanted: Option<GpuLayers>) -> Result<()> {
+    pub(crate) fn replan(&self, wanted: Option<(GpuLayers, Option<u32>)>) -> Result<()> {
         let settings = self.placed().0;
-        let now = GpuLayers::Fixed { layers: self.engine.placement().gpu_layers };
-        let actual = LoadSettings { gpu_layers: now, context: Some(self.context()), ..settings };
+        let placement = self.engine.placement();
+        let actual = LoadSettings {
+            gpu_layers: GpuLayers::Fixed { layers: placement.gpu_layers },
+            cpu_moe: Some(placement.cpu_moe),
+            context: Some(self.context()),
+            ..settings
+        };
         let plan = plans::plan(&self.model, self.draft.as_deref(), &lock(&self.facts), &actual)?;
         let mut placed = self.placed();
         // A later wish makes a plan of its own.
-        if wanted.is_none_or(|wanted| placed.0.gpu_layers == wanted) {
+        if wanted.is_none_or(|wanted| (placed.0.gpu_layers, placed.0.cpu_moe) == wanted) {
             placed.1 = plan;
         }
         Ok(())
@@ -359,6 +381,7 @@ impl Session {
                 RecoveryCause::DeviceLost => "deviceLost".into(),
             },
             layers_moved: recovery.layers_moved,
+            experts_moved: recovery.experts_moved,
             gpu_layers: recovery.gpu_layers,
             layers: self.engine.placement().layers,
             during_answer,

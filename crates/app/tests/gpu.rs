@@ -157,7 +157,7 @@ fn the_window_sees_the_gpu_and_layers_move_during_an_answer() {
         let all = now.plan.layers;
         let seen = answered(&app, async || {
             for layers in [0, 3, all, 1] {
-                let state = app.set_gpu_layers(fixed(layers)).await.unwrap();
+                let state = app.set_gpu_layers(fixed(layers), None).await.unwrap();
                 let ModelState::Ready { loaded } = state else { panic!("{state:?}") };
                 assert_eq!(loaded.gpu_layers, layers);
             }
@@ -193,7 +193,7 @@ fn other_programs_take_the_memory_and_give_it_back() {
         let offers = take_notices(&events);
         let [offer] = &offers[..] else { panic!("{offers:?}") };
         assert_eq!((offer.cause.as_str(), offer.layers_moved, offer.gpu_layers), ("vramFree", all - left, left));
-        app.set_gpu_layers(fixed(offer.gpu_layers + offer.layers_moved)).await.unwrap();
+        app.set_gpu_layers(fixed(offer.gpu_layers + offer.layers_moved), None).await.unwrap();
         assert_eq!(loaded(&app).gpu_layers, all);
         assert!(told(&answered(&app, async || {}).await).is_empty());
     });
@@ -213,7 +213,7 @@ fn a_lost_gpu_comes_back_without_a_new_start() {
         gpu.mend("lose");
         take_notices(&events);
         // By moving the layers back, and by loading again.
-        app.set_gpu_layers(fixed(all)).await.unwrap();
+        app.set_gpu_layers(fixed(all), None).await.unwrap();
         assert_eq!((loaded(&app).gpu_layers, take_notices(&events).len()), (all, 0));
         assert!(told(&answered(&app, async || {}).await).is_empty());
         load(&app, "rustdoc", settings(GpuLayers::Auto)).await;
@@ -229,7 +229,7 @@ fn a_gpu_that_stays_lost_leaves_the_work_to_the_cpu() {
         let seen = answered(&app, async || gpu.fails("lose")).await;
         assert_eq!(told(&seen).len(), 1);
         take_notices(&events);
-        app.set_gpu_layers(fixed(3)).await.unwrap();
+        app.set_gpu_layers(fixed(3), None).await.unwrap();
         let notices = take_notices(&events);
         let [notice] = &notices[..] else { panic!("{notices:?}") };
         assert_eq!((notice.cause.as_str(), notice.layers_moved, notice.gpu_layers), ("deviceLost", 3, 0));
@@ -270,7 +270,7 @@ fn a_gpu_that_refuses_the_kernels_takes_no_layers() {
         app.hardware_measure().await.unwrap();
         on_the_cpu(&app).await;
         take_notices(&events);
-        app.set_gpu_layers(fixed(3)).await.unwrap();
+        app.set_gpu_layers(fixed(3), None).await.unwrap();
         on_the_cpu(&app).await;
         let notices = take_notices(&events);
         let [notice] = &notices[..] else { panic!("{notices:?}") };
@@ -278,7 +278,7 @@ fn a_gpu_that_refuses_the_kernels_takes_no_layers() {
         assert!(told(&answered(&app, async || {}).await).is_empty());
         // Tried again, it works.
         gpu.mend("refuse");
-        app.set_gpu_layers(fixed(all)).await.unwrap();
+        app.set_gpu_layers(fixed(all), None).await.unwrap();
         let now = loaded(&app);
         assert_eq!((now.gpu_layers, now.plan.fits, now.gpu_reason), (all, Fits::Gpu, None));
         assert!(app.hardware().await.unwrap().gpu_reason.is_none());

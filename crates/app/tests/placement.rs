@@ -72,7 +72,7 @@ async fn the_slider_moves_during_an_answer_and_the_text_stays_the_same() {
     let mut answer = begin(&app, &chat, say(QUESTION), greedy(TOKENS)).await.unwrap();
     let mut seen = Vec::new();
     for (step, wanted) in [all, 0, 3, 1, all, 2].into_iter().cycle().enumerate() {
-        let state = app.set_gpu_layers(GpuLayers::Fixed { layers: wanted }).await.unwrap();
+        let state = app.set_gpu_layers(GpuLayers::Fixed { layers: wanted }, None).await.unwrap();
         let ModelState::Ready { loaded } = state else { panic!("{state:?}") };
         assert_eq!((loaded.gpu_layers, loaded.plan.gpu_layers), (wanted, wanted));
         assert_eq!(loaded.settings.gpu_layers, GpuLayers::Fixed { layers: wanted });
@@ -106,21 +106,21 @@ async fn the_window_follows_layers_and_a_later_wish_takes_the_place_of_the_one_b
         events.lock().unwrap().drain(..).filter_map(layers).collect()
     };
     seen();
-    app.set_gpu_layers(GpuLayers::Fixed { layers: all }).await.unwrap();
+    app.set_gpu_layers(GpuLayers::Fixed { layers: all }, None).await.unwrap();
     let steps = seen();
     assert!(steps.len() > 2 && steps.is_sorted(), "{steps:?}");
     assert_eq!(steps.last(), Some(&all));
-    app.set_gpu_layers(GpuLayers::Fixed { layers: 0 }).await.unwrap();
+    app.set_gpu_layers(GpuLayers::Fixed { layers: 0 }, None).await.unwrap();
 
     seen();
     let all_of_them = {
         let app = app.clone();
-        tokio::spawn(async move { app.set_gpu_layers(GpuLayers::Fixed { layers: all }).await })
+        tokio::spawn(async move { app.set_gpu_layers(GpuLayers::Fixed { layers: all }, None).await })
     };
     while loaded(&app).gpu_layers == 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    app.set_gpu_layers(GpuLayers::Fixed { layers: 0 }).await.unwrap();
+    app.set_gpu_layers(GpuLayers::Fixed { layers: 0 }, None).await.unwrap();
     all_of_them.await.unwrap().unwrap();
     assert_eq!(loaded(&app).gpu_layers, 0);
     assert!(!seen().contains(&all), "the first wish was done to its end");
@@ -132,7 +132,7 @@ async fn a_device_too_small_at_load_takes_what_fits_and_says_so() {
     let all = {
         let (app, _, _folder) = ready(PLENTY, 0).await;
         let all = loaded(&app).plan.layers;
-        app.set_gpu_layers(GpuLayers::Fixed { layers: all }).await.unwrap();
+        app.set_gpu_layers(GpuLayers::Fixed { layers: all }, None).await.unwrap();
         loaded(&app)
     };
     // Room for a part of it.
@@ -197,7 +197,7 @@ async fn a_move_that_finds_no_room_says_so_and_changes_nothing_else() {
     let (app, events, _folder) = ready(PLENTY, 2).await;
     let control = app.test_device_control().unwrap();
     control.set_limit(loaded(&app).vram_used);
-    app.set_gpu_layers(GpuLayers::Fixed { layers: 4 }).await.unwrap();
+    app.set_gpu_layers(GpuLayers::Fixed { layers: 4 }, None).await.unwrap();
     assert_eq!(loaded(&app).gpu_layers, 2);
     let told = app_notices(&events);
     assert_eq!(told.len(), 1);
@@ -225,4 +225,43 @@ async fn a_loaded_model_gets_its_forecast_when_the_hardware_has_been_measured() 
         _ => None,
     });
     assert!(told.unwrap().unwrap().tg_low > 0.0);
+}
+
+/// Of a mixture the experts of some layers go to RAM and come back, alone, also during an answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn experts_move_like_layers() {
+    let folder = tempfile::tempdir().unwrap();
+    install(folder.path(), "mixture", &test_models::ModelSpec { n_layer: 4, ..test_models::ModelSpec::qwen3moe() });
+    let (app, events) = open(folder.path(), |config| config.test_device = Some(PLENTY));
+    load(&app, "mixture", layers(0)).await;
+    let expected = end(&answered(&app).await).0.text;
+    load(&app, "mixture", LoadSettings { cpu_moe: Some(3), ..layers(5) }).await;
+    let now = loaded(&app);
+    assert_eq!((now.gpu_layers, now.cpu_moe, now.settings.cpu_moe), (5, 3, Some(3)));
+    assert_eq!((now.plan.cpu_moe, now.plan.expert_layers, now.plan.experts_apart), (3, 4, 3));
+    assert_eq!((now.plan.fits, now.vram_used), (Fits::Split, now.plan.vram.total - now.plan.vram.other));
+    let chat = app.chat_create().await.unwrap().id;
+    let mut answer = begin(&app, &chat, say(QUESTION), greedy(TOKENS)).await.unwrap();
+    let mut seen = vec![answer.recv().await.unwrap()];
+    let fixed = |layers| GpuLayers::Fixed { layers };
+    for (on_device, cpu_moe) in [(5, Some(0)), (3, Some(4)), (5, None), (5, Some(2))] {
+        app.set_gpu_layers(fixed(on_device), cpu_moe).await.unwrap();
+        // There is room for everything: nobody needs to leave the device on its own account.
+        assert_eq!((loaded(&app).gpu_layers, loaded(&app).cpu_moe), (on_device, cpu_moe.unwrap_or(0)));
+    }
+    seen.extend(rest(answer).await);
+    check_answer(&seen, &expected);
+    assert!(notices(&seen).is_empty() && app_notices(&events).is_empty(), "wishes are no recoveries");
+    // No room: the experts of one layer more go, the layers stay.
+    let control = app.test_device_control().unwrap();
+    control.set_limit(loaded(&app).vram_used - 1);
+    let seen = answered(&app).await;
+    check_answer(&seen, &expected);
+    let [told] = &notices(&seen)[..] else { panic!("{seen:?}") };
+    assert_eq!((told.cause.as_str(), told.layers_moved, told.experts_moved, told.gpu_layers), ("vramFull", 0, 1, 5));
+    assert_eq!(loaded(&app).cpu_moe, 3);
+    // The wish of before finds no room either, and that is told.
+    app.set_gpu_layers(fixed(5), Some(2)).await.unwrap();
+    let told: Vec<_> = app_notices(&events).into_iter().filter(|notice| !notice.during_answer).collect();
+    assert_eq!((told.len(), told[0].experts_moved, told[0].layers_moved), (1, 1, 0), "{told:?}");
 }

@@ -180,4 +180,8 @@ impl Driver for Cuda {
         let function = self.function(launch.module, launch.kernel)?;
         if self.queue.push(function, &launch) { self.ready() } else { Ok(()) }
     }
+
+    fn start(&mut self) -> Result<(), Failure> {
+        self.ready()
+    }
 }

@@ -261,4 +261,10 @@ impl<D: Driver> Device for GpuDevice<D> {
         let GpuDevice { gpu, buffers, scratch, .. } = self;
         ops::run(&mut ops::Run { gpu, buffers, scratch }, op)
     }
+
+    fn start(&mut self) -> Result<(), BackendError> {
+        self.gpu.present()?;
+        let started = self.gpu.driver.start();
+        started.map_err(|failure| self.gpu.error(failure, 0))
+    }
 }

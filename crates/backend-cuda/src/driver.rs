@@ -77,4 +77,9 @@ pub trait Driver: Send {
     /// # Safety
     /// See [`Driver`]; and the arguments are those of the kernel.
     unsafe fn launch(&mut self, launch: Launch<'_>) -> Result<(), Failure>;
+
+    /// What was launched begins now, where the driver collects launches.
+    fn start(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
 }

@@ -63,4 +63,9 @@ pub trait Device: Send {
 
     /// Runs one operation (or enqueues it: a later [`Device::read`] waits).
     fn run(&mut self, op: &Op<'_>) -> Result<(), BackendError>;
+
+    /// Begins with what is enqueued and does not wait for it: the caller does something else now.
+    fn start(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
 }

@@ -81,8 +81,8 @@ struct Conversation<'a> {
 impl Conversation<'_> {
     fn greet(&self) {
         let placement = self.session.engine.placement();
-        let (name, layers, gpu) = (&self.session.name, placement.layers, placement.gpu_layers);
-        output::note(format!("{name}: {gpu} of {layers} layers on the GPU, context {}", self.session.context()));
+        let layers = output::layers(placement.gpu_layers, placement.layers, placement.experts_apart);
+        output::note(format!("{}: {layers}, context {}", self.session.name, self.session.context()));
         if !self.session.has_template() {
             output::note("the model has no chat template: a plain one is used");
         }

@@ -100,8 +100,10 @@ pub fn load(
     let (session, notices) = loaded?;
     for notice in notices {
         output::note(format!(
-            "{} of {} layers are on the GPU: there was no room for {} more",
-            notice.gpu_layers, notice.layers, notice.layers_moved
+            "{} of {} layers are on the GPU: there was no room for {}",
+            notice.gpu_layers,
+            notice.layers,
+            output::moved(&notice)
         ));
     }
     Ok(Loaded { session, seconds })

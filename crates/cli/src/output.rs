@@ -1,6 +1,7 @@
 //! Printing: results to standard output, everything else to standard error. A closed pipe is no error worth a panic.
 
 use crate::failure::Failure;
+use app::wire::RecoveryNotice;
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::Write;
@@ -38,6 +39,22 @@ pub fn progress(text: impl Display) {
     if terminal.is_term() {
         // As in `note`.
         let _ = terminal.clear_line().and_then(|()| terminal.write_str(&text.to_string()));
+    }
+}
+
+/// "49 of 49 layers on the GPU (of 12 without their experts)"
+pub fn layers(gpu: u32, all: u32, experts_apart: u32) -> String {
+    let apart = if experts_apart > 0 { format!(" (of {experts_apart} without their experts)") } else { String::new() };
+    format!("{gpu} of {all} layers on the GPU{apart}")
+}
+
+/// "3 layers", "the experts of 2 layers", or both
+pub fn moved(notice: &RecoveryNotice) -> String {
+    let (layers, experts) = (notice.layers_moved, notice.experts_moved);
+    match (layers, experts) {
+        (layers, 0) => format!("{layers} layers"),
+        (0, experts) => format!("the experts of {experts} layers"),
+        (layers, experts) => format!("{layers} layers and the experts of {experts} more"),
     }
 }
 

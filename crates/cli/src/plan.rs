@@ -44,6 +44,8 @@ pub fn plan(program: &Program, options: &Plan) -> Result<(), Failure> {
         return output::json(&json!({
             "gpu_layers": plan.gpu_layers,
             "layers": plan.layers,
+            "cpu_moe": plan.cpu_moe,
+            "experts_in_ram": plan.experts_apart,
             "context": plan.context,
             "fits": fits,
             "ram": parts(&plan.ram),
@@ -60,10 +62,8 @@ pub fn plan(program: &Program, options: &Plan) -> Result<(), Failure> {
         Fits::Disk => "runs from disk, slowly",
         Fits::No => "does not fit",
     };
-    output::line(&format!(
-        "{place}: {} of {} layers on the GPU, context {}",
-        plan.gpu_layers, plan.layers, plan.context
-    ))?;
+    let layers = output::layers(plan.gpu_layers, plan.layers, plan.experts_apart);
+    output::line(&format!("{place}: {layers}, context {}", plan.context))?;
     output::line(&format!("RAM  {} of {}", text(&plan.ram), output::size(plan.ram_available)))?;
     if plan.vram_available > 0 {
         output::line(&format!("VRAM {} of {}", text(&plan.vram), output::size(plan.vram_available)))?;

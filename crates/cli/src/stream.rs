@@ -49,10 +49,10 @@ impl Printer {
             Step::Dropped { turns, tokens } => {
                 output::note(format!("[the context is full: {turns} old turns ({tokens} tokens) are left out]"));
             }
-            Step::Recovery(notice) => output::note(format!(
-                "[{} layers moved to RAM; {} of {} are on the GPU now]",
-                notice.layers_moved, notice.gpu_layers, notice.layers
-            )),
+            Step::Recovery(notice) => {
+                let (what, of) = (output::moved(&notice), notice.layers);
+                output::note(format!("[{what} moved to RAM; {} of {of} layers are on the GPU now]", notice.gpu_layers));
+            }
         }
     }
 

@@ -114,3 +114,25 @@ fn answers_come_from_the_gpu_and_go_on_without_it() {
         assert!(lost.stderr.contains("moved to RAM; 0 of"), "{launches}: {}", lost.stderr);
     }
 }
+
+/// Experts are computed on the CPU, from the file, and everything else of their layers on the GPU.
+#[test]
+fn experts_stay_on_the_cpu_when_asked_to() {
+    let machine = Machine::new();
+    let mixture = machine.home.model("m.gguf", &ModelSpec { n_layer: 4, ..ModelSpec::qwen3moe() });
+    let generate = ["generate", &mixture, "--ids", "3,4,5", "-n", "8", "--temp", "0", "-ngl"];
+    let on = |flags: &[&str]| machine.json(&[], &[&generate[..], flags].concat())["ids"].clone();
+    let expected = on(&["0"]);
+    for flags in [&["99"][..], &["99", "-ncmoe", "2"], &["99", "--n-cpu-moe", "all"], &["3", "--n-cpu-moe", "2"]] {
+        assert_eq!(on(flags), expected, "{flags:?}");
+    }
+    let plan = |flags: &[&str]| machine.json(&[], &[&["plan", &mixture, "-c", "512"], flags].concat());
+    let (whole, apart) = (plan(&["-ngl", "99"]), plan(&["-ngl", "99", "--n-cpu-moe", "all"]));
+    assert_eq!((whole["experts_in_ram"].as_u64(), whole["fits"].as_str()), (Some(0), Some("gpu")));
+    assert_eq!((apart["experts_in_ram"].as_u64(), apart["fits"].as_str()), (Some(4), Some("split")));
+    let weights = |plan: &Value| plan["vram"]["weights"].as_u64().unwrap();
+    assert!(weights(&apart) < weights(&whole), "{apart}");
+    let text = machine.run(&[], &["plan", &mixture, "-c", "512", "-ngl", "99", "--n-cpu-moe", "2"]).stdout;
+    assert!(text.contains("5 of 5 layers on the GPU (of 2 without their experts)"), "{text}");
+    assert_eq!(machine.run(&[], &["plan", &mixture, "--n-cpu-moe", "some"]).status, 2);
+}

@@ -37,6 +37,9 @@ pub struct LoadOptions {
     /// Layers on the accelerator; the model's last layers first, the output layer counted as the last of all. From the
     /// first on that the accelerator cannot compute ([`model::Offload`]), layers stay on the host.
     pub gpu_layers: u32,
+    /// The first so many layers of a mixture of experts leave their routed experts on the host, wherever the rest of
+    /// them is.
+    pub cpu_moe: u32,
     pub kv_type_k: GgmlType,
     pub kv_type_v: GgmlType,
     /// Tokens computed at once when a prompt is read.
@@ -96,6 +99,7 @@ impl Default for LoadOptions {
         LoadOptions {
             context: 4096,
             gpu_layers: 0,
+            cpu_moe: 0,
             kv_type_k: GgmlType::F16,
             kv_type_v: GgmlType::F16,
             ubatch: 512,
@@ -145,6 +149,8 @@ pub enum RecoveryCause {
 pub struct Recovery {
     pub cause: RecoveryCause,
     pub layers_moved: u32,
+    /// Layers that stayed and whose routed experts moved.
+    pub experts_moved: u32,
     /// Layers on the accelerator now.
     pub gpu_layers: u32,
 }
@@ -182,6 +188,9 @@ pub struct Placement {
     /// There is an accelerator, and it was not lost.
     pub has_accelerator: bool,
     pub gpu_layers: u32,
+    /// Layers before this one have their routed experts on the host; of those on the accelerator, so many.
+    pub cpu_moe: u32,
+    pub experts_apart: u32,
     /// All layers, the output layer counted.
     pub layers: u32,
     pub host_planned: u64,

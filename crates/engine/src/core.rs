@@ -4,13 +4,13 @@ use crate::checkpoint::States;
 use crate::decoder::{Context, Sites, StepError};
 use crate::file::Weights;
 use crate::paging::{Advice, Paging};
+use crate::placing::recoverable;
 use crate::site::Site;
-use crate::transfer::copy_layer;
-use crate::{Cancel, Devices, EngineError, Placement, Recovery, RecoveryCause};
+use crate::{Cancel, Devices, EngineError, Recovery, RecoveryCause};
 use backend::{BackendError, Device};
-use model::{Layout, Model, Offload, Residency};
+use model::{Layout, Model, Offload, Placement, Residency};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What never changes while a model is loaded; shared with whoever only asks.
 pub(crate) struct Loaded {
@@ -20,9 +20,9 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// The most layers that a device can compute.
-    fn most_on(&self, device: &dyn Device) -> usize {
-        Offload::new(&self.model, &self.layout.params, &|need| device.scratch(need)).layers()
+    /// Which layers a device can compute.
+    pub fn offload(&self, device: &dyn Device) -> Offload {
+        Offload::new(&self.model, &self.layout.params, &|need| device.scratch(need))
     }
 }
 
@@ -39,35 +39,36 @@ pub(crate) struct Core {
     pub(crate) states: States,
     /// RAM for weights and buffers on the host, where there is a limit.
     host_ram: Option<u64>,
-    /// The number of layers elsewhere for which it was decided what stays in RAM.
-    paged_for: Option<usize>,
+    /// The placement for which it was decided what stays in RAM.
+    paged_for: Option<Placement>,
     /// Recoveries that nobody was told of yet.
-    recoveries: Vec<Recovery>,
-    /// The most layers that the accelerator can compute.
-    most: usize,
+    pub(crate) recoveries: Vec<Recovery>,
+    /// Which layers the accelerator can compute, if there is one.
+    pub(crate) offload: Option<Offload>,
+    /// Layers before this one leave their routed experts on the host.
+    pub(crate) cpu_moe: usize,
     /// When the accelerator was last asked whether other programs need its memory.
-    watched: Option<Instant>,
+    pub(crate) watched: Option<Instant>,
 }
-
-/// How often that is.
-const WATCH: Duration = Duration::from_millis(250);
 
 impl Core {
     /// Puts every layer on a device: up to `gpu_layers` on the accelerator as long as there is room, the rest on the
-    /// host. `progress` goes from 0 to 1.
+    /// host, as are the routed experts of the first `cpu_moe` layers. `progress` goes from 0 to 1.
     pub fn load(
         loaded: Arc<Loaded>,
         devices: Devices,
-        gpu_layers: usize,
+        (gpu_layers, cpu_moe): (usize, usize),
         host_ram: Option<u64>,
         progress: &mut dyn FnMut(f32),
         cancel: &Cancel,
     ) -> Result<Core, EngineError> {
         let sites = Sites { host: Site::new(devices.host), accelerator: devices.accelerator.map(Site::new) };
-        let most = sites.accelerator.as_ref().map_or(0, |site| loaded.most_on(&*site.device));
+        let offload = sites.accelerator.as_ref().map(|site| loaded.offload(&*site.device));
+        let cpu_moe = cpu_moe.min(loaded.layout.block_count());
         let mut core = Core {
             loaded,
-            most,
+            offload,
+            cpu_moe,
             sites,
             sequence: Vec::new(),
             computed: 0,
@@ -81,27 +82,27 @@ impl Core {
         let Loaded { model, layout, file } = &*core.loaded;
         core.sites.host.add_input(model, layout, file)?;
         let count = core.loaded.layout.block_count() + 1;
-        let wanted = gpu_layers.min(most);
-        let mut room = true;
-        for (done, index) in core.order().take(wanted).enumerate() {
+        let wanted = gpu_layers.min(core.most(cpu_moe));
+        let order: Vec<usize> = core.order().take(wanted).collect();
+        let mut failed = None;
+        while core.gpu_layers() < wanted && failed != Some(RecoveryCause::DeviceLost) {
             if cancel.is_cancelled() {
                 return Err(EngineError::Cancelled);
             }
-            match core.add_to_accelerator(index) {
-                Ok(()) => progress((done + 1) as f32 / count as f32),
-                Err(error) => {
-                    let cause = recoverable(&error).ok_or(error)?;
-                    if cause == RecoveryCause::DeviceLost {
-                        core.abandon_accelerator();
-                    }
-                    let moved = wanted - core.gpu_layers();
-                    core.note(cause, moved);
-                    room = false;
-                }
-            }
-            if !room {
+            let Err(error) = core.add_to_accelerator(order[core.gpu_layers()]) else {
+                progress(core.gpu_layers() as f32 / count as f32);
+                continue;
+            };
+            failed = Some(recoverable(&error).ok_or(error)?);
+            // Where experts may stay behind, more of them do.
+            if failed == Some(RecoveryCause::DeviceLost) {
+                core.abandon_accelerator();
+            } else if !core.leave_experts(wanted)? {
                 break;
             }
+        }
+        if let Some(cause) = failed {
+            core.note_since(cause, (wanted, cpu_moe));
         }
         let rest: Vec<usize> = (0..count).filter(|index| !core.sites.on_accelerator(*index)).collect();
         for (done, index) in rest.iter().enumerate() {
@@ -109,20 +110,10 @@ impl Core {
                 return Err(EngineError::Cancelled);
             }
             let Loaded { model, layout, file } = &*core.loaded;
-            core.sites.host.add_layer(*index, model, layout, file)?;
+            core.sites.host.add_layer(*index, true, model, layout, file)?;
             progress((count - rest.len() + done + 1) as f32 / count as f32);
         }
         Ok(core)
-    }
-
-    /// Layer indices in the order in which they go to the accelerator: the model's last first, the output at the end.
-    fn order(&self) -> impl Iterator<Item = usize> + use<> {
-        let blocks = self.loaded.layout.block_count();
-        (0..blocks).rev().chain([blocks])
-    }
-
-    pub fn gpu_layers(&self) -> usize {
-        (0..=self.loaded.layout.block_count()).filter(|index| self.sites.on_accelerator(*index)).count()
     }
 
     pub fn layout(&self) -> &Layout {
@@ -135,177 +126,6 @@ impl Core {
 
     pub fn sequence_len(&self) -> usize {
         self.sequence.len()
-    }
-
-    pub fn placement(&self) -> Placement {
-        let gpu_layers = self.gpu_layers();
-        let totals = self.loaded.layout.totals(gpu_layers);
-        Placement {
-            has_accelerator: self.sites.accelerator.is_some(),
-            gpu_layers: gpu_layers as u32,
-            layers: self.loaded.layout.block_count() as u32 + 1,
-            host_planned: totals.host.kv + totals.host.compute,
-            host_used: self.sites.host.used(),
-            accelerator_planned: totals.accelerator.total(),
-            accelerator_used: self.sites.accelerator.as_ref().map_or(0, Site::used),
-            paged: self.sites.host.paging.as_ref().map(Paging::told),
-        }
-    }
-
-    /// Recoveries since the last call.
-    pub fn take_recoveries(&mut self) -> Vec<Recovery> {
-        std::mem::take(&mut self.recoveries)
-    }
-
-    fn note(&mut self, cause: RecoveryCause, layers_moved: usize) {
-        let gpu_layers = self.gpu_layers() as u32;
-        self.recoveries.push(Recovery { cause, layers_moved: layers_moved as u32, gpu_layers });
-    }
-
-    fn add_to_accelerator(&mut self, index: usize) -> Result<(), BackendError> {
-        let Loaded { model, layout, file } = &*self.loaded;
-        match &mut self.sites.accelerator {
-            Some(site) => site.add_layer(index, model, layout, file),
-            None => Err(BackendError::Lost { device: "the accelerator".into(), detail: "there is none".into() }),
-        }
-    }
-
-    /// Moves layers, with their part of the KV cache, until `wanted` (of those that it can compute) are on the accelerator
-    /// or it is full.
-    /// Layers that do not fit stay where they are: a recovery says how many. `moved` is called after each layer and says
-    /// whether to go on.
-    pub fn set_gpu_layers(&mut self, wanted: usize, moved: &mut dyn FnMut(&Core) -> bool) -> Result<(), EngineError> {
-        if self.sites.accelerator.is_none() {
-            return Ok(());
-        }
-        let wanted = wanted.min(self.most);
-        let order: Vec<usize> = self.order().collect();
-        while self.gpu_layers() > wanted {
-            let index = order[self.gpu_layers() - 1];
-            if let Err(error) = self.move_layer(index, false) {
-                return self.recover(error).map(|_| ());
-            }
-            if !moved(self) {
-                return Ok(());
-            }
-        }
-        while self.gpu_layers() < wanted {
-            let index = order[self.gpu_layers()];
-            if let Err(error) = self.move_layer(index, true) {
-                let Some(cause) = recoverable(&error) else { return Err(error.into()) };
-                let missing = wanted - self.gpu_layers();
-                if cause == RecoveryCause::DeviceLost {
-                    self.lose_accelerator()?;
-                }
-                self.note(cause, missing);
-                return Ok(());
-            }
-            if !moved(self) {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes a device in the place of a lost one, or of none.
-    pub fn attach(&mut self, device: Box<dyn Device>) {
-        if self.sites.accelerator.is_none() {
-            self.most = self.loaded.most_on(&*device);
-            self.sites.accelerator = Some(Site::new(device));
-        }
-    }
-
-    /// Moves layers to the host while other programs press for the accelerator's memory, so that nothing has to fail
-    /// first. Asks now and then only.
-    pub fn relieve(&mut self) -> Result<(), EngineError> {
-        if self.watched.is_some_and(|at| at.elapsed() < WATCH) {
-            return Ok(());
-        }
-        self.watched = Some(Instant::now());
-        let (before, order): (usize, Vec<usize>) = (self.gpu_layers(), self.order().collect());
-        let mut failed = None;
-        while self.gpu_layers() > 0
-            && self.sites.accelerator.as_mut().is_some_and(|site| site.device.pressure() > 0)
-            && failed.is_none()
-        {
-            failed = self.move_layer(order[self.gpu_layers() - 1], false).err();
-        }
-        if self.gpu_layers() < before {
-            self.note(RecoveryCause::OutOfMemory, before - self.gpu_layers());
-        }
-        failed.map_or(Ok(()), |error| self.recover(error).map(drop))
-    }
-
-    /// Moves one layer; on an error it is still where it was.
-    fn move_layer(&mut self, index: usize, to_accelerator: bool) -> Result<(), BackendError> {
-        let Loaded { model, layout, file } = &*self.loaded;
-        let Some(accelerator) = &mut self.sites.accelerator else { return Ok(()) };
-        let (from, to) = match to_accelerator {
-            true => (&mut self.sites.host, accelerator),
-            false => (accelerator, &mut self.sites.host),
-        };
-        let source = layout.layers.get(index).and_then(|layer| layer.cache_source);
-        let had_copy = source.is_some_and(|source| to.copy(source).is_some());
-        to.add_layer(index, model, layout, file)?;
-        if let Some(layer) = model.layers.get(index)
-            && let Err(error) = copy_layer(from, to, (index, layer), layout, self.computed, had_copy)
-        {
-            to.remove_layer(index, layout);
-            return Err(error);
-        }
-        from.remove_layer(index, layout);
-        Ok(())
-    }
-
-    /// The accelerator is gone with its caches: everything is on the host, and the sequence must be computed again.
-    fn lose_accelerator(&mut self) -> Result<(), EngineError> {
-        self.abandon_accelerator();
-        self.computed = 0;
-        self.written = 0;
-        self.states.clear();
-        let Loaded { model, layout, file } = &*self.loaded;
-        for index in 0..=layout.block_count() {
-            if !self.sites.host.has(index) {
-                self.sites.host.add_layer(index, model, layout, file)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn abandon_accelerator(&mut self) {
-        if let Some(mut site) = self.sites.accelerator.take() {
-            site.abandon();
-        }
-    }
-
-    /// Makes it possible to go on after an accelerator's error, or gives the error back.
-    /// True: the caches hold what they held before. False: the sequence must be computed again.
-    pub(crate) fn recover(&mut self, error: BackendError) -> Result<bool, EngineError> {
-        let cause = recoverable(&error).ok_or_else(|| EngineError::from(error.clone()))?;
-        let before = self.gpu_layers();
-        if cause == RecoveryCause::DeviceLost || before == 0 {
-            self.lose_accelerator()?;
-            self.note(RecoveryCause::DeviceLost, before);
-            return Ok(false);
-        }
-        // One layer, then as many more as it takes to be below the limit that holds now.
-        let order: Vec<usize> = self.order().collect();
-        while self.gpu_layers() > 0 {
-            if let Err(error) = self.move_layer(order[self.gpu_layers() - 1], false) {
-                if matches!(recoverable(&error), Some(RecoveryCause::DeviceLost)) {
-                    self.lose_accelerator()?;
-                    self.note(RecoveryCause::DeviceLost, before);
-                    return Ok(false);
-                }
-                return Err(error.into());
-            }
-            let memory = self.sites.accelerator.as_ref().map(|site| site.device.memory()).unwrap_or_default();
-            if memory.limit.is_none_or(|limit| memory.used <= limit) {
-                break;
-            }
-        }
-        self.note(cause, before - self.gpu_layers());
-        Ok(true)
     }
 
     /// Keeps the part of the sequence that `prompt` shares, and returns its length. At least the last token of the
@@ -387,12 +207,12 @@ impl Core {
 
     /// Decides which weights on the host stay in RAM, if layers were moved since that was decided.
     fn page(&mut self) -> Result<(), BackendError> {
-        let gpu_layers = self.gpu_layers();
-        let Some(ram) = self.host_ram.filter(|_| self.paged_for != Some(gpu_layers)) else { return Ok(()) };
-        self.paged_for = Some(gpu_layers);
+        let placed = self.placed();
+        let Some(ram) = self.host_ram.filter(|_| self.paged_for != Some(placed)) else { return Ok(()) };
+        self.paged_for = Some(placed);
         let before = self.sites.host.paging.take().map(Paging::into_advice);
         let Loaded { model, layout, file } = &*self.loaded;
-        let Some(residency) = Residency::new(model, layout, gpu_layers, ram) else { return Ok(()) };
+        let Some(residency) = Residency::new(model, layout, placed, ram) else { return Ok(()) };
         let pager = || weights::Pager::new().ok().map(|pager| Box::new(pager) as Box<dyn Advice>);
         // Without a thread for it, the system reads pages when they are touched, as for any file.
         let Some(advice) = before.or_else(pager) else { return Ok(()) };
@@ -421,13 +241,5 @@ impl Core {
             Err(StepError::Host(error)) => Err(error.into()),
             Err(StepError::Accelerator(error)) => self.recover(error).map(|_| false),
         }
-    }
-}
-
-fn recoverable(error: &BackendError) -> Option<RecoveryCause> {
-    match error {
-        BackendError::OutOfMemory { .. } => Some(RecoveryCause::OutOfMemory),
-        BackendError::Lost { .. } => Some(RecoveryCause::DeviceLost),
-        BackendError::Unsupported { .. } | BackendError::Invalid { .. } => None,
     }
 }

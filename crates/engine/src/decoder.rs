@@ -44,6 +44,14 @@ impl Sites {
         }
     }
 
+    /// The site that holds layer `index`, and the one that holds its routed experts if that is another.
+    fn of_layer(&mut self, index: usize) -> (&mut Site, Option<&mut Site>) {
+        match &mut self.accelerator {
+            Some(site) if site.has(index) => (site, Some(&mut self.host).filter(|host| host.has_guest(index))),
+            _ => (&mut self.host, None),
+        }
+    }
+
     pub fn on_accelerator(&self, index: usize) -> bool {
         self.accelerator.as_ref().is_some_and(|site| site.has(index))
     }
@@ -83,12 +91,15 @@ impl Context<'_> {
                 input.write(sites.of(index)).map_err(|error| wrap(target, error))?;
                 current = Some(target);
             }
-            let site = sites.of(index);
-            let result = site.begin(index).and_then(|()| match last {
-                true => self.output(site, rows, logits),
-                false => self.layer(site, index, tokens.len(), start),
-            });
-            result.map_err(|error| wrap(target, error))?;
+            sites.of(index).begin(index).map_err(|error| wrap(target, error))?;
+            if last {
+                self.output(sites.of(index), rows, logits).map_err(|error| wrap(target, error))?;
+                break;
+            }
+            let (site, experts_site) = sites.of_layer(index);
+            let ops = Ops { context: self, site, experts_site, index, n: tokens.len(), start };
+            let result = ops.layer(&self.model.layers[index]);
+            result.map_err(|failed| wrap(target && !failed.elsewhere, failed.error))?;
             self.update_copy(sites, index, start..start + tokens.len())?;
         }
         Ok(())
@@ -108,10 +119,6 @@ impl Context<'_> {
             .map_err(StepError::Accelerator)
     }
 
-    fn layer(&self, site: &mut Site, index: usize, n: usize, start: usize) -> Result<(), BackendError> {
-        Ops { context: self, site, index, n, start }.layer(&self.model.layers[index])
-    }
-
     fn output(&self, site: &mut Site, rows: &[u32], logits: &mut dyn FnMut(&[f32])) -> Result<(), BackendError> {
         let width = self.model.embedding_length;
         let piece = self.layout.params.logits_rows.max(1) as usize;
@@ -119,7 +126,8 @@ impl Context<'_> {
         let mut bytes = vec![0u8; values.len() * 4];
         for rows in rows.chunks(piece) {
             let n = rows.len();
-            let mut ops = Ops { context: self, site, index: self.layout.block_count(), n, start: 0 };
+            let mut ops =
+                Ops { context: self, site, experts_site: None, index: self.layout.block_count(), n, start: 0 };
             let (hidden, selected) = (ops.slot(Slot::Hidden)?, ops.slot(Slot::Selected)?);
             let out = ops.slot(Slot::Logits)?;
             ops.run(&Op::Gather { input: hidden, rows, dim: self.model.stream_length(), out: selected })?;

@@ -32,10 +32,11 @@ pub struct Engine {
     fingerprint: OnceLock<u64>,
 }
 
-/// A number of layers somebody wants on the accelerator, until it is done.
+/// A placement that somebody wants, until it is done.
 #[derive(Default)]
 struct Wish {
-    gpu_layers: Mutex<Option<u32>>,
+    /// Layers on the accelerator, and those that leave their experts on the host.
+    placement: Mutex<Option<(u32, u32)>>,
     /// For when there is no accelerator (any more).
     device: Mutex<Option<Box<dyn Device>>>,
     done: Condvar,
@@ -73,7 +74,8 @@ impl Engine {
         // Memory of our own cannot be dropped and read again, and what is locked stays.
         let host_ram = options.host_ram.filter(|_| options.mmap && !options.mlock);
         let loaded = Arc::new(Loaded { model, layout, file });
-        let core = Core::load(loaded.clone(), devices, options.gpu_layers as usize, host_ram, progress, cancel)?;
+        let wanted = (options.gpu_layers as usize, options.cpu_moe as usize);
+        let core = Core::load(loaded.clone(), devices, wanted, host_ram, progress, cancel)?;
         let placement = Mutex::new(core.placement());
         let speculator = Mutex::new(Speculator::new(options.speculation, &loaded.layout));
         Ok(Engine {
@@ -259,14 +261,20 @@ impl Engine {
         *self.fingerprint.get_or_init(|| fingerprint(&self.loaded))
     }
 
-    /// Moves layers until this many are on the accelerator, between two steps if a request is running, and returns
+    /// [`Engine::place`] with the experts as they are.
+    pub fn set_gpu_layers(&self, layers: u32) -> Result<Placement, EngineError> {
+        self.place(layers, self.placement().cpu_moe)
+    }
+
+    /// Moves layers and routed experts until `gpu_layers` are on the accelerator and the first `cpu_moe` of the model's
+    /// layers have their experts on the host, between two steps if a request is running, and returns
     /// when that is done. What fits less is left on the host: compare the answer with the wish. [`Engine::placement`]
     /// follows layer by layer; another wish that comes meanwhile takes the place of this one.
-    pub fn set_gpu_layers(&self, layers: u32) -> Result<Placement, EngineError> {
-        *self.wish.gpu_layers.lock().map_err(|_| stopped())? = Some(layers);
+    pub fn place(&self, gpu_layers: u32, cpu_moe: u32) -> Result<Placement, EngineError> {
+        *self.wish.placement.lock().map_err(|_| stopped())? = Some((gpu_layers, cpu_moe));
         loop {
             self.fulfil()?;
-            let wish = self.wish.gpu_layers.lock().map_err(|_| stopped())?;
+            let wish = self.wish.placement.lock().map_err(|_| stopped())?;
             if wish.is_none() {
                 return Ok(self.placement());
             }
@@ -292,18 +300,18 @@ impl Engine {
 
     /// Moves layers if somebody wishes it. Called between steps.
     pub(crate) fn apply_wish(&self, core: &mut Core) -> Result<(), EngineError> {
-        let Some(layers) = *self.wish.gpu_layers.lock().map_err(|_| stopped())? else { return Ok(()) };
+        let Some(wished) = *self.wish.placement.lock().map_err(|_| stopped())? else { return Ok(()) };
         if let Some(device) = self.wish.device.lock().map_err(|_| stopped())?.take() {
             core.attach(device);
         }
-        let result = core.set_gpu_layers(layers as usize, &mut |core| {
+        let result = core.place((wished.0 as usize, wished.1 as usize), &mut |core| {
             self.publish(core);
-            self.wish.gpu_layers.lock().is_ok_and(|wish| *wish == Some(layers))
+            self.wish.placement.lock().is_ok_and(|wish| *wish == Some(wished))
         });
         self.publish(core);
-        let mut wish = self.wish.gpu_layers.lock().map_err(|_| stopped())?;
+        let mut wish = self.wish.placement.lock().map_err(|_| stopped())?;
         // Another wish may have come meanwhile.
-        if *wish == Some(layers) {
+        if *wish == Some(wished) {
             *wish = None;
         }
         self.wish.done.notify_all();

@@ -1,6 +1,6 @@
 //! Operations of feed-forwards.
 
-use crate::ops::Ops;
+use crate::ops::{Failed, Ops};
 use backend::{Activation, BackendError, Op, View};
 use model::{Dense, ExpertInput, Experts, Linear, SharedExpert, Slot};
 use weights::Ticket;
@@ -28,24 +28,79 @@ impl Ops<'_> {
     }
 
     /// `input` is what the layer's norm gives; parts with norms of their own read the stream.
-    pub fn experts(&mut self, f: &Experts, input: View, out: View) -> Result<(), BackendError> {
+    pub fn experts(&mut self, f: &Experts, input: View, out: View) -> Result<(), Failed> {
         let n = self.n;
-        let (logits, ids) = (self.slot(Slot::RouterLogits)?, self.slot(Slot::ExpertIds)?);
-        let (weights, deltas) = (self.slot(Slot::ExpertWeights)?, self.slot(Slot::ExpertDelta)?);
+        let (logits, ids, weights) =
+            (self.slot(Slot::RouterLogits)?, self.slot(Slot::ExpertIds)?, self.slot(Slot::ExpertWeights)?);
         let router_input = self.normed_or(f.logits_norm.as_ref(), input)?;
         self.linears(router_input, &[(&f.logits, logits)])?;
         self.scale(logits, f.logits_scale, n * f.router.experts)?;
         let bias = self.view(f.router_bias)?;
         self.run(&Op::Route { router: f.router, logits, n, bias, ids, weights })?;
-        let [inputs, down] = self.choose(f, ids)?;
+        if self.experts_site.is_some() {
+            return self.experts_apart(f, input, out);
+        }
+        let tickets = self.choose(f, ids)?;
         let expert_input = self.normed_or(f.norm.as_ref(), input)?;
+        self.chosen(f, tickets, expert_input, [ids, weights], out)?;
+        self.post_norm(f.post_norm.as_ref(), out)?;
+        if let Some(shared) = &f.shared {
+            let branch = self.shared(shared, input)?;
+            self.add(out, branch, 1.0)?;
+        }
+        Ok(())
+    }
+
+    /// The chosen experts are computed where they are. Meanwhile the expert that every token takes can be computed here.
+    fn experts_apart(&mut self, f: &Experts, input: View, out: View) -> Result<(), Failed> {
+        let (ids, weights) = (self.slot(Slot::ExpertIds)?, self.slot(Slot::ExpertWeights)?);
+        let expert_input = self.normed_or(f.norm.as_ref(), input)?;
+        let (n, width, used) = (self.n, self.width(), f.router.used);
+        let mut rows = [vec![0u8; n * width * 4], vec![0u8; n * used * 4], vec![0u8; n * used * 4]];
+        for (view, bytes) in [expert_input, ids, weights].into_iter().zip(&mut rows) {
+            self.site.device.read(view.buffer, view.offset, bytes)?;
+        }
+        let branch = f.shared.as_ref().map(|shared| self.shared(shared, input)).transpose()?;
+        self.site.device.start()?;
+        let Some(site) = self.experts_site.as_deref_mut() else { return Ok(()) };
+        let there = Ops { site, experts_site: None, context: self.context, index: self.index, n, start: self.start };
+        let sum = there.chosen_of(f, &rows).map_err(|error| Failed { error, elsewhere: true })?;
+        self.site.device.write(out.buffer, out.offset, &sum)?;
+        self.post_norm(f.post_norm.as_ref(), out)?;
+        branch.map_or(Ok(()), |branch| self.add(out, branch, 1.0))?;
+        Ok(())
+    }
+
+    /// What the chosen experts make of rows from elsewhere: their input, the choice and its weights.
+    fn chosen_of(mut self, f: &Experts, rows: &[Vec<u8>; 3]) -> Result<Vec<u8>, BackendError> {
+        let slots = [Slot::Normed, Slot::ExpertIds, Slot::ExpertWeights];
+        let (out, mut sum) = (self.slot(Slot::Delta)?, vec![0u8; rows[0].len()]);
+        for (slot, bytes) in slots.into_iter().zip(rows) {
+            let view = self.slot(slot)?;
+            self.site.device.write(view.buffer, view.offset, bytes)?;
+        }
+        let [input, ids, weights] = [self.slot(slots[0])?, self.slot(slots[1])?, self.slot(slots[2])?];
+        let tickets = self.choose(f, ids)?;
+        self.chosen(f, tickets, input, [ids, weights], out)?;
+        self.site.device.read(out.buffer, out.offset, &mut sum)?;
+        Ok(sum)
+    }
+
+    /// The weighted sum of what the chosen experts make of `input`.
+    fn chosen(
+        &mut self,
+        f: &Experts,
+        [inputs, down]: [Option<Ticket>; 2],
+        input: View,
+        [ids, weights]: [View; 2],
+        out: View,
+    ) -> Result<(), BackendError> {
+        let deltas = self.slot(Slot::ExpertDelta)?;
         self.wait(inputs);
-        let inner = self.expert_inner(f, expert_input, ids)?;
+        let inner = self.expert_inner(f, input, ids)?;
         self.wait(down);
         self.expert_linear(&f.down, f, inner, true, ids, deltas)?;
-        self.run(&Op::Combine { input: deltas, weights, n, used: f.router.used, dim: f.down.rows, out })?;
-        self.post_norm(f.post_norm.as_ref(), out)?;
-        f.shared.as_ref().map_or(Ok(()), |shared| self.shared(shared, input, out))
+        self.run(&Op::Combine { input: deltas, weights, n: self.n, used: f.router.used, dim: f.down.rows, out })
     }
 
     /// Where weights come from disk: asks for the experts in `ids`, and returns what to wait for before their input
@@ -96,8 +151,8 @@ impl Ops<'_> {
         }
     }
 
-    /// Adds what every token takes.
-    fn shared(&mut self, shared: &SharedExpert, input: View, out: View) -> Result<(), BackendError> {
+    /// What every token takes.
+    fn shared(&mut self, shared: &SharedExpert, input: View) -> Result<View, BackendError> {
         let branch = self.slot(Slot::Branch)?;
         let input = self.normed_or(shared.norm.as_ref(), input)?;
         self.dense(&shared.dense, input, branch)?;
@@ -108,7 +163,7 @@ impl Ops<'_> {
             self.run(&Op::Activate { act: Activation::Sigmoid, x: factors, len: n })?;
             self.run(&Op::ScaleRows { x: branch, factors, rows: n, dim })?;
         }
-        self.add(out, branch, 1.0)
+        Ok(branch)
     }
 
     fn expert_linear(

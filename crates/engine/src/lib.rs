@@ -17,6 +17,7 @@ mod input;
 mod latent;
 mod ops;
 mod paging;
+mod placing;
 mod recurrent;
 mod saved;
 mod shift;

@@ -9,13 +9,27 @@ use model::{FeedForward, Layer, Linear, Mixer, Norm, PerLayer, Slot};
 pub(crate) struct Ops<'a> {
     pub context: &'a Context<'a>,
     pub site: &'a mut Site,
+    /// Where the layer's routed experts are, if not here.
+    pub experts_site: Option<&'a mut Site>,
     pub index: usize,
     pub n: usize,
     pub start: usize,
 }
 
+/// An operation that failed, here or where the experts are.
+pub(crate) struct Failed {
+    pub error: BackendError,
+    pub elsewhere: bool,
+}
+
+impl From<BackendError> for Failed {
+    fn from(error: BackendError) -> Failed {
+        Failed { error, elsewhere: false }
+    }
+}
+
 impl Ops<'_> {
-    pub fn layer(mut self, layer: &Layer) -> Result<(), BackendError> {
+    pub fn layer(mut self, layer: &Layer) -> Result<(), Failed> {
         let delta = self.slot(Slot::Delta)?;
         let hidden = match &layer.alt_up {
             Some(alt_up) => self.predict(alt_up)?,

@@ -204,7 +204,7 @@ fn invalid(detail: String) -> BackendError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{Layout, LayoutParams};
+    use model::{Layout, LayoutParams, Placement};
     use quant::GgmlType;
     use std::sync::{Arc, Mutex};
     use test_models::ModelSpec;
@@ -252,7 +252,7 @@ mod tests {
         let layout = Layout::new(&model, params).unwrap();
         let host = layout.totals(0).host;
         let ram = host.kv + host.compute + host.weights / 100 * percent;
-        let residency = Residency::new(&model, &layout, 0, ram).unwrap();
+        let residency = Residency::new(&model, &layout, Placement::new(0, layout.block_count()), ram).unwrap();
         let recorder = Recorder::default();
         let paging = Paging::new(file, Box::new(recorder.clone()), residency, &model).unwrap();
         (paging, recorder, model)

@@ -190,7 +190,7 @@ impl Moved<'_> {
             let (slot, at) = (site.slot(Slot::K)?, site.slot(Slot::Positions)?);
             site.device.write(slot.buffer, 0, &bytes)?;
             site.device.write(at.buffer, 0, &positions)?;
-            let mut ops = Ops { context: self.context, site, index: self.index, n, start: 0 };
+            let mut ops = Ops { context: self.context, site, experts_site: None, index: self.index, n, start: 0 };
             ops.rope(Some(&rope), View::new(slot.buffer), 1, width)?;
             let mut bytes = bytes;
             site.device.read(slot.buffer, 0, &mut bytes)?;

@@ -1,5 +1,7 @@
 //! One device with the layers that are on it: their weights, caches, states and activation buffers.
 
+mod guests;
+
 use crate::file::Weights;
 use crate::paging::Paging;
 use backend::{BackendError, BufferId, Device, HostBytes, KvCache, View, Weight};
@@ -53,6 +55,8 @@ pub(crate) struct Site {
     slots: HashMap<Slot, BufferId>,
     /// By layer index; the output layer is the one after the last.
     layers: HashMap<usize, LayerBuffers>,
+    /// Routed experts of layers that are elsewhere.
+    guests: HashMap<usize, LayerBuffers>,
     /// Copies of the caches of layers that are elsewhere, for layers here that read them.
     copies: HashMap<usize, Cache>,
     /// What computes per-layer inputs; on the host.
@@ -67,6 +71,7 @@ impl Site {
             device,
             slots: HashMap::new(),
             layers: HashMap::new(),
+            guests: HashMap::new(),
             copies: HashMap::new(),
             input: LayerBuffers::default(),
             paging: None,
@@ -82,8 +87,15 @@ impl Site {
         self.layers.contains_key(&index)
     }
 
+    /// Whether the routed experts of layer `index` are here and the rest of it is not.
+    pub fn has_guest(&self, index: usize) -> bool {
+        self.guests.contains_key(&index)
+    }
+
+    /// What is here of layer `index`.
     pub fn layer(&self, index: usize) -> Result<&LayerBuffers, BackendError> {
-        self.layers.get(&index).ok_or_else(|| missing(format!("layer {index} is not on {}", self.device.name())))
+        let found = self.layers.get(&index).or_else(|| self.guests.get(&index));
+        found.ok_or_else(|| missing(format!("layer {index} is not on {}", self.device.name())))
     }
 
     /// The cache of a layer: its own, or the copy of one elsewhere.
@@ -158,16 +170,17 @@ impl Site {
         }
     }
 
-    /// Puts layer `index` on this device with an empty cache. All or nothing.
+    /// Puts layer `index` on this device with an empty cache, whole or without its routed experts. All or nothing.
     pub fn add_layer(
         &mut self,
         index: usize,
+        whole: bool,
         model: &Model,
         layout: &Layout,
         file: &Weights,
     ) -> Result<(), BackendError> {
         let mut buffers = LayerBuffers::default();
-        let result = self.fill_layer(index, model, layout, file, &mut buffers);
+        let result = self.fill_layer(index, whole, model, layout, file, &mut buffers);
         match result {
             Ok(()) => {
                 self.layers.insert(index, buffers);
@@ -185,6 +198,7 @@ impl Site {
     fn fill_layer(
         &mut self,
         index: usize,
+        whole: bool,
         model: &Model,
         layout: &Layout,
         file: &Weights,
@@ -192,16 +206,14 @@ impl Site {
     ) -> Result<(), BackendError> {
         self.ensure_slots(&layout.slots)?;
         let tensors = match model.layers.get(index) {
+            Some(layer) if !whole => layer.tensors_without_experts(),
             Some(layer) => layer.tensors(),
             None => {
                 self.ensure_slots(&layout.output_slots)?;
                 model.output.tensors()
             }
         };
-        for tensor in tensors {
-            let buffer = self.device.adopt(file.bytes(&tensor)?)?;
-            buffers.tensors.push((tensor.index, buffer));
-        }
+        self.adopt(&tensors, file, buffers)?;
         let Some(bytes) = layout.layers.get(index) else { return Ok(()) };
         if bytes.state > 0 {
             buffers.state = Some((self.device.allocate(bytes.state)?, bytes.state as usize / (4 * STATE_SLOTS)));
@@ -218,6 +230,14 @@ impl Site {
                 Some(copy) => copy,
                 None => self.allocate_cache(index, layout)?,
             });
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, tensors: &[Tensor], file: &Weights, buffers: &mut LayerBuffers) -> Result<(), BackendError> {
+        for tensor in tensors {
+            let buffer = self.device.adopt(file.bytes(tensor)?)?;
+            buffers.tensors.push((tensor.index, buffer));
         }
         Ok(())
     }
@@ -269,7 +289,7 @@ impl Site {
         if !self.has(layout.block_count()) {
             self.release_slots(&layout.output_slots);
         }
-        if self.layers.is_empty() {
+        if self.layers.is_empty() && self.guests.is_empty() {
             self.release_slots(&layout.slots);
         }
     }
@@ -294,12 +314,11 @@ impl Site {
     }
 
     /// Forgets everything without asking the device: it is gone.
-    pub fn abandon(&mut self) -> Vec<usize> {
+    pub fn abandon(&mut self) {
         self.slots.clear();
         self.copies.clear();
-        let mut indices: Vec<usize> = self.layers.drain().map(|(index, _)| index).collect();
-        indices.sort_unstable();
-        indices
+        self.layers.clear();
+        self.guests.clear();
     }
 
     /// Bytes that our own buffers take on the device.

@@ -61,6 +61,7 @@ fn planned_bytes_are_allocated_bytes_for_random_settings() {
         let options = LoadOptions {
             context: 8 + random.below(500),
             gpu_layers: layers,
+            cpu_moe: random.below(4),
             kv_type_k: random.one_of(&cache_types),
             kv_type_v: random.one_of(&cache_types),
             ubatch: 1 + random.below(64),
@@ -78,6 +79,7 @@ fn planned_bytes_are_allocated_bytes_for_random_settings() {
         };
         let wishes = Wishes {
             gpu_layers: GpuLayers::Fixed(layers),
+            cpu_moe: Some(options.cpu_moe),
             context: Some(options.context),
             kv_type_k: options.kv_type_k,
             kv_type_v: options.kv_type_v,
@@ -88,7 +90,7 @@ fn planned_bytes_are_allocated_bytes_for_random_settings() {
         let about = format!("round {round}: {} {:?} with {options:?}", spec.arch, spec.ty);
         let check = |when: &str| {
             let used = engine.placement();
-            assert_eq!(used.gpu_layers, plan.gpu_layers, "{about}, {when}");
+            assert_eq!((used.gpu_layers, used.cpu_moe), (plan.gpu_layers, plan.cpu_moe), "{about}, {when}");
             assert_eq!(used.host_used, plan.host.kv + plan.host.compute, "host, {about}, {when}");
             assert_eq!(used.accelerator_used, plan.accelerator.total(), "accelerator, {about}, {when}");
         };

@@ -8,7 +8,7 @@ use backend::{BackendError, BufferId, Device, DeviceKind, HostBytes, MemoryUse, 
 use backend_cpu::{CpuDevice, Precision, TestDevice, ThreadPool};
 use common::{config, file, greedy, options, prompt};
 use engine::{Cancel, Devices, Engine, LoadOptions};
-use model::{Lack, LayoutParams, Offload};
+use model::{Lack, LayoutParams, Offload, Placement};
 use quant::GgmlType;
 use std::sync::{Arc, Mutex};
 use test_models::ModelSpec;
@@ -111,7 +111,7 @@ fn layers_say_beforehand_what_their_operations_need() {
         let (engine, needed) = load(&spec, options(96, 99), |_| false);
         greedy(&engine, &prompt(40), 4);
         let (model, params) = (engine.model(), &engine.layout().params);
-        let layers = model.layers.iter().flat_map(|layer| layer.needs(params));
+        let layers = model.layers.iter().flat_map(|layer| layer.needs(params, true));
         let said: Vec<Need> = layers.chain(model.output.needs(params)).collect();
         let came = needed.lock().unwrap();
         assert!(!came.is_empty());
@@ -142,6 +142,32 @@ fn layers_that_the_accelerator_cannot_compute_stay_on_the_host() {
     assert_eq!(greedy(&engine, &prompt(20), 8).0.ids, expected);
 }
 
+/// A type that only experts have, or a kernel that is missing: the rest of the layers can go without them.
+#[test]
+fn experts_that_the_accelerator_cannot_compute_stay_on_the_host() {
+    let spec = ModelSpec { n_layer: 4, ..ModelSpec::qwen3moe() };
+    let experts = |need: &Need| matches!(need, Need::ExpertMatMul { .. });
+    let expected = greedy(&load(&spec, options(96, 0), |_| false).0, &prompt(20), 8).0.ids;
+    let (engine, _) = load(&spec, options(96, 99), experts);
+    assert_eq!(engine.placement().gpu_layers, 0);
+    let placement = engine.place(99, 99).unwrap();
+    assert_eq!((placement.gpu_layers, placement.experts_apart), (5, 4));
+    assert_eq!(greedy(&engine, &prompt(20), 8).0.ids, expected);
+    let (engine, needed) = load(&spec, LoadOptions { cpu_moe: 99, ..options(96, 99) }, experts);
+    assert_eq!(engine.placement().gpu_layers, 5);
+    assert_eq!(greedy(&engine, &prompt(20), 8).0.ids, expected);
+    // What is said of layers without their experts is what comes.
+    let (model, params) = (engine.model(), &engine.layout().params);
+    let layers = model.layers.iter().flat_map(|layer| layer.needs(params, false));
+    let said: Vec<Need> = layers.chain(model.output.needs(params)).collect();
+    let came = needed.lock().unwrap();
+    assert!(came.iter().all(|came| said.iter().any(|said| covers(said, came))));
+    assert!(said.iter().all(|said| came.iter().any(|came| covers(said, came))));
+    // Three layers whole cannot go; layers before the third without experts, and so none after.
+    drop(came);
+    assert_eq!(engine.place(99, 2).unwrap().gpu_layers, 0);
+}
+
 #[test]
 fn the_first_layer_that_is_lacking_ends_the_row() {
     let spec = ModelSpec { n_layer: 6, ..ModelSpec::gemma2() };
@@ -156,13 +182,14 @@ fn the_first_layer_that_is_lacking_ends_the_row() {
     };
     let offload = Offload::new(&model, &params, &wide);
     let full = model.layers.iter().rposition(|layer| layer.attention().is_some_and(|a| a.window == 0)).unwrap();
-    let lack = offload.lack.unwrap();
+    let lack = offload.lack(0).unwrap();
     assert!(matches!(lack, Lack { layer, need: Need::Attention { cells: 4096, .. } } if layer == full), "{lack:?}");
-    assert_eq!(offload.layers(), 5 - full);
-    assert_eq!(offload.scratch(0), 0);
-    if offload.layers() > 0 {
-        assert_eq!((offload.scratch(1), offload.scratch(99)), (108, 108));
+    assert_eq!(offload.layers(0), 5 - full);
+    let place = |layers| Placement::new(layers, 6);
+    assert_eq!(offload.scratch(place(0)), 0);
+    if offload.layers(0) > 0 {
+        assert_eq!((offload.scratch(place(1)), offload.scratch(place(99))), (108, 108));
     }
     let all = Offload::new(&model, &params, &|_| Some(1));
-    assert_eq!((all.layers(), all.lack, all.scratch(7)), (7, None, 2));
+    assert_eq!((all.layers(0), all.lack(0), all.scratch(place(7))), (7, None, 2));
 }

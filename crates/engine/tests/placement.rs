@@ -106,7 +106,7 @@ fn a_device_too_small_at_load_takes_fewer_layers_and_says_so() {
         assert_eq!(placement.accelerator_used, placement.accelerator_planned);
         let told = engine.take_recoveries().unwrap();
         let cause = RecoveryCause::OutOfMemory;
-        assert_eq!(told, [Recovery { cause, layers_moved: 5 - fitting, gpu_layers: fitting }]);
+        assert_eq!(told, [Recovery { cause, layers_moved: 5 - fitting, experts_moved: 0, gpu_layers: fitting }]);
         assert_eq!(greedy(&engine, &prompt(40), TOKENS).0.ids, expected);
     }
 }
@@ -160,7 +160,12 @@ fn video_memory_taken_in_the_middle_of_an_answer_costs_layers_and_no_token() {
             .unwrap();
         assert_eq!(completion.ids, expected, "{}", spec.arch);
         let cause = RecoveryCause::OutOfMemory;
-        assert_eq!(recoveries(&events), [Recovery { cause, layers_moved: 3, gpu_layers: 2 }], "{}", spec.arch);
+        assert_eq!(
+            recoveries(&events),
+            [Recovery { cause, layers_moved: 3, experts_moved: 0, gpu_layers: 2 }],
+            "{}",
+            spec.arch
+        );
         // When there is room again, the layers go back.
         control2.set_limit(PLENTY);
         assert_eq!(engine2.set_gpu_layers(5).unwrap().gpu_layers, 5);
@@ -190,7 +195,12 @@ fn a_device_lost_in_the_middle_of_an_answer_costs_no_token() {
             .unwrap();
         assert_eq!(completion.ids, expected, "{}", spec.arch);
         let cause = RecoveryCause::DeviceLost;
-        assert_eq!(recoveries(&events), [Recovery { cause, layers_moved: 3, gpu_layers: 0 }], "{}", spec.arch);
+        assert_eq!(
+            recoveries(&events),
+            [Recovery { cause, layers_moved: 3, experts_moved: 0, gpu_layers: 0 }],
+            "{}",
+            spec.arch
+        );
         assert_eq!(engine.placement().gpu_layers, 0);
         assert_eq!(engine.placement().host_used, engine.placement().host_planned);
     }
@@ -204,7 +214,10 @@ fn a_wish_beyond_the_room_is_fulfilled_as_far_as_it_goes() {
     let (engine, _) = load(&spec, options(64, 1), Some(room)).unwrap();
     assert_eq!(engine.set_gpu_layers(5).unwrap().gpu_layers, 3);
     let told = engine.take_recoveries().unwrap();
-    assert_eq!(told, [Recovery { cause: RecoveryCause::OutOfMemory, layers_moved: 2, gpu_layers: 3 }]);
+    assert_eq!(
+        told,
+        [Recovery { cause: RecoveryCause::OutOfMemory, layers_moved: 2, experts_moved: 0, gpu_layers: 3 }]
+    );
 }
 
 /// Other programs press for memory before anything fails: layers leave between two steps, and no token is lost.

@@ -28,6 +28,9 @@ pub struct LayerBytes {
     pub weights: u64,
     /// As copies on an accelerator.
     pub device_weights: u64,
+    /// What of both the routed experts are; 0 in layers without.
+    pub experts: u64,
+    pub device_experts: u64,
     pub k: u64,
     pub v: u64,
     /// Positions that the KV cache holds: all, or what a window needs.
@@ -73,18 +76,26 @@ pub struct Totals {
     pub accelerator: Parts,
 }
 
-/// Which layers are on the accelerator: the last of the model first, the output layer after all others.
+/// Which layers are on the accelerator: the last of the model first, the output layer after all others. The first
+/// `cpu_moe` of the model's layers leave their routed experts on the host, wherever the rest of them is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placement {
     pub gpu_layers: usize,
+    pub cpu_moe: usize,
     /// Layers without the output layer.
     pub block_count: usize,
 }
 
 impl Placement {
-    /// As many layers as asked for, or all there are.
+    /// As many layers as asked for, or all there are, each of them whole.
     pub fn new(gpu_layers: usize, block_count: usize) -> Placement {
-        Placement { gpu_layers: gpu_layers.min(block_count + 1), block_count }
+        Placement { gpu_layers: gpu_layers.min(block_count + 1), cpu_moe: 0, block_count }
+    }
+
+    /// The same with the experts of the first `cpu_moe` layers on the host.
+    #[must_use]
+    pub fn with_cpu_moe(self, cpu_moe: usize) -> Placement {
+        Placement { cpu_moe: cpu_moe.min(self.block_count), ..self }
     }
 
     /// Whether layer `index` is on the accelerator (`block_count` is the output layer).
@@ -94,6 +105,11 @@ impl Placement {
         } else {
             index + self.gpu_layers.min(self.block_count) >= self.block_count
         }
+    }
+
+    /// Whether layer `index` is on the accelerator but for its routed experts, if it has any.
+    pub fn without_experts(&self, index: usize) -> bool {
+        index < self.cpu_moe && self.on_accelerator(index)
     }
 }
 
@@ -148,9 +164,13 @@ impl Layout {
         self.layers.len()
     }
 
-    /// Bytes on host and accelerator with this many layers on the accelerator.
+    /// Bytes on host and accelerator with this many layers, each of them whole, on the accelerator.
     pub fn totals(&self, gpu_layers: usize) -> Totals {
-        let placement = Placement::new(gpu_layers, self.block_count());
+        self.placed(Placement::new(gpu_layers, self.block_count()))
+    }
+
+    /// Bytes on host and accelerator.
+    pub fn placed(&self, placement: Placement) -> Totals {
         let mut totals = Totals::default();
         let size = |slots: &[BufferPlan]| slots.iter().map(|slot| slot.bytes).sum::<u64>();
         totals.host.weights = self.embedding + self.per_layer_input;
@@ -160,13 +180,17 @@ impl Layout {
             let side = if on_accelerator { &mut totals.accelerator } else { &mut totals.host };
             side.weights += if on_accelerator { layer.device_weights } else { layer.weights };
             side.kv += layer.cache() + layer.state;
+            if placement.without_experts(index) {
+                totals.accelerator.weights -= layer.device_experts;
+                totals.host.weights += layer.experts;
+            }
         }
         // Layers go to the accelerator from the last on, so it is never the host that lacks a source.
         for source in self.copied_sources(&|index| placement.on_accelerator(index)) {
             totals.accelerator.kv += self.layers[source].cache();
         }
-        let host_has_layers = (0..=self.block_count()).any(|index| !placement.on_accelerator(index));
-        if host_has_layers {
+        let computes = |index| !placement.on_accelerator(index) || self.experts_apart(placement, index);
+        if (0..=self.block_count()).any(computes) {
             totals.host.compute += size(&self.slots);
         }
         if placement.gpu_layers > 0 {
@@ -184,6 +208,16 @@ impl Layout {
 }
 
 impl Layout {
+    /// Whether layer `index` is on the accelerator and its routed experts are on the host.
+    pub fn experts_apart(&self, placement: Placement, index: usize) -> bool {
+        placement.without_experts(index) && self.layers.get(index).is_some_and(|layer| layer.experts > 0)
+    }
+
+    /// Layers that have routed experts.
+    pub fn expert_layers(&self) -> usize {
+        self.layers.iter().filter(|layer| layer.experts > 0).count()
+    }
+
     /// Layers on the host whose caches layers on the accelerator read: these have copies there.
     pub fn copied_sources(&self, on_accelerator: &dyn Fn(usize) -> bool) -> Vec<usize> {
         let users = self.layers.iter().enumerate().filter(|(index, _)| on_accelerator(*index));
@@ -230,12 +264,14 @@ fn sum(bytes: impl Iterator<Item = u64>) -> Result<u64, ModelError> {
 }
 
 fn layer_bytes(layer: &Layer, params: &LayoutParams) -> Result<LayerBytes, ModelError> {
-    let tensors = layer.tensors();
+    let (tensors, experts) = (layer.tensors(), layer.expert_tensors());
     let mixer = layer.mixer.as_ref().map(|mixer| &mixer.part);
     let (conv, recurrent) = mixer.map_or((0, 0), |mixer| mixer.state_lens());
     let mut bytes = LayerBytes {
         weights: sum(tensors.iter().map(|t| t.bytes))?,
         device_weights: sum(tensors.iter().map(Tensor::device_bytes))?,
+        experts: sum(experts.iter().map(|t| t.bytes))?,
+        device_experts: sum(experts.iter().map(Tensor::device_bytes))?,
         state: sum([conv, recurrent].into_iter().map(|len| STATE_SLOTS as u64 * 4 * len as u64))?,
         cache_source: mixer.and_then(|mixer| mixer.cache_source()),
         ..LayerBytes::default()

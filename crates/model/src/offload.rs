@@ -1,6 +1,6 @@
 //! Which layers an accelerator can compute, and what of its memory besides buffers that takes.
 
-use crate::{LayoutParams, Model};
+use crate::{LayoutParams, Model, Placement};
 use backend::Need;
 
 /// A layer that an accelerator cannot compute, and what it lacks.
@@ -11,48 +11,63 @@ pub struct Lack {
     pub need: Need,
 }
 
+/// Bytes of scratch memory. Products share one piece of memory, attention has another: each grows to what the largest
+/// takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Scratch {
+    products: u64,
+    attention: u64,
+}
+
 /// What a kind of accelerator says to a model's layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offload {
-    /// Why there are no more layers that can go there.
-    pub lack: Option<Lack>,
-    /// Bytes of scratch memory with 0, 1, 2, ... layers there, as many as can go.
-    scratch: Vec<u64>,
+    /// By layer, the output layer last: what it takes whole, and without its routed experts; or what the device lacks.
+    layers: Vec<[Result<Scratch, Need>; 2]>,
 }
 
 impl Offload {
-    /// Asks for every layer in the order in which they go to the accelerator: the model's last first, the output at the
-    /// end. `scratch` is [`backend::Device::scratch`] of the device.
+    /// `scratch` is [`backend::Device::scratch`] of the device.
     pub fn new(model: &Model, params: &LayoutParams, scratch: &dyn Fn(&Need) -> Option<u64>) -> Offload {
-        let count = model.layers.len();
-        let mut offload = Offload { lack: None, scratch: vec![0] };
-        // Products share one piece of memory, attention has another: each grows to what the largest takes.
-        let (mut products, mut attention) = (0u64, 0u64);
-        for layer in (0..count).rev().chain([count]) {
-            let needs = match model.layers.get(layer) {
-                Some(layer) => layer.needs(params),
-                None => model.output.needs(params),
-            };
+        let most = |needs: Vec<Need>| {
+            let mut most = Scratch::default();
             for need in needs {
-                let Some(bytes) = scratch(&need) else {
-                    offload.lack = Some(Lack { layer, need });
-                    return offload;
-                };
-                let most = if matches!(need, Need::Attention { .. }) { &mut attention } else { &mut products };
-                *most = bytes.max(*most);
+                let Some(bytes) = scratch(&need) else { return Err(need) };
+                let of = if matches!(need, Need::Attention { .. }) { &mut most.attention } else { &mut most.products };
+                *of = bytes.max(*of);
             }
-            offload.scratch.push(products.saturating_add(attention));
-        }
-        offload
+            Ok(most)
+        };
+        let blocks = model.layers.iter().map(|layer| [true, false].map(|routed| most(layer.needs(params, routed))));
+        Offload { layers: blocks.chain([[most(model.output.needs(params)); 2]]).collect() }
     }
 
-    /// The most layers that can go to the accelerator, the output layer counted.
-    pub fn layers(&self) -> usize {
-        self.scratch.len() - 1
+    /// In the order in which layers go to the accelerator: the model's last first, the output at the end.
+    fn ordered(&self, cpu_moe: usize) -> impl Iterator<Item = (usize, Result<Scratch, Need>)> {
+        let blocks = self.layers.len() - 1;
+        let order = (0..blocks).rev().chain([blocks]);
+        order.map(move |layer| (layer, self.layers[layer][usize::from(layer < cpu_moe && layer < blocks)]))
     }
 
-    /// Bytes of scratch memory with so many layers there.
-    pub fn scratch(&self, gpu_layers: usize) -> u64 {
-        self.scratch[gpu_layers.min(self.layers())]
+    /// The most layers that can go to the accelerator, the output layer counted, where those before layer `cpu_moe` leave
+    /// their experts behind.
+    pub fn layers(&self, cpu_moe: usize) -> usize {
+        self.ordered(cpu_moe).take_while(|(_, scratch)| scratch.is_ok()).count()
+    }
+
+    /// Why there are no more of them.
+    pub fn lack(&self, cpu_moe: usize) -> Option<Lack> {
+        self.ordered(cpu_moe).find_map(|(layer, scratch)| Some(Lack { layer, need: scratch.err()? }))
+    }
+
+    /// Bytes of scratch memory for the layers there.
+    pub fn scratch(&self, placement: Placement) -> u64 {
+        let there = self.ordered(placement.cpu_moe).take(placement.gpu_layers);
+        let there = there.map_while(|(_, scratch)| scratch.ok());
+        let most = there.fold(Scratch::default(), |most, layer| Scratch {
+            products: most.products.max(layer.products),
+            attention: most.attention.max(layer.attention),
+        });
+        most.products.saturating_add(most.attention)
     }
 }

@@ -5,7 +5,7 @@
 //! after use, and is spread evenly over the layers, so that the disk is as busy during one as during another.
 //! Of experts, nobody knows before which are used: those used last stay.
 
-use crate::{Layout, Model, Tensor};
+use crate::{Layout, Model, Placement, Tensor};
 
 /// A tensor that every step uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,8 @@ pub struct Piece {
 /// What happens to the weights on the host. Bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Residency {
-    /// By layer, the output layer last: its matrices in the order of use, but for the experts'. Empty for layers elsewhere.
+    /// By layer, the output layer last: its matrices in the order of use, but for the experts'. Empty for layers elsewhere
+    /// (whose experts may be here).
     pub layers: Vec<Vec<Piece>>,
     /// Weights that stay.
     pub kept: u64,
@@ -36,23 +37,28 @@ pub struct Residency {
 const SLACK: u64 = 32;
 
 impl Residency {
-    /// With `gpu_layers` layers elsewhere and `ram` bytes for the rest of the model and its buffers. `None`: all of it
+    /// With some layers elsewhere and `ram` bytes for the rest of the model and its buffers. `None`: all of it
     /// fits, and nothing has to be done.
-    pub fn new(model: &Model, layout: &Layout, gpu_layers: usize, ram: u64) -> Option<Residency> {
-        let host = layout.totals(gpu_layers).host;
+    pub fn new(model: &Model, layout: &Layout, placement: Placement, ram: u64) -> Option<Residency> {
+        let host = layout.placed(placement).host;
         if host.total() <= ram {
             return None;
         }
-        let placement = crate::Placement::new(gpu_layers, layout.block_count());
         let mut residency = Residency::default();
         let mut largest_stacks = 0;
         for index in 0..=layout.block_count() {
             let layer = model.layers.get(index);
             let experts = layer.and_then(|layer| layer.experts());
             let stacks = experts.map_or(Vec::new(), |experts| experts.stacks());
-            let tensors = layer.map_or_else(|| model.output.tensors(), |layer| layer.tensors());
+            let apart = placement.without_experts(index);
+            let tensors = match layer {
+                Some(layer) if apart => layer.expert_tensors(),
+                _ if placement.on_accelerator(index) => Vec::new(),
+                Some(layer) => layer.tensors(),
+                None => model.output.tensors(),
+            };
             let mut pieces = Vec::new();
-            for tensor in tensors.into_iter().filter(|_| !placement.on_accelerator(index)) {
+            for tensor in tensors {
                 if tensor.as_f32 {
                     // Small, and often a copy.
                     residency.kept += tensor.bytes;
@@ -61,7 +67,7 @@ impl Residency {
                 }
             }
             if let Some(router) = experts.map(|experts| experts.router)
-                && !placement.on_accelerator(index)
+                && (apart || !placement.on_accelerator(index))
             {
                 let bytes: u64 = stacks.iter().map(|stack| stack.bytes).sum();
                 residency.all_experts += bytes;

@@ -122,7 +122,15 @@ impl Used {
         self.linears([f.gate.as_ref(), Some(&f.up), Some(&f.down)].into_iter().flatten());
     }
 
-    fn feed_forward(&mut self, feed_forward: &FeedForward) {
+    /// What the chosen experts read and compute, but for their norms.
+    fn routed(&mut self, f: &Experts) {
+        let used = f.router.used;
+        f.input.linears().into_iter().for_each(|linear| self.experts(linear, used, 1));
+        self.experts(&f.down, used, used);
+    }
+
+    /// With its routed experts, or all but these.
+    fn feed_forward(&mut self, feed_forward: &FeedForward, routed: bool) {
         match feed_forward {
             FeedForward::Dense(dense) => self.dense(dense),
             FeedForward::Experts(f) => {
@@ -130,9 +138,9 @@ impl Used {
                 self.linears([&f.logits]);
                 self.needs.push(Need::Route { experts: f.router.experts });
                 self.tensor(f.router_bias);
-                let used = f.router.used;
-                f.input.linears().into_iter().for_each(|linear| self.experts(linear, used, 1));
-                self.experts(&f.down, used, used);
+                if routed {
+                    self.routed(f);
+                }
                 if let Some(shared) = &f.shared {
                     [shared.norm, shared.post_norm].iter().for_each(|norm| self.norm(norm));
                     self.dense(&shared.dense);
@@ -142,7 +150,7 @@ impl Used {
         }
     }
 
-    fn layer(layer: &Layer) -> Used {
+    fn layer(layer: &Layer, routed: bool) -> Used {
         let mut used = Used::default();
         if let Some(mixer) = &layer.mixer {
             used.norm(&mixer.norm);
@@ -151,7 +159,7 @@ impl Used {
         }
         if let Some(feed_forward) = &layer.feed_forward {
             used.norm(&feed_forward.norm);
-            used.feed_forward(&feed_forward.part);
+            used.feed_forward(&feed_forward.part, routed);
             used.norm(&feed_forward.post_norm);
         }
         if let Some(per_layer) = &layer.per_layer {
@@ -191,31 +199,50 @@ impl Experts {
 impl Layer {
     /// Every tensor that must be on the layer's device, each once.
     pub fn tensors(&self) -> Vec<Tensor> {
-        Used::layer(self).tensors
+        Used::layer(self, true).tensors
     }
 
-    /// What computing micro-batches asks of the layer's device.
-    pub fn needs(&self, params: &LayoutParams) -> Vec<Need> {
-        let mut needs = batch(Used::layer(self).needs, params);
+    /// Those of the routed experts: they may be on another device than the rest of the layer.
+    pub fn expert_tensors(&self) -> Vec<Tensor> {
+        let mut used = Used::default();
+        self.experts().iter().for_each(|experts| used.routed(experts));
+        used.tensors
+    }
+
+    /// The others.
+    pub fn tensors_without_experts(&self) -> Vec<Tensor> {
+        Used::layer(self, false).tensors
+    }
+
+    /// What computing micro-batches asks of the layer's device, with the routed experts or without.
+    pub fn needs(&self, params: &LayoutParams, routed: bool) -> Vec<Need> {
+        let mut needs = batch(Used::layer(self, routed).needs, params);
         needs.extend(self.mixer.as_ref().and_then(|mixer| mixer.part.attention_need(params)));
         needs
     }
 
     /// Bytes of weights that computing one token reads: of experts those that are chosen.
     pub fn bytes_per_token(&self) -> u64 {
-        let experts = self.experts().map(|experts| experts.router);
-        let share = |tensor: &Tensor| match experts {
+        self.tensors().iter().map(|tensor| self.share(tensor)).sum()
+    }
+
+    /// Those of them that routed experts are.
+    pub fn expert_bytes_per_token(&self) -> u64 {
+        self.expert_tensors().iter().map(|tensor| self.share(tensor)).sum()
+    }
+
+    fn share(&self, tensor: &Tensor) -> u64 {
+        match self.experts().map(|experts| experts.router) {
             Some(router) if tensor.experts == router.experts && tensor.experts > 1 => {
                 tensor.bytes / tensor.experts as u64 * router.used as u64
             }
             _ => tensor.bytes,
-        };
-        self.tensors().iter().map(share).sum()
+        }
     }
 
     /// Multiply-adds that computing one token takes in the matrices.
     pub fn multiply_adds_per_token(&self) -> u64 {
-        Used::layer(self).adds
+        Used::layer(self, true).adds
     }
 }
 

@@ -157,6 +157,46 @@ fn the_layout_is_the_sum_of_its_parts_at_every_placement() {
 }
 
 #[test]
+fn routed_experts_may_stay_behind() {
+    // The router, its bias and the shared expert go along; three matrices with their biases or scales do not.
+    let specs = [ModelSpec { n_layer: 4, ..ModelSpec::mixtral() }, ModelSpec::deepseek2(), ModelSpec::gpt_oss()];
+    for spec in specs {
+        let model = describe(&spec).unwrap();
+        let (kv_type_k, kv_type_v) = (GgmlType::F16, GgmlType::F16);
+        let params = LayoutParams { context: 64, ubatch: 8, kv_type_k, kv_type_v, logits_rows: 1 };
+        let layout = Layout::new(&model, params).unwrap();
+        let (blocks, all) = (layout.block_count(), layout.totals(0).host);
+        for layer in &model.layers {
+            let (both, rest) = (layer.expert_tensors(), layer.tensors_without_experts());
+            assert_eq!(both.is_empty(), layer.experts().is_none());
+            assert_eq!(both.len() + rest.len(), layer.tensors().len());
+            assert!(both.iter().all(|expert| rest.iter().all(|tensor| tensor.index != expert.index)));
+            assert!(both.iter().all(|tensor| tensor.experts > 1 || tensor.rows > 1), "{}", spec.arch);
+        }
+        for gpu_layers in 0..=blocks + 1 {
+            let whole = layout.totals(gpu_layers);
+            for cpu_moe in 0..=blocks {
+                let placement = Placement::new(gpu_layers, blocks).with_cpu_moe(cpu_moe);
+                let totals = layout.placed(placement);
+                let apart: u64 = (0..blocks)
+                    .filter(|index| *index < cpu_moe && placement.on_accelerator(*index))
+                    .map(|index| model.layers[index].expert_tensors().iter().map(|tensor| tensor.bytes).sum::<u64>())
+                    .sum();
+                assert_eq!(totals.host.weights, whole.host.weights + apart);
+                assert_eq!(totals.host.kv + totals.accelerator.kv, all.kv);
+                assert_eq!(totals.accelerator.kv, whole.accelerator.kv, "caches are where the attention is");
+                assert_eq!(totals.accelerator.compute, whole.accelerator.compute);
+                assert_eq!(totals.host.compute > 0, apart > 0 || gpu_layers <= blocks);
+                assert_eq!(totals.accelerator.weights < whole.accelerator.weights, apart > 0);
+            }
+        }
+        let everywhere = Placement::new(99, blocks).with_cpu_moe(99);
+        assert_eq!(everywhere.cpu_moe, blocks);
+        assert_eq!(layout.expert_layers(), model.layers.iter().filter(|layer| layer.experts().is_some()).count());
+    }
+}
+
+#[test]
 fn the_last_layers_go_first_and_the_output_layer_at_the_end() {
     let on = |gpu_layers| {
         let placement = Placement::new(gpu_layers, 3);

@@ -1,8 +1,8 @@
 //! A smaller model that guesses for another one is planned with it: what it takes is not there for the other.
 
-use crate::plan::{Room, max_gpu_layers};
+use crate::room::Room;
 use crate::{AcceleratorFacts, Facts, GpuLayers, Plan, Reason, ReasonCode, Wishes, plan};
-use model::{Layout, LayoutParams, Model, ModelError, Parts};
+use model::{Layout, LayoutParams, Model, ModelError, Parts, Placement};
 use quant::GgmlType;
 
 /// Where a draft model runs, and what it takes there.
@@ -37,18 +37,18 @@ impl Draft {
         };
         let layout = Layout::new(model, params)?;
         let room = Room::new(model, facts, &layout).filter(|_| on_accelerator);
-        let all = layout.block_count() as u32 + 1;
-        if on_accelerator && max_gpu_layers(&layout, room.as_ref()) < all {
+        let all = Placement::new(usize::MAX, layout.block_count());
+        if on_accelerator && !room.as_ref().is_some_and(|room| room.holds(&layout, all)) {
             return Ok(None);
         }
-        let gpu_layers = if on_accelerator { all } else { 0 };
-        let totals = layout.totals(gpu_layers as usize);
+        let gpu_layers = if on_accelerator { all.gpu_layers } else { 0 };
+        let totals = layout.totals(gpu_layers);
         Ok(Some(Draft {
-            gpu_layers,
+            gpu_layers: gpu_layers as u32,
             host: totals.host,
             accelerator: totals.accelerator,
             // What a driver takes for a process is counted with the model that is guessed for.
-            accelerator_other: room.map_or(0, |room| room.other(all as usize).saturating_sub(room.overhead)),
+            accelerator_other: room.map_or(0, |room| room.other(all).saturating_sub(room.overhead)),
             layout,
         }))
     }

@@ -1,7 +1,7 @@
 //! Speed from limits: generation reads every used weight once per token, a prompt is multiply-adds.
 
 use crate::{Facts, Fits, Plan};
-use model::{Layer, Mixer, Model, Placement};
+use model::{Layer, Layout, Mixer, Model, Placement};
 
 /// Tokens per second, from what is likely with a full context to what is possible with an empty one.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
@@ -23,21 +23,72 @@ const ARITHMETIC_SHARE: (f64, f64) = (0.6, 0.95);
 /// A multiply-add of attention takes as long as so many 8-bit ones: three to four, as measured (docs/performance.md).
 const ATTENTION_COST: u64 = 4;
 
+/// Rates that placements are compared by where they were not measured: RAM's, and how many times as fast an accelerator's
+/// memory is; the disk's.
+const RAM: f64 = 40e9;
+const ACCELERATOR: f64 = 8.0;
+const DISK: f64 = 1e9;
+/// Seconds for the way to the host and back in a layer whose experts are there. A guess: no GPU was there to measure it.
+const CROSSING: f64 = 40e-6;
+
+/// Bytes that computing one token reads.
+pub(crate) struct Reads {
+    /// By layer: all, and what of it the routed experts are.
+    layers: Vec<(u64, u64)>,
+    output: u64,
+}
+
+/// Where they are, and the seconds a token spends on the way to experts in RAM.
+struct Traffic {
+    host: u64,
+    accelerator: u64,
+    crossings: f64,
+}
+
+impl Reads {
+    pub fn new(model: &Model) -> Reads {
+        let layer = |layer: &Layer| (layer.bytes_per_token(), layer.expert_bytes_per_token());
+        Reads { layers: model.layers.iter().map(layer).collect(), output: model.output.weight.weight.bytes }
+    }
+
+    fn traffic(&self, placement: Placement) -> Traffic {
+        let mut all = Traffic { host: 0, accelerator: 0, crossings: 0.0 };
+        for (index, (bytes, experts)) in self.layers.iter().enumerate() {
+            if !placement.on_accelerator(index) {
+                all.host += bytes;
+                continue;
+            }
+            let experts = if placement.without_experts(index) { *experts } else { 0 };
+            all.host += experts;
+            all.accelerator += bytes - experts;
+            all.crossings += if experts > 0 { CROSSING } else { 0.0 };
+        }
+        let output = placement.on_accelerator(self.layers.len());
+        *(if output { &mut all.accelerator } else { &mut all.host }) += self.output;
+        all
+    }
+}
+
+/// What a token is likely to take with a context half full; to compare placements of one model by, measured or not.
+pub(crate) fn seconds_per_token(reads: &Reads, layout: &Layout, placement: Placement, facts: &Facts) -> f64 {
+    let (Traffic { host, accelerator, crossings }, totals) = (reads.traffic(placement), layout.placed(placement));
+    let ram = positive(facts.ram_bandwidth).unwrap_or(RAM);
+    let gpu = facts.accelerator.as_ref().and_then(|gpu| positive(gpu.bandwidth)).unwrap_or(ram * ACCELERATOR);
+    let disk = positive(facts.disk_bandwidth).unwrap_or(DISK);
+    // What RAM does not hold comes from disk, whatever part of the weights it is.
+    let missing = totals.host.total().saturating_sub(facts.ram_available).min(totals.host.weights);
+    let from_disk = host as f64 * missing as f64 / totals.host.weights.max(1) as f64;
+    let on_host = host as f64 + totals.host.kv as f64 / 2.0;
+    on_host / ram + (accelerator as f64 + totals.accelerator.kv as f64 / 2.0) / gpu + crossings + from_disk / disk
+}
+
 /// `None` until bandwidths were measured, or where the model does not run at all.
 pub(crate) fn forecast(model: &Model, plan: &Plan, facts: &Facts) -> Option<Forecast> {
     if plan.fits == Fits::No {
         return None;
     }
     let ram = positive(facts.ram_bandwidth)?;
-    let placement = Placement::new(plan.gpu_layers as usize, model.layers.len());
-    let (mut host, mut accelerator) = (0u64, 0u64);
-    for (index, layer) in model.layers.iter().enumerate() {
-        let side = if placement.on_accelerator(index) { &mut accelerator } else { &mut host };
-        *side += layer.bytes_per_token();
-    }
-    let output = model.output.weight.weight.bytes;
-    *(if placement.on_accelerator(model.layers.len()) { &mut accelerator } else { &mut host }) += output;
-
+    let Traffic { host, accelerator, crossings } = Reads::new(model).traffic(plan.placement());
     let from_disk = plan.residency.as_ref().map_or(0, |residency| residency.bytes_per_token());
     let disk = match positive(facts.disk_bandwidth) {
         Some(disk) => from_disk as f64 / disk,
@@ -47,7 +98,7 @@ pub(crate) fn forecast(model: &Model, plan: &Plan, facts: &Facts) -> Option<Fore
     let gpu_bandwidth = facts.accelerator.as_ref().and_then(|gpu| positive(gpu.bandwidth));
     let on_gpu = |bytes: f64| if bytes == 0.0 { Some(0.0) } else { gpu_bandwidth.map(|rate| bytes / rate) };
     let seconds = |kv_share: f64| -> Option<f64> {
-        let on_host = (host as f64 + plan.host.kv as f64 * kv_share) / ram;
+        let on_host = (host as f64 + plan.host.kv as f64 * kv_share) / ram + crossings;
         Some(on_host + on_gpu(accelerator as f64 + plan.accelerator.kv as f64 * kv_share)?)
     };
     // The disk works during the computation; at worst, one waits for the other.

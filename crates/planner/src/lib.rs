@@ -1,9 +1,11 @@
 //! From a model's description, the hardware and the user's wishes to a plan with reasons. Pure: nothing is asked of the
 //! system here, and all bytes come from [`model::Layout`], the same count that the engine allocates from.
 
+mod choice;
 mod draft;
 mod forecast;
 mod plan;
+mod room;
 
 pub use draft::{Draft, plan_with_draft};
 pub use forecast::{Forecast, Speed};
@@ -66,6 +68,9 @@ pub enum GpuLayers {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Wishes {
     pub gpu_layers: GpuLayers,
+    /// So many of the first layers leave their routed experts in RAM; `None`: as many as it takes for the layers to fit,
+    /// and where those are not wished either, for the best speed.
+    pub cpu_moe: Option<u32>,
     /// Tokens; `None`: as many as are useful and fit.
     pub context: Option<u32>,
     pub kv_type_k: GgmlType,
@@ -78,6 +83,7 @@ impl Default for Wishes {
     fn default() -> Self {
         Wishes {
             gpu_layers: GpuLayers::Auto,
+            cpu_moe: None,
             context: None,
             kv_type_k: GgmlType::F16,
             kv_type_v: GgmlType::F16,

@@ -1,6 +1,8 @@
+use crate::choice::{Choice, apart};
 use crate::forecast::{Forecast, forecast};
-use crate::{Draft, Facts, GpuLayers, Wishes};
-use model::{BufferPlan, Layout, LayoutParams, Model, ModelError, Offload, Parts, Residency};
+use crate::room::Room;
+use crate::{Draft, Facts, Wishes};
+use model::{Layout, LayoutParams, Model, ModelError, Offload, Parts, Placement, Residency};
 
 /// What our process takes besides a model's buffers: program, window, tokenizer, allocator. Measured, rounded up.
 const PROCESS_BYTES: u64 = 160 << 20;
@@ -33,6 +35,7 @@ pub enum ReasonCode {
     AcceleratorTooSmall,
     BeyondAccelerator,
     AcceleratorLacks,
+    ExpertsInRam,
     ContextReduced,
     ContextBeyondTraining,
     WeightsFromDisk,
@@ -60,6 +63,11 @@ pub struct Plan {
     pub recommended_gpu_layers: u32,
     /// More than this does not fit.
     pub max_gpu_layers: u32,
+    /// Layers before this one leave their routed experts in RAM, wherever the rest of them is.
+    pub cpu_moe: u32,
+    /// Layers that have routed experts, and those of them on the accelerator whose experts are in RAM.
+    pub expert_layers: u32,
+    pub experts_apart: u32,
     pub context: u32,
     pub context_max: u32,
     pub fits: Fits,
@@ -82,6 +90,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Where its parts are.
+    pub fn placement(&self) -> Placement {
+        Placement::new(self.gpu_layers as usize, self.layout.block_count()).with_cpu_moe(self.cpu_moe as usize)
+    }
+
     /// With the draft model's.
     pub fn host_total(&self) -> u64 {
         self.host.total() + self.host_other + self.draft.as_ref().map_or(0, |draft| draft.host.total())
@@ -103,19 +116,17 @@ pub fn plan(model: &Model, facts: &Facts, wishes: &Wishes) -> Result<Plan, Model
     let (context, layout) = choose_context(model, facts, wishes, &mut reasons)?;
     let layers = layout.block_count() as u32 + 1;
     let room = Room::new(model, facts, &layout);
-    let max = max_gpu_layers(&layout, room.as_ref());
-    let gpu_layers = match wishes.gpu_layers {
-        GpuLayers::Auto => max,
-        GpuLayers::Fixed(wanted) => wanted.min(room.as_ref().map_or(0, |room| room.offload.layers() as u32)),
-    };
-    let totals = layout.totals(gpu_layers as usize);
-    let accelerator_other = room.as_ref().map_or(0, |room| room.other(gpu_layers as usize));
-    let offload = room.as_ref().map(|room| room.offload.clone());
+    let Choice { placement, best, max_gpu_layers } = Choice::new(model, &layout, room.as_ref(), facts, wishes);
+    let totals = layout.placed(placement);
+    let accelerator_other = room.as_ref().map_or(0, |room| room.other(placement));
     let mut plan = Plan {
-        gpu_layers,
+        gpu_layers: placement.gpu_layers as u32,
         layers,
-        recommended_gpu_layers: max,
-        max_gpu_layers: max,
+        recommended_gpu_layers: best.gpu_layers as u32,
+        max_gpu_layers: max_gpu_layers as u32,
+        cpu_moe: placement.cpu_moe as u32,
+        expert_layers: layout.expert_layers() as u32,
+        experts_apart: apart(&layout, placement) as u32,
         context,
         context_max: model.context_length,
         fits: Fits::No,
@@ -128,12 +139,13 @@ pub fn plan(model: &Model, facts: &Facts, wishes: &Wishes) -> Result<Plan, Model
         forecast: None,
         reasons,
         layout,
-        offload,
+        offload: room.as_ref().map(|room| room.offload.clone()),
         draft: None,
     };
-    plan.fits = fits(&plan, facts);
+    let held = room.as_ref().is_none_or(|room| room.holds(&plan.layout, placement));
+    plan.fits = if held { fits(&plan, facts) } else { Fits::No };
     if plan.fits == Fits::Disk {
-        plan.residency = Residency::new(model, &plan.layout, gpu_layers as usize, plan.host_ram);
+        plan.residency = Residency::new(model, &plan.layout, placement, plan.host_ram);
     }
     explain(&mut plan, facts, room.as_ref());
     plan.forecast = forecast(model, &plan, facts);
@@ -183,7 +195,7 @@ fn choose_context(
     loop {
         let layout = layout(model, wishes, context)?;
         let room = Room::new(model, facts, &layout);
-        let host = layout.totals(max_gpu_layers(&layout, room.as_ref()) as usize).host;
+        let host = layout.placed(Choice::new(model, &layout, room.as_ref(), facts, wishes).best).host;
         if anonymous(&host) <= facts.ram_available || context <= MIN_CONTEXT {
             if context < model.context_length.min(DEFAULT_CONTEXT) {
                 reasons.push(Reason {
@@ -199,62 +211,11 @@ fn choose_context(
     }
 }
 
-/// What an accelerator has for a model.
-pub(crate) struct Room {
-    /// Bytes.
-    free: u64,
-    pub overhead: u64,
-    offload: Offload,
-    /// What buffers take beyond their size with 0, 1, 2, ... layers there.
-    padding: Vec<u64>,
-}
-
-impl Room {
-    pub fn new(model: &Model, facts: &Facts, layout: &Layout) -> Option<Room> {
-        let accelerator = facts.accelerator.as_ref()?;
-        let free = accelerator.memory_free.saturating_sub(accelerator.margin);
-        let offload = Offload::new(model, &layout.params, &accelerator.scratch);
-        let pad = |bytes: u64| (accelerator.footprint)(bytes).saturating_sub(bytes);
-        let slots = |slots: &[BufferPlan]| slots.iter().map(|slot| pad(slot.bytes)).sum::<u64>();
-        let mut padding = vec![0, slots(&layout.slots)];
-        let blocks = layout.block_count();
-        for index in (0..blocks).rev().chain([blocks]) {
-            let (tensors, more) = match (model.layers.get(index), layout.layers.get(index)) {
-                (Some(layer), Some(bytes)) => {
-                    (layer.tensors(), [bytes.k, bytes.v, bytes.state].map(pad).iter().sum::<u64>())
-                }
-                _ => (model.output.tensors(), slots(&layout.output_slots)),
-            };
-            let weights = tensors.iter().map(|tensor| pad(tensor.device_bytes())).sum::<u64>();
-            let before = padding.last().copied().unwrap_or(0);
-            padding.push(before + weights + more);
-        }
-        // The first layer brings the slots.
-        padding.remove(1);
-        Some(Room { free, overhead: accelerator.overhead, offload, padding })
-    }
-
-    /// Bytes besides the layout's: the one place that counts them.
-    pub fn other(&self, gpu_layers: usize) -> u64 {
-        let padding = self.padding.get(gpu_layers).copied().unwrap_or(0);
-        if gpu_layers == 0 { 0 } else { self.overhead + self.offload.scratch(gpu_layers) + padding }
-    }
-}
-
-/// The most layers that the accelerator can compute and has room for.
-pub(crate) fn max_gpu_layers(layout: &Layout, room: Option<&Room>) -> u32 {
-    let Some(room) = room else { return 0 };
-    let fits = |n: &usize| layout.totals(*n).accelerator.total().saturating_add(room.other(*n)) <= room.free;
-    // Bytes grow with the layers, but the step to one layer also brings the compute buffers: no bisection needed.
-    (0..=room.offload.layers()).rev().find(fits).unwrap_or(0) as u32
-}
-
 fn fits(plan: &Plan, facts: &Facts) -> Fits {
-    let too_many = plan.gpu_layers > plan.max_gpu_layers;
-    if too_many || anonymous(&plan.host) > facts.ram_available {
+    if anonymous(&plan.host) > facts.ram_available {
         return Fits::No;
     }
-    if plan.gpu_layers == plan.layers {
+    if plan.gpu_layers == plan.layers && plan.experts_apart == 0 {
         return Fits::Gpu;
     }
     if plan.host_total() > facts.ram_available {
@@ -264,6 +225,7 @@ fn fits(plan: &Plan, facts: &Facts) -> Fits {
 }
 
 fn explain(plan: &mut Plan, facts: &Facts, room: Option<&Room>) {
+    let placement = plan.placement();
     let mut add = |code, text: String, needed, available| plan.reasons.push(Reason { code, text, needed, available });
     let (n, layers, max) = (plan.gpu_layers, plan.layers, plan.max_gpu_layers);
     let vram = plan.accelerator.total() + plan.accelerator_other;
@@ -271,8 +233,9 @@ fn explain(plan: &mut Plan, facts: &Facts, room: Option<&Room>) {
         None => add(ReasonCode::NoAccelerator, "No GPU can take layers: all run on the CPU.".into(), None, None),
         Some(room) => {
             let free = Some(room.free);
-            let most = room.offload.layers() as u32;
-            if let Some(lack) = room.offload.lack {
+            let cpu_moe = plan.cpu_moe as usize;
+            let most = room.offload.layers(cpu_moe) as u32;
+            if let Some(lack) = room.offload.lack(cpu_moe) {
                 let on_cpu = layers - most;
                 let text = format!("The GPU cannot compute {}: {on_cpu} or more layers stay on the CPU.", lack.need);
                 add(ReasonCode::AcceleratorLacks, text, None, None);
@@ -283,14 +246,25 @@ fn explain(plan: &mut Plan, facts: &Facts, room: Option<&Room>) {
                 let text = format!("{n} layers do not fit into video memory; {max} do.");
                 add(ReasonCode::BeyondAccelerator, text, Some(vram), free);
             } else if max == 0 {
-                let first = plan.layout.totals(1).accelerator.total() + room.other(1);
+                let one = Placement::new(1, plan.layout.block_count()).with_cpu_moe(cpu_moe);
+                let first = room.takes(&plan.layout, one);
                 let text = "Video memory is too small for even one layer.".into();
                 add(ReasonCode::AcceleratorTooSmall, text, Some(first), free);
-            } else if n == layers {
+            } else if n == layers && plan.experts_apart == 0 {
                 add(ReasonCode::AllOnAccelerator, "All layers fit into video memory.".into(), Some(vram), free);
             } else if n > 0 {
                 let text = format!("Video memory holds {max} of {layers} layers.");
                 add(ReasonCode::AcceleratorHolds, text, Some(vram), free);
+            }
+            if plan.experts_apart > 0 && n <= max {
+                let (apart, of) = (plan.experts_apart, plan.expert_layers);
+                let text = format!(
+                    "The routed experts of {apart} of {of} layers are computed on the CPU: with everything else on the \
+                     GPU that is faster than fewer whole layers."
+                );
+                let bytes = plan.layout.layers.iter().enumerate();
+                let bytes = bytes.filter(|(index, _)| plan.layout.experts_apart(placement, *index));
+                add(ReasonCode::ExpertsInRam, text, Some(bytes.map(|(_, layer)| layer.experts).sum()), None);
             }
         }
     }

@@ -110,6 +110,67 @@ fn a_mixture_of_experts_is_forecast_by_the_experts_it_uses() {
     assert!(experts.forecast.unwrap().generation.high > dense.generation.high * 1.5);
 }
 
+/// Qwen 3 30B A3B beside a card of 8 GB: everything but the routed experts of most layers fits there.
+#[test]
+fn experts_stay_in_ram_where_that_is_faster_than_fewer_layers() {
+    let model = model(&ModelSpec::qwen3_30b_a3b(GgmlType::Q4_K));
+    let facts = facts(32 * GIB, Some(8 * GIB));
+    let with =
+        |gpu_layers, cpu_moe| plan(&model, &facts, &Wishes { gpu_layers, cpu_moe, ..Wishes::default() }).unwrap();
+    let (auto, fixed) = (GpuLayers::Auto, GpuLayers::Fixed);
+    let (chosen, whole) = (with(auto, None), with(auto, Some(0)));
+    assert_eq!((chosen.gpu_layers, chosen.fits, chosen.expert_layers), (49, Fits::Split, 48));
+    assert!((10..48).contains(&chosen.cpu_moe) && chosen.experts_apart == chosen.cpu_moe, "{}", chosen.cpu_moe);
+    assert!(has(&chosen, ReasonCode::ExpertsInRam) && !has(&chosen, ReasonCode::AllOnAccelerator));
+    assert!(chosen.accelerator_total() <= 8 * GIB - (200 << 20));
+    assert!((5..40).contains(&whole.gpu_layers) && whole.experts_apart == 0, "{}", whole.gpu_layers);
+    let speed = |plan: &Plan| plan.forecast.unwrap().generation;
+    assert!(speed(&chosen).low > speed(&whole).low && speed(&chosen).high > speed(&whole).high);
+    // One layer's experts more have no room.
+    let more = with(fixed(49), Some(chosen.cpu_moe - 1));
+    assert!(more.fits == Fits::No && has(&more, ReasonCode::BeyondAccelerator));
+    assert_eq!(with(fixed(49), Some(chosen.cpu_moe)).layout, chosen.layout);
+    // A wish for layers is followed with as few experts in RAM as it takes.
+    assert_eq!(with(fixed(49), None).cpu_moe, chosen.cpu_moe);
+    let half = with(fixed(25), None);
+    assert!(half.fits == Fits::Split && half.experts_apart < chosen.experts_apart, "{}", half.experts_apart);
+    assert_eq!(with(fixed(whole.gpu_layers), None).experts_apart, 0);
+    assert_eq!((chosen.max_gpu_layers, whole.max_gpu_layers), (49, whole.gpu_layers));
+    // Nothing of it where there is room, no GPU, or no mixture.
+    for vram in [Some(40 * GIB), None] {
+        let plan = plan(&model, &self::facts(64 * GIB, vram), &Wishes::default()).unwrap();
+        assert_eq!((plan.cpu_moe, plan.experts_apart, has(&plan, ReasonCode::ExpertsInRam)), (0, 0, false));
+    }
+    let dense = plan_8b(32 * GIB, Some(4 * GIB), Wishes::default());
+    assert_eq!((dense.cpu_moe, dense.expert_layers, dense.experts_apart), (0, 0, 0));
+    // All but the experts does not fit either: as many layers as do.
+    let small = plan(&model, &self::facts(32 * GIB, Some(3 * GIB / 2)), &Wishes::default()).unwrap();
+    assert!(small.gpu_layers > 0 && small.gpu_layers < 49 && small.experts_apart > 0, "{small:?}");
+}
+
+/// Crossing to RAM in every layer costs more than it brings where RAM is nearly as fast as video memory.
+#[test]
+fn whole_layers_are_taken_where_they_are_faster() {
+    let model = model(&ModelSpec::qwen3_30b_a3b(GgmlType::Q4_K));
+    let mut facts = facts(32 * GIB, Some(8 * GIB));
+    facts.ram_bandwidth = Some(390e9);
+    let plan = plan(&model, &facts, &Wishes::default()).unwrap();
+    assert_eq!(plan.experts_apart, 0, "{} layers", plan.gpu_layers);
+    assert!(plan.max_gpu_layers > plan.recommended_gpu_layers);
+}
+
+/// Experts of a type that the GPU cannot multiply keep their layers from it only whole.
+#[test]
+fn experts_that_the_gpu_cannot_compute_stay_behind() {
+    let model = model(&ModelSpec::qwen3_30b_a3b(GgmlType::Q4_K));
+    let mut facts = facts(32 * GIB, Some(40 * GIB));
+    facts.accelerator.as_mut().unwrap().scratch = |need| (!matches!(need, Need::ExpertMatMul { .. })).then_some(0);
+    let chosen = plan(&model, &facts, &Wishes::default()).unwrap();
+    assert_eq!((chosen.gpu_layers, chosen.cpu_moe, chosen.fits), (49, 48, Fits::Split));
+    let whole = plan(&model, &facts, &Wishes { cpu_moe: Some(0), ..Wishes::default() }).unwrap();
+    assert!(whole.gpu_layers == 0 && has(&whole, ReasonCode::AcceleratorLacks));
+}
+
 #[test]
 fn speeds_follow_the_bandwidth() {
     let at_40 = plan_8b(32 * GIB, None, Wishes::default()).forecast.unwrap().generation;

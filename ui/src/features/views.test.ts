@@ -44,7 +44,13 @@ test("deleting a model asks with the bytes that it frees", async () => {
 
 test("a loaded model is not deleted, and says why", async () => {
   const { app, user } = await open("models");
-  await app.model.load("m1", { gpuLayers: { type: "auto" }, context: null, kvTypeK: "f16", kvTypeV: "f16" });
+  await app.model.load("m1", {
+    gpuLayers: { type: "auto" },
+    cpuMoe: null,
+    context: null,
+    kvTypeK: "f16",
+    kvTypeV: "f16",
+  });
   const [first] = await screen.findAllByTestId("library-item");
   await user.click(within(first!).getByTestId("library-remove"));
   expect(screen.getByText(/is in use. Unload it first/)).toBeTruthy();

@@ -83,16 +83,33 @@ test("plans are explained with their numbers", () => {
 });
 
 test("recoveries and missing GPUs are told as the design says", () => {
-  const notice = { cause: "vramFull", layersMoved: 4, gpuLayers: 8, layers: 33, duringAnswer: true };
+  const notice = {
+    cause: "vramFull",
+    layersMoved: 4,
+    expertsMoved: 0,
+    gpuLayers: 8,
+    layers: 33,
+    duringAnswer: true,
+  };
   expect(recoverySentence(notice)).toBe("VRAM ran out: 4 layers moved to RAM, the answer went on.");
   expect(recoverySentence({ ...notice, layersMoved: 1, duringAnswer: false })).toBe(
-    "VRAM is full: 1 layer stays in RAM.",
+    "VRAM is full: 1 layer stayed in RAM.",
   );
-  expect(recoverySentence({ ...notice, cause: "other" })).toBe("4 layers moved to RAM.");
+  expect(recoverySentence({ ...notice, cause: "other" })).toBe("Moved to RAM: 4 layers.");
+  const experts = { ...notice, layersMoved: 0, expertsMoved: 3 };
+  expect(recoverySentence(experts)).toBe(
+    "VRAM ran out: the experts of 3 layers moved to RAM, the answer went on.",
+  );
+  expect(recoverySentence({ ...experts, layersMoved: 2 })).toContain(
+    "2 layers and the experts of 3 more moved",
+  );
   expect(recoverySentence({ ...notice, cause: "vramFree", duringAnswer: false })).toBe(
     "Video memory is free again: 4 layers can go back to the GPU.",
   );
   expect(gpuReasonSentence({ type: "noDriver" })).toBe(en.plan.gpu_noDriver);
   setLanguage("ja");
   expect(recoverySentence(notice)).toBe("VRAMが不足したため4層をRAMに移し、回答を続けました。");
+  expect(recoverySentence(experts)).toBe(
+    "VRAMが不足したため3層分のエキスパートをRAMに移し、回答を続けました。",
+  );
 });

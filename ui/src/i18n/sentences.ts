@@ -43,6 +43,8 @@ export function reasonSentence(reason: Reason, plan: Plan): string {
     gpuLayers: plan.gpuLayers,
     layers: plan.layers,
     max: plan.maxGpuLayers,
+    apart: plan.expertsApart,
+    experts: plan.expertLayers,
     context: plan.context,
     contextMax: plan.contextMax,
     needed: bytes(reason.needed ?? 0),
@@ -63,9 +65,18 @@ export function fitsSentence(plan: Pick<Plan, "fits" | "gpuLayers" | "layers">):
 
 export function recoverySentence(notice: RecoveryNotice): string {
   const key = `plan.recovery_${notice.cause}${notice.duringAnswer ? "_answer" : ""}`;
-  return has(key)
-    ? tCode(key, { n: notice.layersMoved })
-    : t("plan.recovery_unknown", { n: notice.layersMoved });
+  const what = moved(notice);
+  return has(key) ? tCode(key, { what }) : t("plan.recovery_unknown", { what });
+}
+
+/** "3 layers", "the experts of 2 layers" */
+function moved({ layersMoved, expertsMoved }: RecoveryNotice): string {
+  if (expertsMoved === 0) {
+    return t("plan.moved_layers", { n: layersMoved });
+  }
+  return layersMoved === 0
+    ? t("plan.moved_experts", { n: expertsMoved })
+    : t("plan.moved_both", { n: layersMoved, experts: expertsMoved });
 }
 
 export function recoveryWhy(notice: RecoveryNotice): string {

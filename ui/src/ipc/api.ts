@@ -62,7 +62,7 @@ export interface Api {
   modelLoadCancel(): Promise<void>;
   modelUnload(): Promise<void>;
   modelState(): Promise<ModelState>;
-  setGpuLayers(layers: GpuLayers): Promise<ModelState>;
+  setGpuLayers(layers: GpuLayers, cpuMoe: number | null): Promise<ModelState>;
 
   chats(query: string, deleted: boolean): Promise<ChatSummary[]>;
   chat(id: string): Promise<Chat>;

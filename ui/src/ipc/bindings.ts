@@ -134,6 +134,10 @@ export type GpuLayers = { "type": "auto" } | { "type": "fixed", layers: number, 
 
 export type LoadSettings = { gpuLayers: GpuLayers, 
 /**
+ * So many of the first layers of a mixture of experts leave their routed experts in RAM; null: the planner's choice.
+ */
+cpuMoe: number | null, 
+/**
  * Tokens; null: the planner's choice.
  */
 context: number | null, kvTypeK: KvType, kvTypeV: KvType, };
@@ -145,7 +149,7 @@ export type MemoryParts = { weights: number, kv: number, compute: number, other:
 export type Reason = { 
 /**
  * "noAccelerator", "allOnAccelerator", "acceleratorHolds", "acceleratorTooSmall", "beyondAccelerator", "acceleratorLacks",
- * "contextReduced", "contextBeyondTraining", "weightsFromDisk", "ramShort", "kvLarge", "draftModel"
+ * "expertsInRam", "contextReduced", "contextBeyondTraining", "weightsFromDisk", "ramShort", "kvLarge", "draftModel"
  */
 code: string, 
 /**
@@ -171,7 +175,15 @@ recommendedGpuLayers: number,
 /**
  * More than this does not fit.
  */
-maxGpuLayers: number, context: number, 
+maxGpuLayers: number, 
+/**
+ * Layers before this one leave their routed experts in RAM.
+ */
+cpuMoe: number, 
+/**
+ * Layers that have routed experts (0: no mixture of experts), and those on the accelerator whose experts are in RAM.
+ */
+expertLayers: number, expertsApart: number, context: number, 
 /**
  * The most tokens the model was trained for.
  */
@@ -213,6 +225,10 @@ plan: Plan,
  */
 gpuLayers: number, 
 /**
+ * Layers before this one have their routed experts in RAM now.
+ */
+cpuMoe: number, 
+/**
  * Bytes our buffers really take now.
  */
 ramUsed: number, vramUsed: number, 
@@ -233,7 +249,11 @@ cause: string,
 /**
  * To RAM; with "vramFree" those that can go back.
  */
-layersMoved: number, gpuLayers: number, layers: number, 
+layersMoved: number, 
+/**
+ * Layers that stay on the GPU and whose routed experts were moved, or can go back.
+ */
+expertsMoved: number, gpuLayers: number, layers: number, 
 /**
  * An answer was running and went on.
  */

@@ -36,7 +36,7 @@ export const tauriApi: Api = {
   modelLoadCancel: () => invoke("model_load_cancel"),
   modelUnload: () => invoke("model_unload"),
   modelState: () => invoke("model_state"),
-  setGpuLayers: (layers) => invoke("set_gpu_layers", { layers }),
+  setGpuLayers: (layers, cpuMoe) => invoke("set_gpu_layers", { layers, cpuMoe }),
 
   chats: (query, deleted) => invoke("chats", { query, deleted }),
   chat: (id) => invoke("chat", { id }),

@@ -108,9 +108,10 @@ export class App {
     }
   }
 
-  /** Puts the layers back that a recovery moved to RAM. */
+  /** Puts the layers, and experts, back that a recovery moved to RAM. */
   moveBack(notice: RecoveryNotice): Promise<void> {
-    return this.model.setGpuLayers({ type: "fixed", layers: notice.gpuLayers + notice.layersMoved });
+    const layers = notice.gpuLayers + notice.layersMoved;
+    return this.model.setGpuLayers({ type: "fixed", layers }, this.model.loaded?.settings.cpuMoe ?? null);
   }
 
   /** Another chat is shown first: that an answer was cut is told aside. */

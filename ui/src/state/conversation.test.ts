@@ -83,7 +83,14 @@ describe("an answer's events", () => {
   test("notices stay with their answer, and the next try begins without them", () => {
     take(state, { type: "dropped", turns: 1, tokens: 200 });
     take(state, { type: "dropped", turns: 1, tokens: 100 });
-    const notice = { cause: "vramFull", layersMoved: 4, gpuLayers: 8, layers: 33, duringAnswer: true };
+    const notice = {
+      cause: "vramFull",
+      layersMoved: 4,
+      expertsMoved: 0,
+      gpuLayers: 8,
+      layers: 33,
+      duringAnswer: true,
+    };
     take(state, { type: "recovery", notice });
     expect(state.notices.a).toEqual([
       { type: "dropped", turns: 2, tokens: 300 },

@@ -3,6 +3,7 @@ import { toWireError } from "../ipc";
 
 export const DEFAULT_LOAD: LoadSettings = {
   gpuLayers: { type: "auto" },
+  cpuMoe: null,
   context: null,
   kvTypeK: "f16",
   kvTypeV: "f16",
@@ -13,7 +14,7 @@ export class ModelStore {
   state = $state.raw<ModelState>({ type: "none" });
   /** Layers are being moved because the slider was let go. */
   moving = $state(false);
-  private wanted: GpuLayers | null = null;
+  private wanted: Parameters<Api["setGpuLayers"]> | null = null;
   private asking = 0;
 
   constructor(
@@ -61,11 +62,11 @@ export class ModelStore {
   }
 
   /**
-   * Moves layers of the loaded model, also in the middle of an answer. A second wish takes the place of one that is
+   * Moves layers and experts of the loaded model, also in the middle of an answer. A second wish takes the place of one that is
    * being done; of those that come while both are under way the last counts.
    */
-  async setGpuLayers(layers: GpuLayers): Promise<void> {
-    this.wanted = layers;
+  async setGpuLayers(layers: GpuLayers, cpuMoe: number | null): Promise<void> {
+    this.wanted = [layers, cpuMoe];
     if (this.asking === 2) {
       return;
     }
@@ -74,14 +75,14 @@ export class ModelStore {
     for (let next = this.takeWanted(); next; next = this.takeWanted()) {
       const wish = next;
       await this.attempt(async () => {
-        this.state = await this.api.setGpuLayers(wish);
+        this.state = await this.api.setGpuLayers(...wish);
       });
     }
     this.asking -= 1;
     this.moving = this.asking > 0;
   }
 
-  private takeWanted(): GpuLayers | null {
+  private takeWanted(): Parameters<Api["setGpuLayers"]> | null {
     const wanted = this.wanted;
     this.wanted = null;
     return wanted;

@@ -48,6 +48,7 @@ pub struct Startup {
 }
 
 /// Pushed to the window at any time (Tauri event `headroom`), besides the channel of a running answer.
+#[allow(clippy::large_enum_variant)] // Events are few, and gone when they are told.
 #[derive(Clone, Debug, Serialize, TS)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum AppEvent {

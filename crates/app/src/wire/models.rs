@@ -71,6 +71,8 @@ pub struct LoadedModel {
     pub plan: Plan,
     /// Layers on the accelerator now; differs from the plan while layers move.
     pub gpu_layers: u32,
+    /// Layers before this one have their routed experts in RAM now.
+    pub cpu_moe: u32,
     /// Bytes our buffers really take now.
     pub ram_used: u64,
     pub vram_used: u64,
@@ -90,6 +92,8 @@ pub struct RecoveryNotice {
     pub cause: String,
     /// To RAM; with "vramFree" those that can go back.
     pub layers_moved: u32,
+    /// Layers that stay on the GPU and whose routed experts were moved, or can go back.
+    pub experts_moved: u32,
     pub gpu_layers: u32,
     pub layers: u32,
     /// An answer was running and went on.

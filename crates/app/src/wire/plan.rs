@@ -65,6 +65,8 @@ pub enum GpuLayers {
 #[serde(rename_all = "camelCase", default)]
 pub struct LoadSettings {
     pub gpu_layers: GpuLayers,
+    /// So many of the first layers of a mixture of experts leave their routed experts in RAM; null: the planner's choice.
+    pub cpu_moe: Option<u32>,
     /// Tokens; null: the planner's choice.
     pub context: Option<u32>,
     pub kv_type_k: KvType,
@@ -73,7 +75,13 @@ pub struct LoadSettings {
 
 impl Default for LoadSettings {
     fn default() -> Self {
-        LoadSettings { gpu_layers: GpuLayers::Auto, context: None, kv_type_k: KvType::F16, kv_type_v: KvType::F16 }
+        LoadSettings {
+            gpu_layers: GpuLayers::Auto,
+            cpu_moe: None,
+            context: None,
+            kv_type_k: KvType::F16,
+            kv_type_v: KvType::F16,
+        }
     }
 }
 
@@ -104,7 +112,7 @@ pub struct MemoryParts {
 #[serde(rename_all = "camelCase")]
 pub struct Reason {
     /// "noAccelerator", "allOnAccelerator", "acceleratorHolds", "acceleratorTooSmall", "beyondAccelerator", "acceleratorLacks",
-    /// "contextReduced", "contextBeyondTraining", "weightsFromDisk", "ramShort", "kvLarge", "draftModel"
+    /// "expertsInRam", "contextReduced", "contextBeyondTraining", "weightsFromDisk", "ramShort", "kvLarge", "draftModel"
     pub code: String,
     /// English.
     pub text: String,
@@ -134,6 +142,11 @@ pub struct Plan {
     pub recommended_gpu_layers: u32,
     /// More than this does not fit.
     pub max_gpu_layers: u32,
+    /// Layers before this one leave their routed experts in RAM.
+    pub cpu_moe: u32,
+    /// Layers that have routed experts (0: no mixture of experts), and those on the accelerator whose experts are in RAM.
+    pub expert_layers: u32,
+    pub experts_apart: u32,
     pub context: u32,
     /// The most tokens the model was trained for.
     pub context_max: u32,

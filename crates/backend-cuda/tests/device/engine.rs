@@ -112,6 +112,64 @@ fn any_split_gives_the_logits_of_the_cpu() {
     }
 }
 
+/// Routed experts on the host, the rest of their layers on the GPU: experts alone, beside a dense part, with biases, with
+/// a shared one.
+#[test]
+fn experts_on_the_host_give_the_logits_of_the_cpu() {
+    let plain = [ModelSpec::mixtral(), ModelSpec::qwen3moe()].map(|spec| ModelSpec { n_layer: 3, ..spec });
+    let kinds = [ModelSpec::gemma4_experts(), ModelSpec::gpt_oss(), ModelSpec::deepseek2(), ModelSpec::nemotron_h()];
+    for spec in plain.into_iter().chain(kinds) {
+        let file = tiny(&spec);
+        let (tokens, kv) = (prompt(30), GgmlType::F32);
+        let options = LoadOptions { context: 96, ubatch: 16, kv_type_k: kv, kv_type_v: kv, ..LoadOptions::default() };
+        let load = |gpu_layers, cpu_moe| {
+            try_load(file.path(), LoadOptions { gpu_layers, cpu_moe, ..options }, State::default()).unwrap()
+        };
+        let expected = logits(&load(0, 0).0, &tokens);
+        let allowed = if spec.arch.starts_with("gemma") { 2e-3 } else { 1e-5 };
+        for (gpu_layers, cpu_moe) in [(99, 99), (99, 2), (2, 99)] {
+            let (engine, state) = load(gpu_layers, cpu_moe);
+            let placement = engine.placement();
+            assert!(placement.experts_apart > 0 || spec.arch == "nemotron_h_moe", "{}: {placement:?}", spec.arch);
+            let error = difference(&logits(&engine, &tokens), &expected);
+            assert!(error <= allowed, "{} with {gpu_layers}, {cpu_moe}: {error}", spec.arch);
+            assert!(state.lock().unwrap().launches > 0);
+            let placement = engine.placement();
+            assert_eq!(placement.accelerator_used, placement.accelerator_planned);
+        }
+    }
+}
+
+/// Experts and layers move in a running answer; the GPU's memory ends, and experts leave first.
+#[test]
+fn experts_move_in_a_running_answer() {
+    let file = tiny(&ModelSpec { n_layer: 4, ..ModelSpec::qwen3moe() });
+    let expected = greedy(&load(file.path(), 0, State::default()).0, &prompt(20), 24);
+    let (engine, _) = load(file.path(), 5, State::default());
+    let wishes = [(5, 4), (5, 1), (2, 4), (0, 2), (5, 2)];
+    let engine = &engine;
+    std::thread::scope(|scope| {
+        let (sender, receiver) = std::sync::mpsc::channel::<(u32, u32)>();
+        let mover = scope.spawn(move || {
+            for wish in receiver {
+                let placement = engine.place(wish.0, wish.1).unwrap();
+                assert_eq!((placement.gpu_layers, placement.cpu_moe), wish);
+            }
+        });
+        let (ids, recoveries) = generate(engine, &prompt(20), 24, &mut |tokens| {
+            if tokens % 4 == 0
+                && let Some(wish) = wishes.get(tokens as usize / 4 - 1)
+            {
+                sender.send(*wish).unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        });
+        drop(sender);
+        assert_eq!((ids, recoveries), (expected, Vec::new()));
+        mover.join().unwrap();
+    });
+}
+
 #[test]
 fn quantized_weights_and_caches_stay_near_the_cpu() {
     for ty in [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0, GgmlType::Q5_0, GgmlType::IQ4_XS, GgmlType::MXFP4] {
@@ -244,7 +302,7 @@ fn planned_memory_is_what_the_driver_gives() {
             ..planner::Wishes::default()
         };
         let plan = planner::plan(engine.model(), &facts, &wishes).unwrap();
-        let scratch = plan.offload.as_ref().unwrap().scratch(layers as usize);
+        let scratch = plan.offload.as_ref().unwrap().scratch(plan.placement());
         let (given, planned) = (state.lock().unwrap().used, plan.accelerator_total() - scratch);
         assert!(plan.accelerator_other - scratch > 1 << 20, "pages count: {}", plan.accelerator_other - scratch);
         assert!((planned..planned + (16 << 20)).contains(&given), "{layers} layers: {given} given, {planned} planned");

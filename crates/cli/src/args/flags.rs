@@ -20,6 +20,10 @@ pub struct Placement {
     /// Layers on the GPU, or auto
     #[arg(long = "ngl", default_value = "auto", value_parser = gpu_layers, value_name = "N|auto")]
     pub gpu_layers: GpuLayers,
+    /// Layers of a mixture of experts, from the first on, whose experts are computed on the CPU while the rest of them may
+    /// be on the GPU, or auto
+    #[arg(long, visible_alias = "ncmoe", default_value = "auto", value_parser = cpu_moe, value_name = "N|all|auto")]
+    pub n_cpu_moe: CpuMoe,
     /// Type of the K cache
     #[arg(long = "ctk", default_value = "f16", value_parser = kv_type, value_name = "TYPE")]
     pub kv_type_k: KvType,
@@ -33,12 +37,17 @@ impl Placement {
     pub fn settings(&self) -> LoadSettings {
         LoadSettings {
             gpu_layers: self.gpu_layers,
+            cpu_moe: self.n_cpu_moe.0,
             context: self.context,
             kv_type_k: self.kv_type_k,
             kv_type_v: self.kv_type_v,
         }
     }
 }
+
+/// Layers whose experts are on the CPU; `None`: the planner's choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuMoe(pub Option<u32>);
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OnOffAuto {
@@ -199,6 +208,14 @@ fn kv_type(text: &str) -> Result<KvType, String> {
     let all = || KvType::ALL.map(|ty| ty.ggml_type().name().to_lowercase()).join(", ");
     KvType::from_name(text)
         .ok_or_else(|| format!("a KV cache of type {text} is not supported; supported are {}", all()))
+}
+
+fn cpu_moe(text: &str) -> Result<CpuMoe, String> {
+    if text.eq_ignore_ascii_case("auto") {
+        return Ok(CpuMoe(None));
+    }
+    let layers = if text.eq_ignore_ascii_case("all") { Ok(u32::MAX) } else { text.parse() };
+    layers.map(|layers| CpuMoe(Some(layers))).map_err(|_| format!("'{text}' is neither a number nor all nor auto"))
 }
 
 fn gpu_layers(text: &str) -> Result<GpuLayers, String> {

@@ -76,7 +76,7 @@ pub enum Command {
 }
 
 /// Flags with one dash and several letters, as other programs of the field spell them.
-const SINGLE_DASH: &[&str] = &["-ngl", "-ctk", "-ctv", "-fa", "-md"];
+const SINGLE_DASH: &[&str] = &["-ngl", "-ctk", "-ctv", "-fa", "-md", "-ncmoe"];
 
 /// Turns `-ngl` and its kind into long flags, which is what the parser knows.
 pub fn long_names(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
@@ -310,11 +310,12 @@ mod tests {
 
     #[test]
     fn flags_of_the_field_are_known() {
-        let words = "headroom bench m.gguf -ngl 12 -ctk q8_0 -fa on -p 64 -md small.gguf --draft-max 8";
+        let words = "headroom bench m.gguf -ngl 12 -ctk q8_0 -fa on -p 64 -ncmoe 3 -md small.gguf --draft-max 8";
         let arguments = Arguments::try_parse_from(long_names(words.split(' ').map(OsString::from))).unwrap();
         let Command::Bench(bench) = arguments.command else { panic!("not bench") };
         assert_eq!(bench.loading.placement.gpu_layers, app::wire::GpuLayers::Fixed { layers: 12 });
         assert_eq!(bench.loading.placement.kv_type_k, app::wire::KvType::Q8_0);
+        assert_eq!(bench.loading.placement.n_cpu_moe, CpuMoe(Some(3)));
         assert_eq!(bench.prompt, 64);
         assert_eq!(bench.speculating.draft_model.as_deref(), Some("small.gguf"));
         let speculation = bench.speculating.speculation(engine::Drafting::Never);

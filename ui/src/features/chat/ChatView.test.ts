@@ -75,7 +75,14 @@ test("a recovery is told in the conversation, with the way back", async () => {
   await until(() => there("stop"));
   emit({
     type: "recovery",
-    notice: { cause: "vramFull", layersMoved: 4, gpuLayers: 8, layers: 37, duringAnswer: true },
+    notice: {
+      cause: "vramFull",
+      layersMoved: 4,
+      expertsMoved: 0,
+      gpuLayers: 8,
+      layers: 37,
+      duringAnswer: true,
+    },
   });
   await until(() => there("recovery-notice"));
   expect(screen.getByTestId("recovery-notice").textContent).toContain(

@@ -38,6 +38,8 @@ export const plan = {
     "{gpuLayers} layers need {needed} of video memory, {available} is free. At most {max} layers fit.",
   reason_acceleratorLacks:
     "The GPU cannot compute a format of this model or of the KV cache yet: at most {max} of {layers} layers can go there, the rest run on the CPU.",
+  reason_expertsInRam:
+    "The experts of {apart} of {experts} layers ({needed}) are computed on the CPU. With everything else on the GPU, that is faster than fewer whole layers.",
   reason_contextReduced: "The context was set to {context} tokens, because more does not fit into RAM.",
   reason_contextBeyondTraining:
     "The model was trained for {contextMax} tokens; answers get worse beyond that.",
@@ -55,14 +57,17 @@ export const plan = {
   gpu_deviceTooOld:
     "The GPU is too old: its compute capability is {found}, {needed} or newer is needed. Everything runs on the CPU.",
   gpu_turnedOff: "The GPU is turned off for this run: everything runs on the CPU.",
-  recovery_vramFull: "VRAM is full: {n} {n|layer stays|layers stay} in RAM.",
-  recovery_vramFull_answer: "VRAM ran out: {n} {n|layer|layers} moved to RAM, the answer went on.",
-  recovery_deviceLost: "The GPU was lost: {n} {n|layer|layers} moved to RAM.",
-  recovery_deviceLost_answer: "The GPU was lost: {n} {n|layer|layers} moved to RAM, the answer went on.",
-  recovery_vramFree: "Video memory is free again: {n} {n|layer|layers} can go back to the GPU.",
+  recovery_vramFull: "VRAM is full: {what} stayed in RAM.",
+  recovery_vramFull_answer: "VRAM ran out: {what} moved to RAM, the answer went on.",
+  recovery_deviceLost: "The GPU was lost: {what} moved to RAM.",
+  recovery_deviceLost_answer: "The GPU was lost: {what} moved to RAM, the answer went on.",
+  recovery_vramFree: "Video memory is free again: {what} can go back to the GPU.",
   recovery_whyFree:
     "Layers had been moved to RAM because video memory was short. There is room for them now; moved back, answers get faster.",
-  recovery_unknown: "{n} {n|layer|layers} moved to RAM.",
+  recovery_unknown: "Moved to RAM: {what}.",
+  moved_layers: "{n} {n|layer|layers}",
+  moved_experts: "the experts of {n} {n|layer|layers}",
+  moved_both: "{n} {n|layer|layers} and the experts of {experts} more",
   recovery_now: "{gpuLayers} of {layers} layers are on the GPU now.",
   recovery_why: "Why",
   recovery_back: "Move back",

@@ -39,6 +39,8 @@ export const plan: Words<typeof en> = {
     "{gpuLayers}層にはVRAMが{needed}必要ですが、空きは{available}です。収まるのは{max}層までです。",
   reason_acceleratorLacks:
     "このモデルまたはKVキャッシュの形式に、まだGPUで計算できないものがあります。GPUに置けるのは{layers}層のうち{max}層までで、残りはCPUで実行します。",
+  reason_expertsInRam:
+    "{experts}層のうち{apart}層のエキスパート({needed})はCPUで計算します。残りをすべてGPUに置けるため、層ごとRAMに移すより速くなります。",
   reason_contextReduced: "RAMに収まるよう、コンテキストを{context}トークンにしました。",
   reason_contextBeyondTraining:
     "このモデルの学習時の長さは{contextMax}トークンです。それを超えると回答の質が下がります。",
@@ -55,14 +57,17 @@ export const plan: Words<typeof en> = {
   gpu_deviceTooOld:
     "GPUが古すぎます。Compute Capabilityは{found}ですが、{needed}以降が必要です。すべてCPUで実行します。",
   gpu_turnedOff: "今回の起動ではGPUを使わない設定です。すべてCPUで実行します。",
-  recovery_vramFull: "VRAMに空きがないため、{n}層はRAMに置いたままです。",
-  recovery_vramFull_answer: "VRAMが不足したため{n}層をRAMに移し、回答を続けました。",
-  recovery_deviceLost: "GPUが使えなくなったため{n}層をRAMに移しました。",
-  recovery_deviceLost_answer: "GPUが使えなくなったため{n}層をRAMに移し、回答を続けました。",
-  recovery_vramFree: "VRAMに空きができました。{n}層をGPUに戻せます。",
+  recovery_vramFull: "VRAMに空きがないため、{what}はRAMに置いたままです。",
+  recovery_vramFull_answer: "VRAMが不足したため{what}をRAMに移し、回答を続けました。",
+  recovery_deviceLost: "GPUが使えなくなったため{what}をRAMに移しました。",
+  recovery_deviceLost_answer: "GPUが使えなくなったため{what}をRAMに移し、回答を続けました。",
+  recovery_vramFree: "VRAMに空きができました。{what}をGPUに戻せます。",
   recovery_whyFree:
     "VRAMの不足により層をRAMに移していました。今は空きがあります。GPUに戻すと回答が速くなります。",
-  recovery_unknown: "{n}層をRAMに移しました。",
+  recovery_unknown: "{what}をRAMに移しました。",
+  moved_layers: "{n}層",
+  moved_experts: "{n}層分のエキスパート",
+  moved_both: "{n}層と、ほか{experts}層分のエキスパート",
   recovery_now: "現在、{layers}層のうち{gpuLayers}層がGPUにあります。",
   recovery_why: "理由",
   recovery_back: "GPUに戻す",

@@ -23,6 +23,8 @@ export interface FakeOptions {
   gpuReason?: GpuReason | null;
   /** Nothing installed, no chats: the first start. */
   empty?: boolean;
+  /** The first model is a mixture of experts, too large for the GPU. */
+  mixture?: boolean;
   settings?: Partial<Settings>;
 }
 
@@ -37,11 +39,14 @@ const GPU = {
 
 /** Plays the program in memory, so that the window can be made and tested without it. */
 export function fakeApi(options: FakeOptions = {}): Api {
-  const { pace = 20, gpuReason = null, empty = false } = options;
+  const { pace = 20, gpuReason = null, empty = false, mixture = false } = options;
   const listeners = new Set<(event: AppEvent) => void>();
   const emit = (event: AppEvent) => listeners.forEach((listener) => listener(structuredClone(event)));
   let settings: Settings = { ...data.settings(), ...options.settings };
   const library: InstalledModel[] = empty ? [] : data.installed(Date.now());
+  if (mixture && library[0]) {
+    Object.assign(library[0], { architecture: "qwen3moe", bytes: 18.6e9, layers: 49 });
+  }
   const chats: FakeChat[] = empty ? [] : data.chats(Date.now());
   const talk = new FakeTalk(pace);
   const hub = new FakeHub(pace, library, gpuReason === null, emit);
@@ -113,6 +118,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
         settings: wish,
         plan: planned,
         gpuLayers: planned.gpuLayers,
+        cpuMoe: planned.cpuMoe,
         ramUsed: planned.ram.total,
         vramUsed: planned.vram.total,
         gpu: gpuReason ? null : GPU,
@@ -125,20 +131,26 @@ export function fakeApi(options: FakeOptions = {}): Api {
   }
 
   /** Layer by layer, as the engine does it between two tokens; until a later wish comes. */
-  async function setGpuLayers(layers: GpuLayers): Promise<ModelState> {
+  async function setGpuLayers(layers: GpuLayers, cpuMoe: number | null): Promise<ModelState> {
     if (state.type !== "ready") {
       throw wireError("noModelLoaded", "no model is loaded");
     }
     const mine = ++moves;
     const model = installed(state.loaded.modelId);
-    const wish = { ...state.loaded.settings, gpuLayers: layers };
+    const wish = { ...state.loaded.settings, gpuLayers: layers, cpuMoe };
     const planned = plan(model, wish);
     const target = Math.min(planned.gpuLayers, planned.maxGpuLayers);
     const loaded = { ...state.loaded, settings: wish };
     const placed = (layers: number) => plan(model, { ...wish, gpuLayers: { type: "fixed", layers } });
     const show = (layers: number, shown: Plan) => {
       const { ram, vram } = placed(layers);
-      const now = { plan: shown, gpuLayers: layers, ramUsed: ram.total, vramUsed: vram.total };
+      const now = {
+        plan: shown,
+        gpuLayers: layers,
+        cpuMoe: planned.cpuMoe,
+        ramUsed: ram.total,
+        vramUsed: vram.total,
+      };
       setState({ type: "ready", loaded: { ...loaded, ...now } });
     };
     for (let at = loaded.gpuLayers; at !== target;) {
@@ -152,7 +164,8 @@ export function fakeApi(options: FakeOptions = {}): Api {
     show(target, placed(target));
     if (planned.gpuLayers > target) {
       const { layers, gpuLayers } = planned;
-      const notice = { cause: "vramFull", layersMoved: gpuLayers - target, gpuLayers: target, layers };
+      const moved = { layersMoved: gpuLayers - target, expertsMoved: 0 };
+      const notice = { cause: "vramFull", ...moved, gpuLayers: target, layers };
       emit({ type: "recovery", notice: { ...notice, duringAnswer: false } });
     }
     return structuredClone(state);

@@ -1,6 +1,8 @@
 import type { Fits, InstalledModel, LoadSettings, MemoryParts, Plan, Reason } from "../bindings";
 
 const GB = 1e9;
+/** The part of a layer that its routed experts are. */
+const EXPERTS = 0.8;
 const BYTES_OF: Record<string, number> = {
   f32: 4,
   f16: 2,
@@ -22,7 +24,7 @@ export const MACHINE = {
 
 /** The planner in miniature: the same shape and trends, no claim to the same numbers. */
 export function fakePlan(
-  model: Pick<InstalledModel, "bytes" | "layers" | "contextMax">,
+  model: Pick<InstalledModel, "bytes" | "layers" | "contextMax"> & Partial<InstalledModel>,
   wish: LoadSettings,
   gpu: boolean,
 ): Plan {
@@ -35,19 +37,34 @@ export function fakePlan(
   const vramAvailable = gpu ? MACHINE.vramAvailable : 0;
   const compute = 0.28 * GB;
   const room = vramAvailable - compute - 0.3 * GB;
-  const max = Math.max(0, Math.min(layers, Math.floor(room / (perLayer + kvPerLayer))));
+  // Of a mixture of experts, most of a layer is experts.
+  const expertLayers = model.architecture?.includes("moe") ? layers - 1 : 0;
+  const apartOf = (n: number, cpuMoe: number) =>
+    Math.max(0, Math.min(cpuMoe, expertLayers) - (layers - 1 - Math.min(n, layers - 1)));
+  const takes = (n: number, cpuMoe: number) =>
+    n * (perLayer + kvPerLayer) - apartOf(n, cpuMoe) * perLayer * EXPERTS;
+  const least = (n: number) => {
+    const wished =
+      wish.cpuMoe ?? Array.from({ length: expertLayers }, (_, at) => at).find((at) => takes(n, at) <= room);
+    return Math.min(wished ?? expertLayers, expertLayers);
+  };
+  const max =
+    Array.from({ length: layers + 1 }, (_, n) => n).findLast((n) => takes(n, least(n)) <= room) ?? 0;
   const wanted = wish.gpuLayers.type === "auto" ? max : wish.gpuLayers.layers;
   const gpuLayers = Math.max(0, Math.min(wanted, layers));
+  const cpuMoe = least(gpuLayers);
+  const apart = apartOf(gpuLayers, cpuMoe);
   const vram = parts(
-    gpuLayers * perLayer,
+    gpuLayers * perLayer - apart * perLayer * EXPERTS,
     gpuLayers * kvPerLayer,
     gpuLayers ? compute : 0,
     gpuLayers ? 0.3 * GB : 0,
   );
   const host = layers - gpuLayers;
-  const ram = parts(host * perLayer, host * kvPerLayer, 0.35 * GB, 0.12 * GB);
+  const ram = parts(host * perLayer + apart * perLayer * EXPERTS, host * kvPerLayer, 0.35 * GB, 0.12 * GB);
   const fits = gpuLayers > max ? "no" : fitsOf(gpuLayers, layers, ram.total);
   const speed = 260 / (vram.weights / GB + 9 * (ram.weights / GB) + 2) / (fits === "disk" ? 8 : 1);
+  const code = apart > 0 && gpuLayers <= max ? ["expertsInRam"] : [];
   const reasons = reasonsOf(gpu, gpuLayers, layers, gpuLayers > max, vram, vramAvailable, ram);
   const forecast = { tgLow: speed * 0.9, tgHigh: speed * 1.15, ppLow: speed * 8, ppHigh: speed * 14 };
   return {
@@ -55,6 +72,9 @@ export function fakePlan(
     layers,
     recommendedGpuLayers: max,
     maxGpuLayers: max,
+    cpuMoe,
+    expertLayers,
+    expertsApart: apart,
     context,
     contextMax,
     fits,
@@ -63,7 +83,7 @@ export function fakePlan(
     ramAvailable: MACHINE.ramAvailable,
     vramAvailable,
     forecast,
-    reasons,
+    reasons: [...reasons, ...code.map((code) => reason(code, apart * perLayer * EXPERTS))],
   };
 }
 
@@ -85,6 +105,13 @@ function fitsOf(gpuLayers: number, layers: number, ram: number): Fits {
   return gpuLayers === layers ? "gpu" : gpuLayers > 0 ? "split" : "ram";
 }
 
+const reason = (code: string, needed: number | null = null, available: number | null = null): Reason => ({
+  code,
+  text: code,
+  needed,
+  available,
+});
+
 function reasonsOf(
   gpu: boolean,
   gpuLayers: number,
@@ -94,12 +121,6 @@ function reasonsOf(
   vramAvailable: number,
   ram: MemoryParts,
 ): Reason[] {
-  const reason = (code: string, needed: number | null = null, available: number | null = null): Reason => ({
-    code,
-    text: code,
-    needed,
-    available,
-  });
   const reasons: Reason[] = [];
   if (!gpu) {
     reasons.push(reason("noAccelerator"));

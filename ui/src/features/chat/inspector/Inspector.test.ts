@@ -26,7 +26,37 @@ test("bars follow the slider, layers follow its end", async () => {
   expect(used(), "nothing has moved").toBe(before);
   await fireEvent.change(slider(), { target: { value: "10" } });
   await until(() => used() === planned() && used() < before);
-  expect(setGpuLayers.mock.calls).toEqual([[{ type: "fixed", layers: 10 }]]);
+  expect(setGpuLayers.mock.calls).toEqual([[{ type: "fixed", layers: 10 }, null]]);
+});
+
+test("a mixture of experts has a second count: layers whose experts are in RAM", async () => {
+  const setGpuLayers = vi.fn<Api["setGpuLayers"]>();
+  const app = await startApp({ mixture: true }, (api) => ({
+    setGpuLayers: setGpuLayers.mockImplementation(api.setGpuLayers),
+  }));
+  renderWith(app, Inspector, {});
+  const experts = () => screen.queryByTestId<HTMLInputElement>("cpu-moe");
+  await until(() => experts() !== null);
+  expect(slider().valueAsNumber, "all layers, without most experts").toBe(Number(slider().max));
+  expect(experts()!.valueAsNumber).toBeGreaterThan(0);
+  expect(experts()!.getAttribute("aria-label") ?? experts()!.labels?.[0]?.textContent).toBe("Experts in RAM");
+  const auto = screen.getByTestId("cpu-moe-auto");
+  expect(auto.getAttribute("aria-pressed")).toBe("true");
+  const planned = () => Number(screen.getByTestId("memory-vram").dataset.planned);
+  await until(() => screen.queryByTestId("memory-vram") !== null);
+  const before = planned();
+  await fireEvent.change(experts()!, { target: { value: experts()!.max } });
+  await until(() => planned() < before);
+  expect(auto.getAttribute("aria-pressed")).toBe("false");
+  await fireEvent.click(auto);
+  await until(() => planned() === before);
+  await fireEvent.click(screen.getByTestId("load-model"));
+  await until(() => screen.queryByTestId("unload-model") !== null);
+  await fireEvent.change(screen.getByTestId("cpu-moe-number"), { target: { value: "7" } });
+  await until(() => setGpuLayers.mock.calls.length === 1);
+  expect(setGpuLayers.mock.calls[0]?.[1]).toBe(7);
+  await fireEvent.change(screen.getByTestId("model-select"), { target: { value: "m2" } });
+  await until(() => experts() === null);
 });
 
 test("Page keys go by four, Auto is a state", async () => {

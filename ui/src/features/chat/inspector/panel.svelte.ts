@@ -1,15 +1,20 @@
-import type { Api, GpuLayers, LoadedModel, LoadSettings, Plan, WireError } from "../../../ipc";
+import type { Api, GpuReason, LoadedModel, LoadSettings, Plan, WireError } from "../../../ipc";
 import { toWireError } from "../../../ipc";
 import type { LibraryStore } from "../../../state/library.svelte";
 import { DEFAULT_LOAD, type ModelStore } from "../../../state/model.svelte";
+import type { MonitorStore } from "../../../state/monitor.svelte";
 import type { SettingsStore } from "../../../state/settings.svelte";
 
 interface Parts {
   api: Api;
   library: LibraryStore;
   model: ModelStore;
+  monitor: MonitorStore;
   settings: SettingsStore;
 }
+
+/** What moves while the model is loaded. */
+type Placement = Partial<Pick<LoadSettings, "gpuLayers" | "cpuMoe">>;
 
 /** What the load panel shows: a model, how it should be loaded, and the plan that follows. */
 export class LoadPanel {
@@ -50,6 +55,12 @@ export class LoadPanel {
     return loaded && this.isLoaded && !this.needsReload ? loaded.plan : this.plan;
   }
 
+  /** Why no layers can go to a GPU, if so. */
+  get gpuReason(): GpuReason | null {
+    const { model, monitor } = this.app;
+    return this.isLoaded && model.loaded ? model.loaded.gpuReason : (monitor.hardware?.gpuReason ?? null);
+  }
+
   choose(id: string): void {
     this.modelId = id;
     const loaded = this.app.model.loaded;
@@ -84,6 +95,7 @@ export class LoadPanel {
     this.wish = {
       ...this.wish,
       gpuLayers: auto ? loaded.settings.gpuLayers : { type: "fixed", layers: loaded.gpuLayers },
+      cpuMoe: loaded.settings.cpuMoe === null ? null : loaded.cpuMoe,
     };
     this.agreed += 1;
     if (this.needsReload) {
@@ -106,17 +118,17 @@ export class LoadPanel {
   }
 
   /** The slider moved: only the plan follows. */
-  move(layers: number): void {
+  move(placement: Placement): void {
     this.dragging = true;
-    this.change({ gpuLayers: { type: "fixed", layers } });
+    this.change(placement);
   }
 
   /** The slider was let go, or "Auto" was switched: the engine follows, if it has the model. */
-  async settle(gpuLayers: GpuLayers): Promise<void> {
+  async settle(placement: Placement): Promise<void> {
     this.dragging = false;
-    this.change({ gpuLayers });
+    this.change(placement);
     if (this.isLoaded) {
-      await this.app.model.setGpuLayers(gpuLayers);
+      await this.app.model.setGpuLayers(this.wish.gpuLayers, this.wish.cpuMoe);
     }
   }
 

@@ -22,7 +22,7 @@ test("while the slider moves one plan is asked for at a time, and the last posit
   asked.shift()?.answer();
   await settled();
   for (let layers = 1; layers <= 20; layers++) {
-    panel.move(layers);
+    panel.move({ gpuLayers: { type: "fixed", layers } });
   }
   await settled();
   expect(asked).toHaveLength(1);
@@ -55,16 +55,16 @@ test("moving the slider moves no layers, letting it go does", async () => {
   }));
   const panel = new LoadPanel(app);
   panel.choose("m1");
-  await panel.settle({ type: "fixed", layers: 3 });
+  await panel.settle({ gpuLayers: { type: "fixed", layers: 3 } });
   expect(setGpuLayers, "the model is not loaded").not.toHaveBeenCalled();
   await panel.load();
   panel.follow();
-  panel.move(7);
-  panel.move(8);
+  panel.move({ gpuLayers: { type: "fixed", layers: 7 } });
+  panel.move({ gpuLayers: { type: "fixed", layers: 8 } });
   await settled();
   expect(setGpuLayers).not.toHaveBeenCalled();
-  await panel.settle({ type: "fixed", layers: 8 });
-  expect(setGpuLayers.mock.calls).toEqual([[{ type: "fixed", layers: 8 }]]);
+  await panel.settle({ gpuLayers: { type: "fixed", layers: 8 } });
+  expect(setGpuLayers.mock.calls).toEqual([[{ type: "fixed", layers: 8 }, null]]);
   expect(app.model.loaded?.gpuLayers).toBe(8);
 });
 
@@ -74,7 +74,7 @@ test("what does not fit comes back to where the layers are", async () => {
   panel.choose("m2");
   await panel.load();
   panel.follow();
-  await panel.settle({ type: "fixed", layers: 80 });
+  await panel.settle({ gpuLayers: { type: "fixed", layers: 80 } });
   panel.follow();
   const { loaded } = app.model;
   expect(loaded!.gpuLayers).toBeLessThan(80);
@@ -92,7 +92,7 @@ test("a wish while layers move is told at once, of those after it the last one c
       return api.modelState();
     }),
   }));
-  const wish = (layers: number) => app.model.setGpuLayers({ type: "fixed", layers });
+  const wish = (layers: number) => app.model.setGpuLayers({ type: "fixed", layers }, null);
   void wish(1);
   void wish(2);
   void wish(3);
@@ -153,7 +153,7 @@ test("a plan that comes after the layers have moved is old", async () => {
   panel.choose("m2");
   await panel.load();
   panel.follow();
-  await panel.settle({ type: "fixed", layers: 80 });
+  await panel.settle({ gpuLayers: { type: "fixed", layers: 80 } });
   panel.follow();
   late.forEach((done) => done());
   await new Promise((done) => setTimeout(done));
