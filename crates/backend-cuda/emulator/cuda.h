@@ -32,7 +32,7 @@ inline uint3 thread_index() {
 
 [[noreturn]] inline void die(const char *what) {
     const uint3 b = launch.block_index;
-    fprintf(stderr, "emulator: %s (block %u,%u,%u, thread %d)\n", what, b.x, b.y, b.z, fibers.current);
+    fprintf(stderr, "emulator: %s (block %u,%u,%u, thread %d)\n", what, b.x, b.y, b.z, int(fibers.current));
     fibers.print_waiting();
     abort();
 }

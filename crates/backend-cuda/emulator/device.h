@@ -4,15 +4,24 @@
 namespace emulator {
 inline void Fibers::entry() {
     fibers.kernel(fibers.arguments);
-    fibers.all[fibers.current].done = true;
-    fibers.live--;
+    {
+        const sanitizer::Unseen unseen;
+        sanitizer::release(&fibers.ends);
+        fibers.all[fibers.current].done = true;
+        fibers.live--;
+    }
     fibers.to_main();
     abort();
 }
 
 /// An operation of a warp's lanes in `mask`: the last lane to come computes all results from all operands.
 template <class In, class Out, class F> Out collective(unsigned mask, const In &in, const char *name, F compute) {
+    const sanitizer::Unseen unseen;
     const int me = fibers.current, warp = me / 32;
+    // Of all operations of a warp only this one orders accesses to memory.
+    Phases &phases = fibers.warps[warp];
+    char *point = strcmp(name, "__syncwarp") ? nullptr : &phases.points[phases.now];
+    if (point) sanitizer::release(point);
     Fiber *lanes = &fibers.all[warp * 32];
     if (!(mask >> (me % 32) & 1)) die("a lane is not in the mask of its warp operation");
     Out out{};
@@ -25,6 +34,7 @@ template <class In, class Out, class F> Out collective(unsigned mask, const In &
     arrived |= 1u << me % 32;
     if ((arrived & mask) != mask) {
         fibers.wait(name, mask);
+        if (point) sanitizer::acquire(point);
         return out;
     }
     const In *ins[32] = {};
@@ -39,6 +49,10 @@ template <class In, class Out, class F> Out collective(unsigned mask, const In &
     arrived &= ~mask;
     for (int l = 0; l < 32; l++)
         if (mask >> l & 1) lanes[l].waiting = false;
+    if (point) {
+        phases.now ^= 1;
+        sanitizer::acquire(point);
+    }
     return out;
 }
 
@@ -70,17 +84,34 @@ template <class T> T __shfl_xor_sync(unsigned mask, T value, int bits) {
 template <class T> T __shfl_sync(unsigned mask, T value, int from) {
     return emulator::shuffle(mask, value, from & 31, "__shfl_sync");
 }
+inline unsigned __ballot_sync(unsigned mask, bool yes) {
+    return emulator::collective<bool, unsigned>(mask, yes, "__ballot_sync", [](const bool **ins, unsigned **outs) {
+        unsigned all = 0;
+        for (int l = 0; l < 32; l++)
+            if (ins[l] && *ins[l]) all |= 1u << l;
+        for (int l = 0; l < 32; l++)
+            if (outs[l]) *outs[l] = all;
+    });
+}
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline void __syncwarp(unsigned mask = ~0u) {
     emulator::collective<int, int>(mask, 0, "__syncwarp", [](const int **, int **) {});
 }
 inline void __syncthreads() {
     using emulator::fibers;
-    if (++fibers.at_barrier < fibers.live) return fibers.wait("__syncthreads", 0);
+    const sanitizer::Unseen unseen;
+    char *point = &fibers.barriers.points[fibers.barriers.now];
+    sanitizer::release(point);
+    if (++fibers.at_barrier < fibers.live) {
+        fibers.wait("__syncthreads", 0);
+        return sanitizer::acquire(point);
+    }
     for (int t = 0; t < fibers.count; t++) {
         const emulator::Fiber &f = fibers.all[t];
         if (!f.done && f.waiting && strcmp(f.operation, "__syncthreads")) emulator::die("a barrier diverges");
     }
     fibers.release_barrier();
+    sanitizer::acquire(point);
 }
 
 inline int dp4a(int a, int b, int c) {

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <vector>
+#include "sanitizer.h"
 
 extern "C" void emulator_switch(void **save, void *to);
 asm(R"(
@@ -25,6 +26,7 @@ namespace emulator {
 struct Fiber {
     void *stack_pointer = nullptr;
     char *stack = nullptr;
+    void *context = nullptr;
     bool done = true, waiting = false;
     const char *operation = nullptr;   // what it waits in
     unsigned mask = 0;                 // lanes that take part
@@ -32,17 +34,43 @@ struct Fiber {
     void *out = nullptr;
 };
 
+/// Points in time that sanitizers know: of each two barriers in a row one.
+struct Phases {
+    char points[2];
+    int now = 0;
+};
+
+/// A number that all fibers read while the others' part is being written.
+struct Shared {
+    int value = 0;
+    operator int() const { return __atomic_load_n(&value, __ATOMIC_RELAXED); }
+    void operator=(int to) { __atomic_store_n(&value, to, __ATOMIC_RELAXED); }
+};
+
 struct Fibers {
     static const size_t STACK = 256 << 10;
     std::vector<Fiber> all;
     std::vector<unsigned> arrived;   // of each warp: lanes that wait in its operation
-    int current = 0, count = 0, live = 0, at_barrier = 0;
-    void *main = nullptr;
+    Shared current;
+    int count = 0, live = 0, at_barrier = 0;
+    Phases barriers, warps[32];
+    char ends = 0;
+    void *main = nullptr, *main_context = nullptr;
     void (*kernel)(const void *) = nullptr;
     const void *arguments = nullptr;
 
     static void entry();
-    void to_main() { emulator_switch(&all[current].stack_pointer, main); }
+    void to_main() {
+        void **mine, *to, *context;
+        {
+            const sanitizer::Unseen unseen;
+            mine = &all[current].stack_pointer;
+            to = main;
+            context = main_context;
+        }
+        sanitizer::leave(context);
+        emulator_switch(mine, to);
+    }
 
     void wait(const char *operation, unsigned mask) {
         Fiber &me = all[current];
@@ -61,6 +89,7 @@ struct Fibers {
             if (stack == MAP_FAILED) abort();
             mprotect(stack, 4096, PROT_NONE);
             fiber.stack = stack + 4096;
+            fiber.context = sanitizer::new_context();
             all.push_back(fiber);
         }
         count = live = threads;
@@ -80,6 +109,7 @@ struct Fibers {
 
     void release_barrier() {
         at_barrier = 0;
+        barriers.now ^= 1;
         for (int t = 0; t < count; t++) all[t].waiting = false;
     }
 
@@ -88,6 +118,7 @@ struct Fibers {
         kernel = body;
         arguments = with;
         prepare(threads);
+        main_context = sanitizer::this_context();
         while (live > 0) {
             bool moved = false;
             seed = seed * 6364136223846793005ull + 1442695040888963407ull;
@@ -97,12 +128,15 @@ struct Fibers {
                 if (fiber.done || fiber.waiting) continue;
                 current = (start + i) % threads;
                 moved = true;
-                emulator_switch(&main, fiber.stack_pointer);
+                void *to = fiber.stack_pointer;
+                sanitizer::enter(fiber.context);
+                emulator_switch(&main, to);
             }
             // Threads that have ended do not count at a barrier.
             if (live > 0 && at_barrier == live) release_barrier();
             else if (!moved) return false;
         }
+        sanitizer::acquire(&ends);
         return true;
     }
 

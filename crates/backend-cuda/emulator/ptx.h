@@ -32,6 +32,15 @@ template <class To, class From> To widen(From from) {
     else return as<To>(from);
 }
 
+[[noreturn]] inline void does_not_end() { emulator::die("it does not end"); }
+
+/// The number of this module's mutant that HEADROOM_MUTANT names, as MODULE:NUMBER; -1 for none.
+inline int chosen_mutant(const char *module) {
+    const char *chosen = getenv("HEADROOM_MUTANT");
+    const size_t length = strlen(module);
+    return chosen && !strncmp(chosen, module, length) && chosen[length] == ':' ? atoi(chosen + length + 1) : -1;
+}
+
 template <class T> T parameter(const void *parameters, size_t offset) {
     T value;
     memcpy(&value, static_cast<const char *>(parameters) + offset, sizeof value);
@@ -74,13 +83,16 @@ template <class To> To truncate(double x) {
     const double low = double(std::numeric_limits<To>::min()), high = double(std::numeric_limits<To>::max());
     return x <= low ? std::numeric_limits<To>::min() : x >= high ? std::numeric_limits<To>::max() : To(x);
 }
-inline float fma_down(float a, float b, float c) {
-    fesetround(FE_DOWNWARD);
+/// In another rounding mode; volatile keeps the sum between the two calls.
+inline float rounded_fma(int mode, float a, float b, float c) {
+    fesetround(mode);
     volatile float x = a, y = b, z = c;
     volatile float result = fmaf(x, y, z);
     fesetround(FE_TONEAREST);
     return result;
 }
+inline float fma_down(float a, float b, float c) { return rounded_fma(FE_DOWNWARD, a, b, c); }
+inline float add_to_zero(float a, float b) { return rounded_fma(FE_TOWARDZERO, a, 1, b); }
 /// Bits from a position on. Signed ones are extended by the highest of them (or of the register).
 template <class T> T bit_field(T x, uint32_t position, uint32_t length) {
     typedef typename std::make_unsigned<T>::type Bits;

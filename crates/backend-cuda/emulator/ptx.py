@@ -1,10 +1,14 @@
 """Translates PTX to C++ over the emulator: ptx.py FILE.ptx > FILE.cpp. What it does not know is an error.
 
-So the very text that the driver compiles is run, not only the source that it was compiled from.
+So the very text that the driver compiles is run, not only the source that it was compiled from. With more arguments there
+are mutants in it (mutants.py).
 """
 
+import pathlib
 import re
 import sys
+
+import mutants
 
 C_TYPES = {
     "pred": "bool", "b8": "uint8_t", "u8": "uint8_t", "s8": "int8_t", "b16": "uint16_t", "u16": "uint16_t",
@@ -132,7 +136,7 @@ def instruction(opcode, operands):
     if name == "mma":
         return tensor_product(opcode, operands)
     if name == "bra":
-        return f"goto {label(operands[0])};"
+        return f"if (ENDLESS) does_not_end(); goto {label(operands[0])};"
     if name == "ret":
         return "return;"
     if name == "bar":
@@ -149,6 +153,10 @@ def instruction(opcode, operands):
         to = operands[0].partition("|")[0]
         a, b, c, mask = (value(o, "u32") for o in operands[1:5])
         return put(to, f"shuffle_{parts[2]}({mask}, {a}, {b}, {c})", "b32")
+    if opcode == "vote.sync.ballot.b32":
+        return put(operands[0], f"__ballot_sync({value(operands[2], 'u32')}, {register(operands[1])})", "b32")
+    if name == "popc":
+        return put(operands[0], f"__popc({v[1]})", type)
     if name in ("mul", "mad"):
         return multiply(parts, operands)
     if name == "setp":
@@ -162,6 +170,10 @@ def instruction(opcode, operands):
     if name in BINARY:
         kind = "u" + type[1:] if type[0] == "s" else type
         a, b = value(operands[1], kind), value(operands[2], kind)
+        if opcode == "add.rz.f32":
+            return put(operands[0], f"add_to_zero({a}, {b})", kind)
+        if not set(parts[1:-1]) <= {"rn"}:
+            sys.exit("unknown mode: " + opcode)
         return put(operands[0], f"{a} {BINARY[name]} {b}", kind)
     if name in ("div", "rem"):
         return put(operands[0], f"{v[1]} {'/' if name == 'div' else '%'} {v[2]}", type)
@@ -201,7 +213,25 @@ def label(name):
     return "L_" + name.replace("$", "").strip()
 
 
-def kernel(name, parameters, body):
+def instructions(body):
+    """The lines of a kernel: labels as strings, and (guard, opcode, operands)."""
+    body = re.sub(r"(?m)^\s*\.(reg|shared|pragma)[^;]*;", "", body)
+    for line in re.sub(r"(\$\w+):", r"\1:;", body).split(";"):
+        line = " ".join(line.split())
+        if line.endswith(":"):
+            yield line[:-1]
+        elif line:
+            guard, rest = re.match(r"^(@!?%p\d+ )?(.*)$", line).groups()
+            opcode, _, operands = rest.partition(" ")
+            yield (guard or "").strip(), opcode, split(operands)
+
+
+def statement(guard, opcode, operands):
+    condition = f"if ({'!' if '!' in guard else ''}{register(guard.lstrip('@!'))}) " if guard else ""
+    return f"{condition}{{ {instruction(opcode, operands) if opcode else ''} }}"
+
+
+def kernel(name, parameters, body, lines, chosen):
     size = re.search(r"\[(\d+)\]", parameters).group(1)
     print(f"static void ptx_{name}(const void *parameters) {{ (void)parameters;")
     # Dynamic shared memory is at 0, static at STATIC.
@@ -210,31 +240,37 @@ def kernel(name, parameters, body):
         offset = -(-offset // int(align)) * int(align)
         print(f"  const uint64_t SHARED_{symbol} = STATIC + {offset}; (void)SHARED_{symbol};")
         offset += int(length)
-    print("  const uint64_t SHARED_dynamic_shared = 0; (void)SHARED_dynamic_shared;")
+    print("  const uint64_t SHARED_dynamic_shared = 0; (void)SHARED_dynamic_shared; uint32_t jumps = 0; (void)jumps;")
     for type, prefix, count in re.findall(r"\.reg \.(\w+)\s+(%\w+)<(\d+)>;", body):
         names = ", ".join(f"{register(prefix)}{i} = 0" for i in range(1, int(count)))
         if names:
             print(f"  {C_TYPES[type]} {names};")
-    body = re.sub(r"(?m)^\s*\.(reg|shared|pragma)[^;]*;", "", body)
-    for line in re.sub(r"(\$\w+):", r"\1:;", body).split(";"):
-        line = " ".join(line.split())
-        if not line:
-            continue
-        if line.endswith(":"):
-            print(f"  {label(line[:-1])}:;")
-            continue
-        guard = re.match(r"^@(!?)(%p\d+) (.*)$", line)
-        condition = ""
-        if guard:
-            condition, line = f"if ({guard.group(1)}{register(guard.group(2))}) ", guard.group(3)
-        opcode, _, rest = line.partition(" ")
-        print(f"  {condition}{{ {instruction(opcode, split(rest))} }}")
+    for index, line in enumerate(lines):
+        if isinstance(line, str):
+            print(f"  {label(line)}:;")
+        elif (name, index) in chosen:
+            number, (_, *mutant) = chosen[name, index]
+            print(f"  if (mutant == {number}) {statement(*mutant)} else {statement(*line)}")
+        else:
+            print(f"  {statement(*line)}")
     print(f'}}\nstatic Kernel entry_{name}("{name}", {size}, 1024, ptx_{name});')
 
 
-source = re.sub(r"//[^\n]*", "", open(sys.argv[1]).read())
+path, *mutated = sys.argv[1:]
+source = re.sub(r"//[^\n]*", "", open(path).read())
 if re.search(r"\.(local|const|func)\b", source):
     sys.exit("local and constant memory and functions are not translated")
+entries = re.findall(r"\.entry (\w+)\((.*?)\)[^{]*\{(.*?)\n\}", source, re.S)
+lines = {name: list(instructions(body)) for name, _, body in entries}
+chosen = mutants.draw(lines, source, int(mutated[0])) if mutated else {}
+if mutated[1:] == ["list"]:
+    for (name, index), (number, (what, *mutant)) in sorted(chosen.items(), key=lambda item: item[1][0]):
+        print(number, name, index, what, mutants.shown(*lines[name][index]), mutants.shown(*mutant), sep="\t")
+    sys.exit()
 print('#include "cuda.h"\n#include "ptx.h"')
-for match in re.finditer(r"\.entry (\w+)\((.*?)\)[^{]*\{(.*?)\n\}", source, re.S):
-    kernel(*match.groups())
+# Only mutants may go on forever.
+print(f"#define ENDLESS {'++jumps > 10000000' if chosen else 'false'}")
+if chosen:
+    print(f'static const int mutant = chosen_mutant("{pathlib.Path(path).stem}");')
+for name, parameters, body in entries:
+    kernel(name, parameters, body, lines[name], chosen)

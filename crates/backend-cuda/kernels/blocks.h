@@ -30,10 +30,11 @@ DEVICE void one_scale(Chunk &c, float scale) { c.scale[0] = c.scale[1] = scale; 
 DEVICE void one_offset(Chunk &c, float offset) { c.offset[0] = c.offset[1] = offset; }
 
 // The traits of a type: HALVES, whether the halves of a chunk have scales (and offsets) of their own; OFFSETS, whether there
-// are offsets; unpack, which takes chunk `i` of a row.
+// are offsets; LATTICE, whether weights are points of a table, which unpack takes then (lattices.h); unpack, which takes
+// chunk `i` of a row.
 
 struct Q4_0 {
-    static const bool HALVES = false, OFFSETS = false;
+    static const bool HALVES = false, OFFSETS = false, LATTICE = false;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 18 * int64_t(i);
         one_scale(c, load_half(b));
@@ -46,7 +47,7 @@ struct Q4_0 {
 };
 
 struct Q4_1 {
-    static const bool HALVES = false, OFFSETS = true;
+    static const bool HALVES = false, OFFSETS = true, LATTICE = false;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 20 * int64_t(i);
         one_scale(c, load_half(b));
@@ -69,7 +70,7 @@ DEVICE void five_bits(const uint8_t *qs, uint32_t high, uint32_t (&q)[8]) {
 }
 
 struct Q5_0 {
-    static const bool HALVES = false, OFFSETS = false;
+    static const bool HALVES = false, OFFSETS = false, LATTICE = false;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 22 * int64_t(i);
         one_scale(c, load_half(b));
@@ -80,7 +81,7 @@ struct Q5_0 {
 };
 
 struct Q5_1 {
-    static const bool HALVES = false, OFFSETS = true;
+    static const bool HALVES = false, OFFSETS = true, LATTICE = false;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 24 * int64_t(i);
         one_scale(c, load_half(b));
@@ -92,7 +93,7 @@ struct Q5_1 {
 };
 
 struct Q8_0 {
-    static const bool HALVES = false, OFFSETS = false;
+    static const bool HALVES = false, OFFSETS = false, LATTICE = false;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 34 * int64_t(i);
         one_scale(c, load_half(b));
@@ -101,7 +102,7 @@ struct Q8_0 {
 };
 
 struct IQ4_NL {
-    static const bool HALVES = false, OFFSETS = false;
+    static const bool HALVES = false, OFFSETS = false, LATTICE = false;
     /// Nibbles into the table of 16 values (`quant::unpack::IQ4_VALUES`).
     static DEVICE int value4(uint32_t index) {
         const uint32_t table[4] = {0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u};
@@ -119,17 +120,42 @@ struct IQ4_NL {
 };
 
 struct MXFP4 {
-    static const bool HALVES = false, OFFSETS = false;
+    static const bool HALVES = false, OFFSETS = false, LATTICE = false;
+    /// Twice the values of E2M1 (`quant::unpack::FP4_VALUES`).
+    static DEVICE int value4(uint32_t index) {
+        const uint32_t table[4] = {0x03020100u, 0x0c080604u, 0xfdfeff00u, 0xf4f8fafcu};
+        return lookup4(table, index);
+    }
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 17 * int64_t(i);
         // Half of an E8M0 scale, because the table holds twice the values of E2M1.
         uint32_t e = load<uint8_t>(b);
         one_scale(c, bits_to_float(e < 2 ? 0x00200000u << e : (e - 1) << 23));
-        const uint32_t table[4] = {0x03020100u, 0x0c080604u, 0xfdfeff00u, 0xf4f8fafcu};
         for (int k = 0; k < 4; k++) {
             uint32_t x = load32_at1(b + 1 + 4 * k);
-            c.q[k] = lookup4(table, x & 0x0f0f0f0fu);
-            c.q[k + 4] = lookup4(table, x >> 4 & 0x0f0f0f0fu);
+            c.q[k] = value4(x & 0x0f0f0f0fu);
+            c.q[k + 4] = value4(x >> 4 & 0x0f0f0f0fu);
+        }
+    }
+};
+
+struct NVFP4 {
+    static const bool HALVES = true, OFFSETS = false, LATTICE = false;
+    /// Half of an unsigned E4M3 scale, times 1024 (`quant::unpack::ue4m3_half`).
+    static DEVICE int units(int e4m3) {
+        int exponent = e4m3 >> 3 & 15, mantissa = e4m3 & 7;
+        return e4m3 == 127 ? 0 : exponent == 0 ? mantissa : (8 + mantissa) << (exponent - 1);
+    }
+    static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
+        const uint8_t *b = row + 36 * int64_t(i / 2);
+        for (int h = 0; h < 2; h++) {
+            int g = i % 2 * 2 + h;
+            c.scale[h] = 1.0f / 1024.0f * float(units(load<uint8_t>(b + g)));
+            for (int k = 0; k < 2; k++) {
+                uint32_t x = load<uint32_t>(b + 4 + 8 * g + 4 * k);
+                c.q[4 * h + k] = MXFP4::value4(x & 0x0f0f0f0fu);
+                c.q[4 * h + k + 2] = MXFP4::value4(x >> 4 & 0x0f0f0f0fu);
+            }
         }
     }
 };
@@ -144,7 +170,7 @@ DEVICE void scale_offset(const uint8_t *packed, int j, uint32_t &scale, uint32_t
 }
 
 struct Q4_K {
-    static const bool HALVES = false, OFFSETS = true;
+    static const bool HALVES = false, OFFSETS = true, LATTICE = false;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 144 * int64_t(i / 8);
         int j = i % 8;
@@ -158,7 +184,7 @@ struct Q4_K {
 };
 
 struct Q5_K {
-    static const bool HALVES = false, OFFSETS = true;
+    static const bool HALVES = false, OFFSETS = true, LATTICE = false;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 176 * int64_t(i / 8);
         int j = i % 8;
@@ -175,7 +201,7 @@ struct Q5_K {
 };
 
 struct Q6_K {
-    static const bool HALVES = true, OFFSETS = false;
+    static const bool HALVES = true, OFFSETS = false, LATTICE = false;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 210 * int64_t(i / 8);
         int j = i % 8;
@@ -193,7 +219,7 @@ struct Q6_K {
 };
 
 struct Q3_K {
-    static const bool HALVES = true, OFFSETS = false;
+    static const bool HALVES = true, OFFSETS = false, LATTICE = false;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 110 * int64_t(i / 8);
         int j = i % 8;
@@ -214,7 +240,7 @@ struct Q3_K {
 };
 
 struct Q2_K {
-    static const bool HALVES = true, OFFSETS = true;
+    static const bool HALVES = true, OFFSETS = true, LATTICE = false;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 84 * int64_t(i / 8);
         int j = i % 8;
@@ -230,7 +256,7 @@ struct Q2_K {
 };
 
 struct IQ4_XS {
-    static const bool HALVES = false, OFFSETS = false;
+    static const bool HALVES = false, OFFSETS = false, LATTICE = false;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 136 * int64_t(i / 8);
         int j = i % 8;

@@ -2,7 +2,8 @@
 // depend on how many rows are computed together: step s of a row goes to partial sum s % PARTS, steps of a part in order;
 // the parts are added as a tree (`warp_sum<PARTS>`, `sum_parts`).
 #pragma once
-#include "blocks.h"
+#include "lattices.h"
+#include "ternary.h"
 
 const int PARTS = 8;
 
@@ -18,7 +19,10 @@ template <class Type> struct PackedDot {
     typedef Chunk Left;
     typedef Activations Right;
     static DEVICE int steps(int cols) { return cols / 32; }
-    static DEVICE void left(const uint8_t *row, int step, int, Left &w) { Type::unpack(row, step, w); }
+    static DEVICE void left(const uint8_t *row, int step, int, const void *table, Left &w) {
+        if constexpr (Type::LATTICE) Type::unpack(row, step, table, w);
+        else Type::unpack(row, step, w);
+    }
     static DEVICE void right(const void *input, int64_t row, int step, int cols, Right &x) {
         const uint8_t *p = static_cast<const uint8_t *>(input) + (row * (cols / 32) + step) * int64_t(sizeof(Activations));
         // 40 bytes are 5 words of 8.
@@ -61,7 +65,7 @@ template <class Type> struct FloatDot {
         float x[8];
     };
     static DEVICE int steps(int cols) { return (cols + 7) / 8; }
-    static DEVICE void left(const uint8_t *row, int step, int cols, Left &w) {
+    static DEVICE void left(const uint8_t *row, int step, int cols, const void *, Left &w) {
         for (int k = 0; k < 8; k++) w.w[k] = 8 * step + k < cols ? Type::value(row, 8 * step + k) : 0.0f;
     }
     static DEVICE void right(const void *input, int64_t row, int step, int cols, Right &x) {
@@ -85,5 +89,8 @@ DEVICE float sum_parts(const float *part, int stride) {
 #define FOR_TYPES(packed, plain)                                                                                     \
     packed(q4_0, Q4_0) packed(q4_1, Q4_1) packed(q5_0, Q5_0) packed(q5_1, Q5_1) packed(q8_0, Q8_0)                   \
     packed(q2_k, Q2_K) packed(q3_k, Q3_K) packed(q4_k, Q4_K) packed(q5_k, Q5_K) packed(q6_k, Q6_K)                   \
-    packed(iq4_nl, IQ4_NL) packed(iq4_xs, IQ4_XS) packed(mxfp4, MXFP4)                                               \
+    packed(iq4_nl, IQ4_NL) packed(iq4_xs, IQ4_XS) packed(mxfp4, MXFP4) packed(nvfp4, NVFP4)                          \
+    packed(iq1_s, IQ1_S) packed(iq1_m, IQ1_M) packed(iq2_xxs, IQ2_XXS) packed(iq2_xs, IQ2_XS) packed(iq2_s, IQ2_S)   \
+    packed(iq3_xxs, IQ3_XXS) packed(iq3_s, IQ3_S)                                                                    \
+    packed(tq1_0, TQ1_0) packed(tq2_0, TQ2_0) packed(q1_0, Q1_0) packed(q2_0, Q2_0)                                  \
     plain(f16, F16) plain(bf16, BF16) plain(f32, F32)

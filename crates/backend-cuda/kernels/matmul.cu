@@ -1,19 +1,10 @@
 // Products of many rows of activations (prompts). A block computes a tile of TILE x TILE results. Its eight warps share the
 // steps of the rows between them, one partial sum each, so that results have the bits of matvec.cu. Packed weights meet
 // activations on tensor cores, where there are any: products are exact integers, so that bits are the same there too.
-#include "dot.h"
+//
+// With experts, a tile's rows of activations are those that one expert meets (groups.cu).
+#include "product.h"
 
-struct MatMulArgs {
-    const uint8_t *weight;
-    const void *input;     // Activations or f32, by the weight's type
-    const float *bias;     // [rows] or null
-    float *out;            // [n, rows]
-    int64_t row_bytes;
-    float scale;
-    int32_t rows, cols, n;
-};
-
-const int TILE = 32;
 /// Results of a lane.
 const int SUMS = TILE * TILE / 32;
 
@@ -75,21 +66,26 @@ template <class Type> struct ByTensorCores {
 template <class Type> using ByTensorCores = ByLanes<PackedDot<Type>>;
 #endif
 
-template <class Dot, class Way> DEVICE void matmul(const MatMulArgs &a) {
+template <class Dot, class Way> DEVICE void matmul(const ProductArgs &a) {
     // First one panel for each warp, then the partial sums [PARTS][TILE][TILE].
     DYNAMIC_SHARED(char, shared);
     Panel<Dot> &panel = reinterpret_cast<Panel<Dot> *>(shared)[threadIdx.x / 32];
-    const int part = threadIdx.x / 32, row_base = blockIdx.x * TILE, token_base = blockIdx.y * TILE;
+    const int part = threadIdx.x / 32, row_base = blockIdx.x * TILE;
+    Tile tile = {int(blockIdx.y) * TILE, a.n - int(blockIdx.y) * TILE, 0};
+    if (a.tiles) tile = a.tiles[blockIdx.y];
+    if (tile.count <= 0) return;
+    const bool known = tile.expert < a.experts;
     // Past the ends the last row is loaded; its results are not stored.
     const int row = row_base + lane() < a.rows ? row_base + lane() : a.rows - 1;
-    const int token = token_base + lane() < a.n ? token_base + lane() : a.n - 1;
-    const uint8_t *weights = a.weight + row * a.row_bytes;
+    const int at = tile.first + (lane() < tile.count ? lane() : tile.count - 1);
+    const int64_t token = (a.tiles ? int(a.order[at]) : at) / a.slots;
+    const uint8_t *weights = a.weight + (known ? tile.expert * a.expert_bytes : 0) + row * a.row_bytes;
 
     float sum[SUMS];
     for (int i = 0; i < SUMS; i++) sum[i] = 0;
     const int steps = Dot::steps(a.cols);
     for (int step = part; step < steps; step += PARTS) {
-        Dot::left(weights, step, a.cols, panel.left[lane()]);
+        Dot::left(weights, step, a.cols, a.table, panel.left[lane()]);
         Dot::right(a.input, token, step, a.cols, panel.right[lane()]);
         __syncwarp();
         Way::add(panel, sum);
@@ -101,16 +97,19 @@ template <class Dot, class Way> DEVICE void matmul(const MatMulArgs &a) {
     for (int i = 0; i < SUMS; i++) parts[(part * TILE + Way::token(i)) * TILE + Way::row(i)] = sum[i];
     __syncthreads();
     for (int i = threadIdx.x; i < TILE * TILE; i += 32 * PARTS) {
-        const int to_row = row_base + i % TILE, to_token = token_base + i / TILE;
-        if (to_row >= a.rows || to_token >= a.n) continue;
-        float total = sum_parts(parts + i, TILE * TILE) * a.scale;
-        if (a.bias) total += a.bias[to_row];
-        a.out[int64_t(to_token) * a.rows + to_row] = total;
+        const int to_row = row_base + i % TILE;
+        if (to_row >= a.rows || i / TILE >= tile.count) continue;
+        float total = sum_parts(parts + i, TILE * TILE);
+        total *= a.scales && known ? a.scales[tile.expert] : a.scale;
+        if (a.bias && known) total += a.bias[int64_t(tile.expert) * a.rows + to_row];
+        const int64_t to = a.tiles ? a.order[tile.first + i / TILE] : tile.first + i / TILE;
+        // An expert that does not exist has no result.
+        a.out[to * a.rows + to_row] = known ? total : NOT_A_NUMBER;
     }
 }
 
 #define PACKED(name, Type) \
-    KERNEL(matmul_##name, MatMulArgs, 32 * PARTS) { matmul<PackedDot<Type>, ByTensorCores<Type>>(a); }
+    KERNEL(matmul_##name, ProductArgs, 32 * PARTS) { matmul<PackedDot<Type>, ByTensorCores<Type>>(a); }
 #define PLAIN(name, Type) \
-    KERNEL(matmul_##name, MatMulArgs, 32 * PARTS) { matmul<FloatDot<Type>, ByLanes<FloatDot<Type>>>(a); }
+    KERNEL(matmul_##name, ProductArgs, 32 * PARTS) { matmul<FloatDot<Type>, ByLanes<FloatDot<Type>>>(a); }
 FOR_TYPES(PACKED, PLAIN)

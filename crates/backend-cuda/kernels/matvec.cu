@@ -1,25 +1,10 @@
 // Products of few rows of activations (generation), and of experts: the speed is that of reading the weights.
-#include "dot.h"
-
-struct MatVecArgs {
-    const uint8_t *weight;
-    const void *input;     // Activations or f32, by the weight's type
-    const float *bias;     // [rows] (with experts [experts, rows]) or null
-    const float *scales;   // [experts] or null
-    const uint32_t *ids;   // [n]: the expert of each row of the result; null: there are no experts
-    float *out;            // [n, rows]
-    int64_t row_bytes;
-    int64_t expert_bytes;
-    float scale;
-    int32_t rows, cols, n;
-    int32_t slots;         // rows of the result that share a row of the input
-    int32_t experts;
-};
+#include "product.h"
 
 const int WARPS = 4, WARP_ROWS = 32 / PARTS;
 
 // Eight lanes, one partial sum each, work on a row of weights with TOKENS rows of activations.
-template <class Dot, int TOKENS> DEVICE void matvec(const MatVecArgs &a) {
+template <class Dot, int TOKENS> DEVICE void matvec(const ProductArgs &a) {
     const int part = lane() % PARTS;
     const int row = (blockIdx.x * WARPS + threadIdx.x / 32) * WARP_ROWS + lane() / PARTS;
     const int first = blockIdx.y * TOKENS;
@@ -34,7 +19,7 @@ template <class Dot, int TOKENS> DEVICE void matvec(const MatVecArgs &a) {
     const int steps = Dot::steps(a.cols);
     for (int step = part; step < steps; step += PARTS) {
         typename Dot::Left w;
-        Dot::left(weights, step, a.cols, w);
+        Dot::left(weights, step, a.cols, a.table, w);
         for (int t = 0; t < TOKENS; t++) {
             if (first + t >= a.n) break;
             typename Dot::Right x;
@@ -53,8 +38,8 @@ template <class Dot, int TOKENS> DEVICE void matvec(const MatVecArgs &a) {
 }
 
 #define MATVEC(name, Dot)                                                                   \
-    KERNEL(matvec_##name##_1, MatVecArgs, 32 * WARPS) { matvec<Dot, 1>(a); }                \
-    KERNEL(matvec_##name##_4, MatVecArgs, 32 * WARPS) { matvec<Dot, 4>(a); }
+    KERNEL(matvec_##name##_1, ProductArgs, 32 * WARPS) { matvec<Dot, 1>(a); }                \
+    KERNEL(matvec_##name##_4, ProductArgs, 32 * WARPS) { matvec<Dot, 4>(a); }
 #define PACKED(name, Type) MATVEC(name, PackedDot<Type>)
 #define PLAIN(name, Type) MATVEC(name, FloatDot<Type>)
 FOR_TYPES(PACKED, PLAIN)

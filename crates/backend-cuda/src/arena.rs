@@ -20,6 +20,8 @@ struct Slab {
 #[derive(Default)]
 pub(crate) struct Arena {
     slabs: Vec<Slab>,
+    /// Every buffer has a slab of its own, exactly as large.
+    exact: bool,
 }
 
 /// Bytes of video memory that a buffer takes; of small ones the slab that they share is not counted.
@@ -38,6 +40,10 @@ fn round_up(bytes: u64, to: u64) -> Option<u64> {
 }
 
 impl Arena {
+    pub fn new(exact: bool) -> Arena {
+        Arena { exact, ..Arena::default() }
+    }
+
     /// Bytes taken from the driver.
     pub fn reserved(&self) -> u64 {
         self.slabs.iter().map(|slab| slab.bytes).sum()
@@ -49,6 +55,12 @@ impl Arena {
         bytes: u64,
         grow: &mut dyn FnMut(u64) -> Result<Address, Failure>,
     ) -> Result<Address, Failure> {
+        if self.exact {
+            let bytes = bytes.max(1);
+            let start = grow(bytes)?;
+            self.slabs.push(Slab { start, bytes, free: Vec::new() });
+            return Ok(start);
+        }
         let bytes = round_up(bytes, ALIGNMENT).ok_or(Failure::OutOfMemory)?;
         if let Some(address) = self.take(bytes) {
             return Ok(address);
@@ -78,7 +90,7 @@ impl Arena {
 
     /// Gives a range back; the slab's start, if nothing is left in it and it is to be released.
     pub fn release(&mut self, address: Address, bytes: u64) -> Option<Address> {
-        let bytes = round_up(bytes, ALIGNMENT)?;
+        let bytes = if self.exact { bytes.max(1) } else { round_up(bytes, ALIGNMENT)? };
         let index = self.slabs.iter().position(|slab| (slab.start..slab.start + slab.bytes).contains(&address))?;
         let slab = &mut self.slabs[index];
         let offset = address - slab.start;
@@ -129,6 +141,16 @@ mod tests {
         assert_eq!(arena.release(small[2], 1000), None);
         assert_eq!(arena.release(small[1], 900), Some(PAGE));
         assert_eq!(arena.reserved(), 0);
+    }
+
+    #[test]
+    fn buffers_may_have_memory_of_their_own() {
+        let (mut arena, mut next) = (Arena::new(true), PAGE);
+        let mut grow = grow(&mut next, 1 << 30);
+        assert_eq!([1000, 3, 0].map(|bytes| arena.allocate(bytes, &mut grow).unwrap() - PAGE), [0, 1000, 1003]);
+        assert_eq!(arena.reserved(), 1004);
+        assert_eq!(arena.release(PAGE + 1000, 3), Some(PAGE + 1000));
+        assert_eq!(arena.reserved(), 1001);
     }
 
     #[test]

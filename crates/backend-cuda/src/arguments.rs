@@ -20,12 +20,15 @@ macro_rules! arguments {
 arguments! {
     QuantizeArgs { input: Address, out: Address, blocks: i64, }
 
-    MatVecArgs {
+    ProductArgs {
         weight: Address,
         input: Address,
         bias: Address,
         scales: Address,
         ids: Address,
+        tiles: Address,
+        order: Address,
+        table: Address,
         out: Address,
         row_bytes: i64,
         expert_bytes: i64,
@@ -37,17 +40,7 @@ arguments! {
         experts: i32,
     }
 
-    MatMulArgs {
-        weight: Address,
-        input: Address,
-        bias: Address,
-        out: Address,
-        row_bytes: i64,
-        scale: f32,
-        rows: i32,
-        cols: i32,
-        n: i32,
-    }
+    GroupArgs { ids: Address, order: Address, tiles: Address, slots: i32, experts: i32, }
 
     NormArgs {
         input: Address,

@@ -15,12 +15,14 @@ pub struct GpuConfig {
 /// Memory that operations reuse. It is no buffer of the caller's and is not counted among those.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    /// Activations rounded to 8 bits.
-    pub activations: Block,
+    /// Activations rounded to 8 bits, and slots grouped by experts.
+    pub products: Block,
     /// Softmaxes of the splits of an attention.
     pub splits: Block,
     /// Mixes of angles of the rotary embeddings that were seen: a model has one or two.
     pub mixes: Vec<(RopeSpec, Address)>,
+    /// Tables of the types whose weights are points of one: 36 KiB if all of them are used.
+    pub lattices: Vec<(&'static [u8], Address)>,
 }
 
 /// Bytes that are taken for scratch memory of `bytes`: some more, so that a growing context does not grow it at every step.
@@ -167,7 +169,7 @@ const LOW: u64 = 64 << 20;
 impl<D: Driver> GpuDevice<D> {
     pub fn new(mut driver: D, config: GpuConfig) -> GpuDevice<D> {
         let most = driver.free_bytes();
-        let gpu = Gpu { driver, arena: Arena::default(), limit: config.limit, lost: None };
+        let gpu = Gpu { arena: Arena::new(driver.exact()), driver, limit: config.limit, lost: None };
         GpuDevice { gpu, buffers: Buffers::default(), scratch: Scratch::default(), most }
     }
 
@@ -178,7 +180,7 @@ impl<D: Driver> GpuDevice<D> {
 
     /// Bytes that operations hold for themselves now; never more than [`crate::scratch`] says of what was computed.
     pub fn scratch_bytes(&self) -> u64 {
-        self.scratch.activations.bytes + self.scratch.splits.bytes
+        self.scratch.products.bytes + self.scratch.splits.bytes
     }
 
     fn take(&mut self, bytes: u64, read_only: bool) -> Result<(BufferId, Span), BackendError> {

@@ -43,6 +43,11 @@ pub trait Driver: Send {
     /// The GPU counts as lost from now on, because of this: nothing more is asked of it.
     fn lost(&mut self, _detail: &str) {}
 
+    /// Whether every buffer gets memory of its own, exactly as large, so that a tool sees what leaves it.
+    fn exact(&self) -> bool {
+        false
+    }
+
     /// Memory with any contents, at a multiple of 256.
     fn allocate(&mut self, bytes: u64) -> Result<Address, Failure>;
 

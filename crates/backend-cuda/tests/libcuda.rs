@@ -230,7 +230,7 @@ fn every_type_has_its_kernels() {
             }
             device.free(buffer);
         }
-        assert_eq!(types, 3 * 16);
+        assert_eq!(types, 3 * 28);
     });
 }
 

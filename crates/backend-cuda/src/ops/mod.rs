@@ -2,12 +2,14 @@
 
 mod attention;
 mod elementwise;
+mod expert_matmul;
 mod experts;
 mod hadamard;
 mod matmul;
 mod recurrent;
 mod rope;
 mod streams;
+mod types;
 
 use crate::buffers::{Buffers, Span};
 use crate::device::{Gpu, Scratch, with_reserve};
@@ -79,8 +81,8 @@ fn across(op: &'static str, blocks: usize) -> Result<u32, BackendError> {
 /// [`backend::Device::scratch`] of every GPU.
 pub fn scratch(need: &Need) -> Option<u64> {
     let bytes = match *need {
-        Need::MatMul { ty, n, cols } => matmul::scratch(ty, n, cols),
-        Need::ExpertMatMul { ty, inputs, cols, .. } => matmul::scratch(ty, inputs, cols),
+        Need::MatMul { ty, n, cols } => matmul::rounded(ty, n, cols),
+        Need::ExpertMatMul { ty, inputs, slots, cols } => expert_matmul::scratch(ty, inputs, slots, cols),
         Need::Route { experts } => experts::room(experts).is_some().then_some(0),
         Need::Attention { .. } => attention::scratch(need),
     };
@@ -104,9 +106,9 @@ pub(crate) fn run<D: Driver>(run: &mut Run<'_, D>, op: &Op<'_>) -> Result<(), Ba
     match *op {
         Op::MatMul { input, n, products } => matmul::matmul(run, input, n, products),
         Op::ExpertMatMul { input, input_per_slot, n, ids, used, experts, weight, bias, scales, out } => {
-            let shape = matmul::ExpertShape { input_per_slot, n, used, experts };
-            let operands = matmul::ExpertOperands { input, ids, weight, bias, scales, out };
-            matmul::expert_matmul(run, &shape, &operands)
+            let shape = expert_matmul::Shape { input_per_slot, n, used, experts };
+            let operands = expert_matmul::Operands { input, ids, weight, bias, scales, out };
+            expert_matmul::expert_matmul(run, &shape, &operands)
         }
         Op::Route { router, logits, n, bias, ids, weights } => {
             experts::route(run, &router, logits, n, bias, [ids, weights])

@@ -61,6 +61,10 @@ impl Driver for TestDriver {
         if state.memory == 0 { 1 << 40 } else { state.memory.saturating_sub(state.used) }
     }
 
+    fn exact(&self) -> bool {
+        self.inner.exact()
+    }
+
     fn allocate(&mut self, bytes: u64) -> Result<Address, Failure> {
         {
             let state = self.state();

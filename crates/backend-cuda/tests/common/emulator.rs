@@ -1,6 +1,6 @@
 //! A driver whose GPU is the CPU.
 
-use super::library::{compile_for, source};
+use super::library::{compile_for, sanitizer, source};
 use backend_cuda::{Address, Driver, Failure, Launch};
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
@@ -71,6 +71,10 @@ impl Driver for Emulator {
 
     fn free_bytes(&mut self) -> u64 {
         1 << 40
+    }
+
+    fn exact(&self) -> bool {
+        sanitizer().is_some()
     }
 
     fn allocate(&mut self, bytes: u64) -> Result<Address, Failure> {

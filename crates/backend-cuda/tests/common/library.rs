@@ -10,7 +10,7 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../backend-cuda");
 /// The folders' headers and tools, and the source, so that a library is only compiled when something in it has changed.
 fn fingerprint(root: &Path, source: &Path, architecture: u32) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (FLAGS, architecture).hash(&mut hasher);
+    (FLAGS, architecture, sanitizer(), mutants(source)).hash(&mut hasher);
     std::fs::read(source).unwrap().hash(&mut hasher);
     for folder in ["kernels", "emulator"] {
         let mut files: Vec<PathBuf> =
@@ -62,8 +62,11 @@ pub fn compile_for(source: &str, architecture: u32) -> PathBuf {
     }
     // Another test process may compile the same: each into a file of its own.
     let part = path.with_extension(format!("{}.part", std::process::id()));
-    let mut compiler = Command::new("c++");
+    let mut compiler = command("c++");
     compiler.args(FLAGS);
+    if let Some(sanitizer) = sanitizer() {
+        compiler.args(["-g1", &format!("-fsanitize={sanitizer}")]);
+    }
     match source.extension().is_some_and(|end| end == "ptx") {
         true => compiler.arg("-w").arg("-I").arg(root.join("emulator")).arg(translate(root, &source, &part)),
         false => {
@@ -77,9 +80,30 @@ pub fn compile_for(source: &str, architecture: u32) -> PathBuf {
     path
 }
 
+/// A program that a sanitizer which was loaded into this one does not slow down.
+fn command(name: &str) -> Command {
+    let mut command = Command::new(name);
+    command.env_remove("LD_PRELOAD");
+    command
+}
+
+/// Which of the compiler's sanitizers watches kernels (`address`, `thread`), as `cargo xtask kernels --prove` wants it.
+pub fn sanitizer() -> Option<String> {
+    std::env::var("HEADROOM_SANITIZER").ok()
+}
+
+/// How many mutants of this module's PTX its library contains, if HEADROOM_MUTANT chooses one of them.
+fn mutants(source: &Path) -> Option<String> {
+    let chosen = std::env::var("HEADROOM_MUTANT").ok()?;
+    let (module, _) = chosen.split_once(':')?;
+    let here =
+        source.extension().is_some_and(|end| end == "ptx") && source.file_stem().is_some_and(|stem| stem == module);
+    std::env::var("HEADROOM_MUTANTS").ok().filter(|_| here)
+}
+
 /// PTX as C++.
 fn translate(root: &Path, ptx: &Path, part: &Path) -> PathBuf {
-    let output = Command::new("python3").arg(root.join("emulator/ptx.py")).arg(ptx).output();
+    let output = command("python3").arg(root.join("emulator/ptx.py")).arg(ptx).args(mutants(ptx)).output();
     let output = output.expect("PTX is translated by python3");
     assert!(output.status.success(), "{}: {}", ptx.display(), String::from_utf8_lossy(&output.stderr));
     let path = part.with_extension("cpp");

@@ -47,6 +47,10 @@ impl Random {
             GgmlType::Q2_K => &[80, 82],
             GgmlType::Q3_K => &[108],
             GgmlType::Q6_K => &[208],
+            GgmlType::IQ1_S | GgmlType::IQ2_XXS | GgmlType::IQ2_XS | GgmlType::IQ2_S => &[0],
+            GgmlType::IQ3_XXS | GgmlType::IQ3_S | GgmlType::Q1_0 | GgmlType::Q2_0 => &[0],
+            GgmlType::TQ1_0 => &[52],
+            GgmlType::TQ2_0 => &[64],
             _ => &[],
         };
         for block in bytes.chunks_mut(ty.type_size()) {
@@ -55,6 +59,14 @@ impl Random {
             }
             match ty {
                 GgmlType::MXFP4 => block[0] = (self.next() % 16) as u8 + 118,
+                // The scale's nibbles are the highest of four words.
+                GgmlType::IQ1_M => {
+                    let bits = f16::from_f32(self.float(0.5)).to_bits();
+                    for i in 0..4 {
+                        let nibble = (bits >> (4 * i) & 15) as u8;
+                        block[49 + 2 * i] = block[49 + 2 * i] % 16 + 16 * nibble;
+                    }
+                }
                 GgmlType::F32 => block.copy_from_slice(&self.float(2.0).to_le_bytes()),
                 GgmlType::F16 => block.copy_from_slice(&f16::from_f32(self.float(2.0)).to_le_bytes()),
                 GgmlType::BF16 => block.copy_from_slice(&half::bf16::from_f32(self.float(2.0)).to_le_bytes()),

@@ -1,0 +1,31 @@
+// What matvec.cu and matmul.cu are given, the same for both.
+#pragma once
+#include "dot.h"
+
+/// Rows of a tile of matmul.cu, either way.
+const int TILE = 32;
+
+/// Rows of the result that one block of matmul.cu computes, all of one expert.
+struct Tile {
+    int32_t first;    // in the list of rows
+    int32_t count;    // 0: nothing
+    int32_t expert;   // one that does not exist: results are NaN
+};
+
+struct ProductArgs {
+    const uint8_t *weight;
+    const void *input;       // Activations or f32, by the weight's type
+    const float *bias;       // [rows] (with experts [experts, rows]) or null
+    const float *scales;     // [experts] or null
+    const uint32_t *ids;     // matvec: [n], the expert of each row of the result; null: there are no experts
+    const Tile *tiles;       // matmul: of each block of y; null: there are no experts
+    const uint32_t *order;   // with tiles: [n], the rows of the result, expert by expert
+    const void *table;       // of the weights' type, where it has one
+    float *out;              // [n, rows]
+    int64_t row_bytes;
+    int64_t expert_bytes;
+    float scale;
+    int32_t rows, cols, n;
+    int32_t slots;           // rows of the result that share a row of the input
+    int32_t experts;
+};
