@@ -99,6 +99,8 @@ struct Fibers {
             Fiber &fiber = all[t];
             fiber.done = fiber.waiting = false;
             fiber.operation = nullptr;
+            // What is left is the frame of `entry`, which does not return.
+            sanitizer::fresh(fiber.stack + STACK - 4096, 4096);
             void **top = reinterpret_cast<void **>(fiber.stack + STACK);
             *--top = nullptr;
             *--top = reinterpret_cast<void *>(&entry);

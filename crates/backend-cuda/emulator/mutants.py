@@ -1,6 +1,6 @@
 """Mutants of PTX: instructions changed in ways that tests must notice. `ptx.py FILE COUNT` puts COUNT of them into the
 library that it makes, beside the instructions that they replace; HEADROOM_MUTANT=MODULE:NUMBER chooses one of them when a
-test runs. `ptx.py FILE COUNT list` says which there are.
+test runs. `ptx.py FILE COUNT list` says which there are. Instead of a number, `barriers` are all barriers, left out.
 
 They are drawn by the text of the file alone, so that the same PTX always has the same ones.
 """
@@ -60,6 +60,10 @@ def of(guard, opcode, operands):
 
 def draw(kernels, text, count):
     """`count` mutants of kernels, a dictionary of lists of instructions: {(kernel, index): (number, mutant)}."""
+    if count == "barriers":
+        bars = [(name, i, line) for name, lines in kernels.items() for i, line in enumerate(lines) if line[1:2] and line[1].startswith("bar.")]
+        return {(name, i): (number, next(of(*line))) for number, (name, i, line) in enumerate(bars)}
+    count = int(count)
     chance = random.Random(int(hashlib.sha256(text.encode()).hexdigest()[:16], 16))
     places = {name: [i for i, line in enumerate(lines) if len(line) == 3 and any(of(*line))] for name, lines in kernels.items()}
     chosen, names = {}, [name for name in kernels if places[name]]
@@ -76,4 +80,6 @@ def draw(kernels, text, count):
 
 
 def shown(guard, opcode, operands):
-    return " ".join(part for part in (guard, opcode, ", ".join(operands)) if part) or "-"
+    if not opcode:
+        return "-"
+    return " ".join(part for part in (guard, opcode, ", ".join(operands)) if part)

@@ -8,7 +8,8 @@ import pathlib
 import re
 import sys
 
-import mutants
+sys.dont_write_bytecode = True
+import mutants  # noqa: E402
 
 C_TYPES = {
     "pred": "bool", "b8": "uint8_t", "u8": "uint8_t", "s8": "int8_t", "b16": "uint16_t", "u16": "uint16_t",
@@ -262,7 +263,7 @@ if re.search(r"\.(local|const|func)\b", source):
     sys.exit("local and constant memory and functions are not translated")
 entries = re.findall(r"\.entry (\w+)\((.*?)\)[^{]*\{(.*?)\n\}", source, re.S)
 lines = {name: list(instructions(body)) for name, _, body in entries}
-chosen = mutants.draw(lines, source, int(mutated[0])) if mutated else {}
+chosen = mutants.draw(lines, source, mutated[0]) if mutated else {}
 if mutated[1:] == ["list"]:
     for (name, index), (number, (what, *mutant)) in sorted(chosen.items(), key=lambda item: item[1][0]):
         print(number, name, index, what, mutants.shown(*lines[name][index]), mutants.shown(*mutant), sep="\t")

@@ -1,8 +1,23 @@
-// What ThreadSanitizer must know of fibers: each is a thread to it, barriers order what lies on both sides of them, and
-// switching from one to another orders nothing. So a barrier that is missing is a race, whatever the order of the fibers.
+// What sanitizers must know of fibers.
 //
-// It sees races within a block. Blocks count as ordered one after the other. Without it all of this is nothing.
+// AddressSanitizer: a stack that is used again has no frames.
+//
+// ThreadSanitizer: each is a thread to it, barriers order what lies on both sides of them, and switching from one to another
+// orders nothing. So a barrier that is missing is a race, whatever the order of the fibers. Races within a block are seen;
+// blocks count as ordered one after the other.
 #pragma once
+#include <cstddef>
+
+#ifdef __SANITIZE_ADDRESS__
+extern "C" void __asan_unpoison_memory_region(void const volatile *, size_t);
+namespace sanitizer {
+inline void fresh(void *start, size_t bytes) { __asan_unpoison_memory_region(start, bytes); }
+}  // namespace sanitizer
+#else
+namespace sanitizer {
+inline void fresh(void *, size_t) {}
+}  // namespace sanitizer
+#endif
 
 #ifdef __SANITIZE_THREAD__
 extern "C" {

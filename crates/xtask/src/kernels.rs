@@ -1,6 +1,7 @@
 //! CUDA kernels to PTX, with a compiler from a package registry: no toolkit, no GPU and no driver are needed.
 
-use crate::command::{cargo, step};
+use crate::command::step;
+use crate::prove::prove;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ const GENERATIONS: [(&str, &[&str]); 2] =
 const PTX: &str = "crates/backend-cuda/ptx";
 
 /// `kernels` rewrites the PTX. With `--check` nothing may change, and everything must assemble without spilled registers.
-/// With `--prove` the tests of the kernels run the PTX itself, translated to C++, instead of the sources.
+/// With `--prove` the tests of the kernels run the PTX itself, translated to C++, instead of the sources; and more.
 pub fn kernels(arguments: &[String]) -> Result<ExitCode> {
     let tools = tools()?;
     let library = find(&tools, "libnvrtc.so.12").context("the package has no NVRTC library for this system")?;
@@ -31,9 +32,7 @@ pub fn kernels(arguments: &[String]) -> Result<ExitCode> {
         assemble(&tools)?;
     }
     if arguments.iter().any(|argument| argument == "--prove") {
-        for architecture in ARCHITECTURES {
-            cargo(&["test", "-p", "backend-cuda"]).env("HEADROOM_PTX", architecture).run()?;
-        }
+        prove(&ARCHITECTURES, arguments)?;
     }
     Ok(ExitCode::SUCCESS)
 }

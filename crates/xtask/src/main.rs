@@ -4,6 +4,7 @@ mod command;
 mod conformance;
 mod gpu_suite;
 mod kernels;
+mod prove;
 mod run;
 mod setup;
 mod test;
@@ -20,9 +21,11 @@ const USAGE: &str = "cargo xtask COMMAND
   tidy                  check the house: structure, lengths, unsafe, forbidden words
   bindings              rewrite ui/src/ipc/bindings.ts from the Rust types
   conformance DIR       compare with the reference data in DIR (models, quants, dequant, tokenizer, templates)
-  kernels [--check] [--prove]
+  kernels [--check] [--prove [--only=ptx|sanitizers|mutants|barriers] [--mutants=NUMBER] [--resume]]
                         compile the CUDA kernels to PTX with a pinned compiler, which is installed into target;
-                        compare with what is committed and assemble it; run the tests on the PTX itself
+                        compare with what is committed and assemble it; run the tests on the PTX itself, under
+                        sanitizers, and with mutants of the PTX, so many of each file, and with each of its
+                        barriers left out, which must not pass
   gpu-suite --pack FOLDER [--reference DIR] [--dev]
                         a folder with all that a machine with a GPU needs to check and measure: start gpu-suite in it
                         (--reference: with the models to compare with; --dev: unoptimized, to try it without a GPU)

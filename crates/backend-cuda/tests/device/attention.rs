@@ -210,6 +210,29 @@ fn a_row_does_not_depend_on_its_batch() {
     }
 }
 
+/// What a row does not see is not multiplied by zero: it may be NaN.
+#[test]
+fn cells_outside_a_row_s_window_do_not_matter() {
+    let (n, window) = (75, 37);
+    for dims in [[64, 64], [128, 128], [256, 256], [512, 512]] {
+        let case = Case { types: [F32, F32], dims, window, ..PLAIN };
+        let Setup { mut pair, cache, spec, q } = setup(&case, n, n, 3);
+        let row = case.heads * dims[1];
+        let rows = |pair: &mut Pair| -> Vec<u32> {
+            let out = pair.out(n * row);
+            pair.run(&Op::Attention { cache, spec, q, n, start: 0, out });
+            // Those that see neither the first cell nor the last one.
+            pair.results(out, n * row)[0][window * row..(n - 1) * row].iter().map(|x| x.to_bits()).collect()
+        };
+        let expected = rows(&mut pair);
+        let nan = pair.out(case.heads_kv * dims[0]);
+        for start in [0, n - 1] {
+            pair.run(&Op::StoreKv { cache, k: nan, v: nan, n: 1, start });
+        }
+        assert!(rows(&mut pair) == expected, "{dims:?}");
+    }
+}
+
 #[test]
 fn caches_that_are_too_small_are_refused() {
     let mut s = setup(&Case { capacity: 20, ..PLAIN }, 20, 20, 0);

@@ -172,10 +172,11 @@ fn experts_move_in_a_running_answer() {
 
 #[test]
 fn quantized_weights_and_caches_stay_near_the_cpu() {
-    for ty in [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0, GgmlType::Q5_0, GgmlType::IQ4_XS, GgmlType::MXFP4] {
+    use GgmlType::*;
+    for ty in [Q4_K, Q6_K, Q8_0, Q5_0, IQ4_XS, MXFP4, NVFP4, IQ2_S, IQ3_S, TQ1_0] {
         let file = tiny(&ModelSpec::quantized(ty));
         let tokens = prompt(40);
-        for kv in [GgmlType::F16, GgmlType::Q8_0, GgmlType::Q5_1] {
+        for kv in [F16, Q8_0, Q5_1] {
             let options =
                 LoadOptions { context: 96, ubatch: 16, kv_type_k: kv, kv_type_v: kv, ..LoadOptions::default() };
             let run = |gpu_layers| {

@@ -22,7 +22,7 @@ fn check(pair: &mut Pair, results: [(View, usize); 2], tolerance: f32, what: &st
 fn convolutions() {
     let mut random = Random(1);
     for (i, (n, channels, kernel)) in
-        [(1, 1, 1), (1, 300, 4), (2, 100, 4), (9, 70, 3), (5, 33, 1)].into_iter().enumerate()
+        [(1, 1, 1), (1, 300, 4), (2, 100, 4), (9, 70, 3), (5, 33, 1), (11, 40, 4), (13, 20, 9)].into_iter().enumerate()
     {
         for before in [false, true] {
             let mut pair = Pair::new(i as u64);
