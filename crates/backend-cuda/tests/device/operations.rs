@@ -238,7 +238,7 @@ fn logits_that_are_no_numbers_choose_experts_that_exist() {
 #[test]
 fn combinations() {
     let mut random = Random(9);
-    for (n, used, dim) in [(1, 1, 1), (3, 4, 100), (2, 8, 300)] {
+    for (n, used, dim) in [(1, 1, 1), (3, 4, 100), (2, 8, 300), (5, 7, 33)] {
         let mut pair = Pair::new(1);
         let input = pair.floats(&random.floats(n * used * dim, 2.0));
         let weights = pair.floats(&random.floats(n * used, 1.0));
