@@ -141,7 +141,8 @@ impl Header<'_> {
         Ok(value)
     }
 
-    pub fn sizes(&self) -> Result<Sizes, ModelError> {
+    /// With norms of this kind, which is the family's matter: files of some have the keys of both.
+    pub fn sizes(&self, norm: NormKind) -> Result<Sizes, ModelError> {
         let embedding_length = self.count("embedding_length", MAX_WIDTH)?;
         let embedding = self.find("token_embd.weight").ok_or(ModelError::MissingTensor("token_embd.weight".into()))?;
         let vocab_size = self.gguf.tensors[embedding].shape.get(1).copied().unwrap_or(0);
@@ -158,9 +159,12 @@ impl Header<'_> {
         if extra >= block_count as u64 {
             return Err(self.bad_value("nextn_predict_layers", extra, "0 to block_count - 1"));
         }
-        let (norm, eps) = match self.f32_or("attention.layer_norm_epsilon") {
-            Some(_) => (NormKind::Layer, "attention.layer_norm_epsilon"),
-            None => (NormKind::Rms, "attention.layer_norm_rms_epsilon"),
+        // Nemotron-H may have only the other key.
+        let eps = match norm {
+            NormKind::Rms if self.f32_or("attention.layer_norm_rms_epsilon").is_some() => {
+                "attention.layer_norm_rms_epsilon"
+            }
+            NormKind::Rms | NormKind::Layer => "attention.layer_norm_epsilon",
         };
         Ok(Sizes {
             block_count: block_count - extra as usize,

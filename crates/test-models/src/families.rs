@@ -191,7 +191,12 @@ impl ModelSpec {
             Family::NemotronH => {
                 self.heads_by_layer(keys);
                 self.recurrent_keys(keys, HEADS_V * STATE, self.groups());
+                // Converters write this one too, for layers that predict further tokens.
+                keys.own("attention.layer_norm_epsilon", self.norm_eps);
+                let sizes: Vec<u32> = (0..self.n_layer).map(|layer| if layer == 1 { self.n_ff } else { 0 }).collect();
+                keys.own("feed_forward_length", Value::from(sizes.as_slice()));
                 keys.own("expert_weights_scale", 1.5f32);
+                keys.own("expert_weights_norm", true);
             }
             Family::GraniteHybrid => {
                 self.heads_by_layer(keys);

@@ -24,7 +24,7 @@ fn describe(
     header: &Header<'_>,
     change: impl Fn(&Builder<'_>, usize, Attention) -> Result<Attention, ModelError>,
 ) -> Result<Model, ModelError> {
-    let builder = Builder::new(header)?;
+    let builder = Builder::with_layer_norms(header)?;
     let mut model = builder.model(|index| {
         let attention = change(&builder, index, builder.attention(index, RopePairs::Adjacent)?)?;
         let dense = builder.dense(index, Activation::Silu)?;

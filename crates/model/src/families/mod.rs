@@ -52,7 +52,7 @@ const FAMILIES: &[(&str, Family)] = &[
     ("olmo2", olmo2::describe),
     ("glm4", plain::adjacent),
     ("glm4moe", moe::glm4moe),
-    ("starcoder2", plain::halves_gelu),
+    ("starcoder2", plain::starcoder2),
     ("command-r", cohere::command_r),
     ("cohere2", cohere::cohere2),
     ("deepseek2", deepseek2::describe),

@@ -9,18 +9,17 @@ use crate::*;
 use backend::{Activation, RopePairs};
 
 pub(crate) fn halves(header: &Header<'_>) -> Result<Model, ModelError> {
-    dense(header, RopePairs::Halves, Activation::Silu)
+    dense(Builder::new(header)?, RopePairs::Halves, Activation::Silu)
 }
 
 pub(crate) fn adjacent(header: &Header<'_>) -> Result<Model, ModelError> {
-    dense(header, RopePairs::Adjacent, Activation::Silu)
+    dense(Builder::new(header)?, RopePairs::Adjacent, Activation::Silu)
 }
 
-pub(crate) fn halves_gelu(header: &Header<'_>) -> Result<Model, ModelError> {
-    dense(header, RopePairs::Halves, Activation::GeluTanh)
+pub(crate) fn starcoder2(header: &Header<'_>) -> Result<Model, ModelError> {
+    dense(Builder::with_layer_norms(header)?, RopePairs::Halves, Activation::GeluTanh)
 }
 
-fn dense(header: &Header<'_>, pairs: RopePairs, act: Activation) -> Result<Model, ModelError> {
-    let builder = Builder::new(header)?;
+fn dense(builder: Builder<'_>, pairs: RopePairs, act: Activation) -> Result<Model, ModelError> {
     builder.model(|index| builder.dense_layer(index, builder.attention(index, pairs)?, act))
 }

@@ -30,7 +30,12 @@ pub(crate) fn block(layer: usize, part: &str) -> String {
 
 impl<'a> Builder<'a> {
     pub fn new(header: &'a Header<'a>) -> Result<Builder<'a>, ModelError> {
-        Ok(Builder { header, sizes: header.sizes()? })
+        Ok(Builder { header, sizes: header.sizes(NormKind::Rms)? })
+    }
+
+    /// For families whose norms subtract the mean.
+    pub fn with_layer_norms(header: &'a Header<'a>) -> Result<Builder<'a>, ModelError> {
+        Ok(Builder { header, sizes: header.sizes(NormKind::Layer)? })
     }
 
     /// The model with these layers. The output norm is called `output_norm`, or `token_embd_norm` where that is missing.
