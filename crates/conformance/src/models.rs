@@ -23,7 +23,7 @@ const QUANTIZED_RMS: f64 = 0.3;
 const QUANTIZED_TOP1: f64 = 0.85;
 /// The same for GELU architectures, max abs.
 const GELU_F16_KV: f64 = 0.2;
-const GELU_ARCHITECTURES: &[&str] = &["gemma", "gemma2", "gemma3", "gemma4", "starcoder2"];
+const GELU_ARCHITECTURES: &[&str] = &["gemma", "gemma2", "gemma3", "gemma3n", "gemma4", "starcoder2"];
 
 /// With a GPU: every number of layers on it for the short prompts, all layers for the long ones.
 pub fn check(directory: &Path, gpu: Option<&Card>, report: &mut Report) -> Result<()> {

@@ -41,9 +41,9 @@ impl Ops<'_> {
             return self.experts_apart(f, input, out);
         }
         let tickets = self.choose(f, ids)?;
-        let expert_input = self.normed_or(f.norm.as_ref(), input)?;
-        self.chosen(f, tickets, expert_input, [ids, weights], out)?;
-        self.post_norm(f.post_norm.as_ref(), out)?;
+        let (expert_input, sum) = self.expert_input(f, input, out)?;
+        self.chosen(f, tickets, expert_input, [ids, weights], sum)?;
+        self.expert_output(f, sum, out)?;
         if let Some(shared) = &f.shared {
             let branch = self.shared(shared, input)?;
             self.add(out, branch, 1.0)?;
@@ -51,11 +51,27 @@ impl Ops<'_> {
         Ok(())
     }
 
+    /// What the chosen experts read, and where their sum goes.
+    fn expert_input(&mut self, f: &Experts, input: View, out: View) -> Result<(View, View), BackendError> {
+        let normed = self.normed_or(f.norm.as_ref(), input)?;
+        let Some(latent) = &f.latent else { return Ok((normed, out)) };
+        let narrow = self.slot(Slot::Latent)?;
+        self.linears(normed, &[(&latent.down, narrow)])?;
+        Ok((narrow, narrow))
+    }
+
+    fn expert_output(&mut self, f: &Experts, sum: View, out: View) -> Result<(), BackendError> {
+        if let Some(latent) = &f.latent {
+            self.linears(sum, &[(&latent.up, out)])?;
+        }
+        self.post_norm(f.post_norm.as_ref(), out)
+    }
+
     /// The chosen experts are computed where they are. Meanwhile the expert that every token takes can be computed here.
     fn experts_apart(&mut self, f: &Experts, input: View, out: View) -> Result<(), Failed> {
         let (ids, weights) = (self.slot(Slot::ExpertIds)?, self.slot(Slot::ExpertWeights)?);
-        let expert_input = self.normed_or(f.norm.as_ref(), input)?;
-        let (n, width, used) = (self.n, self.width(), f.router.used);
+        let (expert_input, sum) = self.expert_input(f, input, out)?;
+        let (n, width, used) = (self.n, f.down.rows, f.router.used);
         let mut rows = [vec![0u8; n * width * 4], vec![0u8; n * used * 4], vec![0u8; n * used * 4]];
         for (view, bytes) in [expert_input, ids, weights].into_iter().zip(&mut rows) {
             self.site.device.read(view.buffer, view.offset, bytes)?;
@@ -64,9 +80,9 @@ impl Ops<'_> {
         self.site.device.start()?;
         let Some(site) = self.experts_site.as_deref_mut() else { return Ok(()) };
         let there = Ops { site, experts_site: None, context: self.context, index: self.index, n, start: self.start };
-        let sum = there.chosen_of(f, &rows).map_err(|error| Failed { error, elsewhere: true })?;
-        self.site.device.write(out.buffer, out.offset, &sum)?;
-        self.post_norm(f.post_norm.as_ref(), out)?;
+        let values = there.chosen_of(f, &rows).map_err(|error| Failed { error, elsewhere: true })?;
+        self.site.device.write(sum.buffer, sum.offset, &values)?;
+        self.expert_output(f, sum, out)?;
         branch.map_or(Ok(()), |branch| self.add(out, branch, 1.0))?;
         Ok(())
     }

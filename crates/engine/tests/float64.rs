@@ -77,7 +77,8 @@ fn swiglu(w: &Weights, x: &[f64]) -> Vec<f64> {
     w.product("ffn_down.weight", &inner)
 }
 
-/// Four experts, two used, chosen by biased sigmoids; a shared one; squares of positive values instead of gates.
+/// Four experts on a projection of the stream, two used, chosen by biased sigmoids; a shared one on the stream itself;
+/// squares of positive values instead of gates.
 fn relu2_experts(w: &Weights, x: &[f64]) -> Vec<f64> {
     let relu2 = |values: Vec<f64>| values.into_iter().map(|x| x.max(0.0).powi(2)).collect::<Vec<f64>>();
     let scores: Vec<f64> = w.product("ffn_gate_inp.weight", x).into_iter().map(sigmoid).collect();
@@ -87,12 +88,15 @@ fn relu2_experts(w: &Weights, x: &[f64]) -> Vec<f64> {
         key(*b).total_cmp(&key(*a))
     });
     let sum = scores[order[0]] + scores[order[1]];
-    let mut out = product(w.of("ffn_down_shexp.weight"), &relu2(w.product("ffn_up_shexp.weight", x)));
+    let narrow = w.product("ffn_latent_down.weight", x);
+    let mut chosen = vec![0.0; narrow.len()];
     for expert in &order[..2] {
         let part = |name: &str| w.of(name).chunks_exact(w.of(name).len() / 4).nth(*expert).expect("four experts");
-        let inner = relu2(product(part("ffn_up_exps.weight"), x));
-        add(&mut out, &product(part("ffn_down_exps.weight"), &inner), 1.5 * scores[*expert] / sum);
+        let inner = relu2(product(part("ffn_up_exps.weight"), &narrow));
+        add(&mut chosen, &product(part("ffn_down_exps.weight"), &inner), 1.5 * scores[*expert] / sum);
     }
+    let mut out = w.product("ffn_latent_up.weight", &chosen);
+    add(&mut out, &w.product("ffn_down_shexp.weight", &relu2(w.product("ffn_up_shexp.weight", x))), 1.0);
     out
 }
 

@@ -98,6 +98,8 @@ pub struct Experts {
     pub router: Router,
     /// f32 [experts]: added for the choice only
     pub router_bias: Option<Tensor>,
+    /// Where the chosen experts compute on fewer values than the stream has.
+    pub latent: Option<LatentExperts>,
     /// On the chosen experts' input and on their sum, where the family has them.
     pub norm: Option<Norm>,
     pub post_norm: Option<Norm>,
@@ -105,6 +107,15 @@ pub struct Experts {
     pub down: Linear,
     pub act: Activation,
     pub shared: Option<SharedExpert>,
+}
+
+/// `up(sum(experts(down(x))))`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LatentExperts {
+    /// [width, embedding_length]
+    pub down: Linear,
+    /// [embedding_length, width]
+    pub up: Linear,
 }
 
 /// A feed-forward that every token takes, beside the chosen ones.

@@ -38,8 +38,10 @@ pub enum Slot {
     ExpertIds,
     /// f32 [u, used]
     ExpertWeights,
-    /// f32 [u, used, embedding_length]
+    /// f32 [u, used, width of the experts]
     ExpertDelta,
+    /// What experts compute on and their sum, where that is narrower than the stream, f32 [u, width of the experts]
+    Latent,
     /// The stream as AltUp predicts it, f32 [u, parts, embedding_length]; its active part
     Predicted,
     Active,
@@ -229,7 +231,8 @@ fn feed_forward_widths(feed_forward: &FeedForward, width: usize) -> Vec<(Slot, u
                 (Slot::RouterLogits, f.router.experts),
                 (Slot::ExpertIds, used),
                 (Slot::ExpertWeights, used),
-                (Slot::ExpertDelta, used * width),
+                (Slot::ExpertDelta, used * f.down.rows),
+                (Slot::Latent, f.latent.map_or(0, |latent| latent.down.rows)),
                 (Slot::Branch, if f.shared.is_some() { width } else { 0 }),
             ]
         }

@@ -136,6 +136,7 @@ impl Used {
             FeedForward::Experts(f) => {
                 [f.logits_norm, f.norm, f.post_norm].iter().for_each(|norm| self.norm(norm));
                 self.linears([&f.logits]);
+                self.linears(f.latent.iter().flat_map(|latent| [&latent.down, &latent.up]));
                 self.needs.push(Need::Route { experts: f.router.experts });
                 self.tensor(f.router_bias);
                 if routed {

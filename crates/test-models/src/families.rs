@@ -23,6 +23,9 @@ const HEADS_K: u32 = 2;
 const HEADS_V: u32 = 4;
 const STATE: u32 = 32;
 
+/// What experts compute on (Nemotron-H).
+const LATENT: u32 = 32;
+
 const EXPERTS: Option<Experts> = Some(Experts { count: 4, used: 2, n_ff: 32 });
 
 impl ModelSpec {
@@ -195,6 +198,7 @@ impl ModelSpec {
                 keys.own("attention.layer_norm_epsilon", self.norm_eps);
                 let sizes: Vec<u32> = (0..self.n_layer).map(|layer| if layer == 1 { self.n_ff } else { 0 }).collect();
                 keys.own("feed_forward_length", Value::from(sizes.as_slice()));
+                keys.own("moe_latent_size", LATENT);
                 keys.own("expert_weights_scale", 1.5f32);
                 keys.own("expert_weights_norm", true);
             }
@@ -392,8 +396,10 @@ impl List<'_> {
         let (n_embd, n_ff, count) = (self.spec.n_embd, experts.n_ff, experts.count);
         self.matrix(&format!("{blk}.ffn_gate_inp.weight"), n_embd, count);
         self.add(&format!("{blk}.exp_probs_b.bias"), &[count], Content::Normal(0.2));
-        self.add(&format!("{blk}.ffn_up_exps.weight"), &[n_embd, n_ff, count], Content::Normal(0.12));
-        self.add(&format!("{blk}.ffn_down_exps.weight"), &[n_ff, n_embd, count], Content::Normal(0.18));
+        self.matrix(&format!("{blk}.ffn_latent_down.weight"), n_embd, LATENT);
+        self.matrix(&format!("{blk}.ffn_latent_up.weight"), LATENT, n_embd);
+        self.add(&format!("{blk}.ffn_up_exps.weight"), &[LATENT, n_ff, count], Content::Normal(0.15));
+        self.add(&format!("{blk}.ffn_down_exps.weight"), &[n_ff, LATENT, count], Content::Normal(0.18));
         self.matrix(&format!("{blk}.ffn_up_shexp.weight"), n_embd, n_ff);
         self.matrix(&format!("{blk}.ffn_down_shexp.weight"), n_ff, n_embd);
     }

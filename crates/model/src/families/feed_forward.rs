@@ -51,20 +51,22 @@ impl Builder<'_> {
     /// `ffn_*_exps` with their router, and `ffn_*_shexp` where the file has them.
     pub fn experts(&self, index: usize, routing: Routing, act: Activation) -> Result<Experts, ModelError> {
         let (header, width) = (self.header, self.sizes.embedding_length);
-        let router = self.router(routing)?;
+        let router = self.router(index, routing)?;
         let count = router.experts;
-        let ff = match header.u64_or("expert_feed_forward_length") {
-            Some(_) => header.count("expert_feed_forward_length", MAX_FEED_FORWARD)?,
-            None => header.count("feed_forward_length", MAX_FEED_FORWARD)?,
-        };
+        let latent = self.latent_experts(index)?;
+        let inner = latent.map_or(width, |latent| latent.down.rows);
         let linear = |name: &str, rows, cols| header.expert_linear(&block(index, name), count, rows, cols);
         let has = |name: &str| header.has(&(block(index, name) + ".weight"));
-        let input = if has("ffn_gate_up_exps") {
-            ExpertInput::Fused(linear("ffn_gate_up_exps", 2 * ff, width)?)
-        } else if has("ffn_gate_exps") {
-            ExpertInput::Gated { gate: linear("ffn_gate_exps", ff, width)?, up: linear("ffn_up_exps", ff, width)? }
+        // Layers may differ in the length of their experts, so the tensors say it.
+        let rows = |name: &str| header.rows(&(block(index, name) + ".weight"));
+        let (input, ff) = if has("ffn_gate_up_exps") {
+            let ff = rows("ffn_gate_up_exps")? / 2;
+            (ExpertInput::Fused(linear("ffn_gate_up_exps", 2 * ff, inner)?), ff)
         } else {
-            ExpertInput::Up(linear("ffn_up_exps", ff, width)?)
+            let ff = rows("ffn_up_exps")?;
+            let up = linear("ffn_up_exps", ff, inner)?;
+            let gate = if has("ffn_gate_exps") { Some(linear("ffn_gate_exps", ff, inner)?) } else { None };
+            (gate.map_or(ExpertInput::Up(up), |gate| ExpertInput::Gated { gate, up }), ff)
         };
         Ok(Experts {
             logits_norm: None,
@@ -72,13 +74,28 @@ impl Builder<'_> {
             logits_scale: 1.0,
             router,
             router_bias: header.vector_or(&block(index, "exp_probs_b.bias"), &[count])?,
+            latent,
             norm: None,
             post_norm: None,
             input,
-            down: linear("ffn_down_exps", width, ff)?,
+            down: linear("ffn_down_exps", inner, ff)?,
             act,
             shared: if has("ffn_up_shexp") { Some(self.shared_expert(index, act)?) } else { None },
         })
+    }
+
+    /// `ffn_latent_down` and `ffn_latent_up`, where the file has them.
+    fn latent_experts(&self, index: usize) -> Result<Option<LatentExperts>, ModelError> {
+        let down = block(index, "ffn_latent_down");
+        if !self.header.has(&format!("{down}.weight")) {
+            return Ok(None);
+        }
+        let (width, inner) = (self.sizes.embedding_length, self.header.rows(&format!("{down}.weight"))?);
+        if inner > width {
+            return Err(self.header.bad_value("moe_latent_size", inner, "1 to embedding_length"));
+        }
+        let up = self.linear(index, "ffn_latent_up", width, inner)?;
+        Ok(Some(LatentExperts { down: self.linear(index, "ffn_latent_down", inner, width)?, up }))
     }
 
     fn shared_expert(&self, index: usize, act: Activation) -> Result<SharedExpert, ModelError> {
@@ -92,10 +109,12 @@ impl Builder<'_> {
         })
     }
 
-    fn router(&self, routing: Routing) -> Result<Router, ModelError> {
+    fn router(&self, index: usize, routing: Routing) -> Result<Router, ModelError> {
         let header = self.header;
         let experts = header.count("expert_count", MAX_EXPERTS)?;
-        let used = header.count("expert_used_count", MAX_EXPERTS)?;
+        let used = header
+            .layer_count("expert_used_count", index, MAX_EXPERTS)?
+            .ok_or_else(|| ModelError::MissingKey("expert_used_count".into()))?;
         let group =
             |name: &str| header.u64_or(name).filter(|n| *n > 0).map_or(Ok(1), |_| header.count(name, MAX_EXPERTS));
         let (groups, groups_used) = (group("expert_group_count")?, group("expert_group_used_count")?);
