@@ -98,8 +98,7 @@ fn vocabulary(tokenizer: &Tokenizer, cases: &Value, label: &str, report: &mut Re
         if case["plain_roundtrip"].as_bool() == Some(true) {
             good &= back == text;
         } else if let Some(hex) = case["plain_detok_hex"].as_str() {
-            // The reference takes some spaces away that the text has; its own bytes are as good.
-            good &= back == text || back == unhex(hex)?;
+            good &= back == text || is_tidied(&unhex(hex)?, &back);
         }
         if !good {
             wrong.push(index);
@@ -108,6 +107,24 @@ fn vocabulary(tokenizer: &Tokenizer, cases: &Value, label: &str, report: &mut Re
     let what = format!("{} of {} texts differ {:?}", wrong.len(), cases.len(), &wrong[..wrong.len().min(8)]);
     report.holds(label, &what, wrong.is_empty());
     Ok(())
+}
+
+/// Whether `tidied` is `text` without some of the spaces beside punctuation: the reference takes them away for some
+/// vocabularies, this tokenizer gives every token's bytes back.
+fn is_tidied(tidied: &[u8], text: &[u8]) -> bool {
+    let mut rest = tidied;
+    for (index, byte) in text.iter().enumerate() {
+        if rest.first() == Some(byte) {
+            rest = &rest[1..];
+            continue;
+        }
+        let before = text.get(index + 1).is_some_and(|next| b"?!.,'".contains(next));
+        let after = index > 0 && text[index - 1] == b'\'';
+        if !(*byte == b' ' && (before || after)) {
+            return false;
+        }
+    }
+    rest.is_empty()
 }
 
 fn ids(value: &Value) -> Vec<u32> {
@@ -119,4 +136,18 @@ fn ids(value: &Value) -> Vec<u32> {
 
 fn unhex(hex: &str) -> Result<Vec<u8>> {
     (0..hex.len()).step_by(2).map(|at| Ok(u8::from_str_radix(hex.get(at..at + 2).context("odd hex")?, 16)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_tidied;
+
+    #[test]
+    fn only_spaces_beside_punctuation_may_be_missing() {
+        assert!(is_tidied(b"a. b, c's", b"a . b , c ' s"));
+        assert!(is_tidied(b"a  b", b"a  b"));
+        for (tidied, text) in [("a b", "a  b"), ("ab", "a b"), ("a.", "a ;"), ("a. b", "a."), ("a", "a .")] {
+            assert!(!is_tidied(tidied.as_bytes(), text.as_bytes()), "{tidied} of {text}");
+        }
+    }
 }
