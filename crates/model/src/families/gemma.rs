@@ -15,7 +15,7 @@ pub(crate) fn gemma2(header: &Header<'_>) -> Result<Model, ModelError> {
     let builder = Builder::new(header)?;
     finish(&builder, |attention, index| {
         let scale = if builder.sizes.block_count == 46 { by_width(&builder, &attention) } else { attention.scale };
-        Ok(Attention { window: builder.window(index, 2)?, scale, ..attention })
+        builder.windowed(index, 2, Attention { scale, ..attention })
     })
 }
 

@@ -13,8 +13,7 @@ pub(crate) fn describe(header: &Header<'_>) -> Result<Model, ModelError> {
     let builder = Builder::new(header)?;
     let routing = Routing { gating: Gating::SoftmaxOfChosen, normalize: false };
     builder.model(|index| {
-        let mut attention = builder.attention(index, RopePairs::Halves)?;
-        attention.window = builder.window(index, 2)?;
+        let attention = builder.windowed(index, 2, builder.attention(index, RopePairs::Halves)?)?;
         let experts = builder.experts(index, routing, ACT)?;
         builder.layer(index, Mixer::Attention(attention), FeedForward::Experts(experts))
     })

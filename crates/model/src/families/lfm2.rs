@@ -11,7 +11,8 @@ pub(crate) fn describe(header: &Header<'_>) -> Result<Model, ModelError> {
     builder.model(|index| {
         let mixer = match header.layer_u64("attention.head_count_kv", index)? {
             Some(0) => Mixer::ShortConv(short_conv(&builder, index)?),
-            _ => Mixer::Attention(builder.attention(index, RopePairs::Halves)?),
+            // A window is all attention layers', where there is one.
+            _ => Mixer::Attention(builder.windowed(index, 0, builder.attention(index, RopePairs::Halves)?)?),
         };
         let feed_forward = match header.u64_or("expert_count") {
             None | Some(0) => FeedForward::Dense(builder.dense(index, Activation::Silu)?),

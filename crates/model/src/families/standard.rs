@@ -270,4 +270,14 @@ impl<'a> Builder<'a> {
         };
         Ok(if windowed { window } else { 0 })
     }
+
+    /// Attention with that window. Layers that have one may have a rotary base of their own.
+    pub fn windowed(&self, index: usize, pattern: u64, attention: Attention) -> Result<Attention, ModelError> {
+        let (window, mut rope) = (self.window(index, pattern)?, attention.rope);
+        if let Some(rope) = rope.as_mut().filter(|_| window > 0) {
+            rope.spec.freq_base =
+                self.header.f32_at_least("rope.freq_base_swa", rope.spec.freq_base, f32::MIN_POSITIVE)?;
+        }
+        Ok(Attention { window, rope, ..attention })
+    }
 }
