@@ -16,6 +16,6 @@ mod test_device;
 
 pub use cpu::{CpuConfig, CpuDevice, Precision};
 pub use pool::{PoolError, ThreadPool};
-pub use rate::int8_rate;
+pub use rate::{int8_limit, int8_rate};
 pub use simd::{Simd, SimdLevel};
 pub use test_device::{TestDevice, TestDeviceControl};

@@ -1,7 +1,7 @@
 //! Attention over contexts of several pieces: against its formula in f64, and the same bits however it is cut.
 
 use backend::*;
-use backend_cpu::{CpuConfig, CpuDevice, Precision, SimdLevel, ThreadPool};
+use backend_cpu::{CpuConfig, CpuDevice, Precision, Simd, SimdLevel, ThreadPool};
 use quant::GgmlType;
 use std::sync::Arc;
 
@@ -130,7 +130,7 @@ const CASES: [Case; 5] = [
 fn it_is_its_formula() {
     for case in CASES {
         let data = case.data();
-        for simd in [SimdLevel::Scalar, SimdLevel::Avx2, SimdLevel::Avx512Vnni] {
+        for simd in SimdLevel::ALL.into_iter().filter(|level| Simd::with(*level).is_some()) {
             let found = case.run(&data, Some(simd), 2, 3, 1);
             for (row, found) in found.chunks_exact(HEADS * case.dim_v).enumerate() {
                 for (head, found) in found.chunks_exact(case.dim_v).enumerate() {
@@ -147,7 +147,7 @@ fn it_is_its_formula() {
 fn batches_and_threads_give_the_same_bits() {
     for case in CASES {
         let data = case.data();
-        for simd in [SimdLevel::Scalar, SimdLevel::Avx2, SimdLevel::Avx512Vnni] {
+        for simd in SimdLevel::ALL.into_iter().filter(|level| Simd::with(*level).is_some()) {
             let whole = case.run(&data, Some(simd), 1, 40, 40);
             // With many threads, one row is cut into pieces.
             for (threads, batch) in [(1, 1), (2, 1), (16, 1), (16, 7), (3, 40)] {

@@ -1,6 +1,8 @@
 //! Vector kernels: one algorithm over a small vector interface, instantiated for each instruction set and chosen at run
 //! time. The scalar twin of every kernel is in `scalar`; tests compare them.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 pub mod packed;
 mod portable;
 mod scalar;
@@ -13,30 +15,43 @@ mod x86_tiles;
 pub use portable::exp;
 use quant::{GgmlType, QuantError};
 
-/// Instruction sets that kernels exist for, worst first.
+/// Instruction sets that kernels exist for; those of one architecture worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SimdLevel {
-    /// What the compiler makes of plain Rust (on AArch64: NEON).
+    /// What the compiler makes of plain Rust: the twin of all others.
     Scalar,
     /// AVX2, FMA, F16C
     Avx2,
     /// AVX-512 F, BW, VL and VNNI, used on 256-bit vectors
     Avx512Vnni,
+    /// What every AArch64 has
+    Neon,
+    /// NEON and dotprod
+    NeonDot,
+    /// And i8mm
+    NeonI8mm,
 }
 
 impl SimdLevel {
+    pub const ALL: [SimdLevel; 6] = [
+        SimdLevel::Scalar,
+        SimdLevel::Avx2,
+        SimdLevel::Avx512Vnni,
+        SimdLevel::Neon,
+        SimdLevel::NeonDot,
+        SimdLevel::NeonI8mm,
+    ];
+
     /// For people.
     pub fn name(self) -> &'static str {
         match self {
-            SimdLevel::Scalar => {
-                if cfg!(target_arch = "aarch64") {
-                    "NEON"
-                } else {
-                    "SSE2"
-                }
-            }
+            SimdLevel::Scalar if cfg!(target_arch = "x86_64") => "SSE2",
+            SimdLevel::Scalar => "plain instructions",
             SimdLevel::Avx2 => "AVX2",
             SimdLevel::Avx512Vnni => "AVX-512 VNNI",
+            SimdLevel::Neon => "NEON",
+            SimdLevel::NeonDot => "NEON dotprod",
+            SimdLevel::NeonI8mm => "NEON i8mm",
         }
     }
 }
@@ -48,7 +63,7 @@ pub struct Simd(SimdLevel);
 impl Simd {
     /// The best that this CPU has.
     pub fn best() -> Simd {
-        [SimdLevel::Avx512Vnni, SimdLevel::Avx2].into_iter().find_map(Simd::with).unwrap_or(Simd(SimdLevel::Scalar))
+        SimdLevel::ALL.into_iter().rev().find_map(Simd::with).unwrap_or(Simd(SimdLevel::Scalar))
     }
 
     /// This level, if the CPU has it.
@@ -67,7 +82,15 @@ impl Simd {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            SimdLevel::Neon => true,
+            #[cfg(target_arch = "aarch64")]
+            SimdLevel::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            SimdLevel::NeonI8mm => {
+                Simd::with(SimdLevel::NeonDot).is_some() && std::arch::is_aarch64_feature_detected!("i8mm")
+            }
+            // Of another architecture.
             _ => false,
         };
         present.then_some(Simd(level))
@@ -85,6 +108,8 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions; the lengths are equal.
             _ => unsafe { x86::dot_avx2(a, b) },
+            #[cfg(target_arch = "aarch64")]
+            SimdLevel::Neon | SimdLevel::NeonDot | SimdLevel::NeonI8mm => aarch64::dot(a, b),
             #[cfg(not(target_arch = "x86_64"))]
             _ => scalar::dot(a, b),
         }
@@ -106,14 +131,12 @@ impl Simd {
     /// `x = exp(x - max)`; the sum of the results, in a fixed order.
     pub fn exp_minus(self, x: &mut [f32], max: f32) -> f32 {
         match self.0 {
-            SimdLevel::Scalar => portable::exp_minus::<8>(x, max),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions.
             SimdLevel::Avx2 => unsafe { x86::exp_minus_avx2(x, max) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             SimdLevel::Avx512Vnni => unsafe { x86::exp_minus_avx512(x, max) },
-            #[cfg(not(target_arch = "x86_64"))]
             _ => portable::exp_minus::<8>(x, max),
         }
     }
@@ -165,6 +188,9 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             SimdLevel::Avx2 => unsafe { x86_tiles::product_avx2(p, a, b, c) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: the slices hold the matrices.
+            SimdLevel::Neon | SimdLevel::NeonDot | SimdLevel::NeonI8mm => unsafe { aarch64::product(p, a, b, c) },
             // SAFETY: no special instructions; the slices hold the matrices.
             _ => unsafe { tiles::product::<[f32; 4], 2>(p, a, b, c) },
         }
@@ -181,6 +207,9 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             SimdLevel::Avx2 => unsafe { x86_tiles::dots_avx2(p, a, b, c) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: the slices hold the matrices.
+            SimdLevel::Neon | SimdLevel::NeonDot | SimdLevel::NeonI8mm => unsafe { aarch64::dots(p, a, b, c) },
             // SAFETY: no special instructions; the slices hold the matrices.
             _ => unsafe { tiles::dots::<[f32; 4], 2>(p, a, b, c) },
         }
@@ -222,15 +251,36 @@ impl Simd {
     pub fn widen_f16(self, x: &[u16], out: &mut [f32]) {
         assert_eq!(x.len(), out.len());
         match self.0 {
-            SimdLevel::Scalar => portable::widen_f16(x, out),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions; the lengths are equal.
             SimdLevel::Avx2 => unsafe { x86::widen_f16_avx2(x, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             SimdLevel::Avx512Vnni => unsafe { x86::widen_f16_avx512(x, out) },
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            SimdLevel::Neon | SimdLevel::NeonDot | SimdLevel::NeonI8mm => aarch64::widen_f16(x, out),
             _ => portable::widen_f16(x, out),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_those_of_the_cpu() {
+        let here: Vec<SimdLevel> = SimdLevel::ALL.into_iter().filter(|level| Simd::with(*level).is_some()).collect();
+        assert_eq!(here[0], SimdLevel::Scalar);
+        assert_eq!(here.last(), Some(&Simd::best().level()));
+        assert_eq!(here.contains(&SimdLevel::Neon), cfg!(target_arch = "aarch64"));
+        // Set where the CPU is an emulated one, so that no level is tested by nobody.
+        let emulated = match std::env::var("HEADROOM_EMULATED_CPU").as_deref() {
+            Ok("max") => SimdLevel::NeonI8mm,
+            Ok("cortex-a76") => SimdLevel::NeonDot,
+            Ok(_) => SimdLevel::Neon,
+            Err(_) => return,
+        };
+        assert_eq!(Simd::best().level(), emulated);
     }
 }

@@ -250,7 +250,7 @@ mod tests {
     use crate::simd::SimdLevel;
 
     fn levels() -> Vec<Simd> {
-        [SimdLevel::Scalar, SimdLevel::Avx2, SimdLevel::Avx512Vnni].into_iter().filter_map(Simd::with).collect()
+        SimdLevel::ALL.into_iter().filter_map(Simd::with).collect()
     }
 
     fn numbers(len: usize, seed: usize) -> Vec<f32> {

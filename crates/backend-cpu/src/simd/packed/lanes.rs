@@ -1,6 +1,6 @@
 //! The small vector interface that the panel kernel is written over: 16 lanes, one for each row of a panel.
 
-use super::panel::PANEL_ROWS;
+use super::panel::{Lane16, PANEL_ROWS};
 
 /// Vectors of 16 lanes.
 ///
@@ -21,6 +21,20 @@ pub unsafe trait Lanes {
     unsafe fn weights(w: &[u32; PANEL_ROWS]) -> Self::W;
     /// `sum + Σ w * a` over 4 neighbouring values, `a` being their bytes. `SIGNED`: weights may be negative.
     unsafe fn dot4<const SIGNED: bool>(sum: Self::I, w: Self::W, a: i32) -> Self::I;
+    /// `sums` and the products of some neighbouring values with those of `T` tokens, each of which has at least four for a
+    /// quad.
+    #[inline(always)]
+    unsafe fn dots<const T: usize, const SIGNED: bool>(
+        sums: [Self::I; T],
+        quads: &[Lane16<u32>],
+        a: [*const i8; T],
+    ) -> [Self::I; T]
+    where
+        Self: Sized,
+    {
+        // SAFETY: the caller's.
+        unsafe { by_fours::<Self, T, SIGNED>(sums, quads, a) }
+    }
     /// `sum + x * scales`
     unsafe fn add_scaled(sum: Self::I, x: Self::I, scales: &[i32; PANEL_ROWS]) -> Self::I;
     /// `sum + x[0] * y[0] + x[1] * y[1]` for pairs of i16; `y` holds one pair, the first in its low half.
@@ -31,6 +45,29 @@ pub unsafe trait Lanes {
     unsafe fn add(x: Self::F, y: Self::F) -> Self::F;
     unsafe fn sub(x: Self::F, y: Self::F) -> Self::F;
     unsafe fn mul(x: Self::F, y: Self::F) -> Self::F;
+}
+
+/// [`Lanes::dots`], four values at a time.
+///
+/// # Safety
+/// The CPU has the instructions of `V`; each token has at least four values for a quad.
+#[inline(always)]
+pub unsafe fn by_fours<V: Lanes, const T: usize, const SIGNED: bool>(
+    mut sums: [V::I; T],
+    quads: &[Lane16<u32>],
+    a: [*const i8; T],
+) -> [V::I; T] {
+    for (i, quad) in quads.iter().enumerate() {
+        // SAFETY: the caller's.
+        unsafe {
+            let w = V::weights(&quad.0);
+            for t in 0..T {
+                let bytes = i32::from_le(a[t].add(4 * i).cast::<i32>().read_unaligned());
+                sums[t] = V::dot4::<SIGNED>(sums[t], w, bytes);
+            }
+        }
+    }
+    sums
 }
 
 /// Plain Rust: the scalar twin.

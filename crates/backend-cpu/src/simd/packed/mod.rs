@@ -11,10 +11,14 @@
 //!
 //! Every kernel computes exactly this, with no operation fused: they all give the same bits.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod activations;
 mod lanes;
+mod limit;
 mod panel;
 mod portable;
+mod super_scales;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -121,15 +125,44 @@ impl Simd {
     pub fn dot_rows(self, ty: GgmlType, rows: &[u8], count: usize, activation: Row<'_>, out: &mut [f32; ROWS]) {
         assert!((1..=ROWS).contains(&count));
         match self.level() {
-            SimdLevel::Scalar => portable::dot_rows(ty, rows, count, activation, out),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions.
             SimdLevel::Avx2 => unsafe { x86::dot_rows_avx2(ty, rows, count, activation, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             SimdLevel::Avx512Vnni => unsafe { x86::dot_rows_vnni(ty, rows, count, activation, out) },
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: NEON is part of AArch64.
+            SimdLevel::Neon => unsafe { aarch64::dot_rows::<aarch64::Neon>(ty, rows, count, activation, out) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: `Simd` proves that the CPU has the instructions.
+            SimdLevel::NeonDot | SimdLevel::NeonI8mm => unsafe {
+                aarch64::dot_rows::<aarch64::NeonDot>(ty, rows, count, activation, out)
+            },
             _ => portable::dot_rows(ty, rows, count, activation, out),
+        }
+    }
+
+    /// So many rounds of nothing but products of bytes; the number of multiply-adds that were done.
+    pub(crate) fn multiply_adds(self, rounds: u32) -> u64 {
+        match self.level() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Simd` proves that the CPU has the instructions.
+            SimdLevel::Avx2 => unsafe { x86::multiply_adds_avx2(rounds) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            SimdLevel::Avx512Vnni => unsafe { x86::multiply_adds_vnni(rounds) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: NEON is part of AArch64.
+            SimdLevel::Neon => unsafe { aarch64::multiply_adds::<aarch64::Neon>(rounds) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: `Simd` proves that the CPU has the instructions.
+            SimdLevel::NeonDot => unsafe { aarch64::multiply_adds::<aarch64::NeonDot>(rounds) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            SimdLevel::NeonI8mm => unsafe { aarch64::multiply_adds::<aarch64::NeonI8mm>(rounds) },
+            // SAFETY: no special instructions are needed.
+            _ => unsafe { limit::multiply_adds::<lanes::Portable, 1, 2>(rounds) },
         }
     }
 
@@ -141,6 +174,8 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions (AVX-512 machines have AVX2).
             _ => unsafe { x86::dequantize_narrow(ty, bytes, out) },
+            #[cfg(target_arch = "aarch64")]
+            SimdLevel::Neon | SimdLevel::NeonDot | SimdLevel::NeonI8mm => aarch64::dequantize_narrow(ty, bytes, out),
             #[cfg(not(target_arch = "x86_64"))]
             _ => {
                 let _ = (ty, bytes, out);
@@ -156,14 +191,16 @@ impl Simd {
     pub fn fill_panel(self, ty: GgmlType, rows: &[u8], count: usize, panel: &mut Panel) {
         assert!((1..=PANEL_ROWS).contains(&count));
         match self.level() {
-            SimdLevel::Scalar => panel::fill_portable(ty, rows, count, panel),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions.
             SimdLevel::Avx2 => unsafe { x86::fill_panel(ty, rows, count, panel, false) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above (AVX-512 machines have AVX2).
             SimdLevel::Avx512Vnni => unsafe { x86::fill_panel(ty, rows, count, panel, true) },
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            SimdLevel::Neon | SimdLevel::NeonDot => aarch64::fill_panel::<aarch64::NeonDot>(ty, rows, count, panel),
+            #[cfg(target_arch = "aarch64")]
+            SimdLevel::NeonI8mm => aarch64::fill_panel::<aarch64::NeonI8mm>(ty, rows, count, panel),
             _ => panel::fill_portable(ty, rows, count, panel),
         }
     }
@@ -175,14 +212,21 @@ impl Simd {
     pub fn dot_panel(self, panel: &Panel, activations: &[Row<'_>], out: &mut [[f32; PANEL_ROWS]]) {
         assert_eq!(activations.len(), out.len());
         match self.level() {
-            SimdLevel::Scalar => panel::dot_portable(panel, activations, out),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions.
             SimdLevel::Avx2 => unsafe { x86::dot_panel_avx2(panel, activations, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             SimdLevel::Avx512Vnni => unsafe { x86::dot_panel_vnni(panel, activations, out) },
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: NEON is part of AArch64.
+            SimdLevel::Neon => unsafe { aarch64::dot_panel::<aarch64::Neon>(panel, activations, out) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: `Simd` proves that the CPU has the instructions.
+            SimdLevel::NeonDot => unsafe { aarch64::dot_panel::<aarch64::NeonDot>(panel, activations, out) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            SimdLevel::NeonI8mm => unsafe { aarch64::dot_panel::<aarch64::NeonI8mm>(panel, activations, out) },
             _ => panel::dot_portable(panel, activations, out),
         }
     }

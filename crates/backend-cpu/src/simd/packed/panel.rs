@@ -27,7 +27,7 @@ pub struct Panel {
     /// Wide: groups in a block.
     groups: usize,
     has_mins: bool,
-    /// Four bytes of each row.
+    /// Four bytes of each row, or eight of each row in two ([`Panel::pair`]).
     q: Vec<Lane16<u32>>,
     scales: Vec<Lane16<i32>>,
     mins: Vec<Lane16<[i16; 2]>>,
@@ -116,6 +116,19 @@ impl Panel {
         }
     }
 
+    /// Puts the bytes of two quads of a row side by side, in place.
+    #[cfg(target_arch = "aarch64")]
+    pub fn pair(&mut self) {
+        for [even, odd] in self.q.as_chunks_mut::<2>().0 {
+            let (a, b) = (even.0, odd.0);
+            for (i, (a, b)) in a.into_iter().zip(b).enumerate() {
+                let out = if i < PANEL_ROWS / 2 { &mut even.0 } else { &mut odd.0 };
+                let at = 2 * i % PANEL_ROWS;
+                (out[at], out[at + 1]) = (a, b);
+            }
+        }
+    }
+
     /// Products with all rows of activations, `T` at a time.
     ///
     /// # Safety
@@ -171,19 +184,12 @@ impl Panel {
                             dots[t] = V::splat(if GROUPS == 8 { a[t].offsets32[g] } else { a[t].offsets[g] });
                         }
                     }
-                    for (i, quad) in quads.iter().enumerate() {
-                        let w = V::weights(&quad.0);
-                        for t in 0..T {
-                            let at = 4 * (g * (WIDE / 4 / GROUPS) + i);
-                            let bytes = [a[t].q[at], a[t].q[at + 1], a[t].q[at + 2], a[t].q[at + 3]];
-                            let bytes = i32::from_le_bytes(bytes.map(|byte| byte as u8));
-                            dots[t] = if MINS {
-                                V::dot4::<false>(dots[t], w, bytes)
-                            } else {
-                                V::dot4::<true>(dots[t], w, bytes)
-                            };
-                        }
-                    }
+                    let values = g * WIDE / GROUPS..(g + 1) * WIDE / GROUPS;
+                    let bytes = a.map(|a| a.q[values.clone()].as_ptr());
+                    let dots = match MINS {
+                        true => V::dots::<T, false>(dots, quads, bytes),
+                        false => V::dots::<T, true>(dots, quads, bytes),
+                    };
                     for t in 0..T {
                         products[t] = V::add_scaled(products[t], dots[t], &scales.0);
                     }
@@ -225,15 +231,11 @@ impl Panel {
                         dots[t] = V::splat(a[t].offset);
                     }
                 }
-                for (i, quad) in quads.iter().enumerate() {
-                    let w = V::weights(&quad.0);
-                    for t in 0..T {
-                        let bytes = [a[t].q[4 * i], a[t].q[4 * i + 1], a[t].q[4 * i + 2], a[t].q[4 * i + 3]];
-                        let bytes = i32::from_le_bytes(bytes.map(|byte| byte as u8));
-                        dots[t] =
-                            if MINS { V::dot4::<false>(dots[t], w, bytes) } else { V::dot4::<true>(dots[t], w, bytes) };
-                    }
-                }
+                let bytes = a.map(|a| a.q.as_ptr());
+                let dots = match MINS {
+                    true => V::dots::<T, false>(dots, quads, bytes),
+                    false => V::dots::<T, true>(dots, quads, bytes),
+                };
                 let d = V::load(&d.0);
                 for t in 0..T {
                     let scale = V::mul(d, V::splat_f(a[t].d));

@@ -1,4 +1,4 @@
-//! Scalar twins: the definition in [`super`], value by value. On AArch64 the inner sums use NEON.
+//! Scalar twins: the definition in [`super`], value by value.
 
 use super::activations::{NarrowBlock, Row, WideBlock, scrambled};
 use super::{NARROW, ROWS, WIDE, blocks, for_narrow, for_wide};
@@ -65,23 +65,8 @@ pub fn unpack_narrow<B: Unpack>(block: &B, mut each: impl FnMut(usize, &Narrow))
 }
 
 /// The sum of 16 products.
-#[cfg(not(target_arch = "aarch64"))]
 fn dot16(w: &[i8], a: &[i8]) -> i32 {
     w.iter().zip(a).map(|(w, a)| i32::from(*w) * i32::from(*a)).sum()
-}
-
-/// The sum of 16 products.
-#[cfg(target_arch = "aarch64")]
-fn dot16(w: &[i8], a: &[i8]) -> i32 {
-    use std::arch::aarch64::*;
-    assert!(w.len() == 16 && a.len() == 16);
-    // SAFETY: NEON is part of AArch64; both loads are of 16 bytes, as just checked.
-    unsafe {
-        let (w, a) = (vld1q_s8(w.as_ptr()), vld1q_s8(a.as_ptr()));
-        let low = vmull_s8(vget_low_s8(w), vget_low_s8(a));
-        let high = vmull_high_s8(w, a);
-        vaddvq_s32(vpadalq_s16(vpaddlq_s16(low), high))
-    }
 }
 
 fn wide_row<B: Unpack>(row: &[B], activation: &[WideBlock]) -> f32 {

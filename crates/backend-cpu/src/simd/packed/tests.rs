@@ -8,7 +8,7 @@ fn types() -> Vec<GgmlType> {
 }
 
 fn levels() -> Vec<Simd> {
-    [SimdLevel::Scalar, SimdLevel::Avx2, SimdLevel::Avx512Vnni].into_iter().filter_map(Simd::with).collect()
+    SimdLevel::ALL.into_iter().filter_map(Simd::with).collect()
 }
 
 /// Numbers from a seed (SplitMix64).

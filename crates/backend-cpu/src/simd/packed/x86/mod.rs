@@ -8,7 +8,7 @@ mod rows;
 
 use super::activations::{self, NarrowBlock, Row, WideBlock};
 use super::panel::{PANEL_ROWS, Panel};
-use super::{Form, ROWS, for_narrow, for_wide, form};
+use super::{Form, ROWS, for_narrow, for_wide, form, limit};
 use decode::DecodeWide as _;
 use lanes::{Avx2, Vnni};
 use quant::GgmlType;
@@ -70,6 +70,22 @@ pub unsafe fn dot_panel_avx2(panel: &Panel, activations: &[Row<'_>], out: &mut [
 pub unsafe fn dot_panel_vnni(panel: &Panel, activations: &[Row<'_>], out: &mut [[f32; PANEL_ROWS]]) {
     // SAFETY: passed on.
     unsafe { panel.dot::<Vnni, 8>(activations, out) }
+}
+
+/// # Safety
+/// AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub unsafe fn multiply_adds_avx2(rounds: u32) -> u64 {
+    // SAFETY: passed on.
+    unsafe { limit::multiply_adds::<Avx2, 1, 5>(rounds) }
+}
+
+/// # Safety
+/// AVX-512 F, BW, VL, VNNI.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub unsafe fn multiply_adds_vnni(rounds: u32) -> u64 {
+    // SAFETY: passed on.
+    unsafe { limit::multiply_adds::<Vnni, 4, 4>(rounds) }
 }
 
 /// Types of KV caches; `false` for others, and for bytes that are not aligned as blocks.

@@ -1,0 +1,80 @@
+//! NEON as every AArch64 has it, with dotprod, and with i8mm. Everything generic is inlined into these functions.
+
+mod decode;
+mod decode_narrow;
+mod lanes;
+mod rows;
+
+use super::super::aarch64::widen_low;
+use super::activations::Row;
+use super::panel::{PANEL_ROWS, Panel};
+use super::{Form, ROWS, for_narrow, for_wide, form, limit};
+use decode::DecodeWide as _;
+use lanes::Panels;
+pub use lanes::{Neon, NeonDot, NeonI8mm, Products};
+use quant::GgmlType;
+use quant::blocks::*;
+use std::arch::aarch64::*;
+
+/// f16 bits as f32.
+#[inline(always)]
+fn widen(x: [u16; 4]) -> [f32; 4] {
+    let mut out = [0f32; 4];
+    // SAFETY: NEON is part of AArch64; the load and the store are of whole arrays.
+    unsafe {
+        let narrow = vld1_u16(x.as_ptr());
+        vst1q_f32(out.as_mut_ptr(), widen_low(vcombine_u16(narrow, narrow)));
+    }
+    out
+}
+
+/// # Safety
+/// The instructions of `P`.
+pub unsafe fn dot_rows<P: Products>(
+    ty: GgmlType,
+    rows: &[u8],
+    count: usize,
+    activation: Row<'_>,
+    out: &mut [f32; ROWS],
+) {
+    // SAFETY: passed on.
+    unsafe { rows::dot::<P>(ty, rows, count, activation, out) }
+}
+
+pub fn fill_panel<P: Products>(ty: GgmlType, rows: &[u8], count: usize, panel: &mut Panel) {
+    if form(ty) == Some(Form::Wide) {
+        for_wide!(ty, B => panel.fill_wide::<B>(rows, count, false, |block| block.registers().store(block)), _ => ());
+    } else {
+        for_narrow!(ty, B => panel.fill_narrow::<B>(rows, count, false), _ => panic!("{ty} has no form"));
+    }
+    if P::PAIRED {
+        panel.pair();
+    }
+}
+
+/// # Safety
+/// The instructions of `P`.
+pub unsafe fn dot_panel<P: Products>(panel: &Panel, activations: &[Row<'_>], out: &mut [[f32; PANEL_ROWS]]) {
+    // SAFETY: passed on.
+    unsafe { panel.dot::<Panels<P>, 4>(activations, out) }
+}
+
+/// # Safety
+/// The instructions of `P`.
+pub unsafe fn multiply_adds<P: Products>(rounds: u32) -> u64 {
+    // SAFETY: passed on; i8mm is there where `P` says so.
+    unsafe { if P::PAIRED { lanes::matrices(rounds) } else { limit::multiply_adds::<Panels<P>, 1, 4>(rounds) } }
+}
+
+/// Types of KV caches; `false` for others, and for bytes that are not aligned as blocks.
+pub fn dequantize_narrow(ty: GgmlType, bytes: &[u8], out: &mut [f32]) -> bool {
+    match ty {
+        GgmlType::Q8_0 => decode_narrow::values::<BlockQ8_0>(bytes, out),
+        GgmlType::Q5_1 => decode_narrow::values::<BlockQ5_1>(bytes, out),
+        GgmlType::Q5_0 => decode_narrow::values::<BlockQ5_0>(bytes, out),
+        GgmlType::Q4_1 => decode_narrow::values::<BlockQ4_1>(bytes, out),
+        GgmlType::Q4_0 => decode_narrow::values::<BlockQ4_0>(bytes, out),
+        GgmlType::IQ4_NL => decode_narrow::values::<BlockIQ4_NL>(bytes, out),
+        _ => false,
+    }
+}
