@@ -6,6 +6,7 @@ use crate::load::{self, Wanted};
 use crate::output;
 use crate::program::Program;
 use engine::{Cancel, Drafting, Drafts, Engine, Positions, Request};
+use model::Layer;
 use serde_json::json;
 use std::time::Instant;
 
@@ -27,12 +28,17 @@ pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
             prompt_rates.push(prompt_rate(engine, &tokens(options.depth, 1), &tokens(options.prompt, repetition + 2))?);
         }
         if options.count > 0 {
-            let depth = tokens(options.depth.max(1), repetition + 3);
+            // What stands before is the same each time, so that it is read once.
+            let depth = tokens(options.depth.max(1), if options.depth > 0 { 1 } else { repetition + 3 });
             rates.push(generation_rate(engine, &depth, options.count, &mut drafts)?);
         }
     }
     let totals = engine.layout().totals(engine.placement().gpu_layers as usize);
     let memory = watch.memory();
+    let layers = &engine.model().layers;
+    // What the limits of speed follow from: weights that a token reads, and its multiply-adds in a prompt.
+    let read = layers.iter().map(Layer::bytes_per_token).sum::<u64>() + engine.model().output.weight.weight.bytes;
+    let adds: u64 = layers.iter().map(Layer::multiply_adds_per_token).sum();
     let mut value = json!({
         "load_s": loaded.seconds,
         "pp": { "tokens": options.prompt, "tps": prompt_rates, "median": median(&prompt_rates) },
@@ -40,6 +46,8 @@ pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
             "tokens": options.count, "tps": rates, "median": median(&rates),
             "drafted": drafts.proposed, "accepted": drafts.accepted,
         },
+        "bytes_per_token": read,
+        "multiply_adds_per_token": adds,
         "kv_bytes": totals.host.kv + totals.accelerator.kv,
         "peak_private_bytes": memory.peak_private_bytes,
         "peak_rss_bytes": memory.peak_rss_bytes,
@@ -77,7 +85,7 @@ fn prompt_rate(engine: &Engine, depth: &[u32], prompt: &[u32]) -> Result<f64, Fa
         engine.logits(&sequence, Positions::Last, &cancel, &mut |_| {})?;
         return Ok(prompt.len() as f64 / start.elapsed().as_secs_f64());
     }
-    engine.logits(depth, Positions::Last, &cancel, &mut |_| {})?;
+    engine.generate(one_token(depth.to_vec(), 1), &cancel, &mut |_| {})?;
     let completion = engine.generate(one_token(sequence, 1), &cancel, &mut |_| {})?;
     Ok(prompt.len() as f64 / completion.prompt_seconds)
 }

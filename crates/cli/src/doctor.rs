@@ -7,6 +7,7 @@ use app::largest_file;
 use app::wire::{Gpu, GpuReason};
 use hardware::{DiskKind, Hardware};
 use serde_json::{Value, json};
+use std::sync::atomic::AtomicBool;
 
 /// Sizes of model files that speed is told for.
 const EXAMPLES: [u64; 3] = [2_000_000_000, 5_000_000_000, 20_000_000_000];
@@ -19,6 +20,8 @@ pub fn doctor(program: &Program) -> Result<(), Failure> {
     let folder = program.data_dir()?.join("models");
     let disk = hardware::disk_of(&folder);
     let reason = &report.gpu_reason;
+    let reads = reads(&machine.cpu)?;
+    let int8_limit = backend_cpu::int8_limit(report.physical_cores as usize);
     let in_ram = largest_file(facts.ram_available);
     let speed = |bytes: u64| speed(bytes, in_ram, facts.ram_bandwidth, facts.disk_bandwidth);
     if program.json {
@@ -33,11 +36,14 @@ pub fn doctor(program: &Program) -> Result<(), Failure> {
                 "logical_cores": report.logical_cores,
                 "features": report.cpu_features,
                 "kernels": app::kernels(),
+                "int8_per_s": facts.int8_rate,
+                "int8_limit_per_s": int8_limit,
             },
             "ram": {
                 "total": report.ram_total,
                 "available": report.ram_available,
                 "read_bytes_per_s": report.ram_bandwidth,
+                "by_threads": reads.iter().map(|(threads, rate)| json!({ "threads": threads, "read_bytes_per_s": rate })).collect::<Vec<_>>(),
             },
             "gpu": {
                 "usable": reason.is_none(),
@@ -59,12 +65,21 @@ pub fn doctor(program: &Program) -> Result<(), Failure> {
     let rate = |rate: Option<f64>| rate.map_or("not measured".into(), |rate| format!("{}/s", size(rate as u64)));
     output::line(&format!("CPU   {}, {} cores", report.cpu_name, report.physical_cores))?;
     output::line(&format!("      kernels for {} ({})", app::kernels(), report.cpu_features.join(" ")))?;
+    let adds = |rate: f64| format!("{:.2} T/s", rate / 1e12);
+    output::line(&format!(
+        "      8-bit multiply-adds: {}, of at most {}",
+        facts.int8_rate.map_or("not measured".into(), adds),
+        adds(int8_limit)
+    ))?;
     output::line(&format!(
         "RAM   {} of {} available, read at {}",
         size(report.ram_available),
         size(report.ram_total),
         rate(report.ram_bandwidth)
     ))?;
+    let by_threads =
+        reads.iter().map(|(threads, read)| format!("{threads}: {}", rate(Some(*read)))).collect::<Vec<_>>();
+    output::line(&format!("      by threads: {}", by_threads.join(", ")))?;
     for gpu in &report.gpus {
         output::line(&format!("GPU   {}, {} of {} free", gpu.name, size(gpu.vram_free), size(gpu.vram_total)))?;
         let (capability, driver) = (gpu.compute_capability.as_deref(), gpu.driver.as_deref());
@@ -88,6 +103,23 @@ pub fn doctor(program: &Program) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Bytes that 1, 2, 4 and so on up to all cores read per second.
+fn reads(cpu: &hardware::Cpu) -> Result<Vec<(usize, f64)>, Failure> {
+    /// Several times the largest caches.
+    const BUFFER: usize = 256 << 20;
+    let cores = cpu.physical_cores.unwrap_or(cpu.logical_cores).max(1);
+    let read = |threads| match hardware::measure_read_bandwidth(threads, BUFFER, &AtomicBool::new(false)) {
+        Ok(rate) => Ok((threads, rate)),
+        Err(error) => Err(Failure::new(error.code(), error)),
+    };
+    thread_counts(cores).into_iter().map(read).collect()
+}
+
+fn thread_counts(cores: usize) -> Vec<usize> {
+    let doubled = std::iter::successors(Some(1), |count| Some(2 * count)).take_while(|count| *count < cores);
+    doubled.chain([cores]).collect()
 }
 
 /// Tokens per second of a dense model: every byte of it is read for each token, at four fifths of the bandwidth.
@@ -133,7 +165,14 @@ fn kind(kind: DiskKind) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::speed;
+    use super::{speed, thread_counts};
+
+    #[test]
+    fn threads_are_doubled_up_to_the_cores() {
+        assert_eq!(thread_counts(1), [1]);
+        assert_eq!(thread_counts(2), [1, 2]);
+        assert_eq!(thread_counts(6), [1, 2, 4, 6]);
+    }
 
     #[test]
     fn what_does_not_fit_into_ram_comes_at_the_speed_of_the_disk() {

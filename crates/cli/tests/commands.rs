@@ -124,6 +124,10 @@ fn bench() {
     assert!(value["load_s"].as_f64().unwrap() > 0.0);
     assert!(value["kv_bytes"].as_u64().unwrap() > 0);
     assert_eq!(value["peak_vram_bytes"], 0);
+    // All matrices but the embeddings, which are tied to the output layer.
+    let file = std::fs::metadata(fixture(TINY)).unwrap().len();
+    assert!((file / 2..file).contains(&value["bytes_per_token"].as_u64().unwrap()), "{value}");
+    assert!(value["multiply_adds_per_token"].as_u64().unwrap() > 0);
     if cfg!(any(target_os = "linux", windows)) {
         let peak = |name: &str| value[name].as_u64().unwrap();
         assert!(peak("peak_private_bytes") > value["kv_bytes"].as_u64().unwrap());
@@ -142,8 +146,12 @@ fn doctor() {
     let value = home.json(&["doctor"]);
     assert!(started.elapsed().as_secs() < 10);
     has_keys(&value, &["version", "cpu", "ram", "gpu", "disk", "works"]);
-    has_keys(&value["cpu"], &["name", "physical_cores", "logical_cores", "features", "kernels"]);
-    has_keys(&value["ram"], &["total", "available", "read_bytes_per_s"]);
+    let cpu = ["name", "physical_cores", "logical_cores", "features", "kernels", "int8_per_s", "int8_limit_per_s"];
+    has_keys(&value["cpu"], &cpu);
+    has_keys(&value["ram"], &["total", "available", "read_bytes_per_s", "by_threads"]);
+    let by_threads = value["ram"]["by_threads"].as_array().unwrap();
+    assert_eq!(by_threads.last().unwrap()["threads"], value["cpu"]["physical_cores"]);
+    assert!(by_threads.iter().all(|read| read["read_bytes_per_s"].as_f64().unwrap() > 1e6), "{by_threads:?}");
     has_keys(&value["gpu"], &["usable", "reason", "text", "driver", "cuda", "gpus"]);
     has_keys(&value["disk"], &["folder", "kind", "free", "read_bytes_per_s"]);
     has_keys(&value["works"], &["largest_file_in_ram", "speed"]);
