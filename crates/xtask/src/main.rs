@@ -4,6 +4,8 @@ mod command;
 mod conformance;
 mod gpu_suite;
 mod kernels;
+mod neon;
+mod peer;
 mod prove;
 mod run;
 mod setup;
@@ -26,10 +28,15 @@ const USAGE: &str = "cargo xtask COMMAND
                         compare with what is committed and assemble it; run the tests on the PTX itself, under
                         sanitizers, and with mutants of the PTX, so many of each file, and with each of its
                         barriers left out, which must not pass
+  neon [TEST]           check and test the kernels of AArch64 CPUs under an emulator (Linux)
   gpu-suite --pack FOLDER [--reference DIR] [--dev]
                         a folder with all that a machine with a GPU needs to check and measure: start gpu-suite in it
                         (--reference: with the models to compare with; --dev: unoptimized, to try it without a GPU)
   bench MODEL [ARGS]    measure the engine on a model (release build)
+  bench --peer llama.cpp MODEL... [--rounds N] [--threads N] [--tokens N] [--depth N] [--kv f16,q8_0] [--busy]
+                        a table of ours beside llama.cpp, built for this machine with and without its repacking, and
+                        beside the limits of the machine (--depth: also behind so many tokens, with these KV caches;
+                        --busy: also beside a process that keeps a core busy)
   setup                 only install what is missing";
 
 fn main() -> ExitCode {
@@ -56,7 +63,9 @@ fn dispatch() -> Result<ExitCode> {
         "bindings" => command::cargo(&["run", "--quiet", "-p", "app", "--example", "bindings"]).done(),
         "conformance" => conformance::conformance(rest),
         "kernels" => kernels::kernels(rest),
+        "neon" => neon::neon(rest),
         "gpu-suite" => gpu_suite::gpu_suite(rest),
+        "bench" if rest.iter().any(|argument| argument == "--peer") => peer::bench(rest),
         "bench" => run::bench(rest),
         "setup" => setup::everything().map(|()| ExitCode::SUCCESS),
         "help" | "--help" | "-h" => {

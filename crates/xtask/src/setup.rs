@@ -49,6 +49,32 @@ const DRIVER: &[Need] = &[Need {
     pacman: &["webkit2gtk-4.1"],
 }];
 
+/// To build llama.cpp and its bindings.
+const PEER: &[Need] = &[
+    Need {
+        what: "CMake and a C++ compiler",
+        present: || has_program("cmake") && has_program("c++"),
+        apt: &["cmake", "build-essential"],
+        dnf: &["cmake", "gcc-c++", "make"],
+        pacman: &["cmake", "base-devel"],
+    },
+    Need { what: "libclang", present: libclang, apt: &["libclang-dev"], dnf: &["clang-devel"], pacman: &["clang"] },
+];
+
+/// To build for AArch64 and to run that here.
+const NEON: &[Need] = &[Need {
+    what: "a linker and an emulator for AArch64",
+    present: || {
+        ["aarch64-linux-gnu-gcc", "qemu-aarch64"].into_iter().all(has_program) && Path::new(AARCH64_ROOT).exists()
+    },
+    apt: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "qemu-user"],
+    dnf: &["gcc-aarch64-linux-gnu", "qemu-user"],
+    pacman: &["aarch64-linux-gnu-gcc", "aarch64-linux-gnu-glibc", "qemu-user"],
+}];
+
+/// Where the emulator finds libraries.
+pub const AARCH64_ROOT: &str = "/usr/aarch64-linux-gnu";
+
 /// What `cargo xtask run` needs.
 pub fn for_run(virtual_display: bool) -> Result<()> {
     system(BUILD)?;
@@ -68,12 +94,49 @@ pub fn for_test(window: bool) -> Result<()> {
     node()
 }
 
+/// What `cargo xtask bench --peer` needs.
+pub fn for_peer() -> Result<()> {
+    if cfg!(windows) {
+        let missing = ["cmake", "clang"].into_iter().filter(|program| !has_program(program)).collect::<Vec<_>>();
+        if !missing.is_empty() {
+            bail!("{} is not in PATH: winget install Kitware.CMake LLVM.LLVM", missing.join(" and "));
+        }
+    }
+    system(PEER)
+}
+
+/// What `cargo xtask neon` needs.
+pub fn for_neon(target: &str) -> Result<()> {
+    if !cfg!(target_os = "linux") {
+        bail!("the emulator for AArch64 runs on Linux");
+    }
+    system(NEON)?;
+    let installed = step("rustup", &["target", "list", "--installed"]).output()?;
+    if installed.lines().all(|line| line != target) {
+        step("rustup", &["target", "add", target]).run()?;
+    }
+    Ok(())
+}
+
 pub fn everything() -> Result<()> {
     for_test(true)
 }
 
 fn pkg_config(library: &str) -> bool {
     step("pkg-config", &["--exists", library]).succeeds()
+}
+
+/// Whether the library is where the generator of bindings looks for it.
+fn libclang() -> bool {
+    let library = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libclang"));
+    let holds =
+        |folder: &Path| std::fs::read_dir(folder).is_ok_and(|files| files.flatten().any(|file| library(&file.path())));
+    let versions = ["/usr/lib", "/usr/lib64"].into_iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+    let llvm = versions.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+    std::env::var_os("LIBCLANG_PATH").is_some()
+        || holds(Path::new("/usr/lib"))
+        || holds(Path::new("/usr/lib64"))
+        || llvm.flat_map(|path| [path.join("lib"), path]).any(|folder| holds(&folder))
 }
 
 fn japanese_fonts() -> bool {
