@@ -5,10 +5,10 @@ use crate::failure::Failure;
 use crate::load::{self, Wanted};
 use crate::output;
 use crate::program::Program;
-use engine::{Cancel, Drafting, Drafts, Engine, Positions, Request};
+use engine::{Cancel, Drafting, Drafts, Engine, Event, Positions, Request};
 use model::Layer;
 use serde_json::json;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
     let watch = hardware::MemoryWatch::start();
@@ -22,15 +22,16 @@ pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
     let tokens = |count: u32, seed: u32| -> Vec<u32> {
         (0..count).map(|i| (i.wrapping_add(seed).wrapping_mul(2_654_435_761) >> 7) % vocab).collect()
     };
-    let (mut prompt_rates, mut rates, mut drafts) = (Vec::new(), Vec::new(), Drafts::default());
+    let (mut prompt_rates, mut rates, mut drafts) = (Rates::default(), Rates::default(), Drafts::default());
     for repetition in 0..options.repeat {
         if options.prompt > 0 {
-            prompt_rates.push(prompt_rate(engine, &tokens(options.depth, 1), &tokens(options.prompt, repetition + 2))?);
+            let prompt = tokens(options.prompt, repetition + 2);
+            prompt_rate(engine, &tokens(options.depth, 1), &prompt, &mut prompt_rates)?;
         }
         if options.count > 0 {
             // What stands before is the same each time, so that it is read once.
             let depth = tokens(options.depth.max(1), if options.depth > 0 { 1 } else { repetition + 3 });
-            rates.push(generation_rate(engine, &depth, options.count, &mut drafts)?);
+            generation_rate(engine, &depth, options.count, &mut drafts, &mut rates)?;
         }
     }
     let totals = engine.layout().totals(engine.placement().gpu_layers as usize);
@@ -41,9 +42,13 @@ pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
     let adds: u64 = layers.iter().map(Layer::multiply_adds_per_token).sum();
     let mut value = json!({
         "load_s": loaded.seconds,
-        "pp": { "tokens": options.prompt, "tps": prompt_rates, "median": median(&prompt_rates) },
+        "pp": {
+            "tokens": options.prompt, "tps": prompt_rates.by_clock, "median": median(&prompt_rates.by_clock),
+            "processor_tps": prompt_rates.by_processor,
+        },
         "tg": {
-            "tokens": options.count, "tps": rates, "median": median(&rates),
+            "tokens": options.count, "tps": rates.by_clock, "median": median(&rates.by_clock),
+            "processor_tps": rates.by_processor,
             "drafted": drafts.proposed, "accepted": drafts.accepted,
         },
         "bytes_per_token": read,
@@ -62,8 +67,8 @@ pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
     }
     let show = |rates: &[f64]| median(rates).map_or("-".into(), |rate| format!("{rate:.2} tokens/s"));
     output::line(&format!("load {:.2} s", loaded.seconds))?;
-    output::line(&format!("prompt of {}: {}", options.prompt, show(&prompt_rates)))?;
-    output::line(&format!("generation of {}: {}", options.count, show(&rates)))?;
+    output::line(&format!("prompt of {}: {}", options.prompt, show(&prompt_rates.by_clock)))?;
+    output::line(&format!("generation of {}: {}", options.count, show(&rates.by_clock)))?;
     if drafts.proposed > 0 {
         output::line(&format!("of {} tokens guessed ahead, {} held", drafts.proposed, drafts.accepted))?;
     }
@@ -77,24 +82,66 @@ pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
     output::line(&format!("peak of resident memory, with the mapped file {}", bytes(memory.peak_rss_bytes)))
 }
 
-fn prompt_rate(engine: &Engine, depth: &[u32], prompt: &[u32]) -> Result<f64, Failure> {
-    let sequence: Vec<u32> = depth.iter().chain(prompt).copied().collect();
-    let cancel = Cancel::new();
-    let start = Instant::now();
-    if depth.is_empty() {
-        engine.logits(&sequence, Positions::Last, &cancel, &mut |_| {})?;
-        return Ok(prompt.len() as f64 / start.elapsed().as_secs_f64());
-    }
-    engine.generate(one_token(depth.to_vec(), 1), &cancel, &mut |_| {})?;
-    let completion = engine.generate(one_token(sequence, 1), &cancel, &mut |_| {})?;
-    Ok(prompt.len() as f64 / completion.prompt_seconds)
+/// Tokens per second, one for each repetition.
+#[derive(Default)]
+struct Rates {
+    by_clock: Vec<f64>,
+    /// Per second that processors worked: what one thread does, whatever else runs beside it.
+    by_processor: Vec<f64>,
 }
 
-fn generation_rate(engine: &Engine, depth: &[u32], count: u32, drafts: &mut Drafts) -> Result<f64, Failure> {
-    let completion = engine.generate(one_token(depth.to_vec(), count), &Cancel::new(), &mut |_| {})?;
+impl Rates {
+    fn push(&mut self, tokens: usize, seconds: f64, used: Option<Duration>) {
+        self.by_clock.push(tokens as f64 / seconds);
+        self.by_processor.extend(used.map(|used| tokens as f64 / used.as_secs_f64()));
+    }
+}
+
+/// Reads a prompt behind what stands before it.
+fn prompt_rate(engine: &Engine, depth: &[u32], prompt: &[u32], rates: &mut Rates) -> Result<(), Failure> {
+    let cancel = Cancel::new();
+    if !depth.is_empty() {
+        engine.generate(one_token(depth.to_vec(), 1), &cancel, &mut |_| {})?;
+    }
+    let (before, start) = (hardware::processor_time(), Instant::now());
+    if depth.is_empty() {
+        engine.logits(prompt, Positions::Last, &cancel, &mut |_| {})?;
+        let seconds = start.elapsed().as_secs_f64();
+        rates.push(prompt.len(), seconds, used_since(before));
+        return Ok(());
+    }
+    let sequence = depth.iter().chain(prompt).copied().collect();
+    let mut used = None;
+    let completion = engine.generate(one_token(sequence, 1), &cancel, &mut |event| {
+        if let Event::Token { .. } = event {
+            used = used_since(before);
+        }
+    })?;
+    rates.push(prompt.len(), completion.prompt_seconds, used);
+    Ok(())
+}
+
+fn generation_rate(
+    engine: &Engine,
+    depth: &[u32],
+    count: u32,
+    drafts: &mut Drafts,
+    rates: &mut Rates,
+) -> Result<(), Failure> {
+    let mut first = None;
+    let completion = engine.generate(one_token(depth.to_vec(), count), &Cancel::new(), &mut |event| {
+        if let (Event::Token { .. }, None) = (event, first) {
+            first = Some(hardware::processor_time());
+        }
+    })?;
     drafts.proposed += completion.drafts.proposed;
     drafts.accepted += completion.drafts.accepted;
-    Ok(completion.ids.len() as f64 / completion.generation_seconds)
+    rates.push(completion.ids.len(), completion.generation_seconds, used_since(first.flatten()));
+    Ok(())
+}
+
+fn used_since(before: Option<Duration>) -> Option<Duration> {
+    Some(hardware::processor_time()?.saturating_sub(before?)).filter(|used| !used.is_zero())
 }
 
 fn one_token(prompt: Vec<u32>, count: u32) -> Request {

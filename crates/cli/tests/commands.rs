@@ -113,9 +113,11 @@ fn perplexity() {
 fn bench() {
     let home = Home::new();
     let value = home.json(&["bench", &fixture(TINY), "-p", "32", "-n", "8", "-d", "16", "-r", "2", "-t", "2"]);
-    has_keys(&value, &["load_s", "pp", "tg", "kv_bytes", "peak_private_bytes", "peak_rss_bytes", "peak_vram_bytes"]);
+    let counted = ["bytes_per_token", "multiply_adds_per_token", "kv_bytes"];
+    let measured = ["load_s", "pp", "tg", "peak_private_bytes", "peak_rss_bytes", "peak_vram_bytes"];
+    has_keys(&value, &[&counted[..], &measured].concat());
     for (part, tokens, more) in [("pp", 32, &[][..]), ("tg", 8, &["drafted", "accepted"])] {
-        has_keys(&value[part], &[&["tokens", "tps", "median"], more].concat());
+        has_keys(&value[part], &[&["tokens", "tps", "median", "processor_tps"], more].concat());
         assert_eq!(value[part]["tokens"], tokens);
         let rates: Vec<f64> = value[part]["tps"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
         assert_eq!(rates.len(), 2);

@@ -23,7 +23,7 @@ pub use gpu::{Gpu, GpuProcess, GpuReason, GpuStatus, NEEDED_DRIVER, gpus};
 pub use measure::{MeasureOptions, Measured, measure, measure_disk_read, measure_read_bandwidth};
 pub use memory::Memory;
 pub use monitor::{GpuSample, Monitor, Sample};
-pub use process::{MemoryWatch, ProcessMemory, process_memory};
+pub use process::{MemoryWatch, ProcessMemory, process_memory, processor_time};
 
 /// What is known about this machine.
 #[derive(Debug, Clone, PartialEq, Serialize)]

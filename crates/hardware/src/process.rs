@@ -25,6 +25,15 @@ pub fn process_memory() -> ProcessMemory {
     now()
 }
 
+/// Time of processors that this process has used, to about 10 ms; `None` where the system does not tell.
+pub fn processor_time() -> Option<Duration> {
+    use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
+    let (Ok(pid), Ok(mut system)) = (sysinfo::get_current_pid(), System::new()) else { return None };
+    let refresh = ProcessRefreshKind::nothing().with_cpu();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, refresh);
+    system.process(pid).map(|process| Duration::from_millis(process.accumulated_cpu_time()))
+}
+
 #[cfg(target_os = "linux")]
 fn now() -> ProcessMemory {
     std::fs::read_to_string("/proc/self/status").map_or_else(|_| ProcessMemory::default(), |text| parse_status(&text))

@@ -12,7 +12,7 @@ use llama_cpp_2::token::LlamaToken;
 use serde_json::json;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Tokens computed at once, as in `headroom bench`.
 const UBATCH: u32 = 512;
@@ -48,20 +48,50 @@ fn main() -> Result<()> {
     let model = LlamaModel::load_from_file(&backend, &arguments.model, &LlamaModelParams::default())?;
     let mut run = Run::new(&backend, &model, &arguments)?;
     let load = started.elapsed().as_secs_f64();
-    let (mut prompt, mut generation) = (Vec::new(), Vec::new());
+    let (mut prompt, mut generation) = (Rates::default(), Rates::default());
     for repetition in 0..arguments.repeat {
         run.measure(&arguments, repetition, &mut prompt, &mut generation)?;
     }
     let memory = watch.memory();
     let value = json!({
         "load_s": load,
-        "pp": { "tokens": arguments.prompt, "tps": prompt },
-        "tg": { "tokens": arguments.tokens, "tps": generation },
+        "pp": { "tokens": arguments.prompt, "tps": prompt.by_clock, "processor_tps": prompt.by_processor },
+        "tg": { "tokens": arguments.tokens, "tps": generation.by_clock, "processor_tps": generation.by_processor },
         "peak_private_bytes": memory.peak_private_bytes,
         "peak_rss_bytes": memory.peak_rss_bytes,
     });
     println!("{value}");
     Ok(())
+}
+
+/// Tokens per second, one for each repetition.
+#[derive(Default)]
+struct Rates {
+    by_clock: Vec<f64>,
+    /// Per second that processors worked.
+    by_processor: Vec<f64>,
+}
+
+struct Clock {
+    started: Instant,
+    used: Option<Duration>,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        Clock { used: hardware::processor_time(), started: Instant::now() }
+    }
+}
+
+impl Rates {
+    fn push(&mut self, tokens: u32, clock: &Clock) {
+        self.by_clock.push(f64::from(tokens) / clock.started.elapsed().as_secs_f64());
+        if let (Some(before), Some(now)) = (clock.used, hardware::processor_time())
+            && now > before
+        {
+            self.by_processor.push(f64::from(tokens) / (now - before).as_secs_f64());
+        }
+    }
 }
 
 struct Run<'a> {
@@ -104,16 +134,16 @@ impl<'a> Run<'a> {
         &mut self,
         arguments: &Arguments,
         repetition: u32,
-        prompt: &mut Vec<f64>,
-        generation: &mut Vec<f64>,
+        prompt: &mut Rates,
+        generation: &mut Rates,
     ) -> Result<()> {
         self.keep(0)?;
         self.decode(&self.tokens(arguments.depth, 1))?;
         if arguments.prompt > 0 {
             let tokens = self.tokens(arguments.prompt, repetition + 2);
-            let started = Instant::now();
+            let clock = Clock::start();
             self.decode(&tokens)?;
-            prompt.push(f64::from(arguments.prompt) / started.elapsed().as_secs_f64());
+            prompt.push(arguments.prompt, &clock);
         }
         if arguments.tokens > 0 {
             self.keep(arguments.depth)?;
@@ -125,12 +155,12 @@ impl<'a> Run<'a> {
                 let last = self.tokens(arguments.depth, 1).pop().context("no tokens")?;
                 self.decode(&[last])?;
             }
-            let started = Instant::now();
+            let clock = Clock::start();
             for _ in 0..arguments.tokens {
                 let token = self.likeliest();
                 self.decode(&[token])?;
             }
-            generation.push(f64::from(arguments.tokens) / started.elapsed().as_secs_f64());
+            generation.push(arguments.tokens, &clock);
         }
         Ok(())
     }

@@ -22,6 +22,8 @@ pub struct Run {
     load: f64,
     prompt: f64,
     generation: f64,
+    /// Both for a second of the processor instead of the clock.
+    by_processor: [Option<f64>; 2],
     private: Option<f64>,
     resident: Option<f64>,
     /// Ours says what a token takes.
@@ -88,6 +90,7 @@ impl Run {
             load: number("load_s").context("no time of loading")?,
             prompt: rate("pp")?,
             generation: rate("tg")?,
+            by_processor: ["pp", "tg"].map(|part| value[part]["processor_tps"][0].as_f64()),
             private: number("peak_private_bytes"),
             resident: number("peak_rss_bytes"),
             work: work(),
@@ -128,6 +131,12 @@ pub fn table(cases: &[(Case, Runs)], limits: &Limits, tokens: u32, threads: u32)
         };
         row(format!("prompt of {PROMPT}{place}, tokens/s"), &|run| Some(run.prompt), true, 1, prompt);
         row(format!("generation{place}, tokens/s"), &|run| Some(run.generation), true, 2, generation);
+        if threads == 1 {
+            // Programs beside it take time, but none that is counted here.
+            let second = "tokens per second of the processor";
+            row(format!("prompt of {PROMPT}{place}, {second}"), &|run| run.by_processor[0], true, 1, None);
+            row(format!("generation{place}, {second}"), &|run| run.by_processor[1], true, 2, None);
+        }
         if !case.busy {
             let mib = |bytes: Option<f64>| bytes.map(|bytes| bytes / f64::from(1 << 20));
             row(format!("load{place}, s"), &|run| Some(run.load), false, 2, None);
@@ -230,6 +239,20 @@ mod tests {
         assert!(row(&text, "peak of private").ends_with("| 100 | 200 | 400 | 2.00 (2.00 to 2.00) | - | - |"));
         assert!(row(&text, "peak of resident").ends_with("| - | - | - | - | - | - |"));
         assert!(row(&text, "generation beside a busy core, of").contains("| 50 % | 10 % | 10 % |"));
+    }
+
+    #[test]
+    fn one_thread_is_told_by_the_processor_too() {
+        let mut run = run(1.0, 10.0, 1);
+        run.by_processor = [Some(2.0), Some(20.0)];
+        let case = || Case { depth: 0, kv: "f16".into(), busy: false };
+        let runs = || Runs { programs: [vec![run.clone()], vec![run.clone()], vec![run.clone()]] };
+        let text = table(&[(case(), runs())], &limits(), 64, 1);
+        assert!(
+            row(&text, "generation, tokens per second of the p").contains("| 20.00 | 20.00 | 20.00 | 1.00 ("),
+            "{text}"
+        );
+        assert!(!table(&[(case(), runs())], &limits(), 64, 2).contains("second of the processor"));
     }
 
     #[test]
