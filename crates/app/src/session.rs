@@ -42,8 +42,8 @@ pub(crate) struct LoadRequest {
 pub struct Loading {
     /// Threads that compute; `None`: as the settings say.
     pub threads: Option<u32>,
-    /// Tokens computed at once when a prompt is read.
-    pub ubatch: u32,
+    /// Tokens computed at once when a prompt is read; `None`: as planned.
+    pub ubatch: Option<u32>,
     /// Rows of logits computed at once; more than 1 only pays where many positions are asked for.
     pub logits_rows: u32,
     /// Activations in f32 instead of 8 bits.
@@ -61,7 +61,7 @@ impl Default for Loading {
     fn default() -> Self {
         Loading {
             threads: None,
-            ubatch: 512,
+            ubatch: None,
             logits_rows: 1,
             exact: false,
             mmap: true,
@@ -137,7 +137,7 @@ impl Session {
             cpu_moe: planned.cpu_moe,
             kv_type_k: settings.kv_type_k.ggml_type(),
             kv_type_v: settings.kv_type_v.ggml_type(),
-            ubatch,
+            ubatch: planned.layout.params.ubatch,
             mmap,
             mlock,
             logits_rows,
@@ -152,7 +152,7 @@ impl Session {
             let options = LoadOptions {
                 context: planned.layout.params.context,
                 gpu_layers: planned.gpu_layers,
-                ubatch,
+                ubatch: planned.layout.params.ubatch,
                 mmap,
                 mlock,
                 ..LoadOptions::default()
@@ -332,7 +332,9 @@ impl Session {
             context: Some(self.context()),
             ..settings
         };
-        let plan = plans::plan(&self.model, self.draft.as_deref(), &lock(&self.facts), &actual)?;
+        let wishes = Wishes { ubatch: Some(self.engine.layout().params.ubatch), ..wishes(&actual) };
+        let facts = lock(&self.facts).clone();
+        let plan = plans::to_wire(&self.planned(&facts, &wishes)?, &facts);
         let mut placed = self.placed();
         // A later wish makes a plan of its own.
         if wanted.is_none_or(|wanted| (placed.0.gpu_layers, placed.0.cpu_moe) == wanted) {

@@ -59,8 +59,11 @@ pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
         "peak_vram_bytes": engine.placement().accelerator_used,
     });
     if let Some(paged) = engine.placement().paged {
-        let (budget, held, read) = (paged.budget, paged.most_held, paged.read);
-        value["paged"] = json!({ "budget_bytes": budget, "most_held_bytes": held, "read_bytes": read });
+        value["paged"] = json!({
+            "budget_bytes": paged.budget, "most_held_bytes": paged.most_held,
+            "read_bytes": paged.read, "direct_bytes": paged.direct,
+            "experts_guessed": paged.guessed, "guessed_right": paged.guessed_right,
+        });
     }
     if program.json {
         return output::json(&value);
@@ -75,6 +78,10 @@ pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
     if let Some(paged) = engine.placement().paged {
         let (held, read) = (output::size(paged.most_held), output::size(paged.read));
         output::line(&format!("at most {held} of the weights in memory, {read} read from disk"))?;
+        if paged.guessed > 0 {
+            let (right, guessed) = (paged.guessed_right, paged.guessed);
+            output::line(&format!("of {guessed} experts guessed ahead, {right} were needed"))?;
+        }
     }
     let bytes = |bytes: Option<u64>| bytes.map_or("-".into(), output::size);
     output::line(&format!("KV cache {}", output::size(totals.host.kv + totals.accelerator.kv)))?;

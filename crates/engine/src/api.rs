@@ -210,4 +210,9 @@ pub struct Paged {
     pub most_held: u64,
     /// What was asked for.
     pub read: u64,
+    /// Of that, past the system's cache.
+    pub direct: u64,
+    /// Experts that were guessed before the router had chosen and were not in memory, and those of them that it chose.
+    pub guessed: u64,
+    pub guessed_right: u64,
 }

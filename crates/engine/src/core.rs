@@ -216,7 +216,8 @@ impl Core {
         let pager = || weights::Pager::new().ok().map(|pager| Box::new(pager) as Box<dyn Advice>);
         // Without a thread for it, the system reads pages when they are touched, as for any file.
         let Some(advice) = before.or_else(pager) else { return Ok(()) };
-        self.sites.host.paging = Some(Paging::new(file.clone(), advice, residency, model)?);
+        let loader = weights::Loader::new(residency.window).ok().filter(|_| residency.streamed > 0);
+        self.sites.host.paging = Some(Paging::new(file.clone(), advice, loader, residency, model)?);
         Ok(())
     }
 

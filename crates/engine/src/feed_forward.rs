@@ -1,8 +1,9 @@
 //! Operations of feed-forwards.
 
+use crate::expert_paging::Guess;
 use crate::ops::{Failed, Ops};
 use backend::{Activation, BackendError, Op, View};
-use model::{Dense, ExpertInput, Experts, Linear, SharedExpert, Slot};
+use model::{Dense, ExpertInput, Experts, Layer, Linear, SharedExpert, Slot};
 use weights::Ticket;
 
 impl Ops<'_> {
@@ -41,6 +42,7 @@ impl Ops<'_> {
             return self.experts_apart(f, input, out);
         }
         let tickets = self.choose(f, ids)?;
+        self.guess(out)?;
         let (expert_input, sum) = self.expert_input(f, input, out)?;
         self.chosen(f, tickets, expert_input, [ids, weights], sum)?;
         self.expert_output(f, sum, out)?;
@@ -122,14 +124,69 @@ impl Ops<'_> {
     /// Where weights come from disk: asks for the experts in `ids`, and returns what to wait for before their input
     /// matrices are used, and before `down` is.
     fn choose(&mut self, f: &Experts, ids: View) -> Result<[Option<Ticket>; 2], BackendError> {
+        if self.site.paging.is_none() {
+            return Ok([None, None]);
+        }
+        let ids = self.read_ids(f, ids)?;
         let Some(paging) = &mut self.site.paging else { return Ok([None, None]) };
-        let mut bytes = vec![0u8; self.n * f.router.used * 4];
-        self.site.device.read(ids.buffer, ids.offset, &mut bytes)?;
-        let ids: Vec<u32> = bytes.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id)).collect();
         let tickets = paging.choose(&f.stacks(), &ids)?;
         let (down, inputs) =
             tickets.split_last().map_or((None, None), |(down, inputs)| (Some(*down), inputs.iter().max().copied()));
         Ok([inputs, down])
+    }
+
+    fn read_ids(&mut self, f: &Experts, ids: View) -> Result<Vec<u32>, BackendError> {
+        let mut bytes = vec![0u8; self.n * f.router.used * 4];
+        self.site.device.read(ids.buffer, ids.offset, &mut bytes)?;
+        Ok(bytes.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id)).collect())
+    }
+
+    /// Where weights come from disk: guesses what the next layer's router will choose, so that the disk is busy while
+    /// this layer is computed. `scratch` has room for a row of the stream for every row.
+    fn guess(&mut self, scratch: View) -> Result<(), BackendError> {
+        let (index, rows) = (self.index + 1, self.n);
+        let next = self.context.model.layers.get(index).filter(|layer| layer.alt_up.is_none() && self.site.has(index));
+        let Some((layer, f)) = next.and_then(|layer| Some((layer, layer.experts()?))) else { return Ok(()) };
+        let Some(paging) = &mut self.site.paging else { return Ok(()) };
+        match paging.how_to_guess(f.router, rows) {
+            Guess::Nothing => Ok(()),
+            Guess::All => paging.guess(&f.stacks(), 0..f.router.experts, Guess::All),
+            Guess::AsRouted => {
+                let mut ops = Ops {
+                    context: self.context,
+                    site: self.site,
+                    experts_site: None,
+                    index,
+                    n: rows,
+                    start: self.start,
+                };
+                let ids = ops.guessed_ids(layer, f, scratch)?;
+                let ids = ids.iter().map(|id| *id as usize);
+                let Some(paging) = &mut self.site.paging else { return Ok(()) };
+                paging.guess(&f.stacks(), ids, Guess::AsRouted)
+            }
+        }
+    }
+
+    /// What this layer's router would choose if the stream came to it as it is now. Computed where the experts' own
+    /// values will be, which nothing needs yet.
+    fn guessed_ids(&mut self, layer: &Layer, f: &Experts, scratch: View) -> Result<Vec<u32>, BackendError> {
+        let (n, logits) = (self.n, self.slot(Slot::RouterLogits)?);
+        let (ids, weights) = (self.slot(Slot::Gate)?, self.slot(Slot::Up)?);
+        let own = match layer.parallel {
+            true => layer.mixer.as_ref().and_then(|mixer| mixer.norm.as_ref()),
+            false => layer.feed_forward.as_ref().and_then(|feed_forward| feed_forward.norm.as_ref()),
+        };
+        let mut input = self.slot(Slot::Hidden)?;
+        if let Some(norm) = f.logits_norm.as_ref().or(own) {
+            self.norm(norm, input, n * self.width(), scratch)?;
+            input = scratch;
+        }
+        self.linears(input, &[(&f.logits, logits)])?;
+        self.scale(logits, f.logits_scale, n * f.router.experts)?;
+        let bias = self.view(f.router_bias)?;
+        self.run(&Op::Route { router: f.router, logits, n, bias, ids, weights })?;
+        self.read_ids(f, ids)
     }
 
     fn wait(&mut self, ticket: Option<Ticket>) {

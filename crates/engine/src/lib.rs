@@ -10,6 +10,7 @@ mod core;
 mod decoder;
 mod engine;
 mod error;
+mod expert_paging;
 mod feed_forward;
 mod file;
 mod generate;
@@ -24,6 +25,7 @@ mod shift;
 mod site;
 mod speculate;
 mod transfer;
+mod trial;
 
 pub use api::*;
 pub use backend::{BackendError, Device};

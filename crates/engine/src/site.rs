@@ -21,6 +21,8 @@ pub(crate) struct Cache {
 pub(crate) struct LayerBuffers {
     /// (index in the file, buffer); short enough to search.
     tensors: Vec<(usize, BufferId)>,
+    /// Those that are elsewhere while the layer is computed.
+    loaded: Vec<(usize, BufferId)>,
     cache: Option<Cache>,
     /// The recurrent states, and f32 values in one.
     state: Option<(BufferId, usize)>,
@@ -28,7 +30,7 @@ pub(crate) struct LayerBuffers {
 
 impl LayerBuffers {
     pub fn tensor(&self, tensor: &Tensor) -> Result<BufferId, BackendError> {
-        let found = self.tensors.iter().find(|(index, _)| *index == tensor.index);
+        let found = self.loaded.iter().chain(&self.tensors).find(|(index, _)| *index == tensor.index);
         found.map(|(_, buffer)| *buffer).ok_or_else(|| missing(format!("tensor {} is not on the device", tensor.index)))
     }
 
@@ -80,7 +82,17 @@ impl Site {
 
     /// Layer `index` is about to be computed here.
     pub fn begin(&mut self, index: usize) -> Result<(), BackendError> {
-        self.paging.as_mut().map_or(Ok(()), |paging| paging.begin(index))
+        let Some(paging) = &mut self.paging else { return Ok(()) };
+        for (_, buffer) in self.layers.values_mut().flat_map(|layer| layer.loaded.drain(..)) {
+            self.device.free(buffer);
+        }
+        for (tensor, bytes) in paging.begin(index)? {
+            let buffer = self.device.adopt(bytes)?;
+            if let Some(layer) = self.layers.get_mut(&index) {
+                layer.loaded.push((tensor, buffer));
+            }
+        }
+        Ok(())
     }
 
     pub fn has(&self, index: usize) -> bool {
@@ -295,7 +307,7 @@ impl Site {
     }
 
     fn free_buffers(&mut self, buffers: LayerBuffers) {
-        for (_, buffer) in buffers.tensors {
+        for (_, buffer) in buffers.tensors.into_iter().chain(buffers.loaded) {
             self.device.free(buffer);
         }
         if let Some(cache) = buffers.cache {

@@ -83,7 +83,7 @@ fn planned_bytes_are_allocated_bytes_for_random_settings() {
             context: Some(options.context),
             kv_type_k: options.kv_type_k,
             kv_type_v: options.kv_type_v,
-            ubatch: options.ubatch,
+            ubatch: Some(options.ubatch),
             logits_rows: options.logits_rows,
         };
         let plan = plan(engine.model(), &facts, &wishes).unwrap();

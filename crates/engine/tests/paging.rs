@@ -24,6 +24,7 @@ fn with_ram(engine: &Engine, gpu_layers: usize, percent: u64) -> Option<u64> {
 
 #[test]
 fn tokens_do_not_depend_on_what_fits_into_ram() {
+    let (mut direct, mut guessed) = (0, 0);
     for spec in families() {
         let (engine, _) = load(&spec, options(128, 0), None).unwrap();
         assert_eq!(engine.placement().paged, None);
@@ -34,12 +35,24 @@ fn tokens_do_not_depend_on_what_fits_into_ram() {
             assert_eq!(greedy(&paged, &prompt(40), 12).0.ids, expected, "{} with {percent} %", spec.arch);
             let told = paged.placement().paged.unwrap();
             assert!(told.read > 0 && told.held <= told.most_held, "{told:?}");
+            direct += told.direct;
+            guessed += told.guessed;
         }
         let enough = LoadOptions { host_ram: with_ram(&engine, 0, 101), ..options(128, 0) };
         let (whole, _) = load(&spec, enough, None).unwrap();
         assert_eq!(greedy(&whole, &prompt(40), 12).0.ids, expected);
         assert_eq!(whole.placement().paged, None, "what fits is left alone");
     }
+    // With what reads past the system's cache, where the temporary folder can, and with guesses.
+    assert!(guessed > 0 && (direct > 0 || !reads_directly()));
+}
+
+/// Whether files in the temporary folder can be read past the system's cache.
+fn reads_directly() -> bool {
+    let file = common::file(&ModelSpec::llama());
+    let model = weights::ModelFile::open(&file, weights::Access::Map).expect("a model");
+    let loader = weights::Loader::new(0).expect("threads");
+    loader.load(&model.tensor_bytes(0).expect("a tensor")).is_some()
 }
 
 #[test]

@@ -130,8 +130,15 @@ impl Residency {
     /// Bytes that a token reads from disk: the same matrices each time, and experts that were not used lately, if all are
     /// used alike.
     pub fn bytes_per_token(&self) -> u64 {
-        let missing = self.all_experts.saturating_sub(self.experts) as f64 / self.all_experts.max(1) as f64;
-        self.streamed + (self.used_experts as f64 * missing) as u64
+        self.bytes_per_batch(1)
+    }
+
+    /// The same of so many tokens computed at once: more of the experts, but each once.
+    pub fn bytes_per_batch(&self, tokens: u32) -> u64 {
+        let all = self.all_experts.max(1) as f64;
+        let missing = self.all_experts.saturating_sub(self.experts) as f64;
+        let used = 1.0 - (1.0 - (self.used_experts as f64 / all).min(1.0)).powf(f64::from(tokens));
+        self.streamed + (used * missing) as u64
     }
 }
 

@@ -108,3 +108,16 @@ fn of_a_mixture_everything_but_the_experts_stays() {
     let expected = residency.all_experts as f64 / 16.0 * (1.0 - cached);
     assert!((residency.bytes_per_token() as f64 / expected - 1.0).abs() < 1e-3);
 }
+
+#[test]
+fn a_batch_reads_more_experts_than_a_token_but_each_once() {
+    let (model, layout) = model(&ModelSpec::qwen3_30b_a3b(GgmlType::Q4_K));
+    let residency = Residency::new(&model, &layout, at(&layout, 0), layout.totals(0).host.total() * 6 / 10).unwrap();
+    let missing = residency.all_experts - residency.experts;
+    let reads = [1, 2, 16, 512].map(|tokens| residency.bytes_per_batch(tokens));
+    assert_eq!(reads[0], residency.bytes_per_token());
+    // Two tokens share 1 in 16 of what they use.
+    assert!((reads[1] as f64 / reads[0] as f64 - 2.0 + 1.0 / 16.0).abs() < 1e-3, "{reads:?}");
+    assert!(reads[2] > reads[1] && reads[2] < 16 * reads[0], "{reads:?}");
+    assert!(missing - reads[3] < missing / 1000, "{reads:?} {missing}");
+}

@@ -23,13 +23,12 @@ impl Draft {
     fn new(
         model: &Model,
         facts: &Facts,
-        ubatch: u32,
-        context: u32,
+        (context, ubatch): (u32, u32),
         on_accelerator: bool,
     ) -> Result<Option<Draft>, ModelError> {
         let params = LayoutParams {
             context,
-            ubatch: ubatch.clamp(1, 8192).min(context),
+            ubatch,
             // It is small; and a type that its heads do not allow must not forbid it.
             kv_type_k: GgmlType::F16,
             kv_type_v: GgmlType::F16,
@@ -85,14 +84,16 @@ pub fn plan_with_draft(
         GpuLayers::Fixed(layers) => layers.min(alone.max_gpu_layers),
     };
     for on_accelerator in [true, false] {
-        let of = |context| Draft::new(draft, facts, wishes.ubatch, context, on_accelerator && wanted > 0);
-        let Some(found) = of(alone.context)? else { continue };
+        let of = |plan: &Plan| {
+            Draft::new(draft, facts, (plan.context, plan.layout.params.ubatch), on_accelerator && wanted > 0)
+        };
+        let Some(found) = of(&alone)? else { continue };
         let mut plan = plan(model, &found.rest(facts), wishes)?;
         if on_accelerator && plan.max_gpu_layers < wanted {
             continue;
         }
         // With less room, the plan may have chosen a shorter context.
-        let found = of(plan.context)?.unwrap_or(found);
+        let found = of(&plan)?.unwrap_or(found);
         let bytes = found.host.total() + found.accelerator.total() + found.accelerator_other;
         let place = if found.gpu_layers > 0 { "video memory" } else { "RAM" };
         plan.reasons.push(Reason {

@@ -105,15 +105,33 @@ pub(crate) fn forecast(model: &Model, plan: &Plan, facts: &Facts) -> Option<Fore
     let (slow, fast) = (seconds(1.0)? + disk, seconds(0.0)?.max(disk));
     let generation = Speed { low: BANDWIDTH_SHARE.0 / slow, high: BANDWIDTH_SHARE.1 / fast };
     // A prompt that fills the context sees half of it on average. The output layer computes its last token only.
-    let adds: u64 = model.layers.iter().map(Layer::multiply_adds_per_token).sum();
+    let adds = adds_per_token(model);
     let attention: u64 = model.layers.iter().map(|layer| attention_adds(layer, u64::from(plan.context) / 2)).sum();
     let prompt = positive(facts.int8_rate).filter(|_| plan.gpu_layers == 0).map(|rate| {
-        // What is read from disk is read once for each micro-batch.
-        let seconds = |adds: u64| adds as f64 / rate + disk / f64::from(plan.layout.params.ubatch.max(1));
-        let (slow, fast) = (seconds(adds + attention * ATTENTION_COST), seconds(adds));
+        // The disk works during the computation; at worst, one waits for the other.
+        let (disk, seconds) = (disk_per_prompt_token(plan, facts).unwrap_or(0.0), |adds: u64| adds as f64 / rate);
+        let (slow, fast) = (seconds(adds + attention * ATTENTION_COST) + disk, seconds(adds).max(disk));
         Speed { low: ARITHMETIC_SHARE.0 / slow, high: ARITHMETIC_SHARE.1 / fast }
     });
     Some(Forecast { generation, prompt })
+}
+
+fn adds_per_token(model: &Model) -> u64 {
+    model.layers.iter().map(Layer::multiply_adds_per_token).sum()
+}
+
+/// Seconds that the disk works for a token of a prompt: what is read is read once for each micro-batch.
+fn disk_per_prompt_token(plan: &Plan, facts: &Facts) -> Option<f64> {
+    let (residency, rate) = (plan.residency.as_ref()?, positive(facts.disk_bandwidth)?);
+    let tokens = plan.layout.params.ubatch.max(1);
+    Some(residency.bytes_per_batch(tokens) as f64 / rate / f64::from(tokens))
+}
+
+/// Whether reading weights takes longer than computing, if both rates are known.
+pub(crate) fn prompt_waits_for_disk(model: &Model, plan: &Plan, facts: &Facts) -> bool {
+    let arithmetic = positive(facts.int8_rate).map(|rate| adds_per_token(model) as f64 / rate);
+    let (Some(arithmetic), Some(disk)) = (arithmetic, disk_per_prompt_token(plan, facts)) else { return false };
+    disk > arithmetic
 }
 
 /// Multiply-adds between one token and `tokens` others.

@@ -75,7 +75,8 @@ pub struct Wishes {
     pub context: Option<u32>,
     pub kv_type_k: GgmlType,
     pub kv_type_v: GgmlType,
-    pub ubatch: u32,
+    /// Tokens of a prompt that are computed at once; `None`: as many as are useful.
+    pub ubatch: Option<u32>,
     pub logits_rows: u32,
 }
 
@@ -87,7 +88,7 @@ impl Default for Wishes {
             context: None,
             kv_type_k: GgmlType::F16,
             kv_type_v: GgmlType::F16,
-            ubatch: 512,
+            ubatch: None,
             logits_rows: 1,
         }
     }

@@ -1,5 +1,5 @@
 use crate::choice::{Choice, apart};
-use crate::forecast::{Forecast, forecast};
+use crate::forecast::{self, Forecast};
 use crate::room::Room;
 use crate::{Draft, Facts, Wishes};
 use model::{Layout, LayoutParams, Model, ModelError, Offload, Parts, Placement, Residency};
@@ -10,6 +10,12 @@ const PROCESS_BYTES: u64 = 160 << 20;
 const DEFAULT_CONTEXT: u32 = 8192;
 /// The least that is taken of our own accord.
 const MIN_CONTEXT: u32 = 2048;
+/// Tokens of a prompt that are computed at once: enough for the kernels.
+pub(crate) const DEFAULT_UBATCH: u32 = 512;
+/// The most where more pay.
+const MAX_UBATCH: u32 = 4096;
+/// Buffers for that may take this part of the RAM.
+const BUFFERS_SHARE: u64 = 16;
 
 /// Where a model runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -146,9 +152,12 @@ pub fn plan(model: &Model, facts: &Facts, wishes: &Wishes) -> Result<Plan, Model
     plan.fits = if held { fits(&plan, facts) } else { Fits::No };
     if plan.fits == Fits::Disk {
         plan.residency = Residency::new(model, &plan.layout, placement, plan.host_ram);
+        if wishes.ubatch.is_none() && placement.gpu_layers == 0 {
+            grow_ubatch(model, &mut plan, facts)?;
+        }
     }
     explain(&mut plan, facts, room.as_ref());
-    plan.forecast = forecast(model, &plan, facts);
+    plan.forecast = forecast::forecast(model, &plan, facts);
     Ok(plan)
 }
 
@@ -157,12 +166,30 @@ fn layout(model: &Model, wishes: &Wishes, context: u32) -> Result<Layout, ModelE
         model,
         LayoutParams {
             context,
-            ubatch: wishes.ubatch.clamp(1, 8192).min(context),
+            ubatch: wishes.ubatch.unwrap_or(DEFAULT_UBATCH).clamp(1, 8192).min(context),
             kv_type_k: wishes.kv_type_k,
             kv_type_v: wishes.kv_type_v,
             logits_rows: wishes.logits_rows.max(1),
         },
     )
+}
+
+/// Weights from disk are read once for each micro-batch of a prompt: it grows until the arithmetic takes as long, or its
+/// buffers take too much of the RAM that weights could be in.
+fn grow_ubatch(model: &Model, plan: &mut Plan, facts: &Facts) -> Result<(), ModelError> {
+    let mut params = plan.layout.params;
+    while params.ubatch < MAX_UBATCH.min(plan.context) && forecast::prompt_waits_for_disk(model, plan, facts) {
+        params.ubatch = (2 * params.ubatch).min(plan.context);
+        let layout = Layout::new(model, params)?;
+        let placement = plan.placement();
+        let host = layout.placed(placement).host;
+        if host.compute > plan.host_ram / BUFFERS_SHARE {
+            break;
+        }
+        plan.residency = Residency::new(model, &layout, placement, plan.host_ram);
+        (plan.host, plan.layout) = (host, layout);
+    }
+    Ok(())
 }
 
 /// Bytes on the host that must be RAM: all but the mapped weights.

@@ -35,6 +35,10 @@ fn plan_8b(ram: u64, vram: Option<u64>, wishes: Wishes) -> Plan {
     plan(&model(&ModelSpec::llama3_8b(GgmlType::Q4_K)), &facts(ram, vram), &wishes).unwrap()
 }
 
+fn plan_of(model: &model::Model, facts: &Facts, wishes: Wishes) -> Plan {
+    plan(model, facts, &wishes).unwrap()
+}
+
 fn has(plan: &Plan, code: ReasonCode) -> bool {
     plan.reasons.iter().any(|reason| reason.code == code)
 }
@@ -193,8 +197,16 @@ fn prompts_are_read_as_fast_as_the_arithmetic_goes() {
     assert!((110.0..143.0).contains(&short.high) && short.low > short.high / 3.0, "{short:?}");
     let long = prompt(plan_8b(64 * GIB, None, Wishes { context: Some(32768), ..Wishes::default() })).unwrap();
     assert!(long.high == short.high && long.low < short.low / 3.0, "{long:?}");
-    let from_disk = prompt(plan_8b(4 * GIB, None, Wishes { context: Some(512), ..Wishes::default() })).unwrap();
-    assert!(from_disk.high < short.high, "weights are read again for each part of the prompt");
+    // Weights are read again for each part of the prompt: at best during its computation, at worst before it.
+    let plan = plan_8b(4 * GIB, None, Wishes { context: Some(512), ..Wishes::default() });
+    let (read, from_disk) = (plan.residency.as_ref().unwrap().streamed as f64 / 2e9, prompt(plan).unwrap());
+    let worse = 1.0 / from_disk.low - 1.0 / short.low;
+    assert!((worse * 0.6 / (read / 512.0) - 1.0).abs() < 1e-6 && from_disk.high == short.high, "{from_disk:?}");
+    let slow = Facts { disk_bandwidth: Some(1e7), ..facts(4 * GIB, None) };
+    let model = model(&ModelSpec::llama3_8b(GgmlType::Q4_K));
+    let waiting = plan_of(&model, &slow, Wishes { context: Some(512), ..Wishes::default() });
+    let read = waiting.residency.as_ref().unwrap().streamed as f64 / 1e7;
+    assert!((prompt(waiting).unwrap().high * read / 512.0 / 0.95 - 1.0).abs() < 1e-6);
     // How fast an accelerator computes is not known.
     assert_eq!(prompt(plan_8b(32 * GIB, Some(4 * GIB), Wishes::default())), None);
 }
@@ -241,4 +253,32 @@ fn scratch_memory_counts_and_what_a_gpu_lacks_stays_on_the_cpu_with_a_reason() {
     assert_eq!((most.fits, most.gpu_layers), (Fits::Split, 32));
     let reason = most.reasons.iter().find(|reason| reason.code == ReasonCode::AcceleratorLacks).unwrap();
     assert_eq!(reason.text, "The GPU cannot compute weights of type Q4_K: 1 or more layers stay on the CPU.");
+}
+
+#[test]
+fn prompts_of_models_from_disk_are_computed_in_larger_pieces_where_the_disk_is_slower() {
+    let model = model(&ModelSpec::llama3_8b(GgmlType::Q8_0));
+    let with = |ram: u64, disk: f64, wishes: Wishes| {
+        let facts = Facts { disk_bandwidth: Some(disk), ..facts(ram, None) };
+        plan(&model, &facts, &wishes).unwrap()
+    };
+    let wishes = Wishes { context: Some(8192), ..Wishes::default() };
+    let ubatch = |plan: &Plan| plan.layout.params.ubatch;
+    // 7 G multiply-adds a token at 1 T/s: 3.6 s for 512 tokens, in which 4 GB or so can be read at 1.2 GB/s or not.
+    let (quick, slow) = (with(5 * GIB, 20e9, wishes), with(5 * GIB, 0.6e9, wishes));
+    assert_eq!((quick.fits, ubatch(&quick), slow.fits), (Fits::Disk, 512, Fits::Disk));
+    assert!(ubatch(&slow) > 512, "{}", ubatch(&slow));
+    // Buffers grow with it, and are what the engine allocates; more weights are read for them.
+    assert_eq!(slow.host, slow.layout.totals(0).host);
+    assert!(slow.host.compute > quick.host.compute && slow.host.compute <= slow.host_ram / 16);
+    let streamed = |plan: &Plan| plan.residency.as_ref().unwrap().streamed;
+    assert!(streamed(&slow) > streamed(&quick));
+    let fixed = with(5 * GIB, 0.6e9, Wishes { ubatch: Some(512), ..wishes });
+    let prompt = |plan: &Plan| plan.forecast.unwrap().prompt.unwrap();
+    assert_eq!(ubatch(&fixed), 512);
+    assert!(prompt(&slow).high > 1.3 * prompt(&fixed).high, "{:?} {:?}", prompt(&slow), prompt(&fixed));
+    // Not beyond the context, nor without a reason, nor where the disk's rate is not known.
+    assert_eq!(ubatch(&with(5 * GIB, 0.6e9, Wishes { context: Some(600), ..wishes })), 600);
+    assert_eq!(ubatch(&with(32 * GIB, 0.6e9, wishes)), 512);
+    assert_eq!(ubatch(&with(5 * GIB, f64::NAN, wishes)), 512);
 }

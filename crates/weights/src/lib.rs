@@ -14,18 +14,23 @@
 
 #![allow(unsafe_code)]
 
+mod blocks;
+mod direct;
 mod error;
 mod file;
 #[cfg(target_os = "linux")]
 mod guard;
+mod loader;
 mod open;
 mod pager;
 mod recent;
 mod region;
 mod sys;
 
+pub use blocks::Block;
 pub use error::WeightsError;
 pub use file::{ModelFile, TensorView};
+pub use loader::{Load, Loader};
 pub use open::read_header;
 pub use pager::{Pager, Ticket};
 pub use recent::Recent;

@@ -16,8 +16,9 @@ use crate::WeightBytes;
 /// Bytes that are asked for between two looks at the queue.
 const PIECE: usize = 8 << 20;
 
-/// Two threads, one that reads in the order in which it was asked to, and one that gives up; both take the processor's
-/// time for every page, and a fast disk is faster than one thread.
+/// Three threads: one that reads in the order in which it was asked to, one that gives up (both take the processor's
+/// time for every page, and a fast disk is faster than one thread), and one that reads what was only guessed while nothing
+/// is asked for.
 #[derive(Debug)]
 pub struct Pager {
     shared: Arc<Shared>,
@@ -49,6 +50,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     fetch: VecDeque<(Ticket, WeightBytes)>,
+    guesses: VecDeque<WeightBytes>,
     /// The first one may be under way.
     evict: VecDeque<WeightBytes>,
     /// The last request that was made, and the last one that was passed on to the system.
@@ -62,9 +64,11 @@ impl Pager {
     /// The system has no thread left.
     pub fn new() -> io::Result<Pager> {
         let mut pager = Pager { shared: Arc::new(Shared::default()), threads: Vec::new() };
-        for (name, run) in [("read ahead", Shared::fetch as fn(&Shared)), ("give up", Shared::evict)] {
+        let threads: [(_, fn(&Shared)); 3] =
+            [("read ahead", Shared::fetch), ("give up", Shared::evict), ("guess", Shared::guess)];
+        for (name, run) in threads {
             let shared = pager.shared.clone();
-            // If the second one fails, dropping the pager ends the first.
+            // If one fails, dropping the pager ends those before it.
             pager.threads.push(std::thread::Builder::new().name(name.into()).spawn(move || run(&shared))?);
         }
         Ok(pager)
@@ -80,14 +84,34 @@ impl Pager {
         ticket
     }
 
+    /// Reads bytes that may be asked for soon, one range after the other, while nothing is asked for.
+    pub fn guess(&self, bytes: WeightBytes) {
+        self.shared.lock().guesses.push_back(bytes);
+        self.shared.changed.notify_all();
+    }
+
+    /// A guess was right: where it is still waiting, it is asked for.
+    pub fn confirm(&self, bytes: &WeightBytes) -> Ticket {
+        let mut queue = self.shared.lock();
+        let place = queue.guesses.iter().position(|guess| guess.as_ptr_range() == bytes.as_ptr_range());
+        let Some(guess) = place.and_then(|place| queue.guesses.remove(place)) else { return Ticket::default() };
+        drop(queue);
+        self.fetch(guess)
+    }
+
+    /// Gives back the guesses that are still waiting: they will not be read.
+    pub fn call_off(&self) -> Vec<WeightBytes> {
+        self.shared.lock().guesses.drain(..).collect()
+    }
+
     /// Takes bytes out of memory. Where they are still waiting to be read, they are not read.
     pub fn evict(&self, bytes: WeightBytes) {
         let mut queue = self.shared.lock();
         // Of what is under way, the rest.
         let range = bytes.as_ptr_range();
-        queue
-            .fetch
-            .retain(|(_, waiting)| !(range.contains(&waiting.as_ptr()) && waiting.as_ptr_range().end <= range.end));
+        let goes = |waiting: &WeightBytes| range.contains(&waiting.as_ptr()) && waiting.as_ptr_range().end <= range.end;
+        queue.fetch.retain(|(_, waiting)| !goes(waiting));
+        queue.guesses.retain(|waiting| !goes(waiting));
         queue.evict.push_back(bytes);
         self.shared.changed.notify_all();
     }
@@ -127,7 +151,7 @@ impl Shared {
         let mut queue = self.lock();
         while !queue.stop {
             let Some((ticket, bytes)) = queue.fetch.front().cloned() else {
-                // Whatever was asked for was done or called off.
+                // Whatever was asked for was done or called off; guesses may go on.
                 if queue.done != queue.asked {
                     queue.done = queue.asked;
                     self.changed.notify_all();
@@ -158,6 +182,23 @@ impl Shared {
             }
         }
         self.changed.notify_all();
+    }
+
+    fn guess(&self) {
+        let mut queue = self.lock();
+        while !queue.stop {
+            let going = |queue: &Queue, bytes| queue.evict.iter().any(|going| overlap(going, bytes));
+            let ready = queue.guesses.front().is_some_and(|next| queue.fetch.is_empty() && !going(&queue, next));
+            let Some(bytes) = ready.then(|| queue.guesses.pop_front()).flatten() else {
+                queue = self.wait(queue);
+                continue;
+            };
+            drop(queue);
+            bytes.will_need();
+            // Waits for the disk, so that what turns out wrong meanwhile is not on its way already.
+            std::hint::black_box(bytes.last().copied());
+            queue = self.lock();
+        }
     }
 
     fn evict(&self) {

@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::ops::{Deref, Range};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use memmap2::{Mmap, MmapMut};
 
+use crate::direct::{self, READERS};
 use crate::open::Part;
 use crate::{WeightsError, sys};
 
@@ -44,6 +45,8 @@ pub(crate) struct Region {
     access: Access,
     /// Kept open while it is mapped: for its length, and on Windows so that nobody changes or deletes it.
     file: Option<File>,
+    /// The file for each thread that reads it directly, where it can be.
+    direct: [OnceLock<Option<File>>; READERS],
     path: PathBuf,
 }
 
@@ -70,6 +73,7 @@ impl Region {
             map,
             access,
             file: (access == Access::Map).then_some(file),
+            direct: Default::default(),
             path,
         })
     }
@@ -131,6 +135,11 @@ impl Region {
         }
     }
 
+    fn direct(&self, reader: usize) -> Option<&File> {
+        let handle = self.direct.get(reader)?;
+        handle.get_or_init(|| direct::open(self.file.as_ref()?)).as_ref()
+    }
+
     pub(crate) fn advise(&self, range: Range<usize>, pattern: Pattern) {
         if self.access == Access::Map {
             sys::advise(&self.map, range, pattern);
@@ -186,6 +195,16 @@ impl WeightBytes {
     /// mapped.
     pub fn evict(&self) {
         self.region.evict(self.range.clone());
+    }
+
+    /// Where they lie in their file.
+    pub(crate) fn place(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// Their file as reader number `reader` can read it past the system's cache.
+    pub(crate) fn direct(&self, reader: usize) -> Option<&File> {
+        self.region.direct(reader)
     }
 
     /// Says in which order these bytes will be used.

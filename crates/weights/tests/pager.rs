@@ -17,7 +17,11 @@ fn bytes_are_the_same_whatever_was_asked_for() {
         for round in 0..3 {
             for (index, tensor) in model.gguf().tensors.iter().enumerate() {
                 let data = model.tensor_bytes(index).unwrap();
-                let ticket = pager.fetch(data.clone());
+                pager.guess(data.clone());
+                let ticket = if index % 4 == round { pager.confirm(&data) } else { pager.fetch(data.clone()) };
+                if index % 5 == round {
+                    pager.call_off();
+                }
                 if index % 3 == round {
                     pager.evict(data.clone());
                 }
@@ -44,6 +48,36 @@ fn what_was_called_off_is_not_waited_for() {
         let ticket = pager.fetch(data.clone());
         pager.evict(data.clone());
         pager.wait(ticket);
+    }
+}
+
+#[test]
+fn guesses_are_read_one_after_the_other_or_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, ModelSpec::llama().build()).unwrap();
+    let model = ModelFile::open(&path, Access::Map).unwrap();
+    let pager = Pager::new().unwrap();
+    let all: Vec<_> = (0..model.gguf().tensors.len()).map(|index| model.tensor_bytes(index).unwrap()).collect();
+    let mut given_back = 0;
+    for _ in 0..200 {
+        all.iter().for_each(|bytes| pager.guess(bytes.clone()));
+        // Waiting or not: it ends.
+        pager.wait(pager.confirm(&all[all.len() - 1]));
+        let back = pager.call_off();
+        assert!(back.iter().all(|bytes| bytes.as_ptr() != all[all.len() - 1].as_ptr()), "it was confirmed");
+        given_back += back.len();
+        assert!(pager.call_off().is_empty());
+    }
+    assert!(given_back > 0);
+    // Left alone, they are read.
+    let mut left = all.clone();
+    let start = std::time::Instant::now();
+    while !left.is_empty() {
+        assert!(start.elapsed().as_secs() < 20, "guesses are not read: {} are left", left.len());
+        left.drain(..).for_each(|bytes| pager.guess(bytes));
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        left = pager.call_off();
     }
 }
 

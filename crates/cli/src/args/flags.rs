@@ -64,9 +64,9 @@ pub struct Loading {
     /// Threads that compute; all physical cores, if not given
     #[arg(short = 't', long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
-    /// Tokens computed at once when a prompt is read
-    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=8192))]
-    pub ubatch: u32,
+    /// Tokens computed at once when a prompt is read; 512 and, where weights come from disk, as many as pay, if not given
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=8192))]
+    pub ubatch: Option<u32>,
     /// Keep activations in f32 instead of 8 bits
     #[arg(long)]
     pub exact: bool,
