@@ -225,9 +225,7 @@ impl App {
         let app = self.clone();
         blocking(move || {
             let models = app.folders().models;
-            // The folder may not exist before the first download; its parent is on the same disk.
-            let disk = models.ancestors().find(|folder| folder.is_dir()).map(Path::to_owned);
-            app.machine.measure(disk)?;
+            app.machine.measure(app.disk_sample())?;
             let hardware = app.machine.report(&models);
             app.emit(AppEvent::Hardware { hardware: hardware.clone() });
             if let Ok(session) = app.session() {
@@ -237,6 +235,16 @@ impl App {
             Ok(hardware)
         })
         .await
+    }
+
+    /// What is read to measure the disk: the largest model, or where models will be. A file made for it would be read while
+    /// the disk still writes it.
+    fn disk_sample(&self) -> Option<PathBuf> {
+        let folders = self.folders();
+        let models = self.library.list(&folders).unwrap_or_default();
+        let largest = models.into_iter().max_by_key(|model| model.bytes).map(|model| PathBuf::from(model.path));
+        // The folder may not exist before the first download; its parent is on the same disk.
+        largest.or_else(|| folders.models.ancestors().find(|folder| folder.is_dir()).map(Path::to_owned))
     }
 
     /// Sends live figures every second until [`App::monitor_stop`].
