@@ -24,10 +24,7 @@ impl Ops<'_> {
         if a.gated {
             self.take_gates_apart(a, q_out, q)?;
         }
-        if let Some(norm) = &a.q_norm {
-            self.norm(norm, q, q_len, q)?;
-        }
-        self.rope(a.rope.as_ref(), q, a.head_count, a.head_dim_k)?;
+        self.norm_and_turn(a, a.q_norm.as_ref(), q, a.head_count)?;
         if a.temperature.is_some() {
             let factors = self.slot(Slot::Temperatures)?;
             self.run(&Op::ScaleRows { x: q, factors, rows: n, dim: q_len / n })?;
@@ -107,12 +104,23 @@ impl Ops<'_> {
                 self.copy(k, v, [k_len; 2], 1, k_len)?;
             }
         }
-        for (norm, x, len) in [(k_norm, k, k_len), (v_norm, v, v_len)] {
-            if let Some(norm) = norm {
-                self.norm(norm, x, len, x)?;
-            }
+        if let Some(norm) = v_norm {
+            self.norm(norm, v, v_len, v)?;
         }
-        self.rope(a.rope.as_ref(), k, a.head_count_kv, a.head_dim_k)
+        self.norm_and_turn(a, k_norm, k, a.head_count_kv)
+    }
+
+    /// The norm of queries or keys and their rotary embedding, in the family's order.
+    fn norm_and_turn(&mut self, a: &Attention, norm: Option<&Norm>, x: View, heads: usize) -> Result<(), BackendError> {
+        let len = self.n * heads * a.head_dim_k;
+        if let Some(norm) = norm.filter(|_| !a.rope_first) {
+            self.norm(norm, x, len, x)?;
+        }
+        self.rope(a.rope.as_ref(), x, heads, a.head_dim_k)?;
+        match norm.filter(|_| a.rope_first) {
+            Some(norm) => self.norm(norm, x, len, x),
+            None => Ok(()),
+        }
     }
 
     /// Each head's query and gate lie beside each other.

@@ -74,7 +74,13 @@ impl Core {
             // In a ring that went round, the rest must be all that the next token sees.
             bytes.k == 0 || bytes.cells >= self.written || gap.after >= window
         });
-        exact && near && !layout.is_recurrent() && (end == self.computed || layout.can_rewind(self.written, end))
+        // A norm's weights after it keep a turn from being added to.
+        let adds_up = !model.layers.iter().filter_map(|layer| layer.attention()).any(|a| a.rope_first);
+        exact
+            && near
+            && adds_up
+            && !layout.is_recurrent()
+            && (end == self.computed || layout.can_rewind(self.written, end))
     }
 
     fn shift_layers(&mut self, gap: Gap, written: usize) -> Result<(), Failure> {

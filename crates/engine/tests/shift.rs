@@ -58,6 +58,17 @@ fn moved_keys_are_those_of_their_new_positions() {
     }
 }
 
+/// Turned keys whose norm has weights cannot be turned further.
+#[test]
+fn keys_with_a_norm_after_their_turn_stay() {
+    for (arch, moves) in [("qwen3", 80), ("hunyuan-dense", 0)] {
+        let spec = ModelSpec { arch: arch.into(), ..ModelSpec::qwen3() };
+        let (engine, _) = load(&spec, options(256, 0), None).expect("a model");
+        greedy(&engine, &distinct(150), 4);
+        assert_eq!(engine.shift(&without(150, 10..70)).expect("an engine"), moves, "{arch}");
+    }
+}
+
 #[test]
 fn what_cannot_be_moved_is_computed() {
     for spec in ModelSpec::every_kind() {

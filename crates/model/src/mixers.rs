@@ -25,9 +25,11 @@ pub struct Attention {
     pub kv: KeysValues,
     /// [embedding_length, head_count * head_dim_v]
     pub output: Linear,
-    /// Per head or over the whole row, before the rotary embedding.
+    /// Per head or over the whole row.
     pub q_norm: Option<Norm>,
     pub rope: Option<Rope>,
+    /// The rotary embedding comes before the norms of queries and keys instead of after them.
+    pub rope_first: bool,
     /// Factor on q.k
     pub scale: f32,
     /// 0: none. Otherwise scores become `cap * tanh(score / cap)`.

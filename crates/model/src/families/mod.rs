@@ -3,12 +3,14 @@
 
 mod cohere;
 mod deepseek2;
+mod exaone4;
 mod feed_forward;
 mod gemma;
 mod gemma3n;
 mod gemma4;
 mod gpt_oss;
 mod granite;
+mod hunyuan;
 mod lfm2;
 mod llama;
 mod mamba;
@@ -29,11 +31,11 @@ const FAMILIES: &[(&str, Family)] = &[
     ("smollm3", llama::smollm3),
     ("qwen2", plain::halves),
     ("qwen2vl", plain::halves),
-    ("qwen2moe", moe::qwen2moe),
+    ("qwen2moe", moe::unnormalized),
     ("qwen3", plain::halves),
     ("qwen3vl", plain::halves),
-    ("qwen3moe", moe::qwen3moe),
-    ("qwen3vlmoe", moe::qwen3moe),
+    ("qwen3moe", moe::normalized),
+    ("qwen3vlmoe", moe::normalized),
     ("qwen3next", qwen_next::describe),
     ("qwen35", qwen_next::describe),
     ("qwen35moe", qwen_next::describe),
@@ -44,6 +46,8 @@ const FAMILIES: &[(&str, Family)] = &[
     ("gemma4", gemma4::describe),
     ("gpt-oss", gpt_oss::describe),
     ("phi3", plain::halves),
+    ("seed_oss", plain::halves),
+    ("exaone4", exaone4::describe),
     ("granite", granite::describe),
     ("granitemoe", granite::describe),
     ("granitehybrid", granite::hybrid),
@@ -51,7 +55,16 @@ const FAMILIES: &[(&str, Family)] = &[
     ("nemotron_h_moe", mamba::nemotron_h),
     ("olmo2", olmo2::describe),
     ("glm4", plain::adjacent),
-    ("glm4moe", moe::glm4moe),
+    ("glm4moe", moe::sigmoid),
+    ("dots1", moe::sigmoid),
+    ("bailingmoe2", moe::sigmoid),
+    ("minimax-m2", moe::sigmoid),
+    ("olmoe", moe::unnormalized),
+    ("ernie4_5", plain::adjacent),
+    ("ernie4_5-moe", moe::ernie),
+    ("arcee", plain::arcee),
+    ("hunyuan-dense", hunyuan::dense),
+    ("hunyuan-moe", hunyuan::moe),
     ("starcoder2", plain::starcoder2),
     ("command-r", cohere::command_r),
     ("cohere2", cohere::cohere2),

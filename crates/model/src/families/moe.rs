@@ -1,22 +1,22 @@
-//! Mixtures of experts that differ in their routers: Qwen 2 and 3 (NeoX rotary pairs), GLM 4 (a sigmoid with a bias for
-//! the choice, dense layers first).
+//! Mixtures of experts that differ in their routers: Qwen 2 and 3, OLMoE; GLM 4, Dots, Ling 2 and MiniMax M2 (a sigmoid with
+//! a bias for the choice, dense layers first); ERNIE 4.5 (adjacent rotary pairs, experts in every so many layers).
 
 use super::feed_forward::{Routing, SIGMOID, SOFTMAX};
 use super::standard::Builder;
 use crate::describe::Header;
 use crate::*;
-use backend::RopePairs;
+use backend::{Activation, RopePairs};
 
-/// Qwen 2 leaves the chosen experts' shares as they are.
-pub(crate) fn qwen2moe(header: &Header<'_>) -> Result<Model, ModelError> {
+/// The chosen experts' shares stay as they are.
+pub(crate) fn unnormalized(header: &Header<'_>) -> Result<Model, ModelError> {
     describe(header, Routing { normalize: false, ..SOFTMAX })
 }
 
-pub(crate) fn qwen3moe(header: &Header<'_>) -> Result<Model, ModelError> {
+pub(crate) fn normalized(header: &Header<'_>) -> Result<Model, ModelError> {
     describe(header, SOFTMAX)
 }
 
-pub(crate) fn glm4moe(header: &Header<'_>) -> Result<Model, ModelError> {
+pub(crate) fn sigmoid(header: &Header<'_>) -> Result<Model, ModelError> {
     describe(header, SIGMOID)
 }
 
@@ -25,5 +25,18 @@ fn describe(header: &Header<'_>, routing: Routing) -> Result<Model, ModelError> 
     builder.model(|index| {
         let attention = builder.attention(index, RopePairs::Halves)?;
         builder.layer(index, Mixer::Attention(attention), builder.experts_after_dense(index, routing)?)
+    })
+}
+
+pub(crate) fn ernie(header: &Header<'_>) -> Result<Model, ModelError> {
+    let builder = Builder::new(header)?;
+    let step = header.u64_or("interleave_moe_layer_step").unwrap_or(1).max(1);
+    builder.model(|index| {
+        let attention = builder.attention(index, RopePairs::Adjacent)?;
+        let feed_forward = match (index as u64 + 1) % step {
+            0 => builder.experts_after_dense(index, SOFTMAX)?,
+            _ => FeedForward::Dense(builder.dense(index, Activation::Silu)?),
+        };
+        builder.layer(index, Mixer::Attention(attention), feed_forward)
     })
 }

@@ -215,6 +215,7 @@ impl<'a> Builder<'a> {
             output: self.linear(index, "attn_output", self.sizes.embedding_length, heads.count * heads.dim_v)?,
             q_norm: self.head_norm(index, "attn_q_norm", heads.dim_k, heads.count)?,
             rope: Some(rope),
+            rope_first: false,
             scale: header.f32_at_least("attention.scale", 1.0 / (heads.dim_k as f32).sqrt(), 0.0)?,
             softcap: header.f32_at_least("attn_logit_softcapping", 0.0, 0.0)?,
             window: 0,
