@@ -1,7 +1,7 @@
-//! DeepSeek 2 and 3, Kimi K2 and others of this shape: latent attention, leading dense layers, shared experts, routers
+//! DeepSeek 2 and 3, Kimi K2, Mistral Large 3 and Small 4, GLM 4.7 Flash and others of this shape: latent attention, leading dense layers, shared experts, routers
 //! with groups and biases.
 
-use super::feed_forward::SOFTMAX;
+use super::feed_forward::{Routing, SIGMOID, SOFTMAX};
 use super::standard::{Builder, block};
 use crate::describe::Header;
 use crate::*;
@@ -11,7 +11,9 @@ const MAX_RANK: u64 = 1 << 16;
 
 pub(crate) fn describe(header: &Header<'_>) -> Result<Model, ModelError> {
     let builder = Builder::new(header)?;
-    let routing = super::feed_forward::Routing { normalize: false, ..SOFTMAX };
+    // Files of GLM 4.7 Flash may not say what its router is.
+    let flash = matches!(builder.sizes.block_count, 47 | 48) && builder.sizes.vocab_size == 154_880;
+    let routing = Routing { normalize: false, ..if flash { SIGMOID } else { SOFTMAX } };
     builder.model(|index| {
         let latent = latent(&builder, index)?;
         builder.layer(index, Mixer::Latent(latent), builder.experts_after_dense(index, routing)?)
@@ -62,8 +64,18 @@ fn latent(builder: &Builder<'_>, index: usize) -> Result<LatentAttention, ModelE
         output: builder.linear(index, "attn_output", width, heads.count * heads.dim_v)?,
         scale: magnitude(header, &mut rope)?.powi(2) / (heads.dim_k as f32).sqrt(),
         rope,
-        temperature: None,
+        temperature: temperature(header)?,
     })
+}
+
+/// Queries get sharper with their position, where the file says how fast.
+fn temperature(header: &Header<'_>) -> Result<Option<Temperature>, ModelError> {
+    let scale = header.f32_at_least("attention.temperature_scale", 0.0, 0.0)?;
+    if scale == 0.0 {
+        return Ok(None);
+    }
+    let floor = header.count("attention.temperature_length", u64::from(u32::MAX))? as u32;
+    Ok(Some(Temperature { scale, floor }))
 }
 
 /// With YaRN the scores are stretched, all of them, instead of the dimensions that turn. Returns the factor on queries

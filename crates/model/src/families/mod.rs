@@ -69,6 +69,8 @@ const FAMILIES: &[(&str, Family)] = &[
     ("command-r", cohere::command_r),
     ("cohere2", cohere::cohere2),
     ("deepseek2", deepseek2::describe),
+    ("mistral4", deepseek2::describe),
+    ("internlm2", plain::adjacent),
     ("lfm2", lfm2::describe),
     ("lfm2moe", lfm2::describe),
 ];

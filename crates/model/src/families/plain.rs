@@ -1,7 +1,7 @@
 //! Families that are what their tensors say, apart from the rotary pairs and the activation: Qwen 2 to 3 (biases; norms of
 //! each q and k head), Phi 3 and 4 (fused projections, LongRoPE factors), GLM 4 (partial rotary embedding, norms on both
-//! sides), Seed OSS, ERNIE 4.5, StarCoder 2 (layer norms with biases, no gate), Arcee (squares instead of a gate). Of the
-//! multi-axis rotary embedding of Qwen's models that see, text uses one position for all axes, which is the NeoX kind.
+//! sides), Seed OSS, ERNIE 4.5, InternLM 2, StarCoder 2 (layer norms with biases, no gate), Arcee (squares instead of a gate).
+//! Of the multi-axis rotary embedding of Qwen's models that see, text uses one position for all axes: the NeoX kind.
 
 use super::standard::Builder;
 use crate::describe::Header;
