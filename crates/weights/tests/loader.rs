@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::time::{Duration, Instant};
-
 use test_models::ModelSpec;
 use weights::{Access, Loader, ModelFile};
 
@@ -78,6 +76,7 @@ fn memory_of_our_own_has_no_file_to_read() {
 #[test]
 #[cfg(unix)]
 fn a_file_that_was_cut_short_loads_nothing() {
+    use std::time::{Duration, Instant};
     let (folder, model) = model(&ModelSpec::llama().build());
     let last = (0..model.gguf().tensors.len()).max_by_key(|index| model.gguf().tensors[*index].offset).unwrap();
     let data = model.tensor_bytes(last).unwrap();
