@@ -41,6 +41,8 @@ pub struct AppConfig {
     pub test_device_fails: Option<u64>,
     /// Take layers to an NVIDIA GPU where there is one; without it no driver is asked for anything but figures.
     pub use_gpu: bool,
+    /// The GPU for this run, by its id, before the settings (--gpu).
+    pub gpu: Option<String>,
     pub system_language: Language,
     pub events: Arc<dyn Fn(AppEvent) + Send + Sync>,
     /// Where background work runs; it must have its I/O and time drivers.
@@ -79,7 +81,7 @@ pub(crate) struct Owner {
 /// The loaded model.
 pub(crate) enum Slot {
     None,
-    Loading { model_id: String, name: String, progress: f32, cancel: Cancel },
+    Loading { model_id: String, name: String, stage: LoadStage, progress: f32, cancel: Cancel },
     Ready(Arc<Session>),
     Failed { model_id: String, name: String, error: WireError },
 }
@@ -153,7 +155,7 @@ impl App {
             config.events.clone(),
             config.runtime.clone(),
         )?;
-        Ok(Arc::new(App {
+        let app = App {
             machine: Arc::new(Machine::new(&config)),
             owner,
             settings: Mutex::new(settings),
@@ -170,7 +172,9 @@ impl App {
             kept_aside,
             open_chat: Mutex::new(None),
             config,
-        }))
+        };
+        app.choose_gpu();
+        Ok(Arc::new(app))
     }
 
     pub fn startup(self: &Arc<Self>) -> Startup {
@@ -233,6 +237,10 @@ impl App {
             let folders_changed = folders(&app.config, &current) != folders(&app.config, &new);
             *current = new.clone();
             drop(current);
+            // Layers of a loaded model stay where they are.
+            if matches!(&*lock(&app.slot), Slot::None | Slot::Failed { .. }) {
+                app.choose_gpu();
+            }
             if folders_changed {
                 app.emit(AppEvent::Library);
             }
@@ -253,6 +261,14 @@ impl App {
             Ok(settings.clone())
         })
         .await
+    }
+}
+
+impl App {
+    /// What was asked for this run comes first, then the settings.
+    pub(crate) fn choose_gpu(&self) {
+        let wish = self.config.gpu.clone().or_else(|| lock(&self.settings).gpu.clone());
+        self.machine.choose_gpu(wish);
     }
 }
 

@@ -2,7 +2,7 @@
 //! is none.
 
 use crate::wire::{Gpu, GpuReason};
-use backend_cuda::{Absent, Card, GpuConfig, GpuDevice};
+use backend_cuda::{Absent, Card, GpuConfig, GpuDevice, Listed};
 use engine::Device;
 use hardware::GpuStatus;
 use planner::AcceleratorFacts;
@@ -18,11 +18,13 @@ const MOST_SWING: u64 = 16;
 /// Bytes of the kernels' code until it was loaded and measured, and of a context that nobody measured. Guesses: no such
 /// figure was seen on a GPU yet.
 const CODE: u64 = 64 << 20;
+/// What graphs of launches may take: they are made while tokens are generated, after the plan. A guess, until more is seen.
+const GRAPHS: u64 = 16 << 20;
 const CONTEXT: u64 = 300 << 20;
 /// The device takes memory in slabs: one may be nearly empty.
 const SLAB: u64 = 16 << 20;
 
-/// The first GPU in the driver's order.
+/// The GPU that was chosen, or else the one with the most memory.
 pub(crate) struct GpuSlot {
     allowed: bool,
     state: Mutex<State>,
@@ -30,6 +32,8 @@ pub(crate) struct GpuSlot {
 
 #[derive(Default)]
 struct State {
+    /// [`Listed::id`]
+    chosen: Option<String>,
     card: Option<Result<Open, Absent>>,
     others: Others,
 }
@@ -47,6 +51,15 @@ impl GpuSlot {
         GpuSlot { allowed, state: Mutex::default() }
     }
 
+    /// From now on this GPU is meant ([`Listed::id`]), or the one with the most memory where it is none that is there. Layers
+    /// that are on another one stay there.
+    pub fn choose(&self, id: Option<String>) {
+        let mut state = self.state();
+        if state.chosen != id {
+            *state = State { chosen: id, ..State::default() };
+        }
+    }
+
     /// The next one who asks tries again to open a GPU that was not there or was lost.
     pub fn renew(&self) {
         let mut state = self.state();
@@ -54,6 +67,12 @@ impl GpuSlot {
             // The old context must be gone before the next one.
             state.card = None;
         }
+    }
+
+    /// Whether a GPU that was lost can be opened again.
+    pub fn is_back(&self, status: &GpuStatus) -> bool {
+        self.renew();
+        self.shown(status).is_ok()
     }
 
     /// How the window sees it; the first time it is opened, which takes a moment.
@@ -68,26 +87,48 @@ impl GpuSlot {
         if let Some(detail) = card.lost() {
             return Err(GpuReason::BadState { detail });
         }
-        let (major, minor) = card.capability();
         Ok(Gpu {
+            id: card.id().into(),
             name: card.name().into(),
             vram_total: card.total_bytes(),
-            vram_free: card.free_bytes().unwrap_or(0),
+            vram_free: card.free_bytes(),
             driver: Some(status.driver_version.clone().unwrap_or_else(|| cuda(card.cuda_version()))),
-            compute_capability: Some(format!("{major}.{minor}")),
+            compute_capability: Some(text(card.capability())),
             is_test_device: false,
         })
     }
 
-    /// A device on the GPU. The first one compiles the kernels, which may take a while. Where that fails, the GPU counts as
-    /// not there from then on, for this reason.
-    pub fn device(&self, status: &GpuStatus) -> Result<Box<dyn Device>, GpuReason> {
+    /// The other GPUs that could be chosen, as they are known without being opened.
+    pub fn others(&self, status: &GpuStatus, shown: &Gpu) -> Vec<Gpu> {
+        let listed = if self.allowed { Listed::all().unwrap_or_default() } else { Vec::new() };
+        let others = listed.into_iter().filter(|listed| listed.is_usable() && listed.id != shown.id);
+        let free = |id: &str| status.gpus.iter().find(|gpu| gpu.id.as_deref() == Some(id)).map(|gpu| gpu.vram_free);
+        others
+            .map(|listed| Gpu {
+                vram_total: listed.total_bytes,
+                vram_free: free(&listed.id),
+                driver: shown.driver.clone(),
+                compute_capability: Some(text(listed.capability)),
+                is_test_device: false,
+                name: listed.name,
+                id: listed.id,
+            })
+            .collect()
+    }
+
+    /// A device on the GPU. The first one compiles the kernels, which may take a while: `compiled` hears how many of how
+    /// many are ready. Where that fails, the GPU counts as not there from then on, for this reason.
+    pub fn device(
+        &self,
+        status: &GpuStatus,
+        compiled: &mut dyn FnMut(usize, usize),
+    ) -> Result<Box<dyn Device>, GpuReason> {
         if !self.allowed {
             return Err(GpuReason::TurnedOff);
         }
         let card = self.state().open(status).map(|open| open.card.clone()).map_err(|absent| reason(&absent, status))?;
         // The kernels may be compiled now: others are not kept waiting for that.
-        match card.driver() {
+        match card.driver(compiled) {
             Ok(driver) => Ok(Box::new(GpuDevice::new(driver, GpuConfig::default()))),
             Err(absent) => {
                 let told = reason(&absent, status);
@@ -110,12 +151,13 @@ impl GpuSlot {
         };
         let free = card.free_bytes()?;
         let code = card.code_bytes();
-        let own = card.taken_bytes() + context + code.unwrap_or(0);
+        let graphs = card.graph_bytes();
+        let own = card.taken_bytes() + context + code.unwrap_or(0) + graphs;
         let others = card.total_bytes().saturating_sub(free + own);
         let margin = state.others.margin(others, card.total_bytes(), Instant::now());
         Some(AcceleratorFacts {
             memory_free: free + own,
-            overhead: context + code.unwrap_or(CODE) + SLAB,
+            overhead: context + code.unwrap_or(CODE) + graphs.max(GRAPHS) + SLAB,
             margin,
             bandwidth: card.bandwidth(),
             scratch: backend_cuda::scratch,
@@ -140,10 +182,12 @@ impl GpuSlot {
 
 impl State {
     fn open(&mut self, status: &GpuStatus) -> Result<&Open, Absent> {
-        let opened = self.card.get_or_insert_with(|| {
-            let card = Card::open(0)?;
-            // Two tools count the same memory only where there is one GPU.
-            let before = if let [gpu] = &status.gpus[..] { Some(gpu.vram_free) } else { None };
+        let State { card, chosen, .. } = self;
+        let opened = card.get_or_insert_with(|| {
+            let card = Card::open(number(&Listed::all()?, chosen.as_deref()))?;
+            // Where both tools mean the same GPU, or there is only one.
+            let same = |gpu: &&hardware::Gpu| gpu.id.as_deref() == Some(card.id()) || status.gpus.len() == 1;
+            let before = status.gpus.iter().find(same).map(|gpu| gpu.vram_free);
             let context = before.zip(card.free_bytes()).map_or(0, |(before, after)| before.saturating_sub(after));
             Ok(Open { card, context: context.min(4 * CONTEXT) })
         });
@@ -151,11 +195,32 @@ impl State {
     }
 }
 
+/// The number of the GPU to open: the chosen one if it is there, or else of those that can be used the one with the most
+/// memory, the driver's first of equals.
+fn number(listed: &[Listed], chosen: Option<&str>) -> usize {
+    let found = listed.iter().find(|listed| Some(listed.id.as_str()) == chosen);
+    let most = || listed.iter().rev().filter(|listed| listed.is_usable()).max_by_key(|listed| listed.total_bytes);
+    found.or_else(most).map_or(0, |listed| listed.number)
+}
+
+fn text((major, minor): (i32, i32)) -> String {
+    format!("{major}.{minor}")
+}
+
+/// The GPUs of this PC that can take layers, in the driver's order: what they are called for good, and their names.
+///
+/// # Errors
+/// Why there are none.
+pub fn gpus() -> Result<Vec<(String, String)>, GpuReason> {
+    let listed = Listed::all().map_err(|absent| reason(&absent, &hardware::gpus()))?;
+    Ok(listed.into_iter().filter(Listed::is_usable).map(|listed| (listed.id, listed.name)).collect())
+}
+
 /// A GPU with so many free bytes that nobody has, for plans.
 pub fn imagined_gpu(memory_free: u64) -> AcceleratorFacts {
     AcceleratorFacts {
         memory_free,
-        overhead: CONTEXT + CODE + SLAB,
+        overhead: CONTEXT + CODE + GRAPHS + SLAB,
         scratch: backend_cuda::scratch,
         footprint: backend_cuda::footprint,
         ..AcceleratorFacts::default()
@@ -189,7 +254,6 @@ fn cuda(version: i32) -> String {
 
 /// In the window's terms; the management library may know more than the driver.
 fn reason(absent: &Absent, status: &GpuStatus) -> GpuReason {
-    let capability = |(major, minor): (i32, i32)| format!("{major}.{minor}");
     match absent {
         Absent::NoDriver if status.reason == Some(hardware::GpuReason::NoDevice) => GpuReason::NoDevice,
         Absent::NoDriver => GpuReason::NoDriver,
@@ -199,7 +263,7 @@ fn reason(absent: &Absent, status: &GpuStatus) -> GpuReason {
         },
         Absent::NoDevice => GpuReason::NoDevice,
         Absent::DeviceTooOld { capability: found, needed } => {
-            GpuReason::DeviceTooOld { found: capability(*found), needed: capability(*needed) }
+            GpuReason::DeviceTooOld { found: text(*found), needed: text(*needed) }
         }
         Absent::BadState(detail) => GpuReason::BadState { detail: detail.clone() },
     }
@@ -244,11 +308,29 @@ mod tests {
     }
 
     #[test]
+    fn the_chosen_gpu_is_taken_or_the_one_with_the_most_memory() {
+        let card = |number, total_bytes, major| Listed {
+            number,
+            id: format!("GPU-{number}"),
+            name: "card".into(),
+            total_bytes,
+            capability: (major, 0),
+        };
+        let cards = [card(0, 8, 8), card(1, 48, 5), card(2, 16, 7), card(3, 16, 8)];
+        assert_eq!(number(&cards, Some("GPU-0")), 0);
+        assert_eq!(number(&cards, Some("GPU-3")), 3);
+        assert_eq!(number(&cards, Some("GPU-1")), 1, "and it is told why it cannot be used");
+        assert_eq!((number(&cards, None), number(&cards, Some("GPU-9"))), (2, 2));
+        // What is said of the only one is what it lacks.
+        assert_eq!((number(&cards[1..2], None), number(&[], None)), (0, 0));
+    }
+
+    #[test]
     fn without_leave_nothing_is_asked() {
         let (slot, status) = (GpuSlot::new(false), GpuStatus::default());
         slot.renew();
         assert_eq!(slot.shown(&status), Err(GpuReason::TurnedOff));
-        assert!(matches!(slot.device(&status), Err(GpuReason::TurnedOff)));
+        assert!(matches!(slot.device(&status, &mut |_, _| {}), Err(GpuReason::TurnedOff)));
         assert!(slot.facts(|| panic!("not asked")).is_none() && slot.memory().is_none());
     }
 }

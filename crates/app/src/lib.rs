@@ -34,7 +34,7 @@ pub use answer::{Step, Task};
 pub use app::{App, AppConfig};
 pub use discover::largest_file;
 pub use environment::Environment;
-pub use gpu::imagined_gpu;
+pub use gpu::{gpus, imagined_gpu};
 pub use machine::kernels;
 pub use plans::plan;
 pub use prescribed::Prescribed;

@@ -66,9 +66,25 @@ impl Machine {
         }
     }
 
+    /// Whether a GPU that was lost answers again. Blocks up to some seconds.
+    pub fn gpu_is_back(&self) -> bool {
+        self.test_device.is_some() || self.gpu.is_back(&hardware::gpus())
+    }
+
+    /// The GPU that layers go to from now on, by [`Gpu::id`].
+    pub fn choose_gpu(&self, id: Option<String>) {
+        self.gpu.choose(id);
+    }
+
     /// A device for layers. A GPU that was lost or absent is tried again.
-    /// Blocks up to some seconds, and longer where the driver compiles the kernels for the first time.
-    pub fn device(&self, pool: &Arc<ThreadPool>, config: CpuConfig) -> Result<Accelerator, GpuReason> {
+    /// Blocks up to some seconds, and longer where the driver compiles the kernels for the first time: `compiled` hears how
+    /// many of how many are ready.
+    pub fn device(
+        &self,
+        pool: &Arc<ThreadPool>,
+        config: CpuConfig,
+        compiled: &mut dyn FnMut(usize, usize),
+    ) -> Result<Accelerator, GpuReason> {
         if let Some(limit) = self.test_device {
             let (device, control) = TestDevice::new(pool.clone(), config, limit);
             if let Some(after) = self.test_device_fails {
@@ -78,7 +94,7 @@ impl Machine {
         }
         let status = hardware::gpus();
         self.gpu.renew();
-        let device = self.gpu.device(&status)?;
+        let device = self.gpu.device(&status, compiled)?;
         Ok(Accelerator { device, control: None, shown: self.gpu.shown(&status)? })
     }
 
@@ -87,7 +103,7 @@ impl Machine {
         let hardware = Hardware::probe();
         let measured = *lock(&self.measured);
         let (gpus, gpu_reason) = match self.shown_gpu(&hardware.gpus) {
-            Ok(gpu) => (vec![gpu], None),
+            Ok(gpu) => ([vec![gpu.clone()], self.gpu.others(&hardware.gpus, &gpu)].concat(), None),
             Err(reason) => (Vec::new(), Some(reason)),
         };
         HardwareReport {
@@ -200,9 +216,10 @@ pub fn threads(wanted: Option<u32>, leave_responsive: bool) -> usize {
 
 fn test_gpu(bytes: u64) -> Gpu {
     Gpu {
+        id: "test".into(),
         name: "Test device".into(),
         vram_total: bytes,
-        vram_free: bytes,
+        vram_free: Some(bytes),
         driver: None,
         compute_capability: None,
         is_test_device: true,

@@ -6,7 +6,9 @@ use crate::library::{id_of, name_of};
 use crate::machine::threads;
 use crate::plans;
 use crate::session::{LoadRequest, Loading, Session};
-use crate::wire::{AppEvent, ErrorCode, GpuLayers, LoadSettings, ModelState, Plan, RecoveryNotice, WireError};
+use crate::wire::{
+    AppEvent, ErrorCode, GpuLayers, LoadSettings, LoadStage, ModelState, Plan, RecoveryNotice, WireError,
+};
 use engine::Cancel;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,8 +32,9 @@ impl App {
     pub fn model_state(&self) -> ModelState {
         match &*lock(&self.slot) {
             Slot::None => ModelState::None,
-            Slot::Loading { model_id, name, progress, .. } => {
-                ModelState::Loading { model_id: model_id.clone(), name: name.clone(), progress: *progress }
+            Slot::Loading { model_id, name, stage, progress, .. } => {
+                let (model_id, name) = (model_id.clone(), name.clone());
+                ModelState::Loading { model_id, name, stage: *stage, progress: *progress }
             }
             Slot::Ready(session) => ModelState::Ready { loaded: session.shown() },
             Slot::Failed { model_id, name, error } => {
@@ -79,16 +82,18 @@ impl App {
         self.set_slot(Slot::Loading {
             model_id: model_id.clone(),
             name: name.clone(),
+            stage: LoadStage::Layers,
             progress: 0.0,
             cancel: cancel.clone(),
         });
         let app = self.clone();
         let loaded = blocking(move || {
             before.inspect(|session| app.park(session));
+            app.choose_gpu();
             let mut last = Instant::now();
-            let mut progress = |share: f32| {
-                if let Slot::Loading { progress, .. } = &mut *lock(&app.slot) {
-                    *progress = share;
+            let mut progress = |now: LoadStage, share: f32| {
+                if let Slot::Loading { stage, progress, .. } = &mut *lock(&app.slot) {
+                    (*stage, *progress) = (now, share);
                 }
                 if last.elapsed() >= Duration::from_millis(100) {
                     last = Instant::now();
@@ -130,7 +135,7 @@ impl App {
         path: &Path,
         settings: LoadSettings,
         loading: Loading,
-        progress: &mut dyn FnMut(f32),
+        progress: &mut dyn FnMut(LoadStage, f32),
         cancel: &Cancel,
     ) -> Result<(Session, Vec<RecoveryNotice>)> {
         check(&settings)?;

@@ -8,8 +8,8 @@ use crate::memory::Memories;
 use crate::plans::{self, wishes};
 use crate::prompt::Format;
 use crate::wire::{
-    AnswerStats, ErrorCode, FinishReason, Gpu, GpuLayers, GpuReason, LoadSettings, LoadedModel, Plan, RecoveryNotice,
-    WireError,
+    AnswerStats, ErrorCode, FinishReason, Gpu, GpuLayers, GpuReason, LoadSettings, LoadStage, LoadedModel, Plan,
+    RecoveryNotice, WireError,
 };
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
 use engine::{
@@ -22,6 +22,7 @@ use planner::{Facts, Fits, Wishes};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
 
 /// What to load, and where.
 pub(crate) struct LoadRequest {
@@ -72,6 +73,8 @@ impl Default for Loading {
     }
 }
 
+/// A lost GPU is asked this often whether it is back.
+const RETRY: Duration = Duration::from_secs(5);
 /// RAM that is left alone, whatever the plan says, in bytes.
 const SPARE: u64 = 512 << 20;
 
@@ -94,6 +97,8 @@ pub struct Session {
     gpu: Mutex<std::result::Result<Gpu, GpuReason>>,
     /// Layers were moved to RAM without being asked, and nobody was told yet that they can go back.
     moved_away: AtomicBool,
+    /// When a lost GPU was last asked whether it is back.
+    asked: Mutex<Option<Instant>>,
     /// The settings as changed by the slider, and their plan.
     placed: Mutex<(LoadSettings, Plan)>,
     /// Of chats that are answered by turns.
@@ -106,7 +111,7 @@ impl Session {
     /// Blocks until the model is usable. Recoveries while loading are given back.
     pub(crate) fn load(
         request: LoadRequest,
-        progress: &mut dyn FnMut(f32),
+        progress: &mut dyn FnMut(LoadStage, f32),
         cancel: &Cancel,
     ) -> Result<(Session, Vec<RecoveryNotice>)> {
         let LoadRequest { model_id, name, path, model, settings, machine, threads, draft, loading } = request;
@@ -116,7 +121,11 @@ impl Session {
             CpuConfig { threads, precision: if exact { Precision::Exact } else { Precision::Fast }, simd: None };
         let pool = Arc::new(ThreadPool::new(threads));
         // Before the plan: the memory that the device takes for itself is known then.
-        let (accelerator, test_control, gpu) = match machine.device(&pool, config) {
+        let mut compiled = |done: usize, of: usize| {
+            let stage = LoadStage::Compiling { done: done as u32, of: of as u32 };
+            progress(stage, done as f32 / of.max(1) as f32);
+        };
+        let (accelerator, test_control, gpu) = match machine.device(&pool, config, &mut compiled) {
             Ok(found) => (Some(found.device), found.control, Ok(found.shown)),
             Err(reason) => (None, None, Err(reason)),
         };
@@ -144,10 +153,15 @@ impl Session {
             host_ram: Some(planned.host_ram),
             speculation,
         };
-        let engine = Engine::load(&path, options, devices, progress, cancel)?;
+        let mut layers = |share| progress(LoadStage::Layers, share);
+        let engine = Engine::load(&path, options, devices, &mut layers, cancel)?;
         if let (Some(path), Some(planned)) = (&loading.draft, &planned.draft) {
             let on_gpu = planned.gpu_layers > 0;
-            let accelerator = if on_gpu { machine.device(&pool, config).ok().map(|found| found.device) } else { None };
+            let accelerator = if on_gpu {
+                machine.device(&pool, config, &mut |_, _| {}).ok().map(|found| found.device)
+            } else {
+                None
+            };
             let host = Box::new(CpuDevice::new(pool.clone(), config));
             let options = LoadOptions {
                 context: planned.layout.params.context,
@@ -177,6 +191,7 @@ impl Session {
             config,
             gpu: Mutex::new(gpu),
             moved_away: AtomicBool::new(false),
+            asked: Mutex::default(),
             placed,
             memories: Memories::default(),
             test_control: Mutex::new(test_control),
@@ -274,7 +289,7 @@ impl Session {
         if self.engine.placement().has_accelerator || wanted == (GpuLayers::Fixed { layers: 0 }) {
             return true;
         }
-        match self.machine.device(&self.pool, self.config) {
+        match self.machine.device(&self.pool, self.config, &mut |_, _| {}) {
             Ok(found) => {
                 self.engine.offer_accelerator(found.device);
                 *lock(&self.test_control) = found.control;
@@ -290,9 +305,25 @@ impl Session {
         }
     }
 
-    /// Once after layers were moved to RAM without being asked: whether those that are wished for have room again.
+    /// Whether the lost GPU answers again; asked now and then.
+    fn gpu_is_back(&self) -> bool {
+        let mut asked = lock(&self.asked);
+        let before = *asked.get_or_insert_with(Instant::now);
+        if before.elapsed() < RETRY {
+            return false;
+        }
+        *asked = Some(Instant::now());
+        self.machine.gpu_is_back()
+    }
+
+    /// Once after layers were moved to RAM without being asked: whether those that are wished for have room again, on a GPU
+    /// that may have been lost meanwhile.
     pub(crate) fn can_move_back(&self) -> Result<Option<RecoveryNotice>> {
         if !self.moved_away.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        let lost = !self.engine.placement().has_accelerator;
+        if lost && !self.gpu_is_back() {
             return Ok(None);
         }
         let facts = self.facts_now();
@@ -305,7 +336,7 @@ impl Session {
         }
         self.moved_away.store(false, Ordering::Release);
         Ok(Some(RecoveryNotice {
-            cause: "vramFree".into(),
+            cause: if lost { "gpuBack" } else { "vramFree" }.into(),
             layers_moved: possible.saturating_sub(placement.gpu_layers),
             experts_moved: experts,
             gpu_layers: placement.gpu_layers,

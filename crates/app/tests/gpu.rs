@@ -212,6 +212,19 @@ fn a_lost_gpu_comes_back_without_a_new_start() {
         assert_eq!((loaded(&app).gpu_layers, loaded(&app).vram_used), (0, 0));
         gpu.mend("lose");
         take_notices(&events);
+        // It is offered while somebody looks, once.
+        app.monitor_start();
+        let started = Instant::now();
+        let offer = loop {
+            assert!(started.elapsed() < Duration::from_secs(60), "no offer");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            if let Some(notice) = take_notices(&events).pop() {
+                break notice;
+            }
+        };
+        app.monitor_stop();
+        assert_eq!((offer.cause.as_str(), offer.layers_moved, offer.gpu_layers), ("gpuBack", all, 0));
+        assert_eq!(loaded(&app).gpu_layers, 0, "nothing moves unasked");
         // By moving the layers back, and by loading again.
         app.set_gpu_layers(fixed(all), None).await.unwrap();
         assert_eq!((loaded(&app).gpu_layers, take_notices(&events).len()), (all, 0));
@@ -282,5 +295,69 @@ fn a_gpu_that_refuses_the_kernels_takes_no_layers() {
         let now = loaded(&app);
         assert_eq!((now.gpu_layers, now.plan.fits, now.gpu_reason), (all, Fits::Gpu, None));
         assert!(app.hardware().await.unwrap().gpu_reason.is_none());
+    });
+}
+
+/// The one with the most memory is taken; another is chosen in the settings, for the next load.
+#[test]
+fn one_of_two_gpus_is_chosen() {
+    const NAME: &str = "one_of_two_gpus_is_chosen";
+    with_gpu(NAME, ("FAKE_CUDA_MEMORY", "2147483648,8589934592"), async |gpu: Gpu| {
+        let (app, _) = gpu.ready(GpuLayers::Auto).await;
+        let names =
+            async || -> Vec<String> { app.hardware().await.unwrap().gpus.into_iter().map(|gpu| gpu.name).collect() };
+        let on = || loaded(&app).gpu.unwrap().name;
+        assert_eq!((names().await, on()), (vec!["Fake GPU 2".into(), "Fake GPU".into()], "Fake GPU 2".into()));
+        let report = app.hardware().await.unwrap();
+        assert_eq!((report.gpus[1].vram_total, report.gpus[1].vram_free), (2 << 30, None), "it was not opened");
+        assert!(loaded(&app).plan.vram_available > 7 << 30);
+        let choose = async |id: Option<String>| {
+            app.settings_set(Settings { gpu: id, ..app.settings_get() }).await.unwrap();
+        };
+        // The loaded model stays where it is, and its plans are about that.
+        choose(Some(report.gpus[1].id.clone())).await;
+        assert_eq!((names().await[0].as_str(), on()), ("Fake GPU 2", "Fake GPU 2".into()));
+        assert!(told(&answered(&app, async || {}).await).is_empty());
+        load(&app, "rustdoc", settings(GpuLayers::Auto)).await;
+        let now = loaded(&app);
+        assert_eq!((names().await[0].as_str(), on(), now.gpu_layers), ("Fake GPU", "Fake GPU".into(), now.plan.layers));
+        assert!(now.plan.vram_available < 2 << 30 && now.vram_used > 0, "{:?}", now.plan);
+        assert!(told(&answered(&app, async || {}).await).is_empty());
+        // Without a model it is at once; a card that is not there leaves the choice to the program.
+        app.model_unload().await.unwrap();
+        choose(None).await;
+        assert_eq!(names().await[0], "Fake GPU 2");
+        choose(Some("GPU-gone".into())).await;
+        assert_eq!(names().await[0], "Fake GPU 2");
+    });
+}
+
+/// The driver compiles the kernels when they are first needed: the window says how far that is.
+#[test]
+fn loading_tells_how_much_is_compiled() {
+    const NAME: &str = "loading_tells_how_much_is_compiled";
+    with_gpu(NAME, ("FAKE_CUDA_COMPILE", "150"), async |gpu: Gpu| {
+        let (app, events) = gpu.ready(GpuLayers::Auto).await;
+        let stages = |events: &Events| -> Vec<LoadStage> {
+            let stage = |event: AppEvent| match event {
+                AppEvent::Model { state: ModelState::Loading { stage, .. } } => Some(stage),
+                _ => None,
+            };
+            events.lock().unwrap().drain(..).filter_map(stage).collect()
+        };
+        let seen = stages(&events);
+        let compiled: Vec<(u32, u32)> = seen
+            .iter()
+            .filter_map(|stage| match stage {
+                LoadStage::Compiling { done, of } => Some((*done, *of)),
+                LoadStage::Layers => None,
+            })
+            .collect();
+        let modules = library::modules().len() as u32;
+        assert!(compiled.len() >= modules as usize / 2, "{seen:?}");
+        assert!(compiled.is_sorted() && compiled.iter().all(|(done, of)| done <= of && *of == modules), "{seen:?}");
+        // They are there now.
+        load(&app, "rustdoc", settings(GpuLayers::Auto)).await;
+        assert!(stages(&events).iter().all(|stage| *stage == LoadStage::Layers));
     });
 }

@@ -6,9 +6,10 @@
 // mends a GPU that is lost; FAKE_CUDA_OTHERS, a file with the bytes that other programs have taken now;
 // FAKE_CUDA_LOSE, a file: where it is, the next launch finds the GPU lost; FAKE_CUDA_REFUSE, a file: where it is, no module
 // is compiled;
-// FAKE_CUDA_GRAPHS (1), whether there is memory for graphs; FAKE_CUDA_COUNTS, a file that gets, whenever somebody waits, how
+// FAKE_CUDA_GRAPHS (1), whether there is memory for graphs, and FAKE_CUDA_GRAPH (0), bytes that one takes; FAKE_CUDA_COUNTS, a file that gets, whenever somebody waits, how
 // many kernels were launched one by one, graphs made, nodes of them changed, and graphs launched;
-// FAKE_CUDA_DEVICES (1); FAKE_CUDA_CAPABILITY (86); FAKE_CUDA_MEMORY, bytes; FAKE_CUDA_LAUNCHES, after which the GPU is lost.
+// FAKE_CUDA_COMPILE (0), milliseconds that a module takes; FAKE_CUDA_DEVICES (as many as are named), up to four; of each of them FAKE_CUDA_CAPABILITY (86) and FAKE_CUDA_MEMORY, bytes, separated by
+// commas, the last one for all that follow; FAKE_CUDA_LAUNCHES, after which the GPU is lost.
 #include <dlfcn.h>
 #include <unistd.h>
 #include <cstdint>
@@ -38,17 +39,41 @@ struct {
     long long launched, made, changed, graphs;
 } counts;
 
-std::map<uint64_t, size_t> allocations;
-std::map<void *, size_t> pinned;
-size_t used = 0;
-int handles = 0, contexts = 0;
-bool lost = false;
+/// A GPU; its context is its address.
+struct Device {
+    std::map<uint64_t, size_t> allocations;
+    std::map<void *, size_t> pinned;
+    size_t used = 0;
+    int handles = 0, contexts = 0;
+    bool lost = false;
+} devices[4];
 thread_local void *current = nullptr;
-char context;
+
+/// The one whose context is current; calls without one go to the first, which has then no context.
+Device &now() { return current ? *static_cast<Device *>(current) : devices[0]; }
+int number(const Device &device) { return int(&device - devices); }
 
 long long setting(const char *name, long long otherwise) {
     const char *text = getenv(name);
     return text ? atoll(text) : otherwise;
+}
+
+/// The part of a setting that is for one device.
+long long of_device(const char *name, long long otherwise, int device) {
+    const char *text = getenv(name);
+    for (; text && device > 0 && strchr(text, ','); device--) text = strchr(text, ',') + 1;
+    return text ? atoll(text) : otherwise;
+}
+
+/// How many devices there are: by default as many as another setting names.
+int device_count() {
+    int named = 1;
+    for (const char *name : {"FAKE_CUDA_CAPABILITY", "FAKE_CUDA_MEMORY"}) {
+        int parts = 1;
+        for (const char *at = getenv(name); at && (at = strchr(at, ',')); at++) parts++;
+        if (parts > named) named = parts;
+    }
+    return int(setting("FAKE_CUDA_DEVICES", named));
 }
 
 /// Whether the file that a variable names is there now.
@@ -57,7 +82,7 @@ bool there(const char *name) {
     return path && access(path, F_OK) == 0;
 }
 
-size_t memory() { return size_t(setting("FAKE_CUDA_MEMORY", 8ll << 30)); }
+size_t memory(int device) { return size_t(of_device("FAKE_CUDA_MEMORY", 8ll << 30, device)); }
 
 size_t others() {
     const char *path = getenv("FAKE_CUDA_OTHERS");
@@ -71,15 +96,15 @@ size_t others() {
 }
 
 size_t free_memory() {
-    const size_t gone = used + others();
-    return gone < memory() ? memory() - gone : 0;
+    const size_t gone = now().used + others(), all = memory(number(now()));
+    return gone < all ? all - gone : 0;
 }
 
-int ready() { return lost ? LAUNCH_FAILED : current != &context || !contexts ? INVALID_CONTEXT : SUCCESS; }
+int ready() { return now().lost ? LAUNCH_FAILED : !current || !now().contexts ? INVALID_CONTEXT : SUCCESS; }
 
 bool inside(uint64_t start, size_t bytes) {
-    auto after = allocations.upper_bound(start);
-    if (after == allocations.begin()) return false;
+    auto after = now().allocations.upper_bound(start);
+    if (after == now().allocations.begin()) return false;
     --after;
     return start + bytes <= after->first + after->second;
 }
@@ -106,15 +131,19 @@ const std::vector<Run> &libraries() {
 }  // namespace
 
 API cuDriverGetVersion(int *version) { return *version = int(setting("FAKE_CUDA_VERSION", 12000)), SUCCESS; }
-API cuInit(unsigned) { return setting("FAKE_CUDA_DEVICES", 1) ? SUCCESS : NO_DEVICE; }
-API cuDeviceGetCount(int *count) { return *count = int(setting("FAKE_CUDA_DEVICES", 1)), SUCCESS; }
+API cuInit(unsigned) { return device_count() ? SUCCESS : NO_DEVICE; }
+API cuDeviceGetCount(int *count) { return *count = device_count(), SUCCESS; }
 API cuDeviceGet(int *device, int number) {
-    if (number < 0 || number >= setting("FAKE_CUDA_DEVICES", 1)) return 101;
+    if (number < 0 || number >= device_count()) return 101;
     return *device = number, SUCCESS;
 }
-API cuDeviceGetName(char *name, int size, int) { return snprintf(name, size_t(size), "Fake GPU"), SUCCESS; }
-API cuDeviceGetAttribute(int *value, int attribute, int) {
-    const int capability = int(setting("FAKE_CUDA_CAPABILITY", 86));
+/// "Fake GPU", "Fake GPU 2", ...
+API cuDeviceGetName(char *name, int size, int device) {
+    return snprintf(name, size_t(size), device ? "Fake GPU %d" : "Fake GPU", device + 1), SUCCESS;
+}
+API cuDeviceGetUuid(char *uuid, int device) { return memset(uuid, device + 1, 16), SUCCESS; }
+API cuDeviceGetAttribute(int *value, int attribute, int device) {
+    const int capability = int(of_device("FAKE_CUDA_CAPABILITY", 86, device));
     switch (attribute) {
         case 36: return *value = 7501000, SUCCESS;  // kHz
         case 37: return *value = 192, SUCCESS;      // bits
@@ -123,57 +152,60 @@ API cuDeviceGetAttribute(int *value, int attribute, int) {
         default: return INVALID_VALUE;
     }
 }
-API cuDeviceTotalMem_v2(size_t *bytes, int) { return *bytes = memory(), SUCCESS; }
-API cuDevicePrimaryCtxRetain(void **to, int) {
-    if (lost) return LAUNCH_FAILED;
-    if (contexts++ == 0) used += size_t(setting("FAKE_CUDA_CONTEXT", 0));
-    return *to = &context, SUCCESS;
+API cuDeviceTotalMem_v2(size_t *bytes, int device) { return *bytes = memory(device), SUCCESS; }
+API cuDevicePrimaryCtxRetain(void **to, int number) {
+    Device &device = devices[number];
+    if (device.lost) return LAUNCH_FAILED;
+    if (device.contexts++ == 0) device.used += size_t(setting("FAKE_CUDA_CONTEXT", 0));
+    return *to = &device, SUCCESS;
 }
-API cuDevicePrimaryCtxReset_v2(int) {
+API cuDevicePrimaryCtxReset_v2(int number) {
     if (!setting("FAKE_CUDA_RESETS", 1)) return LAUNCH_FAILED;
-    for (auto &allocation : allocations) free(reinterpret_cast<void *>(allocation.first));
-    for (auto &memory : pinned) free(memory.first);
-    allocations.clear();
-    pinned.clear();
-    handles = 0;
-    used = size_t(setting("FAKE_CUDA_CONTEXT", 0));
-    return lost = false, SUCCESS;
+    Device &device = devices[number];
+    for (auto &allocation : device.allocations) free(reinterpret_cast<void *>(allocation.first));
+    for (auto &memory : device.pinned) free(memory.first);
+    const int contexts = device.contexts;
+    device = Device();
+    device.contexts = contexts;
+    return device.used = size_t(setting("FAKE_CUDA_CONTEXT", 0)), SUCCESS;
 }
-API cuDevicePrimaryCtxRelease_v2(int) {
-    if (--contexts == 0 && !lost && (!allocations.empty() || !pinned.empty() || handles)) {
-        fprintf(stderr, "libcuda: %zu allocations, %zu pinned, %d handles leaked\n", allocations.size(), pinned.size(), handles);
+API cuDevicePrimaryCtxRelease_v2(int number) {
+    Device &device = devices[number];
+    const size_t kept = device.allocations.size(), pinned = device.pinned.size();
+    if (--device.contexts == 0 && !device.lost && (kept || pinned || device.handles)) {
+        fprintf(stderr, "libcuda: %zu allocations, %zu pinned, %d handles leaked\n", kept, pinned, device.handles);
         abort();
     }
-    if (contexts == 0) used = 0;
+    if (device.contexts == 0) device.used = 0;
     return SUCCESS;
 }
 API cuCtxSetCurrent(void *to) { return current = to, SUCCESS; }
-API cuMemGetInfo_v2(size_t *free, size_t *total) { return *total = memory(), *free = free_memory(), ready(); }
+API cuMemGetInfo_v2(size_t *free, size_t *total) { return *total = memory(number(now())), *free = free_memory(), ready(); }
 API cuMemAlloc_v2(uint64_t *start, size_t bytes) {
     if (int error = ready()) return error;
     if (!bytes) return INVALID_VALUE;
     if (bytes > free_memory()) return OUT_OF_MEMORY;
     void *p = aligned_alloc(512, (bytes + 511) / 512 * 512);
     memset(p, 0xff, bytes);
-    allocations[*start = uint64_t(p)] = bytes;
-    used += bytes;
+    now().allocations[*start = uint64_t(p)] = bytes;
+    now().used += bytes;
     return SUCCESS;
 }
 API cuMemFree_v2(uint64_t start) {
     if (int error = ready()) return error;
-    auto found = allocations.find(start);
-    if (found == allocations.end()) return INVALID_VALUE;
-    used -= found->second;
+    auto found = now().allocations.find(start);
+    if (found == now().allocations.end()) return INVALID_VALUE;
+    now().used -= found->second;
     free(reinterpret_cast<void *>(start));
-    allocations.erase(found);
+    now().allocations.erase(found);
     return SUCCESS;
 }
 API cuMemHostAlloc(void **to, size_t bytes, unsigned) {
     if (int error = ready()) return error;
-    pinned[*to = malloc(bytes)] = bytes;
+    now().pinned[*to = malloc(bytes)] = bytes;
     return SUCCESS;
 }
-API cuMemFreeHost(void *p) { return pinned.erase(p) ? free(p), SUCCESS : INVALID_VALUE; }
+API cuMemFreeHost(void *p) { return now().pinned.erase(p) ? free(p), SUCCESS : INVALID_VALUE; }
 API cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *) {
     if (int error = ready()) return error;
     if (!inside(to, bytes)) return INVALID_VALUE;
@@ -195,8 +227,8 @@ API cuMemsetD8Async(uint64_t start, unsigned char value, size_t bytes, void *) {
     if (!inside(start, bytes)) return INVALID_VALUE;
     return memset(reinterpret_cast<void *>(start), value, bytes), SUCCESS;
 }
-API cuStreamCreate(void **stream, unsigned) { return handles++, *stream = malloc(1), ready(); }
-API cuStreamDestroy_v2(void *stream) { return handles--, free(stream), SUCCESS; }
+API cuStreamCreate(void **stream, unsigned) { return now().handles++, *stream = malloc(1), ready(); }
+API cuStreamDestroy_v2(void *stream) { return now().handles--, free(stream), SUCCESS; }
 API cuStreamSynchronize(void *) {
     const char *path = getenv("FAKE_CUDA_COUNTS");
     if (FILE *file = path ? fopen(path, "w") : nullptr) {
@@ -205,8 +237,8 @@ API cuStreamSynchronize(void *) {
     }
     return ready();
 }
-API cuEventCreate(void **event, unsigned) { return handles++, *event = malloc(1), ready(); }
-API cuEventDestroy_v2(void *event) { return handles--, free(event), SUCCESS; }
+API cuEventCreate(void **event, unsigned) { return now().handles++, *event = malloc(1), ready(); }
+API cuEventDestroy_v2(void *event) { return now().handles--, free(event), SUCCESS; }
 API cuEventRecord(void *, void *) { return ready(); }
 API cuEventSynchronize(void *) { return ready(); }
 API cuGetErrorName(int error, const char **name) {
@@ -216,12 +248,13 @@ API cuGetErrorName(int error, const char **name) {
 API cuModuleLoadDataEx(void **module, const void *image, unsigned, void *, void *) {
     if (int error = ready()) return error;
     if (there("FAKE_CUDA_REFUSE")) return INVALID_PTX;
+    usleep(useconds_t(1000 * setting("FAKE_CUDA_COMPILE", 0)));
     const std::string ptx(static_cast<const char *>(image));
     if (ptx.find(".version 8.0") == std::string::npos) return INVALID_PTX;
-    used += size_t(setting("FAKE_CUDA_MODULE", 0));
-    return handles++, *module = new Module{ptx}, SUCCESS;
+    now().used += size_t(setting("FAKE_CUDA_MODULE", 0));
+    return now().handles++, *module = new Module{ptx}, SUCCESS;
 }
-API cuModuleUnload(void *module) { return used -= size_t(setting("FAKE_CUDA_MODULE", 0)), handles--, delete static_cast<Module *>(module), SUCCESS; }
+API cuModuleUnload(void *module) { return now().used -= size_t(setting("FAKE_CUDA_MODULE", 0)), now().handles--, delete static_cast<Module *>(module), SUCCESS; }
 /// The kernel must be in the PTX, which says how large its argument is.
 API cuModuleGetFunction(void **function, void *module, const char *name) {
     static std::vector<Function *> kept;
@@ -260,8 +293,8 @@ static Node node(const NodeParams &p) {
 static int run(const Node &n) {
     if (int error = ready()) return error;
     static long long launches = 0;
-    if (launches++ == setting("FAKE_CUDA_LAUNCHES", -1)) return lost = true, LAUNCH_FAILED;
-    if (there("FAKE_CUDA_LOSE")) return lost = true, LAUNCH_FAILED;
+    if (launches++ == setting("FAKE_CUDA_LAUNCHES", -1)) return now().lost = true, LAUNCH_FAILED;
+    if (there("FAKE_CUDA_LOSE")) return now().lost = true, LAUNCH_FAILED;
     alignas(8) char arguments[512];
     if (n.arguments.size() > sizeof arguments) abort();
     memcpy(arguments, n.arguments.data(), n.arguments.size());
@@ -282,8 +315,8 @@ API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
     return run(node({function, {gx, gy, gz}, {bx, by, bz}, shared, arguments, nullptr, nullptr, nullptr}));
 }
 
-API cuGraphCreate(void **graph, unsigned) { return handles++, *graph = new Graph, ready(); }
-API cuGraphDestroy(void *graph) { return handles--, delete static_cast<Graph *>(graph), SUCCESS; }
+API cuGraphCreate(void **graph, unsigned) { return now().handles++, *graph = new Graph, ready(); }
+API cuGraphDestroy(void *graph) { return now().handles--, delete static_cast<Graph *>(graph), SUCCESS; }
 /// Nodes are numbered from 1 on; each depends on the one before, and on nothing else.
 API cuGraphAddKernelNode_v2(void **to, void *graph, void **before, size_t count, const NodeParams *params) {
     if (int error = ready()) return error;
@@ -296,9 +329,10 @@ API cuGraphInstantiateWithFlags(void **exec, void *graph, unsigned long long) {
     if (int error = ready()) return error;
     if (!setting("FAKE_CUDA_GRAPHS", 1)) return OUT_OF_MEMORY;
     counts.made++;
-    return handles++, *exec = new Graph(*static_cast<Graph *>(graph)), SUCCESS;
+    now().used += size_t(setting("FAKE_CUDA_GRAPH", 0));
+    return now().handles++, *exec = new Graph(*static_cast<Graph *>(graph)), SUCCESS;
 }
-API cuGraphExecDestroy(void *exec) { return cuGraphDestroy(exec); }
+API cuGraphExecDestroy(void *exec) { return now().used -= size_t(setting("FAKE_CUDA_GRAPH", 0)), cuGraphDestroy(exec); }
 API cuGraphExecKernelNodeSetParams_v2(void *exec, void *which, const NodeParams *params) {
     if (int error = ready()) return error;
     std::vector<Node> &nodes = static_cast<Graph *>(exec)->nodes;

@@ -3,11 +3,13 @@
 mod absent;
 mod call;
 mod card;
+mod listed;
 mod queue;
 mod staging;
 
 pub use absent::Absent;
 pub use card::Card;
+pub use listed::Listed;
 
 use crate::{Address, Driver, Failure, Launch};
 use call::{Answer, check};
@@ -27,6 +29,8 @@ pub struct Cuda {
     staging: Option<Staging>,
     /// Kernels that wait; everything else comes after them.
     queue: Queue,
+    /// What the card was told of our graphs' memory.
+    graph_bytes: u64,
     functions: HashMap<&'static str, sys::CUfunction>,
     /// Bytes of each.
     allocations: HashMap<Address, u64>,
@@ -46,7 +50,7 @@ impl Cuda {
         // Without pinned memory copies are slower, but they work.
         let staging = Staging::new().ok();
         let (functions, allocations) = (HashMap::new(), HashMap::new());
-        Ok(Cuda { card, stream, staging, queue: Queue::new(), functions, allocations })
+        Ok(Cuda { card, stream, staging, queue: Queue::new(), graph_bytes: 0, functions, allocations })
     }
 
     /// Makes the context current in this thread.
@@ -58,7 +62,17 @@ impl Cuda {
     fn ready(&mut self) -> Answer {
         self.bind()?;
         // SAFETY: the context is current; memory that a waiting kernel uses is not released before it has gone (`release`).
-        unsafe { self.queue.flush(self.stream) }
+        let flushed = unsafe { self.queue.flush(self.stream, &self.card) };
+        self.count_graphs();
+        flushed
+    }
+
+    fn count_graphs(&mut self) {
+        let bytes = self.queue.graph_bytes();
+        if bytes != self.graph_bytes {
+            self.card.count_graphs(self.graph_bytes, bytes);
+            self.graph_bytes = bytes;
+        }
     }
 
     fn synchronize(&self) -> Answer {
@@ -87,6 +101,7 @@ impl Drop for Cuda {
         let _ = self.synchronize();
         self.staging = None;
         self.queue = Queue::new();
+        self.count_graphs();
         // SAFETY: everything given back here is ours, once, and nothing runs any more.
         unsafe {
             for (start, bytes) in self.allocations.drain() {

@@ -19,7 +19,7 @@ mod kernels;
 mod ops;
 
 pub use arena::footprint;
-pub use cuda::{Absent, Card, Cuda};
+pub use cuda::{Absent, Card, Cuda, Listed};
 pub use device::{GpuConfig, GpuDevice};
 pub use driver::{Address, Driver, Failure, Launch};
 pub use ops::scratch;

@@ -7,7 +7,7 @@ mod common;
 
 use backend::{BackendError, Device, Linear, Op, View, Weight};
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
-use backend_cuda::{Absent, Card, CudaDevice, GpuConfig, GpuDevice};
+use backend_cuda::{Absent, Card, CudaDevice, GpuConfig, GpuDevice, Listed};
 use common::driver::{State, TestDriver};
 use common::library::{self, fake_driver};
 use common::random::Random;
@@ -51,7 +51,7 @@ fn load(accelerator: Box<dyn Device>, gpu_layers: u32) -> Engine {
 }
 
 fn cuda() -> Box<CudaDevice> {
-    Box::new(GpuDevice::new(Card::open(0).unwrap().driver().unwrap(), GpuConfig::default()))
+    Box::new(GpuDevice::new(Card::open(0).unwrap().driver(&mut |_, _| {}).unwrap(), GpuConfig::default()))
 }
 
 fn greedy(engine: &Engine, prompt: &[u32], count: u32) -> Vec<u32> {
@@ -98,6 +98,53 @@ fn an_old_device() {
 }
 
 /// For every architecture that there is PTX of: the bits of the emulator, without the driver's interface between.
+/// Two GPUs have memory and failures of their own; they are told apart without being opened.
+#[test]
+fn two_devices() {
+    with_driver("two_devices", &[("FAKE_CUDA_CAPABILITY", "86,52")], || {
+        let listed = Listed::all().unwrap();
+        let [first, second] = &listed[..] else { panic!("{listed:?}") };
+        assert_eq!((first.number, first.name.as_str(), first.capability), (0, "Fake GPU", (8, 6)));
+        assert_eq!((second.number, second.name.as_str(), second.capability), (1, "Fake GPU 2", (5, 2)));
+        assert_eq!(first.id, "GPU-01010101-0101-0101-0101-010101010101");
+        assert!(first.id != second.id && first.is_usable() && !second.is_usable());
+        let too_old = Absent::DeviceTooOld { capability: (5, 2), needed: (6, 1) };
+        assert_eq!(Card::open(1).err(), Some(too_old));
+        assert!(Card::open(2).is_err());
+        assert_eq!(Card::open(0).unwrap().id(), first.id);
+    });
+}
+
+#[test]
+fn two_devices_at_once() {
+    with_driver("two_devices_at_once", &[("FAKE_CUDA_MEMORY", "400000000,900000000")], || {
+        let totals: Vec<u64> = Listed::all().unwrap().iter().map(|listed| listed.total_bytes).collect();
+        assert_eq!(totals, [400_000_000, 900_000_000]);
+        let cards = [0, 1].map(|number| Card::open(number).unwrap());
+        let mut devices = [0, 1].map(|n: usize| {
+            let mut compiled = Vec::new();
+            let driver = cards[n].driver(&mut |done, of| compiled.push((done, of))).unwrap();
+            let of = compiled.last().unwrap().1;
+            assert_eq!(compiled, (0..=of).map(|done| (done, of)).collect::<Vec<_>>(), "every module of each card");
+            assert!(of > 5);
+            GpuDevice::new(driver, GpuConfig::default())
+        });
+        let bytes: Vec<u8> = [7, 1, 2, 3].repeat(75_000_000);
+        let kept: Vec<_> = devices.iter_mut().map(|device| device.adopt(Arc::new(bytes.clone())).unwrap()).collect();
+        // The first is full, the second is not.
+        assert!(devices[0].allocate(300_000_000).is_err());
+        devices[1].allocate(300_000_000).unwrap();
+        assert!(cards[0].free_bytes().unwrap() < 100_000_000 && cards[1].free_bytes().unwrap() > 200_000_000);
+        for (device, buffer) in devices.iter_mut().zip(kept) {
+            let mut read = vec![0; 1000];
+            device.read(buffer, 256_000, &mut read).unwrap();
+            assert_eq!(read, bytes[..1000]);
+        }
+        // What was compiled is not compiled again.
+        cards[0].driver(&mut |_, _| panic!("nothing to do")).unwrap();
+    });
+}
+
 #[test]
 fn a_model_through_the_driver() {
     let capabilities = ["61", "75", "86", "120"].map(|capability| ("FAKE_CUDA_CAPABILITY", capability));
@@ -134,7 +181,10 @@ fn tokens_are_replayed() {
         std::fs::write(file.path(), ModelSpec { n_layer: 6, ..ModelSpec::llama3() }.build()).unwrap();
         let counted = tempfile::NamedTempFile::new().unwrap();
         // SAFETY: a process with one test, which has started no other threads yet.
-        unsafe { std::env::set_var("FAKE_CUDA_COUNTS", counted.path()) };
+        unsafe {
+            std::env::set_var("FAKE_CUDA_COUNTS", counted.path());
+            std::env::set_var("FAKE_CUDA_GRAPH", "100000");
+        }
         let load = |accelerator: Box<dyn Device>| {
             let kv = GgmlType::F32;
             let options =
@@ -143,7 +193,9 @@ fn tokens_are_replayed() {
             Engine::load(file.path(), options, devices, &mut |_| {}, &Cancel::new()).unwrap()
         };
         let (driver, state) = TestDriver::new(State::default());
-        let (emulated, driven) = (load(Box::new(GpuDevice::new(driver, GpuConfig::default()))), load(cuda()));
+        let card = Card::open(0).unwrap();
+        let cuda = GpuDevice::new(card.driver(&mut |_, _| {}).unwrap(), GpuConfig::default());
+        let (emulated, driven) = (load(Box::new(GpuDevice::new(driver, GpuConfig::default()))), load(Box::new(cuda)));
         let mut tokens: Vec<u32> = (0..235).map(|i| (i * 37 + 11) % 300 + 3).collect();
         // The same tokens, and in the caches the same bits.
         let mut go_on = |count: u32| {
@@ -171,6 +223,10 @@ fn tokens_are_replayed() {
             // Of a layer only what knows the position.
             assert!(changed <= 10 * 6 * 2, "{changed} nodes changed");
         }
+        // What is not free is what is counted.
+        let gone = card.total_bytes() - card.free_bytes().unwrap() - card.taken_bytes();
+        assert_eq!(card.graph_bytes(), gone);
+        assert_eq!(card.graph_bytes(), 100_000 * after[1]);
         // Attention begins to be split at 256.
         go_on(20);
         // Layers that move change the addresses of nearly everything.
@@ -180,6 +236,8 @@ fn tokens_are_replayed() {
             }
             go_on(5);
         }
+        drop(driven);
+        assert_eq!((card.graph_bytes(), card.free_bytes().unwrap()), (0, card.total_bytes()));
     });
 }
 
@@ -243,11 +301,11 @@ fn a_card_says_what_it_is_and_what_is_taken() {
         assert_eq!((card.total_bytes(), card.free_bytes()), (8 << 30, Some(8 << 30)));
         assert_eq!(card.bandwidth(), Some(2.0 * 7.501e9 * 192.0 / 8.0));
         assert_eq!((card.code_bytes(), card.taken_bytes()), (None, 0));
-        let mut device = GpuDevice::new(card.driver().unwrap(), GpuConfig::default());
+        let mut device = GpuDevice::new(card.driver(&mut |_, _| {}).unwrap(), GpuConfig::default());
         // All modules, once.
         let code = 1_000_000 * library::modules().len() as u64;
         assert_eq!(card.code_bytes(), Some(code));
-        drop(card.driver().unwrap());
+        drop(card.driver(&mut |_, _| {}).unwrap());
         assert_eq!(card.free_bytes(), Some((8 << 30) - code));
         let buffer = device.allocate(1000).unwrap();
         assert_eq!((card.taken_bytes(), device.reserved()), (16 << 20, 16 << 20));
@@ -268,7 +326,7 @@ fn a_lost_gpu_is_opened_again() {
         // SAFETY: a process with one test, which has started no other threads yet.
         unsafe { std::env::set_var("FAKE_CUDA_LAUNCHES", "3") };
         let card = Card::open(0).unwrap();
-        let mut device = GpuDevice::new(card.driver().unwrap(), GpuConfig::default());
+        let mut device = GpuDevice::new(card.driver(&mut |_, _| {}).unwrap(), GpuConfig::default());
         let x = View::new(device.allocate(4).unwrap());
         let scale = Op::Scale { x, factor: 2.0, len: 1 };
         // Whether a kernel failed is known when its result is asked for.
@@ -277,7 +335,7 @@ fn a_lost_gpu_is_opened_again() {
         assert_eq!(card.lost(), None);
         assert!(matches!(go(&mut device), Err(BackendError::Lost { .. })));
         assert!(card.lost().unwrap().contains("CUDA_ERROR_LAUNCH_FAILED"));
-        assert!(card.free_bytes().is_none() && matches!(card.driver(), Err(Absent::BadState(_))));
+        assert!(card.free_bytes().is_none() && matches!(card.driver(&mut |_, _| {}), Err(Absent::BadState(_))));
         drop((device, card));
         let again = Card::open(0);
         if std::env::var("FAKE_CUDA_RESETS").unwrap() == "0" {
@@ -285,7 +343,7 @@ fn a_lost_gpu_is_opened_again() {
             return;
         }
         let card = again.unwrap();
-        let mut device = GpuDevice::new(card.driver().unwrap(), GpuConfig::default());
+        let mut device = GpuDevice::new(card.driver(&mut |_, _| {}).unwrap(), GpuConfig::default());
         let x = View::new(device.allocate(4).unwrap());
         device.run(&Op::Scale { x, factor: 2.0, len: 1 }).unwrap();
         assert_eq!(card.lost(), None);

@@ -80,8 +80,13 @@ pub fn doctor(program: &Program) -> Result<(), Failure> {
     let by_threads =
         reads.iter().map(|(threads, read)| format!("{threads}: {}", rate(Some(*read)))).collect::<Vec<_>>();
     output::line(&format!("      by threads: {}", by_threads.join(", ")))?;
-    for gpu in &report.gpus {
-        output::line(&format!("GPU   {}, {} of {} free", gpu.name, size(gpu.vram_free), size(gpu.vram_total)))?;
+    // Numbers as --gpu takes them, where there is something to choose.
+    let order = if report.gpus.len() > 1 { app::gpus().unwrap_or_default() } else { Vec::new() };
+    for (index, gpu) in report.gpus.iter().enumerate() {
+        let number = order.iter().position(|(id, _)| *id == gpu.id).map_or(String::new(), |n| n.to_string());
+        let free = gpu.vram_free.map_or("?".into(), size);
+        let unused = if index == 0 { "" } else { " (not used: --gpu chooses it)" };
+        output::line(&format!("GPU {number:<2}{}{unused}, {free} of {} free", gpu.name, size(gpu.vram_total)))?;
         let (capability, driver) = (gpu.compute_capability.as_deref(), gpu.driver.as_deref());
         output::line(&format!(
             "      compute capability {}, driver {}",
@@ -132,6 +137,7 @@ fn speed(bytes: u64, in_ram: u64, ram: Option<f64>, disk: Option<f64>) -> Option
 
 fn gpu(gpu: &Gpu) -> Value {
     json!({
+        "id": gpu.id,
         "name": gpu.name,
         "vram_total": gpu.vram_total,
         "vram_free": gpu.vram_free,
@@ -140,7 +146,7 @@ fn gpu(gpu: &Gpu) -> Value {
     })
 }
 
-fn why(reason: &GpuReason) -> String {
+pub fn why(reason: &GpuReason) -> String {
     match reason {
         GpuReason::NoDriver => "the NVIDIA driver is not installed; install it from nvidia.com".into(),
         GpuReason::DriverTooOld { found, needed } => {

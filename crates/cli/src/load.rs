@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::output;
 use crate::program::Program;
 use app::Session;
-use app::wire::ErrorCode;
+use app::wire::{ErrorCode, LoadStage};
 use engine::{Cancel, Drafting, Speculation};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -85,10 +85,15 @@ pub fn load(
     };
     let started = Instant::now();
     let mut shown = false;
-    let mut progress = |share: f32| {
+    let mut progress = |stage: LoadStage, share: f32| {
         // Most models are there before anybody could read it.
         if started.elapsed() > Duration::from_secs(1) {
-            output::progress(format!("loading {:.0} %", share * 100.0));
+            output::progress(match stage {
+                LoadStage::Compiling { done, of } => {
+                    format!("the driver compiles the GPU's kernels, this time only: {done} of {of}")
+                }
+                LoadStage::Layers => format!("loading {:.0} %", share * 100.0),
+            });
             shown = true;
         }
     };

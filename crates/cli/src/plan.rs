@@ -41,11 +41,9 @@ pub fn plan(program: &Program, options: &Plan) -> Result<(), Failure> {
         Fits::No => "no",
     };
     if program.json {
-        return output::json(&json!({
+        let mut value = json!({
             "gpu_layers": plan.gpu_layers,
             "layers": plan.layers,
-            "cpu_moe": plan.cpu_moe,
-            "experts_in_ram": plan.experts_apart,
             "context": plan.context,
             "fits": fits,
             "ram": parts(&plan.ram),
@@ -53,7 +51,11 @@ pub fn plan(program: &Program, options: &Plan) -> Result<(), Failure> {
             "tg_tps": generation,
             "pp_tps": prompt,
             "reasons": plan.reasons.iter().map(|reason| reason.text.clone()).collect::<Vec<_>>(),
-        }));
+        });
+        if plan.expert_layers > 0 {
+            (value["cpu_moe"], value["experts_in_ram"]) = (plan.cpu_moe.into(), plan.experts_apart.into());
+        }
+        return output::json(&value);
     }
     let place = match plan.fits {
         Fits::Gpu => "runs on the GPU",

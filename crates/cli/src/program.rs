@@ -17,6 +17,8 @@ pub struct Program {
     /// --endpoint
     endpoint: Option<String>,
     use_gpu: bool,
+    /// --gpu, as the driver knows it.
+    gpu: Option<String>,
     handle: Handle,
 }
 
@@ -32,7 +34,8 @@ impl Program {
         let runtime = runtime.map_err(|error| Failure::new("internal", error))?;
         let handle = runtime.handle().clone();
         let (json, endpoint, use_gpu) = (arguments.json, arguments.endpoint.clone(), !arguments.no_gpu);
-        Ok((Program { json, environment, endpoint, use_gpu, handle }, runtime))
+        let gpu = arguments.gpu.as_deref().map(gpu).transpose()?;
+        Ok((Program { json, environment, endpoint, use_gpu, gpu, handle }, runtime))
     }
 
     pub fn data_dir(&self) -> Result<PathBuf, Failure> {
@@ -68,6 +71,7 @@ impl Program {
             test_device,
             test_device_fails: None,
             use_gpu: self.use_gpu,
+            gpu: self.gpu.clone(),
             system_language: Language::En,
             events,
             runtime: self.handle.clone(),
@@ -140,6 +144,33 @@ impl Program {
     }
 }
 
+/// The id of the GPU that --gpu means.
+fn gpu(wanted: &str) -> Result<String, Failure> {
+    let gpus = match app::gpus() {
+        Ok(gpus) => gpus,
+        Err(reason) => return Err(Failure::new("no-gpu", format!("--gpu {wanted}: {}", crate::doctor::why(&reason)))),
+    };
+    match pick(&gpus, wanted) {
+        Some(id) => Ok(id.to_owned()),
+        None => {
+            let all: Vec<String> = gpus.iter().enumerate().map(|(n, (_, name))| format!("{n}: {name}")).collect();
+            let all = all.join(", ");
+            Err(Failure::usage(format!("--gpu {wanted} is not one of the GPUs, or more than one of them: {all}")))
+        }
+    }
+}
+
+/// By number, by id, or by a part of the name that only one of them has.
+fn pick<'a>(gpus: &'a [(String, String)], wanted: &str) -> Option<&'a str> {
+    let by_number = wanted.parse().ok().and_then(|number: usize| gpus.get(number));
+    let lower = wanted.to_lowercase();
+    let has = |(id, name): &&(String, String)| id.eq_ignore_ascii_case(wanted) || name.to_lowercase().contains(&lower);
+    let mut named = gpus.iter().filter(has);
+    let only = named.next().filter(|_| named.next().is_none());
+    let exact = gpus.iter().find(|(_, name)| name.eq_ignore_ascii_case(wanted));
+    by_number.or(exact).or(only).map(|(id, _)| id.as_str())
+}
+
 /// What Ctrl-C stops.
 pub struct Interrupts(Arc<Mutex<Option<Cancel>>>);
 
@@ -159,4 +190,24 @@ impl Interrupts {
 fn take(running: &Mutex<Option<Cancel>>) -> Option<Cancel> {
     // Replaced whole under the lock, so a panic elsewhere leaves it usable.
     running.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pick;
+
+    #[test]
+    fn a_gpu_is_meant_by_number_id_or_name() {
+        let gpus = [("GPU-aa", "GeForce RTX 4060"), ("GPU-bb", "GeForce RTX 4060 Ti"), ("GPU-cc", "RTX A2000")];
+        let gpus = gpus.map(|(id, name)| (id.to_owned(), name.to_owned()));
+        let found = |wanted| pick(&gpus, wanted);
+        assert_eq!((found("0"), found("2"), found("3")), (Some("GPU-aa"), Some("GPU-cc"), None));
+        assert_eq!(
+            (found("a2000"), found("4060 ti"), found("gpu-bb")),
+            (Some("GPU-cc"), Some("GPU-bb"), Some("GPU-bb"))
+        );
+        assert_eq!(found("GeForce RTX 4060"), Some("GPU-aa"), "the whole name of one, a part of another's");
+        assert_eq!((found("geforce"), found("x")), (None, None));
+        assert_eq!(pick(&[], "0"), None);
+    }
 }

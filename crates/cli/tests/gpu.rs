@@ -8,7 +8,6 @@ mod common;
 mod library;
 
 use common::{Ended, Home, ended, fixture};
-use quant::GgmlType;
 use serde_json::Value;
 use test_models::ModelSpec;
 
@@ -78,13 +77,13 @@ fn plans_count_what_the_gpu_takes_and_what_it_lacks() {
     let others = machine.home.file("others", format!("{}", (8u64 << 30) - (200 << 20)).as_bytes());
     let none = plan(&[("FAKE_CUDA_OTHERS", &others)], &trained);
     assert_eq!((&none["fits"], &none["gpu_layers"]), (&"ram".into(), &0.into()));
-    // A type without a kernel stays on the CPU, and the plan says why.
-    let ternary = machine.home.model("t.gguf", &ModelSpec::quantized(GgmlType::TQ2_0));
-    let lacking = plan(&[], &ternary);
+    // What there is no kernel for stays on the CPU, and the plan says why.
+    let wide = machine.home.model("t.gguf", &ModelSpec { head_dim: 544, ..ModelSpec::llama3() });
+    let lacking = plan(&[], &wide);
     assert_eq!((&lacking["fits"], &lacking["gpu_layers"]), (&"ram".into(), &0.into()));
     let reasons: Vec<&str> = lacking["reasons"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-    assert!(reasons.iter().any(|reason| reason.contains("weights of type TQ2_0")), "{reasons:?}");
-    let made = machine.json(&[], &["generate", &ternary, "--ids", "3,4,5", "-n", "4", "--temp", "0", "-ngl", "99"]);
+    assert!(reasons.iter().any(|reason| reason.contains("heads of 544 and 544")), "{reasons:?}");
+    let made = machine.json(&[], &["generate", &wide, "--ids", "3,4,5", "-n", "4", "--temp", "0", "-ngl", "99"]);
     assert_eq!(made["ids"].as_array().unwrap().len(), 4);
 }
 
@@ -135,4 +134,39 @@ fn experts_stay_on_the_cpu_when_asked_to() {
     let text = machine.run(&[], &["plan", &mixture, "-c", "512", "-ngl", "99", "--n-cpu-moe", "2"]).stdout;
     assert!(text.contains("5 of 5 layers on the GPU (of 2 without their experts)"), "{text}");
     assert_eq!(machine.run(&[], &["plan", &mixture, "--n-cpu-moe", "some"]).status, 2);
+}
+
+#[test]
+fn one_of_several_gpus_is_chosen_by_number_or_name() {
+    let machine = Machine::new();
+    let two = [("FAKE_CUDA_MEMORY", "2147483648,8589934592")];
+    let names = |flags: &[&str]| -> Vec<String> {
+        let doctor = machine.json(&two, &[&["doctor"], flags].concat());
+        let gpus = doctor["gpu"]["gpus"].as_array().unwrap();
+        gpus.iter().map(|gpu| gpu["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&[]), ["Fake GPU 2", "Fake GPU"], "the one with the most memory");
+    assert_eq!(names(&["--gpu", "0"]), ["Fake GPU", "Fake GPU 2"]);
+    assert_eq!(names(&["--gpu", "gpu 2"]), ["Fake GPU 2", "Fake GPU"]);
+    let text = machine.run(&two, &["doctor"]).stdout;
+    assert!(text.contains("GPU 1 Fake GPU 2, 8.59 GB of 8.59 GB free"), "{text}");
+    assert!(text.contains("GPU 0 Fake GPU (not used: --gpu chooses it), ? of 2.15 GB free"), "{text}");
+    let trained = fixture(TRAINED);
+    let plan = |flags: &[&str]| machine.json(&two, &[&["plan", &trained, "-c", "512"], flags].concat());
+    for flags in [&["--gpu", "0"][..], &[]] {
+        assert_eq!(plan(flags)["fits"], "gpu", "{flags:?}");
+    }
+    let generate = ["generate", &trained, "--ids", "3,4,5", "-n", "4", "--temp", "0", "-ngl", "99", "-c", "64"];
+    let small = [("FAKE_CUDA_MEMORY", "5000000,8589934592")];
+    let on = |flags: &[&str]| machine.run(&small, &[&generate[..], flags].concat());
+    assert!(on(&["--gpu", "0"]).stderr.contains("there was no room for"), "the small one");
+    assert!(!on(&["--gpu", "1"]).stderr.contains("there was no room for"));
+    for wanted in ["7", "Radeon", "Fake"] {
+        let refused = machine.run(&two, &["doctor", "--gpu", wanted]);
+        assert_eq!(refused.status, 2, "{refused:?}");
+        assert!(refused.stderr.contains("0: Fake GPU, 1: Fake GPU 2"), "{refused:?}");
+    }
+    let none = machine.run(&[("FAKE_CUDA_DEVICES", "0")], &["doctor", "--gpu", "0"]);
+    assert!(none.status == 1 && none.stderr.contains("there is no NVIDIA GPU"), "{none:?}");
+    assert_eq!(machine.run(&two, &["doctor", "--gpu", "0", "--no-gpu"]).status, 2);
 }

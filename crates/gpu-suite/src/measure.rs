@@ -21,7 +21,7 @@ pub fn seconds<T>(work: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
 pub fn copy_bandwidth(card: &Card) -> Result<f64> {
     const DIM: usize = 1 << 18;
     const COPIES: u32 = 10;
-    let driver = card.driver().map_err(|absent| anyhow::anyhow!("{absent:?}"))?;
+    let driver = card.driver(&mut |_, _| {}).map_err(|absent| anyhow::anyhow!("{absent:?}"))?;
     let mut device = GpuDevice::new(driver, GpuConfig::default());
     let free = card.free_bytes().unwrap_or(0);
     // A tenth of what is free, a GiB at most: more than any cache has.
@@ -53,7 +53,7 @@ pub struct Loaded {
 impl Loaded {
     /// With as many layers on the GPU as have room.
     pub fn new(path: &Path, card: &Card, context: u32, ubatch: u32) -> Result<Loaded> {
-        let driver = card.driver().map_err(|absent| anyhow::anyhow!("{absent:?}"))?;
+        let driver = card.driver(&mut |_, _| {}).map_err(|absent| anyhow::anyhow!("{absent:?}"))?;
         let free = card.free_bytes().unwrap_or(0);
         let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
         let config = CpuConfig { threads, precision: Precision::Fast, simd: None };
@@ -131,7 +131,7 @@ impl Loaded {
         let wishes = Wishes {
             gpu_layers: GpuLayers::Fixed(self.engine.placement().gpu_layers),
             context: Some(params.context),
-            ubatch: params.ubatch,
+            ubatch: Some(params.ubatch),
             ..Wishes::default()
         };
         let planned = planner::plan(self.engine.model(), &facts, &wishes).map_or(0, |plan| plan.accelerator_total());

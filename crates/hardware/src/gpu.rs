@@ -39,6 +39,8 @@ pub struct GpuProcess {
 pub struct Gpu {
     /// Its number in the driver's order.
     pub index: u32,
+    /// What it is called for good, such as "GPU-00112233-4455-6677-8899-aabbccddeeff"; CUDA calls it the same.
+    pub id: Option<String>,
     pub name: String,
     /// Its own memory in all, and what is free of it now.
     pub vram_total: u64,
@@ -151,6 +153,7 @@ mod tests {
     fn card() -> Gpu {
         Gpu {
             index: 0,
+            id: None,
             name: "NVIDIA GeForce RTX 3060".into(),
             vram_total: 12 << 30,
             vram_free: 11 << 30,

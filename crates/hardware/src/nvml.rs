@@ -85,6 +85,7 @@ fn gpu(nvml: &Nvml, device: &Device<'_>, index: u32, driver: Option<&str>) -> Re
     let capability = device.cuda_compute_capability().ok();
     Ok(Gpu {
         index,
+        id: device.uuid().ok(),
         name: device.name()?,
         vram_total: memory.total,
         vram_free: memory.free,

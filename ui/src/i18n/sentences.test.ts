@@ -106,6 +106,9 @@ test("recoveries and missing GPUs are told as the design says", () => {
   expect(recoverySentence({ ...notice, cause: "vramFree", duringAnswer: false })).toBe(
     "Video memory is free again: 4 layers can go back to the GPU.",
   );
+  expect(recoverySentence({ ...notice, cause: "gpuBack", duringAnswer: false })).toBe(
+    "The GPU works again: 4 layers can go back to it.",
+  );
   expect(gpuReasonSentence({ type: "noDriver" })).toBe(en.plan.gpu_noDriver);
   setLanguage("ja");
   expect(recoverySentence(notice)).toBe("VRAMが不足したため4層をRAMに移し、回答を続けました。");

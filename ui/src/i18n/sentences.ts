@@ -86,5 +86,8 @@ export function recoveryWhy(notice: RecoveryNotice): string {
   if (notice.cause === "vramFree") {
     return t("plan.recovery_whyFree");
   }
+  if (notice.cause === "gpuBack") {
+    return t("plan.recovery_whyBack");
+  }
   return notice.duringAnswer ? t("plan.recovery_whyVram") : t("plan.recovery_whyFull");
 }

@@ -56,6 +56,10 @@ threads: number | null,
  */
 leaveResponsive: boolean, 
 /**
+ * The GPU that layers go to, by its id, from the next load on; null: the one with the most memory.
+ */
+gpu: string | null, 
+/**
  * Bytes on disk for what models remember of chats, so that these need not be read again; 0: none.
  */
 chatMemory: number, 
@@ -86,7 +90,15 @@ retryAfter: number | null, };
 
 export type GpuReason = { "type": "noDriver" } | { "type": "driverTooOld", found: string, needed: string, } | { "type": "noDevice" } | { "type": "deviceTooOld", found: string, needed: string, } | { "type": "badState", detail: string, } | { "type": "turnedOff" };
 
-export type Gpu = { name: string, vramTotal: number, vramFree: number, driver: string | null, 
+export type Gpu = { 
+/**
+ * For [`Settings::gpu`](super::Settings).
+ */
+id: string, name: string, vramTotal: number, 
+/**
+ * null: not known of a GPU that is not used.
+ */
+vramFree: number | null, driver: string | null, 
 /**
  * "8.9"
  */
@@ -102,7 +114,7 @@ export type HardwareReport = { cpuName: string, physicalCores: number, logicalCo
  */
 cpuFeatures: Array<string>, ramTotal: number, ramAvailable: number, 
 /**
- * GPUs that can take layers.
+ * GPUs that can take layers; the first one is used.
  */
 gpus: Array<Gpu>, 
 /**
@@ -205,9 +217,11 @@ repo: string | null, quant: string | null, architecture: string | null, paramete
  */
 problem: WireError | null, };
 
-export type ModelState = { "type": "none" } | { "type": "loading", modelId: string, name: string, 
+export type LoadStage = { "type": "compiling", done: number, of: number, } | { "type": "layers" };
+
+export type ModelState = { "type": "none" } | { "type": "loading", modelId: string, name: string, stage: LoadStage, 
 /**
- * 0..1
+ * Of this stage, 0..1
  */
 progress: number, } | { "type": "ready", loaded: LoadedModel, } | { "type": "failed", modelId: string, name: string, error: WireError, };
 
@@ -243,11 +257,11 @@ templateMissing: boolean, supportsThinking: boolean, };
 
 export type RecoveryNotice = { 
 /**
- * "vramFull", "deviceLost"; "vramFree": there is room again
+ * "vramFull", "deviceLost"; "vramFree": there is room again; "gpuBack": a lost GPU answers again
  */
 cause: string, 
 /**
- * To RAM; with "vramFree" those that can go back.
+ * To RAM; with the last two those that can go back.
  */
 layersMoved: number, 
 /**

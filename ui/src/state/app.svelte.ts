@@ -132,7 +132,7 @@ export class App {
     if (notice.duringAnswer && seen) {
       return;
     }
-    const free = notice.cause === "vramFree";
+    const free = notice.cause === "vramFree" || notice.cause === "gpuBack";
     // What never moved cannot move back.
     const again = notice.duringAnswer || free ? t("plan.recovery_back") : t("common.retry");
     const why = () => this.toasts.add(recoveryWhy(notice), { stay: true });

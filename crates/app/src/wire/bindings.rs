@@ -41,6 +41,7 @@ pub fn typescript() -> String {
         // models
         ModelSource,
         InstalledModel,
+        LoadStage,
         ModelState,
         LoadedModel,
         RecoveryNotice,

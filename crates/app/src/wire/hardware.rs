@@ -26,9 +26,12 @@ pub enum GpuReason {
 #[derive(Clone, Debug, PartialEq, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct Gpu {
+    /// For [`Settings::gpu`](super::Settings).
+    pub id: String,
     pub name: String,
     pub vram_total: u64,
-    pub vram_free: u64,
+    /// null: not known of a GPU that is not used.
+    pub vram_free: Option<u64>,
     pub driver: Option<String>,
     /// "8.9"
     pub compute_capability: Option<String>,
@@ -47,7 +50,7 @@ pub struct HardwareReport {
     pub cpu_features: Vec<String>,
     pub ram_total: u64,
     pub ram_available: u64,
-    /// GPUs that can take layers.
+    /// GPUs that can take layers; the first one is used.
     pub gpus: Vec<Gpu>,
     /// Why `gpus` is empty.
     pub gpu_reason: Option<GpuReason>,

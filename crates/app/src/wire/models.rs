@@ -38,6 +38,19 @@ pub struct InstalledModel {
     pub problem: Option<WireError>,
 }
 
+/// What loading is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, TS)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum LoadStage {
+    /// The driver compiles the GPU's kernels: `done` of so many modules. It keeps the result, so that only the first time,
+    /// and the first after an update, takes long.
+    Compiling {
+        done: u32,
+        of: u32,
+    },
+    Layers,
+}
+
 /// The loaded model. Command `model_state`, event `model`.
 #[allow(clippy::large_enum_variant)] // There is one at a time.
 #[derive(Clone, Debug, Serialize, TS)]
@@ -47,7 +60,8 @@ pub enum ModelState {
     Loading {
         model_id: String,
         name: String,
-        /// 0..1
+        stage: LoadStage,
+        /// Of this stage, 0..1
         progress: f32,
     },
     Ready {
@@ -88,9 +102,9 @@ pub struct LoadedModel {
 #[derive(Clone, Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct RecoveryNotice {
-    /// "vramFull", "deviceLost"; "vramFree": there is room again
+    /// "vramFull", "deviceLost"; "vramFree": there is room again; "gpuBack": a lost GPU answers again
     pub cause: String,
-    /// To RAM; with "vramFree" those that can go back.
+    /// To RAM; with the last two those that can go back.
     pub layers_moved: u32,
     /// Layers that stay on the GPU and whose routed experts were moved, or can go back.
     pub experts_moved: u32,

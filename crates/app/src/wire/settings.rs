@@ -93,6 +93,8 @@ pub struct Settings {
     pub threads: Option<u32>,
     /// Leave one core to other programs.
     pub leave_responsive: bool,
+    /// The GPU that layers go to, by its id, from the next load on; null: the one with the most memory.
+    pub gpu: Option<String>,
     /// Bytes on disk for what models remember of chats, so that these need not be read again; 0: none.
     pub chat_memory: u64,
     /// Load settings last used, by model id.
@@ -115,6 +117,7 @@ impl Default for Settings {
             sampling: Sampling::default(),
             threads: None,
             leave_responsive: false,
+            gpu: None,
             chat_memory: 4_000_000_000,
             load: Default::default(),
             inspector_open: true,

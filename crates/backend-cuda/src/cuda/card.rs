@@ -1,6 +1,7 @@
 //! A GPU that this program has a context of: what it is, how much of its memory is free, the kernels' code.
 
 use super::call::{Answer, check};
+use super::listed::{Listed, attribute};
 use super::{Absent, Cuda, absent};
 use crate::{Failure, kernels};
 use cudarc::driver::sys;
@@ -17,11 +18,9 @@ pub struct Card(Arc<Primary>);
 
 /// What the handles share.
 pub(super) struct Primary {
-    name: String,
     device: sys::CUdevice,
-    capability: (i32, i32),
+    listed: Listed,
     cuda_version: i32,
-    total: u64,
     bandwidth: Option<f64>,
     context: sys::CUcontext,
     modules: Mutex<HashMap<&'static str, sys::CUmodule>>,
@@ -29,6 +28,8 @@ pub(super) struct Primary {
     code: AtomicU64,
     /// Bytes of the allocations of all drivers.
     taken: AtomicU64,
+    /// Bytes of their graphs.
+    graphs: AtomicU64,
     lost: Mutex<Option<String>>,
 }
 
@@ -51,51 +52,46 @@ impl Card {
 
     fn try_open(number: usize) -> Result<Card, Absent> {
         let cuda_version = absent::check_driver()?;
-        let (mut device, mut context, mut total) = (0, null_mut(), 0usize);
-        // SAFETY: the driver is there and initialised (`check_driver`); the pointer is to an integer.
-        unsafe { check("cuDeviceGet", sys::cuDeviceGet(&mut device, number as i32))? };
         use sys::CUdevice_attribute_enum as Attribute;
-        let capability = (
-            attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
-            attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
-        );
-        if capability < kernels::LEAST_CAPABILITY {
-            return Err(Absent::DeviceTooOld { capability, needed: kernels::LEAST_CAPABILITY });
+        let (device, listed) = Listed::of(number)?;
+        if !listed.is_usable() {
+            return Err(Absent::DeviceTooOld { capability: listed.capability, needed: kernels::LEAST_CAPABILITY });
         }
-        let name = name(device)?;
+        let mut context = null_mut();
         // kHz and bits; two transfers a cycle. Newer drivers may not tell.
         let clock = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE).ok();
         let width = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH).ok();
         let bandwidth = clock.zip(width).map(|(clock, width)| 2e3 * f64::from(clock) * f64::from(width) / 8.0);
-        // SAFETY: as above; both pointers are to values of the right type.
-        unsafe {
-            check("cuDeviceTotalMem", sys::cuDeviceTotalMem_v2(&mut total, device))?;
-            check("cuDevicePrimaryCtxRetain", sys::cuDevicePrimaryCtxRetain(&mut context, device))?;
-        }
+        // SAFETY: the driver is there and initialised (`check_driver`); the pointer is to a handle.
+        unsafe { check("cuDevicePrimaryCtxRetain", sys::cuDevicePrimaryCtxRetain(&mut context, device))? };
         let card = Card(Arc::new(Primary {
-            name,
             device,
-            capability,
+            listed,
             cuda_version,
-            total: total as u64,
             bandwidth: bandwidth.filter(|rate| *rate > 0.0),
             context,
             modules: Mutex::default(),
             code: AtomicU64::new(u64::MAX),
             taken: AtomicU64::new(0),
+            graphs: AtomicU64::new(0),
             lost: Mutex::default(),
         }));
         card.0.bind()?;
         Ok(card)
     }
 
+    /// What it is called for good; see [`Listed`].
+    pub fn id(&self) -> &str {
+        &self.0.listed.id
+    }
+
     pub fn name(&self) -> &str {
-        &self.0.name
+        self.0.name()
     }
 
     /// Major and minor compute capability.
     pub fn capability(&self) -> (i32, i32) {
-        self.0.capability
+        self.0.listed.capability
     }
 
     /// The newest CUDA version that the driver knows: 1000 x major + 10 x minor.
@@ -105,7 +101,7 @@ impl Card {
 
     /// Bytes of the GPU's memory.
     pub fn total_bytes(&self) -> u64 {
-        self.0.total
+        self.0.listed.total_bytes
     }
 
     /// Bytes that are free now, for this program and all others; `None`: the driver does not tell, or the GPU is lost.
@@ -123,6 +119,12 @@ impl Card {
         Some(self.0.code.load(Ordering::Acquire)).filter(|bytes| *bytes != u64::MAX)
     }
 
+    /// Bytes that the graphs of launches take now, as far as the driver's free memory shows it; more of them come while tokens
+    /// are generated.
+    pub fn graph_bytes(&self) -> u64 {
+        self.0.graphs.load(Ordering::Acquire)
+    }
+
     /// Bytes per second at which the memory can be read at best, by its clock and width.
     pub fn bandwidth(&self) -> Option<f64> {
         self.0.bandwidth
@@ -134,15 +136,15 @@ impl Card {
     }
 
     /// A driver of the GPU with a queue of its own. The first one compiles the kernels, which takes the NVIDIA driver a
-    /// while if it has not kept the result of an earlier time.
+    /// while if it has not kept the result of an earlier time; `compiled` hears how many of how many are ready.
     ///
     /// # Errors
     /// No memory, or a GPU that does not work.
-    pub fn driver(&self) -> Result<Cuda, Absent> {
+    pub fn driver(&self, compiled: &mut dyn FnMut(usize, usize)) -> Result<Cuda, Absent> {
         if let Some(detail) = self.lost() {
             return Err(Absent::BadState(detail));
         }
-        self.0.load_all()?;
+        self.0.load_all(compiled)?;
         Cuda::new(self.0.clone())
     }
 }
@@ -155,7 +157,7 @@ impl Primary {
     }
 
     pub fn name(&self) -> &str {
-        &self.name
+        &self.listed.name
     }
 
     pub fn free_bytes(&self) -> Option<u64> {
@@ -174,16 +176,27 @@ impl Primary {
         self.taken.fetch_sub(bytes, Ordering::AcqRel);
     }
 
+    /// One driver's graphs took so many bytes, and now so many.
+    pub fn count_graphs(&self, before: u64, now: u64) {
+        self.graphs.fetch_add(now, Ordering::AcqRel);
+        self.graphs.fetch_sub(before, Ordering::AcqRel);
+    }
+
     pub fn lose(&self, detail: &str) {
         lock(&self.lost).get_or_insert_with(|| detail.into());
     }
 
-    fn load_all(&self) -> Answer {
+    fn load_all(&self, compiled: &mut dyn FnMut(usize, usize)) -> Answer {
         if self.code.load(Ordering::Acquire) != u64::MAX {
             return Ok(());
         }
         let before = self.free_bytes();
-        kernels::names().try_for_each(|module| self.module(module).map(drop))?;
+        let count = kernels::names().count();
+        for (done, module) in kernels::names().enumerate() {
+            compiled(done, count);
+            self.module(module)?;
+        }
+        compiled(count, count);
         let taken = before.zip(self.free_bytes()).map_or(0, |(before, after)| before.saturating_sub(after));
         self.code.store(taken, Ordering::Release);
         Ok(())
@@ -202,7 +215,7 @@ impl Primary {
 
     fn load(&self, module: &str) -> Result<sys::CUmodule, Failure> {
         self.bind()?;
-        let ptx = kernels::ptx(module, self.capability).and_then(|ptx| CString::new(ptx).ok());
+        let ptx = kernels::ptx(module, self.listed.capability).and_then(|ptx| CString::new(ptx).ok());
         let ptx = ptx.ok_or_else(|| Failure::Lost(format!("there is no module {module}")))?;
         let mut log = vec![0u8; 4096];
         let mut options =
@@ -253,19 +266,4 @@ impl Drop for Primary {
 /// Values are replaced whole under these locks, so a panic elsewhere leaves them usable.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn attribute(device: sys::CUdevice, attribute: sys::CUdevice_attribute) -> Result<i32, Failure> {
-    let mut value = 0;
-    // SAFETY: the driver is initialised; the pointer is to an integer.
-    unsafe { check("cuDeviceGetAttribute", sys::cuDeviceGetAttribute(&mut value, attribute, device))? };
-    Ok(value)
-}
-
-fn name(device: sys::CUdevice) -> Result<String, Failure> {
-    let mut bytes = [0u8; 256];
-    // SAFETY: the driver is initialised; the buffer is as long as is said.
-    let result = unsafe { sys::cuDeviceGetName(bytes.as_mut_ptr().cast(), bytes.len() as i32 - 1, device) };
-    check("cuDeviceGetName", result)?;
-    Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_string())
 }

@@ -3,6 +3,7 @@
 //! only those kernels told again whose arguments have changed.
 
 use super::call::{Answer, check};
+use super::card::Primary;
 use crate::Launch;
 use cudarc::driver::sys;
 use std::ffi::c_void;
@@ -44,6 +45,8 @@ struct Known {
 struct Graph {
     graph: sys::CUgraph,
     exec: sys::CUgraphExec,
+    /// Bytes of the GPU's memory that were gone when it was ready.
+    bytes: u64,
     nodes: Vec<sys::CUgraphNode>,
 }
 
@@ -79,6 +82,11 @@ impl Queue {
         steps.len() >= SEGMENT
     }
 
+    /// Bytes that graphs take.
+    pub fn graph_bytes(&self) -> u64 {
+        self.known.iter().filter_map(|known| known.graph.as_ref()).map(|graph| graph.bytes).sum()
+    }
+
     /// Forgets what waits.
     pub fn clear(&mut self) {
         self.waiting.steps.clear();
@@ -89,14 +97,14 @@ impl Queue {
     ///
     /// # Safety
     /// The context is current; whatever the kernels reach through their arguments is allocated.
-    pub unsafe fn flush(&mut self, stream: sys::CUstream) -> Answer {
+    pub unsafe fn flush(&mut self, stream: sys::CUstream, card: &Primary) -> Answer {
         if self.waiting.steps.is_empty() {
             return Ok(());
         }
         // SAFETY: the caller's promise.
         let result = unsafe {
             match self.find() {
-                Some(index) => self.replay(index, stream),
+                Some(index) => self.replay(index, stream, card),
                 None => self.waiting.launch(stream),
             }
         };
@@ -126,14 +134,14 @@ impl Queue {
 
     /// # Safety
     /// As [`Queue::flush`].
-    unsafe fn replay(&mut self, index: usize, stream: sys::CUstream) -> Answer {
+    unsafe fn replay(&mut self, index: usize, stream: sys::CUstream, card: &Primary) -> Answer {
         self.next = index + 1;
         let known = &mut self.known[index];
         // SAFETY: the caller's promise.
         let ready = unsafe {
             match &mut known.graph {
                 Some(graph) => graph.update(&known.sequence, &self.waiting),
-                None => Graph::new(&self.waiting).map(|graph| known.graph = Some(graph)),
+                None => Graph::new(&self.waiting, card).map(|graph| known.graph = Some(graph)),
             }
         };
         if ready.is_err() {
@@ -221,8 +229,10 @@ impl Sequence {
 impl Graph {
     /// # Safety
     /// The context is current.
-    unsafe fn new(sequence: &Sequence) -> Result<Graph, crate::Failure> {
-        let mut all = Graph { graph: null_mut(), exec: null_mut(), nodes: Vec::with_capacity(sequence.steps.len()) };
+    unsafe fn new(sequence: &Sequence, card: &Primary) -> Result<Graph, crate::Failure> {
+        let nodes = Vec::with_capacity(sequence.steps.len());
+        let mut all = Graph { graph: null_mut(), exec: null_mut(), bytes: 0, nodes };
+        let before = card.free_bytes();
         // SAFETY: pointers are to handles of the right kind; arguments are copied when a node is added, and live till then.
         unsafe {
             check("cuGraphCreate", sys::cuGraphCreate(&mut all.graph, 0))?;
@@ -237,6 +247,7 @@ impl Graph {
             let made = sys::cuGraphInstantiateWithFlags(&mut all.exec, all.graph, 0);
             check("cuGraphInstantiate", made)?;
         }
+        all.bytes = before.zip(card.free_bytes()).map_or(0, |(before, after)| before.saturating_sub(after));
         Ok(all)
     }
 

@@ -299,7 +299,7 @@ fn planned_memory_is_what_the_driver_gives() {
         let wishes = planner::Wishes {
             gpu_layers: planner::GpuLayers::Fixed(layers),
             context: Some(params.context),
-            ubatch: params.ubatch,
+            ubatch: Some(params.ubatch),
             ..planner::Wishes::default()
         };
         let plan = planner::plan(engine.model(), &facts, &wishes).unwrap();

@@ -27,6 +27,9 @@ pub struct Arguments {
     /// Leave the GPU alone: everything runs on the CPU
     #[arg(long, global = true)]
     pub no_gpu: bool,
+    /// Take this GPU: its number or a part of its name, as `headroom doctor` shows them
+    #[arg(long, global = true, value_name = "N|NAME", conflicts_with = "no_gpu")]
+    pub gpu: Option<String>,
     #[command(subcommand)]
     pub command: Command,
 }

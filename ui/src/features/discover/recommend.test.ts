@@ -6,7 +6,14 @@ import { choose, sizeOf } from "./recommend";
 const GB = 1e9;
 
 function pc(ramAvailable: number, vramFree = 0): HardwareReport {
-  const gpu = { name: "GPU", vramTotal: vramFree, vramFree, driver: null, computeCapability: null };
+  const gpu = {
+    id: "GPU-1",
+    name: "GPU",
+    vramTotal: vramFree,
+    vramFree,
+    driver: null,
+    computeCapability: null,
+  };
   return {
     cpuName: "",
     physicalCores: 8,

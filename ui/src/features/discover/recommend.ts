@@ -34,7 +34,7 @@ export function sizeOf(repo: string): Size | null {
 
 /** Bytes that a model may take here. */
 export function memoryOf({ gpus, ramAvailable }: HardwareReport): { vram: number; ram: number } {
-  return { vram: Math.max(0, ...gpus.map((gpu) => gpu.vramFree)), ram: ramAvailable };
+  return { vram: gpus[0]?.vramFree ?? 0, ram: ramAvailable };
 }
 
 /** Three models for this PC: the one to start with, a larger one, a small one. */

@@ -17,6 +17,7 @@ export const hardware = {
   driver: "Driver",
   capability: "Compute capability",
   testDevice: "test device: part of the RAM, for trying out",
+  otherGpu: "not used; Settings choose the card",
   unused: "Why is my GPU not used?",
   do_noDriver: "If this PC has an NVIDIA card, install its driver from nvidia.com and restart Headroom.",
   do_driverTooOld: "Install the current driver from nvidia.com and restart the PC.",

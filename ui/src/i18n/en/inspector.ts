@@ -8,6 +8,7 @@ export const inspector = {
   unload: "Unload",
   cancelLoad: "Cancel",
   loading: "Loading: {percent}",
+  compiling: "Preparing the graphics card, the first time only: {done} of {of}",
   memory: "Memory",
   planned: "Planned",
   freeNow: "Free now: {amounts}",

@@ -62,6 +62,9 @@ export const plan = {
   recovery_deviceLost: "The GPU was lost: {what} moved to RAM.",
   recovery_deviceLost_answer: "The GPU was lost: {what} moved to RAM, the answer went on.",
   recovery_vramFree: "Video memory is free again: {what} can go back to the GPU.",
+  recovery_gpuBack: "The GPU works again: {what} can go back to it.",
+  recovery_whyBack:
+    "Layers had been moved to RAM because the GPU was lost. It answers again; moved back, answers get faster. If it is lost once more, the answer goes on in RAM as before.",
   recovery_whyFree:
     "Layers had been moved to RAM because video memory was short. There is room for them now; moved back, answers get faster.",
   recovery_unknown: "Moved to RAM: {what}.",

@@ -84,6 +84,10 @@ export const settings = {
   threadsHintUnknown: "Empty: one for each core.",
   leaveResponsive: "Leave the PC responsive",
   leaveResponsiveHint: "Leaves one core to other programs. Takes effect with the next load.",
+  gpu: "Graphics card for models",
+  gpuHint: "Its memory takes the layers. Takes effect with the next load.",
+  gpuAuto: "Automatic: the one with the most memory",
+  gpuGone: "A card that is not there now",
   chatMemory: "Disk space to keep chats ready",
   chatMemoryHint:
     "Chats that do not fit in memory are kept ready here, also until the next start, so that they go on without being read again. Deleted with the chat.",

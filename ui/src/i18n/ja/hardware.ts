@@ -20,6 +20,7 @@ export const hardware: Words<typeof en> = {
   driver: "ドライバー",
   capability: "Compute Capability",
   testDevice: "試験用デバイス(RAMの一部)",
+  otherGpu: "使用していません。設定で選べます。",
   unused: "GPUが使われない理由",
   do_noDriver:
     "NVIDIAのカードがある場合は、nvidia.comからドライバーをインストールしてHeadroomを再起動してください。",

@@ -11,6 +11,7 @@ export const inspector: Words<typeof en> = {
   unload: "解放する",
   cancelLoad: "キャンセル",
   loading: "読み込み中: {percent}",
+  compiling: "グラフィックボードの準備中(初回のみ): {done}/{of}",
   memory: "メモリ",
   planned: "予定",
   freeNow: "現在の空き: {amounts}",

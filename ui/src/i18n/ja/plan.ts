@@ -62,6 +62,9 @@ export const plan: Words<typeof en> = {
   recovery_deviceLost: "GPUが使えなくなったため{what}をRAMに移しました。",
   recovery_deviceLost_answer: "GPUが使えなくなったため{what}をRAMに移し、回答を続けました。",
   recovery_vramFree: "VRAMに空きができました。{what}をGPUに戻せます。",
+  recovery_gpuBack: "GPUが再び使えるようになりました。{what}をGPUに戻せます。",
+  recovery_whyBack:
+    "GPUが使えなくなったため層をRAMに移していました。今は応答しています。GPUに戻すと回答が速くなります。再び使えなくなっても、回答はRAMで続きます。",
   recovery_whyFree:
     "VRAMの不足により層をRAMに移していました。今は空きがあります。GPUに戻すと回答が速くなります。",
   recovery_unknown: "{what}をRAMに移しました。",

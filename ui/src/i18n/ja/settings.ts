@@ -87,6 +87,10 @@ export const settings: Words<typeof en> = {
   threadsHintUnknown: "空欄ならコアごとに1つずつ使います。",
   leaveResponsive: "PCの応答性を保つ",
   leaveResponsiveHint: "コアを1つほかのプログラムに残します。次の読み込みから有効です。",
+  gpu: "モデルに使うグラフィックボード",
+  gpuHint: "層はこのカードのVRAMに置きます。次の読み込みから有効です。",
+  gpuAuto: "自動: VRAMが最も多いもの",
+  gpuGone: "現在接続されていないカード",
   chatMemory: "チャットの再開用ディスク容量",
   chatMemoryHint:
     "メモリに収まらないチャットの状態を次回の起動後まで保存し、最初から読み直さずに続けられるようにします。チャットを削除すると一緒に削除されます。",

@@ -6,6 +6,7 @@ import type {
   HardwareReport,
   InstalledModel,
   LoadSettings,
+  LoadStage,
   ModelState,
   Plan,
   Settings,
@@ -25,10 +26,13 @@ export interface FakeOptions {
   empty?: boolean;
   /** The first model is a mixture of experts, too large for the GPU. */
   mixture?: boolean;
+  /** There is a second graphics card. */
+  twoGpus?: boolean;
   settings?: Partial<Settings>;
 }
 
 const GPU = {
+  id: "GPU-1",
   name: "NVIDIA GeForce RTX 4060",
   vramTotal: MACHINE.vramTotal,
   vramFree: MACHINE.vramAvailable,
@@ -37,9 +41,17 @@ const GPU = {
   isTestDevice: false,
 };
 
+const SECOND_GPU = {
+  ...GPU,
+  id: "GPU-2",
+  name: "NVIDIA RTX A2000 12GB",
+  vramTotal: 12.9e9,
+  vramFree: null,
+};
+
 /** Plays the program in memory, so that the window can be made and tested without it. */
 export function fakeApi(options: FakeOptions = {}): Api {
-  const { pace = 20, gpuReason = null, empty = false, mixture = false } = options;
+  const { pace = 20, gpuReason = null, empty = false, mixture = false, twoGpus = false } = options;
   const listeners = new Set<(event: AppEvent) => void>();
   const emit = (event: AppEvent) => listeners.forEach((listener) => listener(structuredClone(event)));
   let settings: Settings = { ...data.settings(), ...options.settings };
@@ -81,6 +93,10 @@ export function fakeApi(options: FakeOptions = {}): Api {
     }
     return fakePlan(model, wish, gpuReason === null);
   };
+  const gpus = () => {
+    const all = twoGpus ? [GPU, SECOND_GPU] : [GPU];
+    return settings.gpu === "GPU-2" ? all.reverse() : all;
+  };
   const hardware = (): HardwareReport => ({
     cpuName: "AMD Ryzen 7 7700",
     physicalCores: 8,
@@ -88,7 +104,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
     cpuFeatures: ["AVX2", "AVX-512", "VNNI"],
     ramTotal: MACHINE.ramTotal,
     ramAvailable: MACHINE.ramAvailable,
-    gpus: gpuReason ? [] : [GPU],
+    gpus: gpuReason ? [] : gpus(),
     gpuReason,
     modelsDiskFree: 412e9,
     ramBandwidth: measured ? 61.3e9 : null,
@@ -101,12 +117,20 @@ export function fakeApi(options: FakeOptions = {}): Api {
     const model = installed(modelId);
     await talk.stopAll();
     const planned = plan(model, wish);
-    for (let step = 0; step <= 20; step++) {
-      setState({ type: "loading", modelId, name: model.name, progress: step / 20 });
+    const show = async (stage: LoadStage, progress: number) => {
+      setState({ type: "loading", modelId, name: model.name, stage, progress });
       await pause(pace * 4);
       if (mine !== loads) {
         throw wireError("cancelled", "cancelled");
       }
+    };
+    // The first model waits for the driver.
+    const of = mine === 1 && gpuReason === null ? 4 : 0;
+    for (let done = 0; done < of; done++) {
+      await show({ type: "compiling", done, of }, done / of);
+    }
+    for (let step = 0; step <= 20; step++) {
+      await show({ type: "layers" }, step / 20);
     }
     settings.load[modelId] = wish;
     model.lastUsed = Date.now();

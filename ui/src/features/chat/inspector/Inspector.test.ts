@@ -59,6 +59,17 @@ test("a mixture of experts has a second count: layers whose experts are in RAM",
   await until(() => experts() === null);
 });
 
+test("loading says what it is about: the driver's work first, the first time", async () => {
+  const app = await startApp({ pace: 1 });
+  renderWith(app, Inspector, {});
+  await until(() => screen.queryByTestId("memory-vram") !== null);
+  const said = () => screen.queryByTestId("load-stage")?.textContent ?? "";
+  await fireEvent.click(screen.getByTestId("load-model"));
+  await until(() => said() === "Preparing the graphics card, the first time only: 3 of 4");
+  await until(() => said().startsWith("Loading: "));
+  await until(() => screen.queryByTestId("unload-model") !== null);
+});
+
 test("Page keys go by four, Auto is a state", async () => {
   const app = await startApp();
   renderWith(app, Inspector, {});

@@ -1,0 +1,95 @@
+//! The GPUs that the driver has, without opening one.
+
+use super::call::{Answer, check};
+use super::{Absent, absent};
+use crate::{Failure, kernels};
+use cudarc::driver::sys;
+
+/// A GPU that is plugged in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// In the driver's order, which may change when cards are added: for [`super::Card::open`].
+    pub number: usize,
+    /// What it is called for good: "GPU-" and a UUID, as NVIDIA's tools write it.
+    pub id: String,
+    pub name: String,
+    /// Bytes of its memory.
+    pub total_bytes: u64,
+    /// Major and minor compute capability.
+    pub capability: (i32, i32),
+}
+
+impl Listed {
+    /// Every GPU, in the driver's order. Takes no memory of them.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn all() -> Result<Vec<Listed>, Absent> {
+        // See `Card::open`.
+        let listed = std::panic::catch_unwind(|| {
+            absent::check_driver()?;
+            let mut count = 0;
+            // SAFETY: the driver is there and initialised (`check_driver`); the pointer is to an integer.
+            unsafe { check("cuDeviceGetCount", sys::cuDeviceGetCount(&mut count))? };
+            (0..count as usize).map(|number| Ok(Listed::of(number)?.1)).collect()
+        });
+        listed.unwrap_or_else(|_| Err(Absent::BadState("the driver's library lacks functions".into())))
+    }
+
+    /// Whether the kernels run on it.
+    pub fn is_usable(&self) -> bool {
+        self.capability >= kernels::LEAST_CAPABILITY
+    }
+
+    /// The GPU of this number. The driver is there and initialised.
+    pub(super) fn of(number: usize) -> Result<(sys::CUdevice, Listed), Failure> {
+        use sys::CUdevice_attribute_enum as Attribute;
+        let (mut device, mut total, mut uuid) = (0, 0usize, sys::CUuuid { bytes: [0; 16] });
+        // SAFETY: the driver is initialised; the pointers are to values of the right types.
+        unsafe {
+            check("cuDeviceGet", sys::cuDeviceGet(&mut device, number as i32))?;
+            check("cuDeviceTotalMem", sys::cuDeviceTotalMem_v2(&mut total, device))?;
+            check("cuDeviceGetUuid", sys::cuDeviceGetUuid(&mut uuid, device))?;
+        }
+        let capability = (
+            attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        );
+        let id = id(uuid.bytes.map(|byte| byte as u8));
+        Ok((device, Listed { number, id, name: name(device)?, total_bytes: total as u64, capability }))
+    }
+}
+
+/// "GPU-00112233-4455-6677-8899-aabbccddeeff"
+fn id(uuid: [u8; 16]) -> String {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let parts = [&uuid[..4], &uuid[4..6], &uuid[6..8], &uuid[8..10], &uuid[10..]];
+    format!("GPU-{}", parts.map(hex).join("-"))
+}
+
+pub(super) fn attribute(device: sys::CUdevice, attribute: sys::CUdevice_attribute) -> Result<i32, Failure> {
+    let mut value = 0;
+    // SAFETY: the driver is initialised; the pointer is to an integer.
+    unsafe { check("cuDeviceGetAttribute", sys::cuDeviceGetAttribute(&mut value, attribute, device))? };
+    Ok(value)
+}
+
+fn name(device: sys::CUdevice) -> Result<String, Failure> {
+    let mut bytes = [0u8; 256];
+    // SAFETY: the driver is initialised; the buffer is as long as is said.
+    let result: Answer = unsafe {
+        let result = sys::cuDeviceGetName(bytes.as_mut_ptr().cast(), bytes.len() as i32 - 1, device);
+        check("cuDeviceGetName", result)
+    };
+    result?;
+    Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn ids_are_written_as_by_the_drivers_tools() {
+        let uuid = std::array::from_fn(|n| 0x11 * n as u8);
+        assert_eq!(super::id(uuid), "GPU-00112233-4455-6677-8899-aabbccddeeff");
+    }
+}
