@@ -29,6 +29,12 @@ fn sixteen(qs: &[u8; 16]) -> uint8x16_t {
 }
 
 #[inline(always)]
+fn thirty_two(q: &[i8; 32]) -> [int8x16_t; 2] {
+    // SAFETY: NEON is part of AArch64; both loads are inside the array.
+    unsafe { [vld1q_s8(q.as_ptr()), vld1q_s8(q.as_ptr().add(16))] }
+}
+
+#[inline(always)]
 fn minus(x: [uint8x16_t; 2], offset: i8) -> [int8x16_t; 2] {
     // SAFETY: NEON is part of AArch64.
     unsafe { x.map(|x| vsubq_s8(vreinterpretq_s8_u8(x), vdupq_n_s8(offset))) }
@@ -74,8 +80,7 @@ macro_rules! narrow {
         }
     };
 }
-// SAFETY: NEON is part of AArch64; both loads are inside the array.
-narrow!(BlockQ8_0, self => unsafe { [vld1q_s8(self.qs.as_ptr()), vld1q_s8(self.qs.as_ptr().add(16))] });
+narrow!(BlockQ8_0, self => thirty_two(&self.qs));
 narrow!(BlockQ4_0, self => minus(nibbles(sixteen(&self.qs)), 8));
 narrow!(BlockQ4_1, self => minus(nibbles(sixteen(&self.qs)), 0), m);
 narrow!(BlockQ5_0, self => minus(five_bits(&self.qs, self.qh), 16));
@@ -117,8 +122,7 @@ fn by_scalar<B: Unpack>(block: &B, part: usize) -> [int8x16_t; 2] {
             bytes = w.q;
         }
     });
-    // SAFETY: NEON is part of AArch64; both loads are inside the array.
-    unsafe { [vld1q_s8(bytes.as_ptr()), vld1q_s8(bytes.as_ptr().add(16))] }
+    thirty_two(&bytes)
 }
 
 /// Values of blocks of 32; `false` if the bytes are not aligned as blocks. Nothing is fused, as in the scalar code.

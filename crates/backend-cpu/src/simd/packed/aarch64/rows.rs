@@ -98,23 +98,21 @@ unsafe fn wide_block<P: Products, B: DecodeWide>(block: &B, a: &WideBlock) -> (i
     // SAFETY: the caller has the instructions; loads are inside the arrays.
     unsafe {
         let w = block.registers();
-        let mut scales = [0i32; 16];
-        for i in 0..2 {
-            vst1q_s32(scales.as_mut_ptr().add(8 * i), vmovl_s16(vget_low_s16(w.scales[i])));
-            vst1q_s32(scales.as_mut_ptr().add(8 * i + 4), vmovl_high_s16(w.scales[i]));
-        }
+        let widened = |x: int16x8_t| [opaque(vmovl_s16(vget_low_s16(x))), opaque(vmovl_high_s16(x))];
+        let [a_scales, b_scales] = w.scales.map(widened);
+        let scales = [a_scales[0], a_scales[1], b_scales[0], b_scales[1]];
         let bytes = |i: usize| vld1q_s8(a.q.as_ptr().add(16 * i));
         let mut products = vdupq_n_s32(0);
         if B::GROUP < 32 {
             for g in 0..16 {
                 let dots = P::dot4(vdupq_n_s32(0), w.q[g], bytes(g));
-                products = vmlaq_n_s32(products, dots, scales[scrambled(g)]);
+                products = add_scaled(products, dots, &scales, scrambled(g));
             }
         } else {
             for g in 0..8 {
                 let dots = P::dot4(vdupq_n_s32(0), w.q[2 * g], bytes(2 * g));
                 let dots = P::dot4(dots, w.q[2 * g + 1], bytes(2 * g + 1));
-                products = vmlaq_n_s32(products, dots, scales[g]);
+                products = add_scaled(products, dots, &scales, g);
             }
         }
         let sums = [vld1q_s16(a.sums.as_ptr()), vld1q_s16(a.sums.as_ptr().add(8))];
@@ -129,6 +127,31 @@ unsafe fn wide_block<P: Products, B: DecodeWide>(block: &B, a: &WideBlock) -> (i
         };
         (products, offsets)
     }
+}
+
+/// `sum` and `x` times a scale, which is a lane.
+#[inline(always)]
+fn add_scaled(sum: int32x4_t, x: int32x4_t, scales: &[int32x4_t; 4], index: usize) -> int32x4_t {
+    let scales = scales[index / 4];
+    // SAFETY: NEON is part of AArch64.
+    unsafe {
+        match index % 4 {
+            0 => vmlaq_laneq_s32::<0>(sum, x, scales),
+            1 => vmlaq_laneq_s32::<1>(sum, x, scales),
+            2 => vmlaq_laneq_s32::<2>(sum, x, scales),
+            _ => vmlaq_laneq_s32::<3>(sum, x, scales),
+        }
+    }
+}
+
+/// The same, in a register that the compiler knows nothing about: of widened lanes it would spread each one before
+/// it widens it, which takes two instructions more for every scale.
+#[inline(always)]
+fn opaque(x: int32x4_t) -> int32x4_t {
+    let mut out = x;
+    // SAFETY: no instruction.
+    unsafe { std::arch::asm!("/* {0:v} */", inout(vreg) out, options(pure, nomem, nostack, preserves_flags)) };
+    out
 }
 
 /// `sum` and the products of 8 lanes.
