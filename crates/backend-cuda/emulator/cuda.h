@@ -11,8 +11,14 @@
 #include <cstring>
 #include "fibers.h"
 
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
 struct uint3 {
     unsigned x, y, z;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
 };
 
 namespace emulator {

@@ -47,6 +47,11 @@ template <class T> T parameter(const void *parameters, size_t offset) {
     return value;
 }
 
+/// Vectors lie at multiples of their size.
+inline void aligned(uint64_t address, size_t bytes) {
+    if (address % bytes) emulator::die("a vector is not aligned");
+}
+
 template <class T> T *global_at(uint64_t address) {
     if (address % sizeof(T)) emulator::die("a global access is not aligned");
     return reinterpret_cast<T *>(address);

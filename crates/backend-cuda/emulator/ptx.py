@@ -67,8 +67,10 @@ def memory(parts, operands):
     load = parts[0] == "ld"
     type, space = parts[-1], parts[1]
     vector, place = (operands[0], operands[1]) if load else (operands[1], operands[0])
-    code, c = [], C_TYPES[type]
-    for i, item in enumerate(split(vector.strip("{}"))):
+    code, c, items = [], C_TYPES[type], split(vector.strip("{}"))
+    if len(items) > 1 and space != "param":
+        code.append(f"aligned({address(place)}, {len(items)} * sizeof({c}));")
+    for i, item in enumerate(items):
         step = f" + {i} * sizeof({c})"
         if space == "param":
             name, _, offset = place.strip("[]").partition("+")

@@ -160,13 +160,16 @@ struct NVFP4 {
     }
 };
 
-/// The 6-bit scale and offset of group `j` (0..8) of Q4_K and Q5_K.
-DEVICE void scale_offset(const uint8_t *packed, int j, uint32_t &scale, uint32_t &offset) {
-    uint32_t low = load<uint32_t>(packed), middle = load<uint32_t>(packed + 4), high = load<uint32_t>(packed + 8);
+/// Scale and offset of group `j` (0..8) from the first 16 bytes of a block of Q4_K or Q5_K: both f16 factors, then 6 bits
+/// for each.
+DEVICE void scale_offset(const uint8_t *block, int j, Chunk &c) {
+    uint32_t words[4];
+    load_words(block, words);
     int shift = 8 * (j & 3);
-    uint32_t s = low >> shift & 255, m = middle >> shift & 255, h = high >> shift & 255;
-    scale = j < 4 ? s & 63 : (h & 15) | s >> 6 << 4;
-    offset = j < 4 ? m & 63 : h >> 4 | m >> 6 << 4;
+    uint32_t s = words[1] >> shift & 255, m = words[2] >> shift & 255, h = words[3] >> shift & 255;
+    uint32_t scale = j < 4 ? s & 63 : (h & 15) | s >> 6 << 4, offset = j < 4 ? m & 63 : h >> 4 | m >> 6 << 4;
+    one_scale(c, half_to_float(uint16_t(words[0])) * float(scale));
+    one_offset(c, half_to_float(uint16_t(words[0] >> 16)) * float(offset));
 }
 
 struct Q4_K {
@@ -174,12 +177,12 @@ struct Q4_K {
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 144 * int64_t(i / 8);
         int j = i % 8;
-        uint32_t scale, offset;
-        scale_offset(b + 4, j, scale, offset);
-        one_scale(c, load_half(b) * float(scale));
-        one_offset(c, load_half(b + 2) * float(offset));
-        const uint8_t *qs = b + 16 + 32 * (j / 2);
-        for (int k = 0; k < 8; k++) c.q[k] = int(load<uint32_t>(qs + 4 * k) >> 4 * (j & 1) & 0x0f0f0f0fu);
+        scale_offset(b, j, c);
+        for (int k = 0; k < 8; k += 4) {
+            uint32_t low[4];
+            load_words(b + 16 + 32 * (j / 2) + 4 * k, low);
+            for (int l = 0; l < 4; l++) c.q[k + l] = int(low[l] >> 4 * (j & 1) & 0x0f0f0f0fu);
+        }
     }
 };
 
@@ -188,14 +191,13 @@ struct Q5_K {
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 176 * int64_t(i / 8);
         int j = i % 8;
-        uint32_t scale, offset;
-        scale_offset(b + 4, j, scale, offset);
-        one_scale(c, load_half(b) * float(scale));
-        one_offset(c, load_half(b + 2) * float(offset));
-        const uint8_t *qs = b + 48 + 32 * (j / 2);
-        for (int k = 0; k < 8; k++) {
-            uint32_t high = load<uint32_t>(b + 16 + 4 * k) >> j & 0x01010101u;
-            c.q[k] = int((load<uint32_t>(qs + 4 * k) >> 4 * (j & 1) & 0x0f0f0f0fu) | high << 4);
+        scale_offset(b, j, c);
+        for (int k = 0; k < 8; k += 4) {
+            uint32_t low[4], high[4];
+            load_words(b + 48 + 32 * (j / 2) + 4 * k, low);
+            load_words(b + 16 + 4 * k, high);
+            for (int l = 0; l < 4; l++)
+                c.q[k + l] = int((low[l] >> 4 * (j & 1) & 0x0f0f0f0fu) | (high[l] >> j & 0x01010101u) << 4);
         }
     }
 };
@@ -260,13 +262,18 @@ struct IQ4_XS {
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 136 * int64_t(i / 8);
         int j = i % 8;
-        int low = load<uint8_t>(b + 4 + j / 2) >> 4 * (j & 1) & 15;
-        int high = load<uint16_t>(b + 2) >> 2 * j & 3;
-        one_scale(c, load_half(b) * float((low | high << 4) - 32));
-        for (int k = 0; k < 4; k++) {
-            uint32_t x = load<uint32_t>(b + 8 + 16 * j + 4 * k);
-            c.q[k] = IQ4_NL::value4(x & 0x0f0f0f0fu);
-            c.q[k + 4] = IQ4_NL::value4(x >> 4 & 0x0f0f0f0fu);
+        // Factor, high bits of all scales, their low bits.
+        uint32_t head[2];
+        load_words(b, head);
+        int low = head[1] >> 4 * j & 15, high = head[0] >> 16 >> 2 * j & 3;
+        one_scale(c, half_to_float(uint16_t(head[0])) * float((low | high << 4) - 32));
+        for (int k = 0; k < 4; k += 2) {
+            uint32_t x[2];
+            load_words(b + 8 + 16 * j + 4 * k, x);
+            for (int l = 0; l < 2; l++) {
+                c.q[k + l] = IQ4_NL::value4(x[l] & 0x0f0f0f0fu);
+                c.q[k + l + 4] = IQ4_NL::value4(x[l] >> 4 & 0x0f0f0f0fu);
+            }
         }
     }
 };

@@ -76,6 +76,20 @@ DEVICE uint32_t float_to_bits(float f) { return __float_as_uint(f); }
 template <class T> DEVICE T load(const void *p) { return __ldg(static_cast<const T *>(p)); }
 #endif
 
+/// 8 or 16 bytes that lie at a multiple of that, as words: one load, where four are as many trips to memory.
+DEVICE void load_words(const uint8_t *p, uint32_t (&words)[2]) {
+    const uint2 v = load<uint2>(p);
+    words[0] = v.x;
+    words[1] = v.y;
+}
+DEVICE void load_words(const uint8_t *p, uint32_t (&words)[4]) {
+    const uint4 v = load<uint4>(p);
+    words[0] = v.x;
+    words[1] = v.y;
+    words[2] = v.z;
+    words[3] = v.w;
+}
+
 /// Four bytes that lie at a multiple of 2.
 DEVICE uint32_t load32_at2(const uint8_t *p) {
     return uint32_t(load<uint16_t>(p)) | uint32_t(load<uint16_t>(p + 2)) << 16;

@@ -109,7 +109,7 @@ template <class Dot, class Way> DEVICE void matmul(const ProductArgs &a) {
 }
 
 #define PACKED(name, Type) \
-    KERNEL(matmul_##name, ProductArgs, 32 * PARTS) { matmul<PackedDot<Type>, ByTensorCores<Type>>(a); }
+    KERNEL_WIDE(matmul_##name, ProductArgs, 32 * PARTS) { matmul<PackedDot<Type>, ByTensorCores<Type>>(a); }
 #define PLAIN(name, Type) \
-    KERNEL(matmul_##name, ProductArgs, 32 * PARTS) { matmul<FloatDot<Type>, ByLanes<FloatDot<Type>>>(a); }
+    KERNEL_WIDE(matmul_##name, ProductArgs, 32 * PARTS) { matmul<FloatDot<Type>, ByLanes<FloatDot<Type>>>(a); }
 FOR_TYPES(PACKED, PLAIN)

@@ -16,8 +16,12 @@ const RECORD: &str = "target/kernels/mutants.tsv";
 /// Mutants of a module and an architecture, unless `--mutants` says otherwise.
 const MUTANTS: &str = "12";
 const BARRIERS: &str = "barriers";
+/// The number of no mutant.
+const UNCHANGED: &str = "-1";
 /// What a mutant gets for each of the two rounds of tests. One that goes on is noticed by the emulator, mostly.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// What the tests get without a mutant: they compile first.
+const FIRST: Duration = Duration::from_secs(3600);
 
 /// The modules of kernels, with the tests that launch theirs: first one that says soon whether a mutant is alive, then all.
 const TESTS: [(&str, &str, &str); 16] = [
@@ -162,7 +166,7 @@ impl Mutants {
                 if mutants.is_empty() {
                     continue;
                 }
-                if !self.passes(architecture, module, "-1", None, quick)? {
+                if !self.passes(architecture, module, UNCHANGED, None, quick)? {
                     bail!("{architecture} {module}: the tests fail without a mutant");
                 }
                 for mutant in mutants {
@@ -232,12 +236,13 @@ impl Mutants {
         if self.which == BARRIERS {
             command.envs(watched("thread")?);
         }
-        passes(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?)
+        let patience = if number == UNCHANGED { FIRST } else { PATIENCE };
+        passes(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?, patience)
     }
 }
 
 /// Whether all tests pass; ends them at the first that does not, and when they take too long.
-fn passes(mut child: Child) -> Result<bool> {
+fn passes(mut child: Child, patience: Duration) -> Result<bool> {
     let output = child.stdout.take().context("the child has no output")?;
     let (send, receive) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -247,7 +252,7 @@ fn passes(mut child: Child) -> Result<bool> {
             }
         }
     });
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + patience;
     loop {
         match receive.recv_timeout(end.saturating_duration_since(Instant::now())) {
             Ok(false) => {}

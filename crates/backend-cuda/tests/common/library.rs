@@ -12,7 +12,9 @@ fn fingerprint(root: &Path, source: &Path, architecture: u32) -> u64 {
     let mut hasher = DefaultHasher::new();
     (FLAGS, architecture, sanitizer(), mutants(source)).hash(&mut hasher);
     std::fs::read(source).unwrap().hash(&mut hasher);
-    for folder in ["kernels", "emulator"] {
+    // PTX has all that it needs in it.
+    let folders = if is_ptx(source) { &["emulator"][..] } else { &["emulator", "kernels"] };
+    for folder in folders {
         let mut files: Vec<PathBuf> =
             std::fs::read_dir(root.join(folder)).unwrap().map(|e| e.unwrap().path()).collect();
         files.sort();
@@ -67,7 +69,7 @@ pub fn compile_for(source: &str, architecture: u32) -> PathBuf {
     if let Some(sanitizer) = sanitizer() {
         compiler.args(["-g1", &format!("-fsanitize={sanitizer}")]);
     }
-    match source.extension().is_some_and(|end| end == "ptx") {
+    match is_ptx(&source) {
         true => compiler.arg("-w").arg("-I").arg(root.join("emulator")).arg(translate(root, &source, &part)),
         false => {
             let architecture = format!("-D__CUDA_ARCH__={architecture}");
@@ -78,6 +80,10 @@ pub fn compile_for(source: &str, architecture: u32) -> PathBuf {
     assert!(status.expect("the tests need a C++ compiler (c++)").success(), "{} does not compile", source.display());
     std::fs::rename(&part, &path).unwrap();
     path
+}
+
+fn is_ptx(source: &Path) -> bool {
+    source.extension().is_some_and(|end| end == "ptx")
 }
 
 /// A program that a sanitizer which was loaded into this one does not slow down.
