@@ -53,7 +53,8 @@ def of(guard, opcode, operands):
             yield "the next", guard, opcode, operands[:i] + [f"[{base}+{int(offset or 0) + size}]"] + operands[i + 1 :]
         elif i > 0 and re.fullmatch(r"-?\d+", operand) and name not in ("bar", "vote", "mov"):
             yield "a constant", guard, opcode, operands[:i] + [str(int(operand) + 1)] + operands[i + 1 :]
-        elif i > 0 and re.fullmatch(r"0f[0-9A-F]{8}", operand) and int(operand[2:], 16) << 1 & 0xFFFFFFFF:
+        # Smaller ones correct the last bits of others.
+        elif i > 0 and re.fullmatch(r"0f[0-9A-F]{8}", operand) and int(operand[2:], 16) & 0x7FFFFFFF > 0x35800000:
             changed = f"0f{int(operand[2:], 16) ^ 0x00400000:08X}"
             yield "a constant", guard, opcode, operands[:i] + [changed] + operands[i + 1 :]
 

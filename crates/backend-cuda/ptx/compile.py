@@ -42,13 +42,17 @@ def compile(source, architecture):
     return ptx
 
 
+sources = sorted(kernels.glob("*.cu"))
+compiled = {(architecture, source.stem): compile(source, architecture) for architecture in architectures for source in sources}
+# What was there stays until all is compiled.
 for architecture in architectures:
     folder = pathlib.Path(architecture)
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.ptx"):
-        old.unlink()
-    for source in sorted(kernels.glob("*.cu")):
-        (folder / f"{source.stem}.ptx").write_bytes(compile(source, architecture))
+        if (architecture, old.stem) not in compiled:
+            old.unlink()
+for (architecture, stem), ptx in compiled.items():
+    pathlib.Path(architecture, f"{stem}.ptx").write_bytes(ptx)
 
 files = sorted(kernels.glob("*.*")) + sorted(pathlib.Path(".").glob("compute_*/*.ptx"))
 with open("sha256", "w") as record:

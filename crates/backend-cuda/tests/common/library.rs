@@ -18,7 +18,9 @@ fn fingerprint(root: &Path, source: &Path, architecture: u32) -> u64 {
         let mut files: Vec<PathBuf> =
             std::fs::read_dir(root.join(folder)).unwrap().map(|e| e.unwrap().path()).collect();
         files.sort();
-        for file in files.iter().filter(|file| file.extension().is_some_and(|end| end == "h" || end == "py")) {
+        files.retain(|file| file.extension().is_some_and(|end| end == "h" || end == "py"));
+        files.retain(|file| !file.ends_with("mutants.py") || mutants(source).is_some());
+        for file in &files {
             std::fs::read(file).unwrap().hash(&mut hasher);
         }
     }
