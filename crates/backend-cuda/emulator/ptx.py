@@ -253,7 +253,8 @@ def kernel(name, parameters, body, lines, chosen):
             print(f"  {label(line)}:;")
         elif (name, index) in chosen:
             number, (_, *mutant) = chosen[name, index]
-            print(f"  if (mutant == {number}) {statement(*mutant)} else {statement(*line)}")
+            # In braces: either may be an if of its own.
+            print(f"  if (mutant == {number}) {{ {statement(*mutant)} }} else {{ {statement(*line)} }}")
         else:
             print(f"  {statement(*line)}")
     print(f'}}\nstatic Kernel entry_{name}("{name}", {size}, 1024, ptx_{name});')
