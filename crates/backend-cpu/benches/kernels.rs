@@ -23,7 +23,9 @@ fn main() {
     // Cargo adds `--bench`.
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     let mut bench = Bench { wanted, device: device() };
-    for ty in [Q4_K, Q5_K, Q6_K, Q8_0, Q2_K, Q3_K, Q4_0, Q5_0, IQ4_XS, IQ4_NL, MXFP4, IQ3_S, IQ2_XS, F16, BF16, F32] {
+    for ty in
+        [Q4_K, Q5_K, Q6_K, Q8_0, Q2_K, Q3_K, Q4_0, Q5_0, IQ4_XS, IQ4_NL, MXFP4, IQ3_S, IQ2_XS, TQ2_0, F16, BF16, F32]
+    {
         bench.product(ty, 1);
         bench.product(ty, 64);
     }
@@ -48,6 +50,16 @@ impl Bench {
         View::new(self.device.allocate(bytes as u64).expect("memory"))
     }
 
+    /// Rows of numbers: zeros take as long, except where their scales are below what f32 has exponents for.
+    fn weights(&mut self, ty: GgmlType, bytes: usize) -> View {
+        let values: Vec<f32> = (0..COLS).map(|i| (i as f32 * 0.7).sin()).collect();
+        let mut row = vec![0; bytes / ROWS];
+        quant::quantize_row(ty, &values, Some(&vec![1.0; COLS]), &mut row).expect("a type with a quantizer");
+        let view = self.buffer(bytes);
+        self.device.write(view.buffer, 0, &row.repeat(ROWS)).expect("room");
+        view
+    }
+
     /// Runs `op` and prints how often its `work`, in units of 10^9, is done in a second.
     fn measure(&mut self, name: &str, work: usize, unit: &str, op: &Op<'_>) {
         let (mut least, started) = (f64::INFINITY, Instant::now());
@@ -65,8 +77,7 @@ impl Bench {
             return;
         }
         let bytes = COLS / ty.block_size() * ty.type_size() * ROWS;
-        // Zeros take as long as any other numbers.
-        let (weight, input, out) = (self.buffer(bytes), self.buffer(n * COLS * 4), self.buffer(n * ROWS * 4));
+        let (weight, input, out) = (self.weights(ty, bytes), self.buffer(n * COLS * 4), self.buffer(n * ROWS * 4));
         let weight = Weight { buffer: weight.buffer, offset: 0, ty, rows: ROWS, cols: COLS };
         let products = [Linear { weight, bias: None, scale: 1.0, out }];
         let (work, unit) = if n == 1 { (bytes, "GB/s") } else { (n * ROWS * COLS, "G multiply-adds/s") };

@@ -30,7 +30,7 @@ pub use panel::{PANEL_ROWS, Panel};
 use quant::GgmlType;
 
 /// Rows of weights that [`Simd::dot_rows`] takes at a time.
-pub const ROWS: usize = 4;
+pub const ROWS: usize = 32;
 /// Values in a wide and in a narrow block.
 pub const WIDE: usize = 256;
 pub const NARROW: usize = 32;
@@ -117,7 +117,7 @@ impl Simd {
         }
     }
 
-    /// Products of up to 4 rows of packed weights (`rows`, one after the other, `count` of them) with one row of
+    /// Products of up to [`ROWS`] rows of packed weights (`rows`, one after the other, `count` of them) with one row of
     /// activations: for single tokens, at the speed at which weights come from memory.
     ///
     /// # Panics

@@ -1,10 +1,14 @@
 //! AVX2 and AVX-512 VNNI. Everything generic is inlined into the functions with `target_feature`.
 
 mod decode;
-mod decode512;
 mod decode_narrow;
+mod k512;
 mod lanes;
+mod lattice512;
+mod narrow512;
 mod rows;
+mod rows512;
+mod wide512;
 
 use super::activations::{self, NarrowBlock, Row, WideBlock};
 use super::panel::{PANEL_ROWS, Panel};

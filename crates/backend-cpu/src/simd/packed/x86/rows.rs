@@ -5,10 +5,12 @@ use super::super::portable::narrow_count;
 use super::super::{NARROW, ROWS, blocks, for_narrow, for_wide};
 use super::decode::{DecodeWide, SuperScales, widen4};
 use super::decode_narrow::DecodeNarrow;
-use super::decode512::DecodeWide512;
 use super::lanes::{Avx2, Products, Vnni};
+use super::narrow512::Narrow512;
+use super::rows512;
+use super::wide512::Wide512;
 use quant::GgmlType;
-use quant::blocks::Block as _;
+use quant::blocks::*;
 use quant::unpack::Unpack;
 use std::arch::x86_64::*;
 
@@ -19,7 +21,7 @@ pub unsafe fn dot_avx2(ty: GgmlType, rows: &[u8], count: usize, activation: Row<
     // SAFETY: passed on.
     unsafe {
         match activation {
-            Row::Wide(a) => for_wide!(ty, B => each_row::<B>(rows, count, a.len(), out, |row| wide::<Avx2, B>(row, a)),
+            Row::Wide(a) => for_wide!(ty, B => each_row::<B>(rows, count, a.len(), out, |row| wide(row, a)),
                 _ => panic!("{ty} does not meet these activations")),
             Row::Narrow(a) => dot_narrow::<Avx2>(ty, rows, count, a, out),
         }
@@ -30,12 +32,23 @@ pub unsafe fn dot_avx2(ty: GgmlType, rows: &[u8], count: usize, activation: Row<
 /// AVX2, FMA, F16C, AVX-512 F, BW, VL, VNNI.
 #[inline(always)]
 pub unsafe fn dot_vnni(ty: GgmlType, rows: &[u8], count: usize, activation: Row<'_>, out: &mut [f32; ROWS]) {
+    macro_rules! sixteen {
+        ($a:expr, $($block:ident $name:ident),*) => {
+            match ty {
+                $(GgmlType::$name => rows512::rows::<Narrow512<$block>>(rows, count, $a, out),)*
+                _ => dot_narrow::<Vnni>(ty, rows, count, $a, out),
+            }
+        };
+    }
     // SAFETY: passed on.
     unsafe {
         match activation {
-            Row::Wide(a) => for_wide!(ty, B => each_row::<B>(rows, count, a.len(), out, |row| wide::<Vnni, B>(row, a)),
+            Row::Wide(a) => for_wide!(ty, B => rows512::rows::<Wide512<B>>(rows, count, a, out),
                 _ => panic!("{ty} does not meet these activations")),
-            Row::Narrow(a) => dot_narrow::<Vnni>(ty, rows, count, a, out),
+            Row::Narrow(a) => {
+                sixteen!(a, BlockQ4_0 Q4_0, BlockQ4_1 Q4_1, BlockQ5_0 Q5_0, BlockQ5_1 Q5_1, BlockQ8_0 Q8_0,
+                BlockIQ4_NL IQ4_NL, BlockMXFP4 MXFP4)
+            }
         }
     }
 }
@@ -79,23 +92,6 @@ const AHEAD: usize = 3072;
 /// Blocks whose lanes are added together.
 const AT_ONCE: usize = 4;
 
-/// A wide block against its activations, on a level.
-///
-/// # Safety
-/// Methods may only be called on CPUs that have the instructions of the level.
-pub unsafe trait WideLevel<B: SuperScales> {
-    /// Integers whose lanes together are the block's sum.
-    type Sum: Copy;
-    /// Shuffles, loaded once for a row.
-    type Tables: Copy;
-    unsafe fn tables() -> Self::Tables;
-    unsafe fn zero() -> Self::Sum;
-    /// Sums of the products and, in four lanes, of the mins.
-    unsafe fn block(block: &B, a: &WideBlock, tables: &Self::Tables) -> (Self::Sum, __m128i);
-    /// The sum of each one's lanes.
-    unsafe fn reduce(x: [Self::Sum; AT_ONCE]) -> __m128i;
-}
-
 /// Shuffles that spread scale `c` of each half of a vector over that half.
 static SPREAD: [[[u8; 2]; 16]; 8] = [
     [[0, 1]; 16],
@@ -108,87 +104,44 @@ static SPREAD: [[[u8; 2]; 16]; 8] = [
     [[14, 15]; 16],
 ];
 
-// SAFETY: methods say what they need: AVX2 and F16C.
-unsafe impl<B: DecodeWide> WideLevel<B> for Avx2 {
-    type Sum = __m256i;
-    type Tables = &'static [[[u8; 2]; 16]; 8];
-    #[inline(always)]
-    unsafe fn tables() -> Self::Tables {
-        // The compiler would make two shuffles of each of these if it knew them.
-        std::hint::black_box(&SPREAD)
-    }
-    #[inline(always)]
-    unsafe fn zero() -> __m256i {
-        // SAFETY: the caller has AVX2.
-        unsafe { _mm256_setzero_si256() }
-    }
-    #[inline(always)]
-    unsafe fn block(block: &B, a: &WideBlock, spread: &Self::Tables) -> (__m256i, __m128i) {
-        // SAFETY: the caller has AVX2; loads are of whole arrays.
-        unsafe {
-            let w = block.registers();
-            let mut products = _mm256_setzero_si256();
-            for c in 0..8 {
-                let a = _mm256_loadu_si256(a.q.as_ptr().add(32 * c).cast());
-                let pairs = match B::SIGNED {
-                    true => _mm256_maddubs_epi16(_mm256_abs_epi8(w.q[c]), _mm256_sign_epi8(a, w.q[c])),
-                    false => _mm256_maddubs_epi16(w.q[c], a),
-                };
-                let scale = _mm256_shuffle_epi8(w.scales, _mm256_loadu_si256(spread[c].as_ptr().cast()));
-                products = _mm256_add_epi32(products, _mm256_madd_epi16(pairs, scale));
-            }
-            let a_sums = _mm256_loadu_si256(a.sums.as_ptr().cast());
-            if B::OFFSET != 0 {
-                let scaled = _mm256_madd_epi16(w.scales, a_sums);
-                let offset = _mm256_mullo_epi32(scaled, _mm256_set1_epi32(i32::from(B::OFFSET)));
-                products = _mm256_sub_epi32(products, offset);
-            }
-            let offsets = if B::HAS_MINS { halves(_mm256_madd_epi16(w.mins, a_sums)) } else { _mm_setzero_si128() };
-            (products, offsets)
-        }
-    }
-    #[inline(always)]
-    unsafe fn reduce(x: [__m256i; AT_ONCE]) -> __m128i {
-        // SAFETY: the caller has AVX2.
-        unsafe { halves(_mm256_hadd_epi32(_mm256_hadd_epi32(x[0], x[1]), _mm256_hadd_epi32(x[2], x[3]))) }
-    }
-}
-
-// SAFETY: methods say what they need: AVX2, F16C, AVX-512 F, BW, VL, VNNI.
-unsafe impl<B: DecodeWide512> WideLevel<B> for Vnni {
-    type Sum = __m512i;
-    type Tables = [__m512i; 4];
-    #[inline(always)]
-    unsafe fn tables() -> [__m512i; 4] {
-        // SAFETY: the caller has the instructions; loads are of whole arrays.
-        unsafe { super::decode512::spread(B::GROUP).map(|spread| _mm512_loadu_si512(spread.as_ptr().cast())) }
-    }
-    #[inline(always)]
-    unsafe fn zero() -> __m512i {
-        // SAFETY: the caller has the instructions.
-        unsafe { _mm512_setzero_si512() }
-    }
-    #[inline(always)]
-    unsafe fn block(block: &B, a: &WideBlock, spread: &[__m512i; 4]) -> (__m512i, __m128i) {
-        // SAFETY: the caller has the instructions.
-        unsafe { block.products(a, spread) }
-    }
-    #[inline(always)]
-    unsafe fn reduce(x: [__m512i; AT_ONCE]) -> __m128i {
-        // SAFETY: the caller has the instructions.
-        unsafe {
-            let (x, y) = (pair(x[0], x[1]), pair(x[2], x[3]));
-            let all = _mm512_add_epi32(_mm512_unpacklo_epi64(x, y), _mm512_unpackhi_epi64(x, y));
-            halves(_mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64::<1>(all)))
-        }
-    }
-}
-
-/// Neighbouring lanes of each added, the ones of `x` and `y` in turn.
+/// The lanes of a block's sum of products and, in four lanes, of the mins.
+///
+/// # Safety
+/// AVX2.
 #[inline(always)]
-unsafe fn pair(x: __m512i, y: __m512i) -> __m512i {
-    // SAFETY: the caller has AVX-512 F.
-    unsafe { _mm512_add_epi32(_mm512_unpacklo_epi32(x, y), _mm512_unpackhi_epi32(x, y)) }
+unsafe fn block<B: DecodeWide>(block: &B, a: &WideBlock, spread: &[[[u8; 2]; 16]; 8]) -> (__m256i, __m128i) {
+    // SAFETY: the caller has AVX2; loads are of whole arrays.
+    unsafe {
+        let w = block.registers();
+        let mut products = _mm256_setzero_si256();
+        for c in 0..8 {
+            let a = _mm256_loadu_si256(a.q.as_ptr().add(32 * c).cast());
+            let pairs = match B::SIGNED {
+                true => _mm256_maddubs_epi16(_mm256_abs_epi8(w.q[c]), _mm256_sign_epi8(a, w.q[c])),
+                false => _mm256_maddubs_epi16(w.q[c], a),
+            };
+            let scale = _mm256_shuffle_epi8(w.scales, _mm256_loadu_si256(spread[c].as_ptr().cast()));
+            products = _mm256_add_epi32(products, _mm256_madd_epi16(pairs, scale));
+        }
+        let a_sums = _mm256_loadu_si256(a.sums.as_ptr().cast());
+        if B::OFFSET != 0 {
+            let scaled = _mm256_madd_epi16(w.scales, a_sums);
+            let offset = _mm256_mullo_epi32(scaled, _mm256_set1_epi32(i32::from(B::OFFSET)));
+            products = _mm256_sub_epi32(products, offset);
+        }
+        let offsets = if B::HAS_MINS { halves(_mm256_madd_epi16(w.mins, a_sums)) } else { _mm_setzero_si128() };
+        (products, offsets)
+    }
+}
+
+/// The sum of each one's lanes.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn reduce(x: [__m256i; AT_ONCE]) -> __m128i {
+    // SAFETY: the caller has AVX2.
+    unsafe { halves(_mm256_hadd_epi32(_mm256_hadd_epi32(x[0], x[1]), _mm256_hadd_epi32(x[2], x[3]))) }
 }
 
 /// Both halves added.
@@ -199,20 +152,21 @@ pub unsafe fn halves(x: __m256i) -> __m128i {
 }
 
 /// # Safety
-/// AVX2, FMA, F16C and the instructions of `L`.
+/// AVX2, FMA, F16C.
 #[inline(always)]
-unsafe fn wide<L: WideLevel<B>, B: SuperScales>(row: &[B], activation: &[WideBlock]) -> f32 {
+unsafe fn wide<B: DecodeWide>(row: &[B], activation: &[WideBlock]) -> f32 {
     let mut sum = 0f32;
     // SAFETY: passed on.
     unsafe {
-        let tables = L::tables();
+        // The compiler would make two shuffles of each of these if it knew them.
+        let spread = std::hint::black_box(&SPREAD);
         let (blocks, activations) = (row.chunks_exact(AT_ONCE), activation.chunks_exact(AT_ONCE));
         let rest = blocks.remainder().iter().zip(activations.remainder());
         for (blocks, activations) in blocks.zip(activations) {
-            sum = add_wide::<L, B, AT_ONCE>(sum, blocks, activations, &tables);
+            sum = add_wide::<B, AT_ONCE>(sum, blocks, activations, spread);
         }
         for (block, activation) in rest {
-            sum = add_wide::<L, B, 1>(sum, std::slice::from_ref(block), std::slice::from_ref(activation), &tables);
+            sum = add_wide::<B, 1>(sum, std::slice::from_ref(block), std::slice::from_ref(activation), spread);
         }
     }
     sum
@@ -221,26 +175,26 @@ unsafe fn wide<L: WideLevel<B>, B: SuperScales>(row: &[B], activation: &[WideBlo
 /// `sum` and the terms of `N` blocks, one after the other.
 ///
 /// # Safety
-/// AVX2, FMA, F16C and the instructions of `L`.
+/// AVX2, FMA, F16C.
 #[inline(always)]
-unsafe fn add_wide<L: WideLevel<B>, B: SuperScales, const N: usize>(
+unsafe fn add_wide<B: DecodeWide, const N: usize>(
     sum: f32,
     blocks: &[B],
     activations: &[WideBlock],
-    tables: &L::Tables,
+    spread: &[[[u8; 2]; 16]; 8],
 ) -> f32 {
     assert!(blocks.len() == N && activations.len() == N);
     // SAFETY: passed on.
     unsafe {
-        let (mut products, mut offsets) = ([L::zero(); AT_ONCE], [_mm_setzero_si128(); AT_ONCE]);
+        let (mut products, mut offsets) = ([_mm256_setzero_si256(); AT_ONCE], [_mm_setzero_si128(); AT_ONCE]);
         let (mut d, mut dmin, mut a) = ([0u16; AT_ONCE], [0u16; AT_ONCE], [0f32; AT_ONCE]);
         for i in 0..N {
             prefetch(&blocks[i]);
-            (products[i], offsets[i]) = L::block(&blocks[i], &activations[i], tables);
+            (products[i], offsets[i]) = block(&blocks[i], &activations[i], spread);
             (d[i], dmin[i], a[i]) = (blocks[i].d(), blocks[i].dmin(), activations[i].d);
         }
         let a = _mm_setr_ps(a[0], a[1], a[2], a[3]);
-        let products = scaled::<B>(d, a, L::reduce(products));
+        let products = scaled::<B>(d, a, reduce(products));
         if !B::HAS_MINS {
             return products[..N].iter().fold(sum, |sum, product| sum + product);
         }

@@ -1,25 +1,22 @@
-//! Blocks of wide weights in four 512-bit registers of 64 neighbouring values, for AVX-512 VNNI.
+//! Types without K's arithmetic, block by block in four 512-bit registers of 64 neighbouring values, for AVX-512 VNNI: those of
+//! lattices, whose points come from tables, and the ternary ones.
 
-use super::super::activations::WideBlock;
-use super::decode::{SuperScales, scales_iq4, scales_mins, scales_q3, scramble};
-use super::rows::halves;
+use super::k512::{both, mask, two};
+use super::wide512::{DecodeWide512, FOUR, Four};
 use quant::blocks::*;
 use quant::unpack::{IQ1_GRID, IQ2_S_GRID, IQ2_XS_GRID, IQ2_XXS_GRID, IQ3_S_GRID, IQ3_XXS_GRID, SIGNS};
 use std::arch::x86_64::*;
 
-/// Scales of the groups, and mins of types that have them.
-pub enum Scales {
+/// Scales of the groups.
+enum Scales {
     /// 8 groups of 32, as i16.
-    Of32(__m128i, __m128i),
+    Of32(__m128i),
     /// 16 groups of 16, as i8.
-    Of16(__m128i, __m128i),
+    Of16(__m128i),
 }
 
-/// A wide block that can be taken into 512-bit registers. Value `j` is `(q[j] - OFFSET) * d * scale - dmin * min`, less than
-/// 0 where its sign bit is set.
-pub trait DecodeWide512: SuperScales {
-    /// What `q` are too large by.
-    const OFFSET: i32 = 0;
+/// A block that can be taken into registers. Value `j` is `(q[j] - OFFSET) * d * scale`, less than 0 where its sign bit is set.
+trait Decode {
     /// There are sign bits.
     const SIGNS: bool = false;
     /// Unsigned bytes of at most 128, and sign bits.
@@ -30,49 +27,40 @@ pub trait DecodeWide512: SuperScales {
     /// # Safety
     /// AVX2.
     unsafe fn scales(&self) -> Scales;
+}
 
-    /// Sums of the products, and of mins with sums of activations.
-    ///
-    /// # Safety
-    /// AVX2, AVX-512 F, BW, VL, VNNI.
-    #[inline(always)]
-    unsafe fn products(&self, a: &WideBlock, spread: &[__m512i; 4]) -> (__m512i, __m128i) {
-        // SAFETY: the caller has the instructions; loads are of whole arrays, or inside them.
-        unsafe {
-            let (q, signs) = self.quants();
-            let scales = self.scales();
-            let (lanes, sums) = match scales {
-                Scales::Of32(scales, _) => {
-                    let a = _mm_loadu_si128(a.sums32.as_ptr().cast());
-                    (_mm512_broadcast_i32x4(scales), _mm256_zextsi128_si256(_mm_madd_epi16(scales, a)))
-                }
-                Scales::Of16(scales, _) => {
-                    let a = _mm256_loadu_si256(a.sums.as_ptr().cast());
-                    (transposed(scales), _mm256_madd_epi16(_mm256_cvtepi8_epi16(scramble(scales)), a))
-                }
-            };
-            let mut products = match Self::OFFSET {
-                0 => _mm512_setzero_si512(),
-                offset => _mm512_zextsi256_si512(_mm256_mullo_epi32(sums, _mm256_set1_epi32(-offset))),
-            };
-            for c in 0..4 {
-                let mut bytes = _mm512_loadu_si512(a.q.as_ptr().add(64 * c).cast());
-                if Self::SIGNS {
-                    bytes = _mm512_mask_sub_epi8(bytes, signs[c], _mm512_setzero_si512(), bytes);
-                }
-                // No pair exceeds 2 * 128 * 127.
-                let pairs = _mm512_maddubs_epi16(q[c], bytes);
-                products = _mm512_dpwssd_epi32(products, pairs, _mm512_shuffle_epi8(lanes, spread[c]));
+/// Lanes that together are the sum of the products, and lanes that are the sum of scales and sums of activations.
+///
+/// # Safety
+/// AVX2, AVX-512 F, BW, VL, VNNI.
+#[inline(always)]
+unsafe fn products<B: Decode>(block: &B, a: &Four, i: usize, spread: &[__m512i; 4]) -> (__m512i, __m128i) {
+    // SAFETY: the caller has the instructions; loads are of whole arrays.
+    unsafe {
+        let (q, signs) = block.quants();
+        let (lanes, sums) = match block.scales() {
+            Scales::Of32(scales) => {
+                let a = _mm_loadu_si128(a.sums32[i].as_ptr().cast());
+                (_mm512_broadcast_i32x4(scales), _mm_madd_epi16(scales, a))
             }
-            let offsets = match scales {
-                Scales::Of32(_, mins) => _mm_madd_epi16(mins, _mm_loadu_si128(a.sums32.as_ptr().cast())),
-                Scales::Of16(_, mins) => {
-                    let mins = _mm256_cvtepi8_epi16(scramble(mins));
-                    halves(_mm256_madd_epi16(mins, _mm256_loadu_si256(a.sums.as_ptr().cast())))
-                }
-            };
-            (products, offsets)
+            Scales::Of16(scales) => {
+                let low = _mm_loadu_si128(a.sums[0][i].as_ptr().cast());
+                let high = _mm_loadu_si128(a.sums[1][i].as_ptr().cast());
+                let sums = _mm_madd_epi16(_mm_cvtepi8_epi16(scales), low);
+                (transposed(scales), _mm_dpwssd_epi32(sums, _mm_cvtepi8_epi16(_mm_srli_si128::<8>(scales)), high))
+            }
+        };
+        let mut products = _mm512_setzero_si512();
+        for (c, a) in a.q[i].as_chunks::<4>().0.iter().enumerate() {
+            let mut bytes = _mm512_loadu_si512(a.as_ptr().cast());
+            if B::SIGNS {
+                bytes = _mm512_mask_sub_epi8(bytes, signs[c], _mm512_setzero_si512(), bytes);
+            }
+            // No pair exceeds 2 * 128 * 127.
+            let pairs = _mm512_maddubs_epi16(q[c], bytes);
+            products = _mm512_dpwssd_epi32(products, pairs, _mm512_shuffle_epi8(lanes, spread[c]));
         }
+        (products, sums)
     }
 }
 
@@ -98,7 +86,7 @@ const fn shuffles(group: usize) -> Shuffles {
 
 /// The shuffles for groups of `group` values.
 #[inline(always)]
-pub fn spread(group: usize) -> &'static Shuffles {
+fn spread(group: usize) -> &'static Shuffles {
     // The compiler would make two shuffles of some of these if it knew them.
     std::hint::black_box(if group == 32 { &SPREAD32 } else { &SPREAD16 })
 }
@@ -137,90 +125,16 @@ unsafe fn transposed(scales: __m128i) -> __m512i {
     }
 }
 
-/// 32 bytes in both halves.
-///
-/// # Safety
-/// AVX-512 F; 32 bytes from `start` on are inside `bytes`.
-#[inline(always)]
-unsafe fn both(bytes: &[u8], start: usize) -> __m512i {
-    debug_assert!(start + 32 <= bytes.len());
-    // SAFETY: the caller's.
-    unsafe { _mm512_broadcast_i64x4(_mm256_loadu_si256(bytes.as_ptr().add(start).cast())) }
-}
-
-/// One 16-bit number for the lower half and one for the upper.
-///
-/// # Safety
-/// AVX-512 F.
-#[inline(always)]
-unsafe fn two(low: i16, high: i16) -> __m512i {
-    // SAFETY: the caller's.
-    unsafe { _mm512_inserti64x4::<1>(_mm512_set1_epi16(low), _mm256_set1_epi16(high)) }
-}
-
-/// # Safety
-/// AVX-512 F.
-#[inline(always)]
-unsafe fn mask(x: __m512i, bits: i8) -> __m512i {
-    // SAFETY: the caller's.
-    unsafe { _mm512_and_si512(x, _mm512_set1_epi8(bits)) }
-}
-
-/// Bits of `field` from `x`, the other bits from `y`, of which those are 0.
-///
-/// # Safety
-/// AVX-512 F.
-#[inline(always)]
-unsafe fn with_field(x: __m512i, field: i8, y: __m512i) -> __m512i {
-    // SAFETY: the caller's. (x & field) | y
-    unsafe { _mm512_ternarylogic_epi64::<0xea>(_mm512_set1_epi8(field), x, y) }
-}
-
-/// Nibbles of 128 bytes: 32 bytes for two groups of 32, the first in the low nibbles.
-///
-/// # Safety
-/// AVX-512 F and BW.
-#[inline(always)]
-unsafe fn four_bits(qs: &[u8; 128]) -> [__m512i; 4] {
-    // SAFETY: the caller's; loads are inside the array.
-    unsafe {
-        let mut q = [_mm512_setzero_si512(); 4];
-        for (c, q) in q.iter_mut().enumerate() {
-            *q = mask(_mm512_srlv_epi16(both(qs, 32 * c), two(0, 4)), 15);
-        }
-        q
-    }
-}
-
 /// # Safety
 /// AVX-512 F and BW.
 #[inline(always)]
 unsafe fn two_bits(qs: &[u8; 64]) -> [__m512i; 4] {
-    // SAFETY: the caller's; loads are inside the array.
+    // SAFETY: the caller's.
     unsafe {
         let mut q = [_mm512_setzero_si512(); 4];
         for (c, q) in q.iter_mut().enumerate() {
             let shift = if c % 2 == 0 { two(0, 2) } else { two(4, 6) };
-            *q = mask(_mm512_srlv_epi16(both(qs, 32 * (c / 2)), shift), 3);
-        }
-        q
-    }
-}
-
-/// `q` with bit `g` of byte `j` as bit `to` of value `32 g + j`.
-///
-/// # Safety
-/// AVX-512 F.
-#[inline(always)]
-unsafe fn with_bit(mut q: [__m512i; 4], bytes: &[u8; 32], to: i32) -> [__m512i; 4] {
-    // SAFETY: the caller's; the load is of the whole array.
-    unsafe {
-        let bytes = both(bytes, 0);
-        for (c, q) in q.iter_mut().enumerate() {
-            // A bit that goes from one place of a byte to another stays in it when 32-bit lanes are rotated.
-            let by = to - 2 * c as i32;
-            let by = _mm512_inserti64x4::<1>(_mm512_set1_epi32(by & 31), _mm256_set1_epi32((by - 1) & 31));
-            *q = with_field(_mm512_rolv_epi32(bytes, by), 1 << to, *q);
+            *q = mask(_mm512_srlv_epi32(both(&qs.as_chunks::<32>().0[c / 2]), shift), 3);
         }
         q
     }
@@ -300,7 +214,7 @@ unsafe fn odd_nibbles(scales: u64) -> __m128i {
     }
 }
 
-/// Scales of groups of 32 without mins.
+/// Scales of groups of 32.
 ///
 /// # Safety
 /// SSE4.1.
@@ -309,14 +223,13 @@ unsafe fn of32(scales: u64) -> Scales {
     // SAFETY: the caller's.
     unsafe {
         let scales = _mm_cvtepi8_epi16(_mm_cvtsi64_si128(scales as i64));
-        Scales::Of32(scales, scales)
+        Scales::Of32(scales)
     }
 }
 
 macro_rules! decode {
     ($block:ident, offset $offset:literal, signs $signs:literal, $self:ident => $quants:expr, $scales:expr) => {
-        impl DecodeWide512 for $block {
-            const OFFSET: i32 = $offset;
+        impl Decode for $block {
             const SIGNS: bool = $signs;
             #[inline(always)]
             unsafe fn quants(&$self) -> ([__m512i; 4], [u64; 4]) {
@@ -329,61 +242,40 @@ macro_rules! decode {
                 unsafe { $scales }
             }
         }
+        impl DecodeWide512 for $block {
+            const OFFSET: i32 = $offset;
+            type Tables = [__m512i; 4];
+            #[inline(always)]
+            unsafe fn tables() -> [__m512i; 4] {
+                // SAFETY: the caller's; loads are of whole arrays.
+                unsafe {
+                    let mut tables = [_mm512_setzero_si512(); 4];
+                    for (table, bytes) in tables.iter_mut().zip(spread(<$block as quant::unpack::Unpack>::GROUP)) {
+                        *table = _mm512_loadu_si512(bytes.as_ptr().cast());
+                    }
+                    tables
+                }
+            }
+            #[inline(always)]
+            unsafe fn four(blocks: &[Self; FOUR], a: &Four, spread: &[__m512i; 4]) -> ([__m512i; FOUR], __m512i) {
+                // SAFETY: the caller's.
+                unsafe {
+                    let (mut sums, mut quarters) = ([_mm512_setzero_si512(); FOUR], [_mm_setzero_si128(); FOUR]);
+                    for i in 0..FOUR {
+                        (sums[i], quarters[i]) = products(&blocks[i], a, i, spread);
+                    }
+                    let low = _mm256_set_m128i(quarters[1], quarters[0]);
+                    let high = _mm256_set_m128i(quarters[3], quarters[2]);
+                    (sums, _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high))
+                }
+            }
+        }
     };
 }
 
-decode!(BlockQ4_K, offset 0, signs false, self => (four_bits(&self.qs), [0; 4]), {
-    let (scales, mins) = scales_mins(&self.scales);
-    Scales::Of32(scales, mins)
-});
-decode!(BlockQ5_K, offset 0, signs false, self => (with_bit(four_bits(&self.qs), &self.qh, 4), [0; 4]), {
-    let (scales, mins) = scales_mins(&self.scales);
-    Scales::Of32(scales, mins)
-});
-decode!(BlockQ6_K, offset 32, signs false, self => {
-    let mut q = [_mm512_setzero_si512(); 4];
-    for half in 0..2 {
-        let low = _mm512_loadu_si512(self.ql.as_ptr().add(64 * half).cast());
-        let high = both(&self.qh, 32 * half);
-        let first = mask(_mm512_sllv_epi16(high, two(4, 2)), 48);
-        let second = mask(_mm512_srlv_epi16(high, two(0, 2)), 48);
-        q[2 * half] = with_field(low, 15, first);
-        q[2 * half + 1] = with_field(_mm512_srli_epi16::<4>(low), 15, second);
-    }
-    (q, [0; 4])
-}, {
-    let scales = _mm_loadu_si128(self.scales.as_ptr().cast());
-    Scales::Of16(scales, scales)
-});
-decode!(BlockQ2_K, offset 0, signs false, self => (two_bits(&self.qs), [0; 4]), {
-    let (packed, low) = (_mm_loadu_si128(self.scales.as_ptr().cast()), _mm_set1_epi8(15));
-    Scales::Of16(_mm_and_si128(packed, low), _mm_and_si128(_mm_srli_epi16::<4>(packed), low))
-});
-decode!(BlockQ3_K, offset 4, signs false, self => (with_bit(two_bits(&self.qs), &self.hmask, 2), [0; 4]), {
-    let scales = scales_q3(&self.scales);
-    Scales::Of16(scales, scales)
-});
-decode!(BlockIQ4_XS, offset 0, signs true, self => {
-    // Bit 3 of a nibble is set where its value is more than 0.
-    const SIZES: [i8; 16] = [127, 104, 83, 65, 49, 35, 22, 10, 1, 13, 25, 38, 53, 69, 89, 113];
-    let sizes = _mm512_broadcast_i32x4(_mm_loadu_si128(SIZES.as_ptr().cast()));
-    let twice = _mm512_setr_epi64(0, 1, 0, 1, 2, 3, 2, 3);
-    let (mut q, mut signs) = ([_mm512_setzero_si512(); 4], [0; 4]);
-    for c in 0..4 {
-        let bytes = _mm512_castsi256_si512(_mm256_loadu_si256(self.qs.as_ptr().add(32 * c).cast()));
-        let bytes = _mm512_permutexvar_epi64(twice, bytes);
-        let nibbles = mask(_mm512_srlv_epi64(bytes, _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4)), 15);
-        q[c] = _mm512_shuffle_epi8(sizes, nibbles);
-        signs[c] = _mm512_testn_epi8_mask(nibbles, _mm512_set1_epi8(8));
-    }
-    (q, signs)
-}, {
-    let scales = scales_iq4(self);
-    Scales::Of32(scales, scales)
-});
 decode!(BlockTQ2_0, offset 1, signs false, self => (two_bits(&self.qs), [0; 4]), {
     let ones = _mm_set1_epi16(1);
-    Scales::Of32(ones, ones)
+    Scales::Of32(ones)
 });
 decode!(BlockTQ1_0, offset 1, signs false, self => {
     // Digit n of a byte is the top of three times (byte * 3^n), modulo 256.
@@ -415,7 +307,7 @@ decode!(BlockTQ1_0, offset 1, signs false, self => {
     (q, [0; 4])
 }, {
     let ones = _mm_set1_epi16(1);
-    Scales::Of32(ones, ones)
+    Scales::Of32(ones)
 });
 decode!(BlockIQ2_XXS, offset 0, signs true, self => {
     let tail = |g: usize| u32::from(self.qs[4 * g + 2]) | u32::from(self.qs[4 * g + 3]) << 16;
@@ -427,7 +319,7 @@ decode!(BlockIQ2_XS, offset 0, signs true, self => {
     (points8(|i| IQ2_XS_GRID[usize::from(self.qs[i] & 511)]), signs)
 }, {
     let scales = odd_nibbles(u64::from_le_bytes(self.scales));
-    Scales::Of16(scales, scales)
+    Scales::Of16(scales)
 });
 decode!(BlockIQ2_S, offset 0, signs true, self => {
     let high = |i: usize| usize::from(self.qh[i / 4] >> (2 * (i % 4)) & 3) << 8;
@@ -435,7 +327,7 @@ decode!(BlockIQ2_S, offset 0, signs true, self => {
     (points8(|i| IQ2_S_GRID[usize::from(self.qs[i]) | high(i)]), signs)
 }, {
     let scales = odd_nibbles(u64::from_le_bytes(self.scales));
-    Scales::Of16(scales, scales)
+    Scales::Of16(scales)
 });
 decode!(BlockIQ3_XXS, offset 0, signs true, self => {
     let tail = |g: usize| {
@@ -478,5 +370,5 @@ decode!(BlockIQ1_M, offset 9, signs false, self => {
     let word = |i: usize| u16::from_le_bytes([self.scales[2 * i], self.scales[2 * i + 1]]);
     let scale = |g: usize| (word(g / 4) >> (3 * (g % 4)) << 1 & 14 | 1) as u8;
     let scales = _mm_set_epi64x(word_of(|i| scale(8 + i)) as i64, word_of(scale) as i64);
-    Scales::Of16(scales, scales)
+    Scales::Of16(scales)
 });
