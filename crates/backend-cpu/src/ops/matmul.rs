@@ -15,8 +15,12 @@ const OP: &str = "MatMul";
 /// Rows of weights in a chunk of work: two panels, which share a tile of activations in the second-level cache.
 pub(crate) const CHUNK_ROWS: usize = PANELS * PANEL_ROWS;
 pub(crate) const PANELS: usize = 2;
+/// The same where few activations meet them: what is left for the last thread is short.
+const FEW_ROWS: usize = 16;
 /// Activations from which on unpacking a panel pays. Both ways give the same bits.
-const PANEL_TOKENS: usize = 4;
+pub(crate) const PANEL_TOKENS: usize = 4;
+/// Rows that are made f32 together for few activations: they stay in the first-level cache.
+const FLOAT_ROWS: usize = 4;
 /// Activations that meet a panel before the next panel does.
 const TILE: usize = 8;
 
@@ -54,7 +58,7 @@ pub(crate) fn matmul(
             return Err(invalid(OP, "the result overlaps the input"));
         }
         let bias = linear.bias.map(|bias| buffers.span(OP, bias, weight.rows)).transpose()?;
-        chunks.extend((0..weight.rows).step_by(CHUNK_ROWS).map(|row| (tasks.len(), row)));
+        chunks.extend((0..weight.rows).step_by(chunk_rows(n)).map(|row| (tasks.len(), row)));
         tasks.push(Task { rows, bias, scale: linear.scale, out });
     }
     let mut activations = machine.scratch.activations();
@@ -65,11 +69,11 @@ pub(crate) fn matmul(
     }
     let tokens: Vec<usize> = (0..n).collect();
     let operand = Operand { input, activations: &activations, tokens: &tokens };
-    run(machine, OP, chunks.len(), &|worker, chunk| {
+    run(machine, OP, chunks.len(), n < PANEL_TOKENS, &|worker, chunk| {
         let (task, first) = chunks[chunk];
         let task = &tasks[task];
         let count = task.rows.weight.rows;
-        let range = first..count.min(first + CHUNK_ROWS);
+        let range = first..count.min(first + chunk_rows(n));
         task.rows.compute(machine, worker, range, &operand, &mut |token, row, values| {
             // SAFETY: this chunk alone writes these rows of the result; biases are not written during the operation.
             let (out, bias) = unsafe {
@@ -79,6 +83,11 @@ pub(crate) fn matmul(
             finish(out, values, task.scale, bias);
         })
     })
+}
+
+/// Rows of weights in a chunk of work for so many tokens.
+pub(crate) fn chunk_rows(tokens: usize) -> usize {
+    if tokens < PANEL_TOKENS { FEW_ROWS } else { CHUNK_ROWS }
 }
 
 /// `out = values * scale + bias`
@@ -91,19 +100,21 @@ pub(crate) fn finish(out: &mut [f32], values: &[f32], scale: f32, bias: Option<&
     }
 }
 
-/// Runs chunks that may fail; one of the failures is the operation's.
+/// Runs chunks that may fail; one of the failures is the operation's. `stretches`: memory is the limit, and chunks cost alike.
 pub(crate) fn run(
     machine: &Machine,
     op: &'static str,
     chunks: usize,
+    stretches: bool,
     chunk: &(dyn Fn(usize, usize) -> Result<(), BackendError> + Sync),
 ) -> Result<(), BackendError> {
     let failure = Mutex::new(None);
-    machine.run(op, chunks, &|worker, index| {
+    let task = |worker: usize, index: usize| {
         if let Err(error) = chunk(worker, index) {
             *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         }
-    })?;
+    };
+    if stretches { machine.run_stretches(op, chunks, &task) } else { machine.run(op, chunks, &task) }?;
     failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
@@ -207,7 +218,7 @@ impl<'a> Rows<'a> {
         let cols = self.weight.cols;
         let mut scratch = machine.scratch.worker(worker);
         // One token's rows go by; those that several meet are made f32 once. Both ways give the same bits.
-        let group = if operand.tokens.len() < PANEL_TOKENS { ROWS } else { CHUNK_ROWS };
+        let group = if operand.tokens.len() < PANEL_TOKENS { FLOAT_ROWS } else { CHUNK_ROWS };
         for first in range.clone().step_by(group) {
             let count = group.min(range.end - first);
             let weights = self.wide_rows(machine, first, count, &mut scratch.floats)?;
