@@ -42,16 +42,6 @@ impl Machine {
     ) -> Result<(), BackendError> {
         self.pool.run(chunks, task).map_err(|PoolError(detail)| BackendError::Invalid { op, detail })
     }
-
-    /// As [`Machine::run`], of chunks that cost about the same and read memory that lies one after the other.
-    pub fn run_stretches(
-        &self,
-        op: &'static str,
-        chunks: usize,
-        task: &(dyn Fn(usize, usize) + Sync),
-    ) -> Result<(), BackendError> {
-        self.pool.run_stretches(chunks, task).map_err(|PoolError(detail)| BackendError::Invalid { op, detail })
-    }
 }
 
 /// The CPU. Weights are used where they lie.

@@ -1,5 +1,6 @@
-//! A persistent thread pool. Chunks are taken, not assigned, so a thread that another program keeps from running holds
-//! up at most the chunks it has; idle threads spin for a moment, then sleep.
+//! A persistent thread pool. Each thread begins with neighbouring chunks, so that it reads memory that lies one after the
+//! other, and takes half of what another one has left when it has none. So a thread that another program keeps from running
+//! holds up at most the chunk it is at. Idle threads spin for a moment, then sleep.
 
 use std::any::Any;
 use std::ops::Range;
@@ -16,22 +17,47 @@ const SPIN: Duration = Duration::from_micros(50);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolError(pub String);
 
+/// Chunks from a first one to an end, in one word; alone in its cache line.
+#[repr(align(64))]
+struct Left(AtomicU64);
+
+impl Left {
+    fn word(chunks: Range<u32>) -> u64 {
+        u64::from(chunks.start) | u64::from(chunks.end) << 32
+    }
+
+    /// What `split` makes of what is left: what stays, and what is taken.
+    fn take(&self, split: impl Fn(u32, u32) -> [Range<u32>; 2]) -> Option<Range<u32>> {
+        let mut word = self.0.load(Ordering::Relaxed);
+        loop {
+            let (start, end) = (word as u32, (word >> 32) as u32);
+            if start >= end {
+                return None;
+            }
+            let [stays, taken] = split(start, end);
+            // Chunks never come back, so a word that is the same was not changed.
+            match self.0.compare_exchange_weak(word, Left::word(stays), Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(taken),
+                Err(other) => word = other,
+            }
+        }
+    }
+}
+
 /// `task(worker, chunk)`, without its lifetime: `run` does not return before every use has ended.
 type Task = *const (dyn Fn(usize, usize) + Sync);
 
 /// One call of `run`.
 struct Job {
     task: Task,
-    chunks: usize,
-    /// Part of what is left that a thread takes at a time: one of so many, and at least a chunk.
-    parts: usize,
-    next: AtomicUsize,
+    /// What each thread has left.
+    left: Box<[Left]>,
     done: AtomicUsize,
     panic: Mutex<Option<String>>,
 }
 
-// SAFETY: the task is `Sync`, and `ThreadPool::run` keeps it alive until `done` has reached `chunks`; no thread calls it
-// after that, because it only calls it for chunks that it took from `next`.
+// SAFETY: the task is `Sync`, and `ThreadPool::run` keeps it alive until all chunks are `done`; no thread calls it
+// after that, because it only calls it for chunks that it took from `left`.
 unsafe impl Send for Job {}
 // SAFETY: as above; everything else in it is atomic or locked.
 unsafe impl Sync for Job {}
@@ -78,37 +104,29 @@ impl ThreadPool {
     /// # Errors
     /// A chunk panicked. The others were computed.
     pub fn run(&self, chunks: usize, task: &(dyn Fn(usize, usize) + Sync)) -> Result<(), PoolError> {
-        self.run_parts(chunks, usize::MAX, task)
-    }
-
-    /// As [`ThreadPool::run`], of chunks that cost about the same: a thread takes many neighbouring ones at first, and few
-    /// towards the end. What it reads then lies one after the other.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn run_stretches(&self, chunks: usize, task: &(dyn Fn(usize, usize) + Sync)) -> Result<(), PoolError> {
-        self.run_parts(chunks, 2 * self.threads(), task)
-    }
-
-    fn run_parts(&self, chunks: usize, parts: usize, task: &(dyn Fn(usize, usize) + Sync)) -> Result<(), PoolError> {
         if chunks == 0 {
             return Ok(());
         }
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if chunks == 1 {
+            return catch_unwind(AssertUnwindSafe(|| task(0, 0))).map_err(|panic| PoolError(message(&*panic)));
+        }
         // SAFETY: only the lifetime is changed. This function does not return before `done` equals `chunks`, and the
         // task is called only before that.
         let task: Task = unsafe {
             std::mem::transmute::<*const (dyn Fn(usize, usize) + Sync + '_), *const (dyn Fn(usize, usize) + Sync)>(task)
         };
+        let threads = self.threads().min(chunks);
+        let count = u32::try_from(chunks).map_err(|_| PoolError(format!("{chunks} chunks are too many")))?;
+        let border = |thread: usize| (u64::from(count) * thread as u64 / threads as u64) as u32;
+        let left = |thread: usize| Left(AtomicU64::new(Left::word(border(thread)..border(thread + 1))));
         let job = Arc::new(Job {
             task,
-            chunks,
-            parts,
-            next: AtomicUsize::new(0),
+            left: (0..threads).map(left).collect(),
             done: AtomicUsize::new(0),
             panic: Mutex::new(None),
         });
-        if chunks > 1 && !self.workers.is_empty() {
+        if !self.workers.is_empty() {
             *self.shared.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(job.clone());
             self.shared.generation.fetch_add(1, Ordering::Release);
             self.workers.iter().take(chunks - 1).for_each(|(worker, _)| worker.unpark());
@@ -140,26 +158,34 @@ impl Drop for ThreadPool {
 }
 
 impl Job {
-    /// The next chunks that nobody has.
-    fn take(&self) -> Option<Range<usize>> {
-        let end = |start: usize| start + ((self.chunks - start) / self.parts).max(1);
-        let more = |start: usize| (start < self.chunks).then(|| end(start));
-        let start = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(start..end(start))
+    /// A chunk that nobody has, for `worker`.
+    fn take(&self, worker: usize) -> Option<usize> {
+        let own = self.left.get(worker)?;
+        if let Some(next) = own.take(|start, end| [start + 1..end, start..start + 1]) {
+            return Some(next.start as usize);
+        }
+        let count = self.left.len();
+        let others = (1..count).map(|k| &self.left[(worker + k) % count]);
+        let half = |start: u32, end: u32| {
+            let middle = start + (end - start) / 2;
+            [start..middle, middle..end]
+        };
+        let mut taken = others.filter_map(|other| other.take(half));
+        let taken = taken.next()?;
+        // Nobody else writes where nothing is left.
+        own.0.store(Left::word(taken.start + 1..taken.end), Ordering::Relaxed);
+        Some(taken.start as usize)
     }
 }
 
 fn take_chunks(job: &Job, worker: usize) {
-    while let Some(chunks) = job.take() {
-        let count = chunks.len();
-        // SAFETY: these chunks are not done, so `run` has not returned and the task is alive.
+    while let Some(chunk) = job.take(worker) {
+        // SAFETY: this chunk is not done, so `run` has not returned and the task is alive.
         let task = unsafe { &*job.task };
-        for chunk in chunks {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(worker, chunk))) {
-                *job.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(message(&*panic));
-            }
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(worker, chunk))) {
+            *job.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(message(&*panic));
         }
-        job.done.fetch_add(count, Ordering::Release);
+        job.done.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -209,10 +235,23 @@ mod tests {
                 };
                 pool.run(chunks, &count).unwrap();
                 assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
-                pool.run_stretches(chunks, &count).unwrap();
-                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 2));
             }
         }
+    }
+
+    #[test]
+    fn a_thread_that_stands_still_keeps_one_chunk() {
+        let pool = ThreadPool::new(2);
+        let done = AtomicUsize::new(0);
+        pool.run(50, &|_, chunk| {
+            // Whoever has the first chunk waits until all others are done.
+            while chunk == 0 && done.load(Ordering::Acquire) < 49 {
+                thread::yield_now();
+            }
+            done.fetch_add(1, Ordering::Release);
+        })
+        .unwrap();
+        assert_eq!(done.into_inner(), 50);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::Cancel;
 use crate::checkpoint::States;
 use crate::file::Weights;
-use crate::input::{Input, from_bytes};
+use crate::input::Input;
 use crate::ops::Ops;
 use crate::site::Site;
 use crate::transfer::copy_cells;
@@ -122,8 +122,9 @@ impl Context<'_> {
     fn output(&self, site: &mut Site, rows: &[u32], logits: &mut dyn FnMut(&[f32])) -> Result<(), BackendError> {
         let width = self.model.embedding_length;
         let piece = self.layout.params.logits_rows.max(1) as usize;
-        let mut values = vec![0f32; piece.min(rows.len()) * self.model.vocab_size];
-        let mut bytes = vec![0u8; values.len() * 4];
+        // New memory for a whole vocabulary would cost more than to read it.
+        let mut values = std::mem::take(&mut site.logits);
+        values.resize(piece.min(rows.len()) * self.model.vocab_size, 0.0);
         for rows in rows.chunks(piece) {
             let n = rows.len();
             let mut ops =
@@ -142,13 +143,18 @@ impl Context<'_> {
             if self.model.output.softcap != 0.0 {
                 ops.run(&Op::Softcap { x: out, cap: self.model.output.softcap, len: count })?;
             }
-            site.device.read(out.buffer, 0, &mut bytes[..count * 4])?;
-            from_bytes(&bytes[..count * 4], &mut values);
+            site.device.read(out.buffer, 0, bytemuck::cast_slice_mut(&mut values[..count]))?;
             logits(&values[..count]);
+        }
+        if rows.len() <= KEPT_ROWS {
+            site.logits = values;
         }
         Ok(())
     }
 }
+
+/// Rows of logits whose memory is kept: what generating takes, guesses included.
+const KEPT_ROWS: usize = 16;
 
 fn wrap(accelerator: bool, error: BackendError) -> StepError {
     if accelerator { StepError::Accelerator(error) } else { StepError::Host(error) }

@@ -55,6 +55,8 @@ fn missing(detail: String) -> BackendError {
 pub(crate) struct Site {
     pub device: Box<dyn Device>,
     slots: HashMap<Slot, BufferId>,
+    /// What was read of the logits last; kept for its memory.
+    pub logits: Vec<f32>,
     /// By layer index; the output layer is the one after the last.
     layers: HashMap<usize, LayerBuffers>,
     /// Routed experts of layers that are elsewhere.
@@ -72,6 +74,7 @@ impl Site {
         Site {
             device,
             slots: HashMap::new(),
+            logits: Vec::new(),
             layers: HashMap::new(),
             guests: HashMap::new(),
             copies: HashMap::new(),

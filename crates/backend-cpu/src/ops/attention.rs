@@ -6,7 +6,7 @@
 //! the rows beside it nor on whether one thread computes its pieces or several do.
 
 use super::cache::Stream;
-use super::{invalid, product};
+use super::{invalid, product, reused};
 use crate::buffers::{Buffers, Span};
 use crate::cpu::Machine;
 use crate::simd::tiles::Product;
@@ -65,7 +65,7 @@ pub(crate) fn attention(
     }
     let size = attend.sums_len(per_block);
     let mut kept = machine.scratch.sums();
-    kept.resize(chunks * pieces.len() * size, 0.0);
+    let kept = reused(&mut kept, chunks * pieces.len() * size);
     // Locks hand each piece's sums to the one chunk that computes them.
     let sums: Vec<Mutex<&mut [f32]>> = kept.chunks_exact_mut(size).map(Mutex::new).collect();
     machine.run(OP, sums.len(), &|worker, index| {
@@ -119,8 +119,7 @@ impl Attend<'_> {
         let super::Worker { floats, more_floats, .. } = &mut *scratch;
         let mut work = Work::new(self, part, floats);
         let len = self.sums_len(part.rows.len());
-        more_floats.resize(2 * len, 0.0);
-        let (total, piece_sums) = more_floats.split_at_mut(len);
+        let (total, piece_sums) = reused(more_floats, 2 * len).split_at_mut(len);
         let (mut total, mut sums) = (Sums::new(total, self.dims[1]), Sums::new(piece_sums, self.dims[1]));
         self.begin(part, &mut total);
         for piece in self.pieces(&part.rows) {
@@ -140,8 +139,7 @@ impl Attend<'_> {
     fn add_up(&self, worker: usize, part: &Part, pieces: &[Mutex<&mut [f32]>]) {
         let mut scratch = self.machine.scratch.worker(worker);
         let len = self.sums_len(part.rows.len());
-        scratch.more_floats.resize(len, 0.0);
-        let mut total = Sums::new(&mut scratch.more_floats, self.dims[1]);
+        let mut total = Sums::new(reused(&mut scratch.more_floats, len), self.dims[1]);
         self.begin(part, &mut total);
         for sums in pieces {
             let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
@@ -232,7 +230,7 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     fn new(attend: &'a Attend<'a>, part: &'a Part, floats: &'a mut Vec<f32>) -> Work<'a> {
         let (queries, [dim_k, dim_v]) = (part.rows.len() * attend.group, attend.dims);
-        floats.resize(queries * (dim_k + TILE) + TILE * (dim_k + dim_v), 0.0);
+        let floats = reused(floats, queries * (dim_k + TILE) + TILE * (dim_k + dim_v));
         let (q, rest) = floats.split_at_mut(queries * dim_k);
         let (scores, rest) = rest.split_at_mut(queries * TILE);
         let (k, v) = rest.split_at_mut(TILE * dim_k);

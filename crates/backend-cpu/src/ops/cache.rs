@@ -111,7 +111,7 @@ pub(crate) fn store(
                     )
                 };
                 // Lengths fit: `row` is what this type makes of `dim` values.
-                if quant::quantize_cache_row(stream.ty, values, out).is_err() {
+                if machine.simd.quantize_cache_row(stream.ty, values, out).is_err() {
                     out.fill(0xff);
                 }
             }

@@ -1,6 +1,6 @@
 //! Operations on values one by one.
 
-use super::{invalid, product, strided};
+use super::{invalid, product, reused, strided};
 use crate::buffers::{Buffers, Span};
 use crate::cpu::Machine;
 use backend::{Activation, BackendError, View};
@@ -21,7 +21,7 @@ pub(crate) fn zip(
     op: &'static str,
     [a, b, out]: [View; 3],
     len: usize,
-    f: &(dyn Fn(f32, f32) -> f32 + Sync),
+    f: impl Fn(f32, f32) -> f32 + Sync,
 ) -> Result<(), BackendError> {
     let (a, b, out) = (buffers.span(op, a, len)?, buffers.span(op, b, len)?, buffers.span_mut(op, out, len)?);
     same_or_apart(op, a, out)?;
@@ -106,11 +106,10 @@ pub(crate) fn glu(
     }
     machine.run(OP, rows, &|worker, row| {
         let mut scratch = machine.scratch.worker(worker);
-        let values = &mut scratch.floats;
-        values.clear();
+        let values = reused(&mut scratch.floats, dim);
         // SAFETY: rows are disjoint; the gate is copied before the result, which may be the gate, is borrowed.
         unsafe {
-            values.extend_from_slice(gate.read(row * stride, dim));
+            values.copy_from_slice(gate.read(row * stride, dim));
             let up = up.read(row * stride, dim);
             match act {
                 Activation::Silu => machine.simd.swiglu(values, up),

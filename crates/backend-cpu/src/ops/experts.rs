@@ -1,6 +1,6 @@
 //! Mixtures of experts: routing, products grouped by expert, the weighted sum.
 
-use super::matmul::{Operand, PANEL_TOKENS, Rows, chunk_rows, finish, run};
+use super::matmul::{Operand, Rows, chunk_rows, finish, run};
 use super::{invalid, product};
 use crate::buffers::Buffers;
 use crate::cpu::Machine;
@@ -62,7 +62,7 @@ pub(crate) fn expert_matmul(
         .filter(|expert| !of_expert[*expert].is_empty())
         .flat_map(|expert| (0..weight.rows).step_by(chunk_rows(shape.n)).map(move |row| (expert, row)))
         .collect();
-    run(machine, OP, chunks.len(), shape.n < PANEL_TOKENS, &|worker, chunk| {
+    run(machine, OP, chunks.len(), &|worker, chunk| {
         let (expert, first) = chunks[chunk];
         let range = first..weight.rows.min(first + chunk_rows(shape.n));
         let slots = &of_expert[expert];

@@ -1,7 +1,7 @@
 //! Matrix products: one token's rows at the speed of memory, a prompt's in panels that are unpacked once.
 
 use super::activations::Activations;
-use super::{invalid, product};
+use super::{invalid, product, reused};
 use crate::buffers::{Buffers, Span};
 use crate::cpu::{Machine, Precision};
 use crate::simd::packed::{self, Form, PANEL_ROWS, ROWS, Row};
@@ -18,7 +18,7 @@ pub(crate) const PANELS: usize = 2;
 /// The same where few activations meet them: what is left for the last thread is short.
 const FEW_ROWS: usize = 16;
 /// Activations from which on unpacking a panel pays. Both ways give the same bits.
-pub(crate) const PANEL_TOKENS: usize = 4;
+const PANEL_TOKENS: usize = 4;
 /// Rows that are made f32 together for few activations: they stay in the first-level cache.
 const FLOAT_ROWS: usize = 4;
 /// Activations that meet a panel before the next panel does.
@@ -69,7 +69,7 @@ pub(crate) fn matmul(
     }
     let tokens: Vec<usize> = (0..n).collect();
     let operand = Operand { input, activations: &activations, tokens: &tokens };
-    run(machine, OP, chunks.len(), n < PANEL_TOKENS, &|worker, chunk| {
+    run(machine, OP, chunks.len(), &|worker, chunk| {
         let (task, first) = chunks[chunk];
         let task = &tasks[task];
         let count = task.rows.weight.rows;
@@ -100,21 +100,19 @@ pub(crate) fn finish(out: &mut [f32], values: &[f32], scale: f32, bias: Option<&
     }
 }
 
-/// Runs chunks that may fail; one of the failures is the operation's. `stretches`: memory is the limit, and chunks cost alike.
+/// Runs chunks that may fail; one of the failures is the operation's.
 pub(crate) fn run(
     machine: &Machine,
     op: &'static str,
     chunks: usize,
-    stretches: bool,
     chunk: &(dyn Fn(usize, usize) -> Result<(), BackendError> + Sync),
 ) -> Result<(), BackendError> {
     let failure = Mutex::new(None);
-    let task = |worker: usize, index: usize| {
+    machine.run(op, chunks, &|worker, index| {
         if let Err(error) = chunk(worker, index) {
             *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         }
-    };
-    if stretches { machine.run_stretches(op, chunks, &task) } else { machine.run(op, chunks, &task) }?;
+    })?;
     failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
@@ -252,7 +250,7 @@ impl<'a> Rows<'a> {
             return bytemuck::try_cast_slice(bytes).map_err(|error| invalid(OP, format!("f32 weights: {error}")));
         }
         let cols = self.weight.cols;
-        scratch.resize(count.next_multiple_of(4) * cols, 0.0);
+        let scratch = reused(scratch, count.next_multiple_of(4) * cols);
         for (bytes, row) in bytes.chunks_exact(self.row_bytes).zip(scratch.chunks_exact_mut(cols)) {
             machine.simd.dequantize(self.weight.ty, bytes, row).map_err(|error| invalid(OP, error.to_string()))?;
         }

@@ -28,6 +28,7 @@ pub(crate) struct Scratch {
     activations: Mutex<activations::Activations>,
     /// Of pieces of a context.
     sums: Mutex<Vec<f32>>,
+    turns: Mutex<rope::Tables>,
 }
 
 /// What one worker needs.
@@ -41,7 +42,7 @@ pub(crate) struct Worker {
 impl Scratch {
     pub fn new(workers: usize) -> Scratch {
         let workers = (0..workers).map(|_| Mutex::default()).collect();
-        Scratch { workers, activations: Mutex::default(), sums: Mutex::default() }
+        Scratch { workers, activations: Mutex::default(), sums: Mutex::default(), turns: Mutex::default() }
     }
 
     /// A worker's own part: never contended, because a worker is one thread at a time.
@@ -53,9 +54,21 @@ impl Scratch {
         self.sums.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn turns(&self) -> MutexGuard<'_, rope::Tables> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn activations(&self) -> MutexGuard<'_, activations::Activations> {
         self.activations.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// `len` values of memory that is used again and again: what they are is left over from another use.
+fn reused(values: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if values.len() < len {
+        values.resize(len, 0.0);
+    }
+    &mut values[..len]
 }
 
 pub(crate) fn run(machine: &Machine, buffers: &Buffers, op: &Op<'_>) -> Result<(), BackendError> {
@@ -89,9 +102,9 @@ pub(crate) fn run(machine: &Machine, buffers: &Buffers, op: &Op<'_>) -> Result<(
         }
         Op::Activate { act, x, len } => elementwise::activate(machine, buffers, act, x, len),
         Op::Add { a, b, scale, len, out } => {
-            elementwise::zip(machine, buffers, name, [a, b, out], len, &|a, b| a + scale * b)
+            elementwise::zip(machine, buffers, name, [a, b, out], len, |a, b| a + scale * b)
         }
-        Op::Mul { a, b, len, out } => elementwise::zip(machine, buffers, name, [a, b, out], len, &|a, b| a * b),
+        Op::Mul { a, b, len, out } => elementwise::zip(machine, buffers, name, [a, b, out], len, |a, b| a * b),
         Op::Scale { x, factor, len } => elementwise::map(machine, buffers, name, x, len, &|x| x * factor),
         Op::Softcap { x, cap, len } => elementwise::map(machine, buffers, name, x, len, &|x| cap * (x / cap).tanh()),
         Op::ScaleRows { x, factors, rows, dim } => rows::scale(machine, buffers, x, factors, rows, dim),

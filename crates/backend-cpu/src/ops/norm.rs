@@ -1,6 +1,6 @@
 //! RMS and layer normalisation.
 
-use super::product;
+use super::{product, reused};
 use crate::buffers::Buffers;
 use crate::cpu::Machine;
 use backend::{BackendError, NormKind, View};
@@ -27,12 +27,11 @@ pub(crate) fn norm(
     machine.run(OP, rows.div_ceil(per_chunk), &|worker, chunk| {
         let mut scratch = machine.scratch.worker(worker);
         for row in chunk * per_chunk..rows.min((chunk + 1) * per_chunk) {
-            let values = &mut scratch.floats;
-            values.clear();
+            let values = reused(&mut scratch.floats, dim);
             // SAFETY: rows are disjoint; the input is copied before the result, which may be the input, is borrowed.
             // Weights and biases are not written.
             let (out, weight, bias) = unsafe {
-                values.extend_from_slice(input.read(row * dim, dim));
+                values.copy_from_slice(input.read(row * dim, dim));
                 let read = |span: crate::buffers::Span| span.read(0, dim);
                 (out.write(row * dim, dim), weight.map(read), bias.map(read))
             };
@@ -40,25 +39,10 @@ pub(crate) fn norm(
                 NormKind::Rms => 0.0,
                 NormKind::Layer => values.iter().map(|x| f64::from(*x)).sum::<f64>() / dim as f64,
             };
-            let variance = squares(values, mean) / dim as f64;
+            // In f64: it decides the scale of everything that follows.
+            let variance = machine.simd.squares(values, mean) / dim as f64;
             let factor = (1.0 / (variance + f64::from(eps)).sqrt()) as f32;
-            let mean = mean as f32;
-            for (i, (out, x)) in out.iter_mut().zip(values.iter()).enumerate() {
-                let scaled = (x - mean) * factor * weight.map_or(1.0, |weight| weight[i]);
-                *out = scaled + bias.map_or(0.0, |bias| bias[i]);
-            }
+            machine.simd.normalize(values, [mean as f32, factor], weight, bias, out);
         }
     })
-}
-
-/// The sum of squared distances from `mean`, in f64: it decides the scale of everything that follows.
-fn squares(values: &[f32], mean: f64) -> f64 {
-    let mut lanes = [0f64; 4];
-    for chunk in values.chunks(4) {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            let distance = f64::from(*x) - mean;
-            *lane += distance * distance;
-        }
-    }
-    lanes.iter().sum()
 }

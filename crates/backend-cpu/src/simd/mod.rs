@@ -172,9 +172,71 @@ impl Simd {
             SimdLevel::Scalar => portable::swiglu(gate, up),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions.
-            _ => unsafe { x86::swiglu_avx2(gate, up) },
+            SimdLevel::Avx2 => unsafe { x86::swiglu_avx2(gate, up) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            SimdLevel::Avx512Vnni => unsafe { x86::swiglu_avx512(gate, up) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => portable::swiglu(gate, up),
+        }
+    }
+
+    /// The sum of squared distances from `mean`, in a fixed order.
+    pub(crate) fn squares(self, x: &[f32], mean: f64) -> f64 {
+        match self.0 {
+            SimdLevel::Scalar => portable::squares(x, mean),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Simd` proves that the CPU has the instructions.
+            _ => unsafe { x86::squares_avx2(x, mean) },
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => portable::squares(x, mean),
+        }
+    }
+
+    /// `out = (x - mean) * factor * weight + bias`, `by` being mean and factor.
+    pub(crate) fn normalize(
+        self,
+        x: &[f32],
+        by: [f32; 2],
+        weight: Option<&[f32]>,
+        bias: Option<&[f32]>,
+        out: &mut [f32],
+    ) {
+        match self.0 {
+            SimdLevel::Scalar => portable::normalize(x, by, weight, bias, out),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Simd` proves that the CPU has the instructions.
+            _ => unsafe { x86::normalize_avx2(x, by, weight, bias, out) },
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => portable::normalize(x, by, weight, bias, out),
+        }
+    }
+
+    /// A row for a cache: the same bits as [`quant::quantize_cache_row`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn quantize_cache_row(self, ty: GgmlType, x: &[f32], out: &mut [u8]) -> Result<(), QuantError> {
+        if ty == GgmlType::F16
+            && let Ok(narrow) = bytemuck::try_cast_slice_mut(out)
+            && narrow.len() == x.len()
+        {
+            self.narrow_f16(x, narrow);
+            return Ok(());
+        }
+        quant::quantize_cache_row(ty, x, out)
+    }
+
+    /// f32 to f16 bits.
+    fn narrow_f16(self, x: &[f32], out: &mut [u16]) {
+        assert_eq!(x.len(), out.len());
+        match self.0 {
+            SimdLevel::Scalar => portable::narrow_f16(x, out),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Simd` proves that the CPU has the instructions; the lengths are equal.
+            _ => unsafe { x86::narrow_f16_avx2(x, out) },
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => portable::narrow_f16(x, out),
         }
     }
 

@@ -78,6 +78,45 @@ pub fn swiglu(gate: &mut [f32], up: &[f32]) {
     }
 }
 
+/// The sum of squared distances from `mean`.
+#[inline(always)]
+pub fn squares(x: &[f32], mean: f64) -> f64 {
+    let mut lanes = [0f64; 16];
+    let (chunks, rest) = x.as_chunks::<16>();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            let distance = f64::from(*x) - mean;
+            *lane += distance * distance;
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        let distance = f64::from(*x) - mean;
+        *lane += distance * distance;
+    }
+    lanes.iter().sum()
+}
+
+/// `out = (x - mean) * factor * weight + bias`
+#[inline(always)]
+pub fn normalize(x: &[f32], [mean, factor]: [f32; 2], weight: Option<&[f32]>, bias: Option<&[f32]>, out: &mut [f32]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = (x - mean) * factor;
+    }
+    if let Some(weight) = weight {
+        out.iter_mut().zip(weight).for_each(|(out, weight)| *out *= weight);
+    }
+    if let Some(bias) = bias {
+        out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+    }
+}
+
+#[inline(always)]
+pub fn narrow_f16(x: &[f32], out: &mut [u16]) {
+    for (x, out) in x.iter().zip(out) {
+        *out = f16::from_f32(*x).to_bits();
+    }
+}
+
 #[inline(always)]
 pub fn widen_f16(x: &[u16], out: &mut [f32]) {
     for (x, out) in x.iter().zip(out) {
@@ -119,6 +158,7 @@ fn eight(x: &mut [f32; 8]) {
 
 #[cfg(test)]
 mod tests {
+    use super::squares as squares_of;
     use super::*;
     use crate::Simd;
     use crate::simd::SimdLevel;
@@ -145,6 +185,42 @@ mod tests {
                     assert!((y - x).abs() <= 1e-4, "{len}: {y} is not {x}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn f16_is_rounded_as_everywhere() {
+        // All exponents, ties, numbers beyond the range; a length that is no multiple of a vector's.
+        let x: Vec<f32> = (0..40_003u32).map(|i| f32::from_bits(i.wrapping_mul(107_374))).collect();
+        let mut expected = vec![0u8; 2 * x.len()];
+        quant::quantize_cache_row(quant::GgmlType::F16, &x, &mut expected).unwrap();
+        for simd in [SimdLevel::Scalar, SimdLevel::Avx2, SimdLevel::Avx512Vnni].into_iter().filter_map(Simd::with) {
+            let mut found = vec![0u8; 2 * x.len()];
+            simd.quantize_cache_row(quant::GgmlType::F16, &x, &mut found).unwrap();
+            for ((x, found), expected) in x.iter().zip(found.chunks(2)).zip(expected.chunks(2)) {
+                let [found, expected] = [found, expected].map(|b| f16::from_le_bytes([b[0], b[1]]));
+                assert!(found.to_bits() == expected.to_bits() || x.is_nan() && found.is_nan(), "{x}: {found}");
+            }
+            assert!(simd.quantize_cache_row(quant::GgmlType::F16, &x, &mut found[1..]).is_err());
+        }
+    }
+
+    #[test]
+    fn norms_are_the_same_on_all_levels() {
+        let x: Vec<f32> = (0..1003).map(|i| (i as f32 * 0.37).sin() * 3.0 + 0.5).collect();
+        let exact: f64 = x.iter().map(|x| (f64::from(*x) - 0.5).powi(2)).sum();
+        let (weight, bias): (Vec<f32>, Vec<f32>) = x.iter().map(|x| (x * 0.5, x - 1.0)).unzip();
+        for simd in [SimdLevel::Scalar, SimdLevel::Avx2, SimdLevel::Avx512Vnni].into_iter().filter_map(Simd::with) {
+            let squares = simd.squares(&x, 0.5);
+            assert!((squares - exact).abs() <= 1e-12 * exact, "{squares} for {exact}");
+            assert_eq!(squares.to_bits(), squares_of(&x, 0.5).to_bits());
+            let mut out = vec![0f32; x.len()];
+            simd.normalize(&x, [0.5, 2.0], Some(&weight), Some(&bias), &mut out);
+            for (i, out) in out.iter().enumerate() {
+                assert_eq!(*out, (x[i] - 0.5) * 2.0 * weight[i] + bias[i]);
+            }
+            simd.normalize(&x, [0.0, 0.25], None, None, &mut out);
+            assert!(out.iter().zip(&x).all(|(out, x)| *out == x * 0.25));
         }
     }
 

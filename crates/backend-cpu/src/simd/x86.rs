@@ -91,6 +91,42 @@ pub unsafe fn swiglu_avx2(gate: &mut [f32], up: &[f32]) {
 }
 
 /// # Safety
+/// AVX-512 F.
+#[target_feature(enable = "avx512f,avx2,fma")]
+pub unsafe fn swiglu_avx512(gate: &mut [f32], up: &[f32]) {
+    portable::swiglu(gate, up);
+}
+
+/// # Safety
+/// AVX2.
+#[target_feature(enable = "avx2")]
+pub unsafe fn squares_avx2(x: &[f32], mean: f64) -> f64 {
+    portable::squares(x, mean)
+}
+
+/// # Safety
+/// AVX2.
+#[target_feature(enable = "avx2")]
+pub unsafe fn normalize_avx2(x: &[f32], by: [f32; 2], weight: Option<&[f32]>, bias: Option<&[f32]>, out: &mut [f32]) {
+    portable::normalize(x, by, weight, bias, out);
+}
+
+/// # Safety
+/// F16C; equal lengths.
+#[target_feature(enable = "avx2,f16c")]
+pub unsafe fn narrow_f16_avx2(x: &[f32], out: &mut [u16]) {
+    let whole = x.len() / 8 * 8;
+    for at in (0..whole).step_by(8) {
+        // SAFETY: 8 values from `at` on are below the length of both.
+        unsafe {
+            let narrow = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(x.as_ptr().add(at)));
+            _mm_storeu_si128(out.as_mut_ptr().add(at).cast(), narrow);
+        }
+    }
+    portable::narrow_f16(&x[whole..], &mut out[whole..]);
+}
+
+/// # Safety
 /// AVX2.
 #[target_feature(enable = "avx2")]
 pub unsafe fn hadamard_avx2(x: &mut [f32]) {
