@@ -1,8 +1,8 @@
-//! Single operations, one thread: `cargo bench -p backend-cpu [-- PART OF A NAME]`. Each line is the least time of many
+//! Single operations, one thread: `cargo bench -p backend-cpu [-- PART OF A NAME] [--avx2]`. Each line is the least time of many
 //! passes, so that other programs disturb little.
 
 use backend::{AttentionSpec, Device, KvCache, Linear, Op, View, Weight};
-use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
+use backend_cpu::{CpuConfig, CpuDevice, Precision, SimdLevel, ThreadPool};
 use quant::GgmlType::{self, *};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,10 +22,12 @@ const DURATION: Duration = Duration::from_millis(800);
 fn main() {
     // Cargo adds `--bench`.
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    let mut bench = Bench { wanted, device: device() };
-    for ty in
-        [Q4_K, Q5_K, Q6_K, Q8_0, Q2_K, Q3_K, Q4_0, Q5_0, IQ4_XS, IQ4_NL, MXFP4, IQ3_S, IQ2_XS, TQ2_0, F16, BF16, F32]
-    {
+    let simd = std::env::args().any(|argument| argument == "--avx2").then_some(SimdLevel::Avx2);
+    let mut bench = Bench { wanted, device: device(simd) };
+    for ty in [
+        Q4_K, Q5_K, Q6_K, Q8_0, Q2_K, Q3_K, Q4_0, Q5_0, IQ4_XS, IQ4_NL, MXFP4, IQ3_S, IQ3_XXS, IQ2_S, IQ2_XS, IQ2_XXS,
+        TQ2_0, F16, BF16, F32,
+    ] {
         bench.product(ty, 1);
         bench.product(ty, 64);
     }
@@ -35,8 +37,8 @@ fn main() {
     }
 }
 
-fn device() -> CpuDevice {
-    let config = CpuConfig { threads: 1, precision: Precision::Fast, simd: None };
+fn device(simd: Option<SimdLevel>) -> CpuDevice {
+    let config = CpuConfig { threads: 1, precision: Precision::Fast, simd };
     CpuDevice::new(Arc::new(ThreadPool::new(1)), config)
 }
 

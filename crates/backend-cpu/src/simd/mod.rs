@@ -169,14 +169,12 @@ impl Simd {
     pub fn swiglu(self, gate: &mut [f32], up: &[f32]) {
         assert_eq!(gate.len(), up.len());
         match self.0 {
-            SimdLevel::Scalar => portable::swiglu(gate, up),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions.
             SimdLevel::Avx2 => unsafe { x86::swiglu_avx2(gate, up) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             SimdLevel::Avx512Vnni => unsafe { x86::swiglu_avx512(gate, up) },
-            #[cfg(not(target_arch = "x86_64"))]
             _ => portable::swiglu(gate, up),
         }
     }

@@ -194,7 +194,7 @@ mod tests {
         let x: Vec<f32> = (0..40_003u32).map(|i| f32::from_bits(i.wrapping_mul(107_374))).collect();
         let mut expected = vec![0u8; 2 * x.len()];
         quant::quantize_cache_row(quant::GgmlType::F16, &x, &mut expected).unwrap();
-        for simd in [SimdLevel::Scalar, SimdLevel::Avx2, SimdLevel::Avx512Vnni].into_iter().filter_map(Simd::with) {
+        for simd in SimdLevel::ALL.into_iter().filter_map(Simd::with) {
             let mut found = vec![0u8; 2 * x.len()];
             simd.quantize_cache_row(quant::GgmlType::F16, &x, &mut found).unwrap();
             for ((x, found), expected) in x.iter().zip(found.chunks(2)).zip(expected.chunks(2)) {
@@ -210,7 +210,7 @@ mod tests {
         let x: Vec<f32> = (0..1003).map(|i| (i as f32 * 0.37).sin() * 3.0 + 0.5).collect();
         let exact: f64 = x.iter().map(|x| (f64::from(*x) - 0.5).powi(2)).sum();
         let (weight, bias): (Vec<f32>, Vec<f32>) = x.iter().map(|x| (x * 0.5, x - 1.0)).unzip();
-        for simd in [SimdLevel::Scalar, SimdLevel::Avx2, SimdLevel::Avx512Vnni].into_iter().filter_map(Simd::with) {
+        for simd in SimdLevel::ALL.into_iter().filter_map(Simd::with) {
             let squares = simd.squares(&x, 0.5);
             assert!((squares - exact).abs() <= 1e-12 * exact, "{squares} for {exact}");
             assert_eq!(squares.to_bits(), squares_of(&x, 0.5).to_bits());

@@ -312,6 +312,18 @@ impl DecodeWide for BlockIQ4_XS {
     }
 }
 
+impl DecodeWide for BlockTQ2_0 {
+    const OFFSET: u8 = 1;
+    #[inline(always)]
+    unsafe fn registers(&self) -> WideRegisters {
+        // SAFETY: the caller's.
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            WideRegisters { q: two_bits(&self.qs), scales: ones, mins: ones }
+        }
+    }
+}
+
 /// Types that are unpacked by the scalar code.
 macro_rules! wide_by_scalar {
     ($($block:ident),*) => {$(
@@ -333,17 +345,7 @@ macro_rules! wide_by_scalar {
         }
     )*};
 }
-wide_by_scalar!(
-    BlockIQ2_XXS,
-    BlockIQ2_XS,
-    BlockIQ2_S,
-    BlockIQ3_XXS,
-    BlockIQ3_S,
-    BlockIQ1_S,
-    BlockIQ1_M,
-    BlockTQ1_0,
-    BlockTQ2_0
-);
+wide_by_scalar!(BlockIQ1_S, BlockIQ1_M, BlockTQ1_0);
 
 /// Nibbles of 16 bytes, low ones first.
 ///

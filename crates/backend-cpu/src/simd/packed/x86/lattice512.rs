@@ -2,18 +2,11 @@
 //! lattices, whose points come from tables, and the ternary ones.
 
 use super::k512::{both, mask, two};
+use super::lattice::{Lattice, Scales, of32, word_of};
 use super::wide512::{DecodeWide512, FOUR, Four};
 use quant::blocks::*;
-use quant::unpack::{IQ1_GRID, IQ2_S_GRID, IQ2_XS_GRID, IQ2_XXS_GRID, IQ3_S_GRID, IQ3_XXS_GRID, SIGNS};
+use quant::unpack::IQ1_GRID;
 use std::arch::x86_64::*;
-
-/// Scales of the groups.
-enum Scales {
-    /// 8 groups of 32, as i16.
-    Of32(__m128i),
-    /// 16 groups of 16, as i8.
-    Of16(__m128i),
-}
 
 /// A block that can be taken into registers. Value `j` is `(q[j] - OFFSET) * d * scale`, less than 0 where its sign bit is set.
 trait Decode {
@@ -163,70 +156,6 @@ unsafe fn points8(at: impl Fn(usize) -> u64) -> [__m512i; 4] {
     }
 }
 
-/// Points of a lattice of four bytes.
-///
-/// # Safety
-/// AVX-512 F.
-#[inline(always)]
-unsafe fn points4(point: impl Fn(usize) -> u32) -> [__m512i; 4] {
-    // SAFETY: passed on.
-    unsafe { points8(|i| u64::from(point(2 * i)) | u64::from(point(2 * i + 1)) << 32) }
-}
-
-/// Eight bytes for each vector. (Written as loops: `array::from_fn` is not always inlined, and would cost a call a byte.)
-#[inline(always)]
-fn bytes(byte: impl Fn(usize) -> u8) -> [u64; 4] {
-    let mut words = [0; 4];
-    for (c, word) in words.iter_mut().enumerate() {
-        *word = word_of(|i| byte(8 * c + i));
-    }
-    words
-}
-
-/// Eight bytes, the first lowest.
-#[inline(always)]
-fn word_of(byte: impl Fn(usize) -> u8) -> u64 {
-    let mut word = 0;
-    for i in 0..8 {
-        word |= u64::from(byte(i)) << (8 * i);
-    }
-    word
-}
-
-/// Sign bits of 64 values from the eight 7-bit indices of each vector.
-#[inline(always)]
-fn seven_bit_signs(index: impl Fn(usize) -> usize) -> [u64; 4] {
-    bytes(|i| SIGNS[index(i) & 127])
-}
-
-/// Sixteen scales `2 s + 1` of eight bytes, the low nibble first.
-///
-/// # Safety
-/// AVX2.
-#[inline(always)]
-unsafe fn odd_nibbles(scales: u64) -> __m128i {
-    // SAFETY: the caller's.
-    unsafe {
-        let low = _mm_cvtsi64_si128((scales & 0x0f0f_0f0f_0f0f_0f0f) as i64);
-        let high = _mm_cvtsi64_si128((scales >> 4 & 0x0f0f_0f0f_0f0f_0f0f) as i64);
-        let all = _mm_unpacklo_epi8(low, high);
-        _mm_or_si128(_mm_add_epi8(all, all), _mm_set1_epi8(1))
-    }
-}
-
-/// Scales of groups of 32.
-///
-/// # Safety
-/// SSE4.1.
-#[inline(always)]
-unsafe fn of32(scales: u64) -> Scales {
-    // SAFETY: the caller's.
-    unsafe {
-        let scales = _mm_cvtepi8_epi16(_mm_cvtsi64_si128(scales as i64));
-        Scales::Of32(scales)
-    }
-}
-
 macro_rules! decode {
     ($block:ident, offset $offset:literal, signs $signs:literal, $self:ident => $quants:expr, $scales:expr) => {
         impl Decode for $block {
@@ -309,39 +238,15 @@ decode!(BlockTQ1_0, offset 1, signs false, self => {
     let ones = _mm_set1_epi16(1);
     Scales::Of32(ones)
 });
-decode!(BlockIQ2_XXS, offset 0, signs true, self => {
-    let tail = |g: usize| u32::from(self.qs[4 * g + 2]) | u32::from(self.qs[4 * g + 3]) << 16;
-    let index = |i: usize| usize::from(self.qs[i / 4 * 4 + i % 4 / 2] >> (8 * (i % 2)) & 255);
-    (points8(|i| IQ2_XXS_GRID[index(i)]), seven_bit_signs(|i| (tail(i / 4) >> (7 * (i % 4))) as usize))
-}, of32(word_of(|g| (self.qs[4 * g + 3] >> 11 & 30 | 1) as u8)));
-decode!(BlockIQ2_XS, offset 0, signs true, self => {
-    let signs = seven_bit_signs(|i| usize::from(self.qs[i] >> 9));
-    (points8(|i| IQ2_XS_GRID[usize::from(self.qs[i] & 511)]), signs)
-}, {
-    let scales = odd_nibbles(u64::from_le_bytes(self.scales));
-    Scales::Of16(scales)
-});
-decode!(BlockIQ2_S, offset 0, signs true, self => {
-    let high = |i: usize| usize::from(self.qh[i / 4] >> (2 * (i % 4)) & 3) << 8;
-    let signs = bytes(|i| self.qs[32 + i]);
-    (points8(|i| IQ2_S_GRID[usize::from(self.qs[i]) | high(i)]), signs)
-}, {
-    let scales = odd_nibbles(u64::from_le_bytes(self.scales));
-    Scales::Of16(scales)
-});
-decode!(BlockIQ3_XXS, offset 0, signs true, self => {
-    let tail = |g: usize| {
-        let at = 64 + 4 * g;
-        u32::from_le_bytes([self.qs[at], self.qs[at + 1], self.qs[at + 2], self.qs[at + 3]])
-    };
-    let signs = seven_bit_signs(|i| (tail(i / 4) >> (7 * (i % 4))) as usize);
-    (points4(|i| IQ3_XXS_GRID[usize::from(self.qs[i])]), signs)
-}, of32(word_of(|g| self.qs[64 + 4 * g + 3] >> 3 & 30 | 1)));
-decode!(BlockIQ3_S, offset 0, signs true, self => {
-    let high = |i: usize| usize::from(self.qh[i / 8] >> (i % 8) & 1) << 8;
-    let signs = bytes(|i| self.signs[i]);
-    (points4(|i| IQ3_S_GRID[usize::from(self.qs[i]) | high(i)]), signs)
-}, of32(word_of(|g| (self.scales[g / 2] >> (4 * (g % 2)) & 15) << 1 | 1)));
+macro_rules! lattices {
+    ($($block:ident),*) => {$(
+        decode!($block, offset 0, signs true, self => {
+            let points = Lattice::points(self);
+            (points8(|i| points[i]), Lattice::signs(self))
+        }, Lattice::scales(self));
+    )*};
+}
+lattices!(BlockIQ2_XXS, BlockIQ2_XS, BlockIQ2_S, BlockIQ3_XXS, BlockIQ3_S);
 
 /// `8 grid + delta + 9`, `delta` being 1 or -1: what the IQ1 types' eighths are, plus 9.
 ///

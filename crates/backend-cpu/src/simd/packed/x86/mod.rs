@@ -4,6 +4,7 @@ mod decode;
 mod decode_narrow;
 mod k512;
 mod lanes;
+mod lattice;
 mod lattice512;
 mod narrow512;
 mod rows;
