@@ -1,22 +1,23 @@
 //! Choosing tokens: the sampler, within what is prescribed for the answer.
 
 use crate::EngineError;
-use sampler::{Constraint, Sampler, SamplerError};
+use crate::masks::Masks;
+use sampler::{Sampler, SamplerError};
 
 /// The sampler and the constraint of a request, which hear of the same tokens in the same order. Drafted tokens go
 /// through here one by one like any others: chosen from their own logits, then accepted.
-pub(crate) struct Choice<'a> {
+pub(crate) struct Choice<'s, 'e> {
     sampler: Sampler,
-    constraint: Option<&'a mut dyn Constraint>,
+    constraint: Option<Masks<'s, 'e>>,
 }
 
-impl<'a> Choice<'a> {
+impl<'s, 'e> Choice<'s, 'e> {
     /// The prompt counts for the penalties and is not constrained.
     pub fn new(
         sampling: sampler::Params,
         prompt: &[u32],
-        constraint: Option<&'a mut dyn Constraint>,
-    ) -> Result<Choice<'a>, EngineError> {
+        constraint: Option<Masks<'s, 'e>>,
+    ) -> Result<Choice<'s, 'e>, EngineError> {
         let mut sampler = Sampler::new(sampling).map_err(|error| EngineError::Invalid(error.to_string()))?;
         for token in prompt {
             sampler.accept(*token);
@@ -51,6 +52,13 @@ impl<'a> Choice<'a> {
         match &mut self.constraint {
             Some(constraint) => Ok(constraint.accept(token)?),
             None => Ok(()),
+        }
+    }
+
+    /// A step of the model begins, after which a token is chosen.
+    pub fn begin(&mut self) {
+        if let Some(constraint) = &mut self.constraint {
+            constraint.begin();
         }
     }
 

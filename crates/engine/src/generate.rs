@@ -3,6 +3,7 @@
 use crate::choice::Choice;
 use crate::core::Core;
 use crate::engine::{Engine, Positions};
+use crate::masks::Masks;
 use crate::speculate::{Ahead, Speculator};
 use crate::{Cancel, Completion, Drafts, EngineError, Event, Finish, Request};
 use sampler::Constraint;
@@ -68,6 +69,22 @@ pub(crate) fn generate(
     cancel: &Cancel,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Completion, EngineError> {
+    std::thread::scope(|scope| {
+        let masks = constraint.map(|constraint| Masks::new(scope, constraint));
+        let choice = Choice::new(request.sampling.clone(), &request.prompt, masks)?;
+        write(core, engine, speculator, request, choice, cancel, on_event)
+    })
+}
+
+fn write(
+    core: &mut Core,
+    engine: &Engine,
+    speculator: &mut Speculator,
+    request: &Request,
+    mut choice: Choice<'_, '_>,
+    cancel: &Cancel,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Completion, EngineError> {
     let context = engine.layout().params.context;
     let prompt = &request.prompt;
     if prompt.is_empty() {
@@ -76,7 +93,6 @@ pub(crate) fn generate(
     if prompt.len() > context as usize {
         return Err(EngineError::ContextFull { needed: prompt.len() as u32, context });
     }
-    let mut choice = Choice::new(request.sampling.clone(), prompt, constraint)?;
     let started = Instant::now();
     let reused = core.reuse(prompt);
     let mut run = Run {
@@ -121,6 +137,9 @@ pub(crate) fn generate(
         }
         if ahead.len() >= context as usize {
             break Finish::ContextFull;
+        }
+        if !ahead.is_next(token) {
+            choice.begin();
         }
         match ahead.push(core, token, room - 1, cancel) {
             Err(EngineError::Cancelled) => break Finish::Cancelled,

@@ -136,3 +136,56 @@ fn a_cancelled_answer_ends_within_its_constraint() {
     let done = engine.generate_within(Some(&mut steps), request(&prompt(5), 40), &cancel, &mut on_event).unwrap();
     assert_eq!((done.finish, done.ids.len()), (Finish::Cancelled, 1));
 }
+
+/// Takes long for each mask, and notes on which thread.
+struct Slow {
+    steps: Steps,
+    threads: Vec<std::thread::ThreadId>,
+}
+
+impl Constraint for Slow {
+    fn mask(&mut self) -> Result<Option<&Mask>, ConstraintError> {
+        if self.threads.len() == self.steps.heard.len() {
+            self.threads.push(std::thread::current().id());
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        self.steps.mask()
+    }
+
+    fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
+        self.steps.accept(token)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.steps.is_complete()
+    }
+}
+
+#[test]
+fn masks_that_take_long_are_found_while_the_model_computes() {
+    let (engine, _) = load(&ModelSpec::qwen3(), options(64, 0), None).unwrap();
+    let vocabulary = engine.tokenizer().vocab_size();
+    let allowed: Vec<Vec<u32>> = (0..12).map(|step| (0..3).map(|i| 60 + step * 7 + i * 11).collect()).collect();
+    let mut run = |allowed: &[Vec<u32>]| {
+        let mut quick = Steps::new(vocabulary, allowed.to_vec());
+        let mut slow = Slow { steps: Steps::new(vocabulary, allowed.to_vec()), threads: Vec::new() };
+        let constraints: [&mut dyn Constraint; 2] = [&mut quick, &mut slow];
+        let results = constraints.map(|constraint| {
+            let sampling = sampler::Params { temperature: 1.0, seed: 7, ..Default::default() };
+            let request = Request { sampling, ..request(&prompt(9), 40) };
+            engine.generate_within(Some(constraint), request, &Cancel::new(), &mut |_| {}).map(|done| done.ids)
+        });
+        assert_eq!(quick.heard, slow.steps.heard);
+        let here = std::thread::current().id();
+        assert_eq!(slow.threads[0], here, "nothing is known of it yet");
+        assert!(slow.threads.len() > 2 && slow.threads[1..].iter().all(|thread| *thread != here));
+        results
+    };
+    let [quick, slow] = run(&allowed);
+    assert_eq!(quick.unwrap(), slow.unwrap());
+    // What the helper finds out is told as ever.
+    let stuck = [&allowed[..5], &[vec![]]].concat();
+    for result in run(&stuck) {
+        assert!(matches!(result, Err(EngineError::Constraint(ConstraintError::Stuck))), "{result:?}");
+    }
+}

@@ -71,14 +71,14 @@ impl DraftModel {
 }
 
 /// Tokens by which vocabularies of one family differ, because they are padded to round numbers.
-const PADDING: usize = 1024;
+pub const VOCABULARY_PADDING: usize = 1024;
 
 /// A draft model must mean the same by a token: the texts of all that both vocabularies have are compared, but for tokens
 /// that neither uses. One may be padded with more than the other.
 ///
 /// # Errors
 /// The first token that differs.
-pub(crate) fn same_vocabulary(target: &Tokenizer, draft: &Tokenizer) -> Result<(), EngineError> {
+pub fn same_vocabulary(target: &Tokenizer, draft: &Tokenizer) -> Result<(), EngineError> {
     let both = [target, draft];
     let token = |which: usize, id| (both[which].token_text(id), both[which].token_kind(id) == TokenKind::Unused);
     match difference(both.map(Tokenizer::vocab_size), &token) {
@@ -97,7 +97,7 @@ fn difference<'a>(sizes: [usize; 2], token: &dyn Fn(usize, u32) -> (&'a [u8], bo
         }
     }
     let [ours, theirs] = sizes;
-    (ours.abs_diff(theirs) > PADDING).then(|| format!("it has {theirs} tokens, the model {ours}"))
+    (ours.abs_diff(theirs) > VOCABULARY_PADDING).then(|| format!("it has {theirs} tokens, the model {ours}"))
 }
 
 #[cfg(test)]
@@ -117,8 +117,8 @@ mod tests {
         let base = [("a", false), ("b", false), ("<unused>", true)];
         assert_eq!(find(&base, &base, 0), None);
         assert_eq!(find(&base, &base[..2], 0), None, "padded");
-        assert_eq!(find(&base, &base, PADDING), None);
-        assert_eq!(find(&base, &base, PADDING + 1), Some("it has 1028 tokens, the model 3".into()));
+        assert_eq!(find(&base, &base, VOCABULARY_PADDING), None);
+        assert_eq!(find(&base, &base, VOCABULARY_PADDING + 1), Some("it has 1028 tokens, the model 3".into()));
         assert_eq!(find(&base, &[("a", false), ("b", false), ("<extra>", true)], 0), None, "nobody uses it");
         let used = [("a", false), ("b", false), ("c", false)];
         assert_eq!(find(&base, &used, 0), Some("token 2 is '<unused>', there 'c'".into()));

@@ -12,7 +12,8 @@ mod pace;
 
 use crate::core::Core;
 use crate::{Cancel, Drafting, Drafts, EngineError, Speculation};
-pub(crate) use draft::{DraftModel, same_vocabulary};
+pub(crate) use draft::DraftModel;
+pub use draft::{VOCABULARY_PADDING, same_vocabulary};
 use model::Layout;
 use pace::{Pace, Source, Step};
 use std::collections::VecDeque;
@@ -116,6 +117,11 @@ impl<'a> Ahead<'a> {
         self.rows.front().map_or(&[], Vec::as_slice)
     }
 
+    /// Whether the logits after this token are there.
+    pub fn is_next(&self, token: u32) -> bool {
+        self.guesses.front() == Some(&token)
+    }
+
     /// Adds `token` to the text. Its logits are computed, unless they were ahead; then along with those of guesses, if
     /// these are worth it and not more than `room` tokens are wanted.
     ///
@@ -123,7 +129,9 @@ impl<'a> Ahead<'a> {
     /// As [`Core::feed`]; the text is as it was.
     pub fn push(&mut self, core: &mut Core, token: u32, room: usize, cancel: &Cancel) -> Result<(), EngineError> {
         self.sequence.push(token);
-        if self.guesses.pop_front() == Some(token) {
+        let ahead = self.is_next(token);
+        self.guesses.pop_front();
+        if ahead {
             self.rows.pop_front();
             self.step.accepted += 1;
             self.drafts.accepted += 1;
