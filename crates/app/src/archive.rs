@@ -7,7 +7,7 @@ use crate::chats::{
     word,
 };
 use crate::error::Result;
-use crate::files::write_atomically;
+use crate::files::{Kind, write_atomically};
 use crate::wire::{AnswerFormat, AnswerStats, ErrorCode, FinishReason, Role, ToolCall, WireError};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
@@ -122,7 +122,7 @@ impl Chats {
         })?;
         let count = chats.len() as u32;
         let text = to_json(&Archive { headroom_chats: VERSION, chats })?;
-        write_atomically(path, text.as_bytes(), true)?;
+        write_atomically(path, text.as_bytes(), Kind::Private)?;
         Ok(count)
     }
 

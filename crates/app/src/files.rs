@@ -6,13 +6,23 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+/// Who may read a file, and when it must be on disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Public,
+    /// For this user only.
+    Private,
+    /// The same, and the system may write it to disk when it likes: whoever reads it checks that it is whole.
+    Cache,
+}
+
 /// Replaces `path` so that either the old or the new content is there afterwards, whole.
-pub fn write_atomically(path: &Path, bytes: &[u8], private: bool) -> Result<()> {
-    write_with(path, private, &mut |file| file.write_all(bytes).map_err(|error| WireError::file(path, &error)))
+pub fn write_atomically(path: &Path, bytes: &[u8], kind: Kind) -> Result<()> {
+    write_with(path, kind, &mut |file| file.write_all(bytes).map_err(|error| WireError::file(path, &error)))
 }
 
 /// The same with what `fill` writes.
-pub fn write_with(path: &Path, private: bool, fill: &mut dyn FnMut(&mut File) -> Result<()>) -> Result<()> {
+pub fn write_with(path: &Path, kind: Kind, fill: &mut dyn FnMut(&mut File) -> Result<()>) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Behind the whole name: a neighbour that only has another ending is somebody's.
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -23,20 +33,22 @@ pub fn write_with(path: &Path, private: bool, fill: &mut dyn FnMut(&mut File) ->
         let mut options = fs::OpenOptions::new();
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]
-        if private {
+        if kind != Kind::Public {
             use std::os::unix::fs::OpenOptionsExt;
             options.mode(0o600);
         }
         // On Windows the user's profile folder is private already.
-        let _ = private;
+        let _ = kind;
         options.open(&new)
     };
     let put = |file: File| -> std::io::Result<()> {
-        file.sync_all()?;
+        if kind != Kind::Cache {
+            file.sync_all()?;
+        }
         drop(file);
         hub::replace_file(&new, path)?;
         // Windows cannot open folders as files; NTFS journals the rename itself.
-        if cfg!(unix) {
+        if cfg!(unix) && kind != Kind::Cache {
             File::open(folder)?.sync_all()?;
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use crate::app::{App, AppConfig, blocking};
 use crate::error::Result;
-use crate::files::{now, write_atomically};
+use crate::files::{Kind, now, write_atomically};
 use crate::gpu::GpuSlot;
 use crate::wire::{AppEvent, Gpu, GpuReason, HardwareReport, MonitorSample, WireError};
 use backend_cpu::{CpuConfig, TestDevice, TestDeviceControl, ThreadPool};
@@ -142,7 +142,7 @@ impl Machine {
             *measured
         };
         let text = serde_json::to_vec(&kept).map_err(|error| WireError::internal(error.to_string()))?;
-        write_atomically(&self.measured_path, &text, false)?;
+        write_atomically(&self.measured_path, &text, Kind::Public)?;
         Ok(true)
     }
 

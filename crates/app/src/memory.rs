@@ -6,9 +6,10 @@ use crate::memory_files::MemoryFolder;
 use crate::session::Session;
 use crate::wire::AppEvent;
 use engine::{Engine, EngineError, SavedError};
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 #[derive(Default)]
 pub(crate) struct Memories {
@@ -38,6 +39,8 @@ pub(crate) struct Disk<'a> {
     pub folder: &'a MemoryFolder,
     /// Bytes.
     pub limit: u64,
+    /// What is not written by then is forgotten.
+    pub until: Option<Instant>,
 }
 
 impl Memories {
@@ -70,12 +73,27 @@ impl Memories {
         gone
     }
 
-    /// The model is about to go: what fits goes to disk. Returns the chats that have no room there.
-    pub fn park(&self, engine: &Engine, disk: Option<Disk<'_>>) -> Vec<String> {
+    /// The model is about to go: what fits goes to disk, the chats used last first, for there may not be time for all.
+    /// Returns those that have no room there, or no time.
+    pub fn park(&self, engine: &Engine, disk: Disk<'_>) -> Vec<String> {
         let (mut state, mut gone) = (lock(&self.state), Vec::new());
-        let room = Room { ram: 0, disk };
-        state.trim(0, room, &mut gone);
-        state.put_away(engine, room, &mut gone);
+        let used: Vec<String> = state.kept.iter().map(|(chat, _)| chat).chain(state.active.iter()).cloned().collect();
+        let mut left = disk;
+        let mut put = |chat: &str, bytes: u64, write: &mut Fill<'_>| {
+            // Those before it stay.
+            let fits = bytes <= left.limit;
+            left.limit = left.limit.saturating_sub(bytes);
+            let room = Room { ram: 0, disk: Some(disk).filter(|_| fits) };
+            to_disk(chat, bytes, room, &mut gone, write);
+        };
+        if let Some((chat, bytes)) = state.take_active(engine) {
+            put(&chat, bytes, &mut |out| engine.save(out));
+        }
+        while let Some((chat, bytes)) = state.kept.pop() {
+            put(&chat, bytes.len() as u64, &mut |out| fill(&bytes, out));
+        }
+        // Their order is that of their use again.
+        used.iter().for_each(|chat| disk.folder.touch(chat));
         self.held.store(0, Ordering::Release);
         gone
     }
@@ -112,13 +130,17 @@ impl State {
         self.active.as_deref() == Some(chat) || self.kept.iter().any(|(kept, _)| kept == chat)
     }
 
+    /// The chat that was answered last, and how many bytes what the engine remembers of it takes.
+    fn take_active(&mut self, engine: &Engine) -> Option<(String, u64)> {
+        let chat = self.active.take()?;
+        // A panic in the engine or a lost device: there is nothing to keep.
+        let bytes = engine.remembered().ok().map(|remembered| remembered.bytes).filter(|bytes| *bytes > 0)?;
+        Some((chat, bytes))
+    }
+
     /// Keeps what the engine remembers of the chat that was answered last.
     fn put_away(&mut self, engine: &Engine, room: Room<'_>, gone: &mut Vec<String>) {
-        let Some(chat) = self.active.take() else { return };
-        // A panic in the engine or a lost device: there is nothing to keep.
-        let Some(bytes) = engine.remembered().ok().map(|remembered| remembered.bytes).filter(|bytes| *bytes > 0) else {
-            return;
-        };
+        let Some((chat, bytes)) = self.take_active(engine) else { return };
         if bytes <= room.ram {
             self.trim(room.ram - bytes, room, gone);
             let mut kept = Vec::new();
@@ -134,24 +156,27 @@ impl State {
     fn trim(&mut self, most: u64, room: Room<'_>, gone: &mut Vec<String>) {
         while self.held() > most {
             let (chat, bytes) = self.kept.remove(0);
-            let mut write = |out: &mut dyn Write| out.write_all(&bytes).map_err(|error| SavedError::from(error).into());
-            to_disk(&chat, bytes.len() as u64, room, gone, &mut write);
+            to_disk(&chat, bytes.len() as u64, room, gone, &mut |out| fill(&bytes, out));
         }
     }
 }
 
-fn to_disk(
-    chat: &str,
-    bytes: u64,
-    room: Room<'_>,
-    gone: &mut Vec<String>,
-    write: &mut dyn FnMut(&mut dyn Write) -> Result<(), EngineError>,
-) {
-    let saved = room.disk.is_some_and(|disk| match disk.folder.save(chat, bytes, disk.limit, gone, write) {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::warn!("{error}");
-            false
+/// Writes a saved sequence.
+type Fill<'a> = dyn FnMut(&mut dyn Write) -> Result<(), EngineError> + 'a;
+
+fn fill(bytes: &[u8], out: &mut dyn Write) -> Result<(), EngineError> {
+    out.write_all(bytes).map_err(|error| SavedError::from(error).into())
+}
+
+fn to_disk(chat: &str, bytes: u64, room: Room<'_>, gone: &mut Vec<String>, write: &mut Fill<'_>) {
+    let saved = room.disk.is_some_and(|disk| {
+        let mut write = |out: &mut dyn Write| write(&mut Until { out, until: disk.until });
+        match disk.folder.save(chat, bytes, disk.limit, gone, &mut write) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!("{error}");
+                false
+            }
         }
     });
     if !saved {
@@ -159,11 +184,33 @@ fn to_disk(
     }
 }
 
+/// Bytes that are written without looking at the time.
+const PIECE: usize = 1 << 20;
+
+/// Writes until the time is over.
+struct Until<'a> {
+    out: &'a mut dyn Write,
+    until: Option<Instant>,
+}
+
+impl Write for Until<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.until.is_some_and(|until| Instant::now() >= until) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the program ends before this is written"));
+        }
+        self.out.write(&bytes[..bytes.len().min(PIECE)])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 impl App {
     /// Where what the loaded model remembers of chats can be.
     fn memory_on_disk(&self) -> Option<Disk<'_>> {
         let limit = lock(&self.settings).chat_memory;
-        self.owner.as_ref().filter(|_| limit > 0).map(|owner| Disk { folder: &owner.memory, limit })
+        self.owner.as_ref().filter(|_| limit > 0).map(|owner| Disk { folder: &owner.memory, limit, until: None })
     }
 
     /// Has the loaded model remember this chat, and tells which others it had to forget.
@@ -173,10 +220,10 @@ impl App {
         self.tell_forgotten(session.memories.turn_to(&session.engine, chat, room));
     }
 
-    /// Before a model goes, what it remembers of chats goes to disk. Waits for the disk.
-    pub(crate) fn park(&self, session: &Session) {
+    /// Before a model goes, what it remembers of chats goes to disk, as far as there is time.
+    pub(crate) fn park(&self, session: &Session, until: Option<Instant>) {
         if let Some(disk) = self.memory_on_disk() {
-            self.tell_forgotten(session.memories.park(&session.engine, Some(disk)));
+            self.tell_forgotten(session.memories.park(&session.engine, Disk { until, ..disk }));
         }
     }
 

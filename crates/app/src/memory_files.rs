@@ -4,7 +4,7 @@
 //! read again.
 
 use crate::error::Result;
-use crate::files::write_with;
+use crate::files::{Kind, write_with};
 use crate::wire::{ErrorCode, WireError};
 use engine::{Engine, EngineError, Remembered, SavedError};
 use std::collections::HashSet;
@@ -65,7 +65,7 @@ impl MemoryFolder {
             return Err(WireError::new(ErrorCode::DiskFull, text).numbers(bytes, limit.min(free.saturating_sub(FREE))));
         }
         self.trim(limit - bytes, Some(chat), gone);
-        write_with(&path, true, &mut |file| {
+        write_with(&path, Kind::Cache, &mut |file| {
             let mut out = BufWriter::with_capacity(BUFFER, file);
             write(&mut out)?;
             out.flush().map_err(|error| WireError::file(&path, &error))

@@ -88,7 +88,7 @@ impl App {
         });
         let app = self.clone();
         let loaded = blocking(move || {
-            before.inspect(|session| app.park(session));
+            before.inspect(|session| app.park(session, None));
             app.choose_gpu();
             let mut last = Instant::now();
             let mut progress = |now: LoadStage, share: f32| {
@@ -181,7 +181,7 @@ impl App {
         blocking(move || {
             let before = app.session().ok();
             app.set_slot(Slot::None);
-            before.inspect(|session| app.park(session));
+            before.inspect(|session| app.park(session, None));
             Ok(())
         })
         .await

@@ -1,7 +1,7 @@
 //! `settings.json`: versioned, written atomically, read leniently. The Hub token lies in a file of its own.
 
 use crate::error::Result;
-use crate::files::{set_aside, write_atomically};
+use crate::files::{Kind, set_aside, write_atomically};
 use crate::wire::{Sampling, Settings, WireError};
 use serde_json::{Map, Value};
 use std::fs;
@@ -77,7 +77,7 @@ impl SettingsFile {
         object.remove("hasHubToken");
         object.insert("version".into(), VERSION.into());
         let text = serde_json::to_vec_pretty(&object).map_err(|error| WireError::internal(error.to_string()))?;
-        write_atomically(&self.path, &text, false)
+        write_atomically(&self.path, &text, Kind::Public)
     }
 
     /// The stored Hub token; readable by this user only.
@@ -95,7 +95,7 @@ impl SettingsFile {
             Some(token) if token.len() > 1000 || !token.bytes().all(|b| b.is_ascii_graphic()) => {
                 Err(WireError::bad_argument("token", "a token has no spaces and only ASCII characters"))
             }
-            Some(token) => write_atomically(&self.token_path, token.as_bytes(), true),
+            Some(token) => write_atomically(&self.token_path, token.as_bytes(), Kind::Private),
             None => match fs::remove_file(&self.token_path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     Err(WireError::file(&self.token_path, &error))

@@ -15,7 +15,7 @@ use grammar::Vocabulary;
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Takes an answer's events; the window's channel.
 pub type AnswerSink = Box<dyn FnMut(AnswerEvent) + Send>;
@@ -116,16 +116,23 @@ impl App {
 
     /// Before the program ends: what is being written is kept.
     pub async fn close(self: &Arc<Self>) {
+        self.close_within(Duration::from_secs(2)).await;
+    }
+
+    /// The same, where writing down what the model remembers of chats may take so long. Chats that there is no time for
+    /// are read again when they go on.
+    pub async fn close_within(self: &Arc<Self>, time: Duration) {
         // An engine that does not stop in time loses what the last fifth of a second brought.
         let ended = tokio::time::timeout(Duration::from_secs(2), self.end_answer()).await;
         if let (Ok(()), Ok(session)) = (ended, self.session()) {
             let app = self.clone();
+            let until = Instant::now() + time;
             let parked = blocking(move || {
-                app.park(&session);
+                app.park(&session, Some(until));
                 Ok(())
             });
-            // What a slow disk has not taken by then is read again the next time.
-            let _ = tokio::time::timeout(Duration::from_secs(20), parked).await;
+            // A disk that hangs: what it has of the file goes when the program starts again.
+            let _ = tokio::time::timeout(time + Duration::from_secs(1), parked).await;
         }
     }
 

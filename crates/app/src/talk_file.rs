@@ -3,7 +3,7 @@
 //! The first line is JSON, [`Head`]; what [`engine::Engine::save`] writes follows.
 
 use crate::error::Result;
-use crate::files::write_with;
+use crate::files::{Kind, write_with};
 use crate::prompt::Said;
 use crate::session::Session;
 use crate::wire::{ErrorCode, ToolCall, WireError};
@@ -83,7 +83,7 @@ impl Session {
         let mut head = serde_json::to_vec(&head).map_err(|error| WireError::internal(error.to_string()))?;
         head.push(b'\n');
         let failed = |error: std::io::Error| WireError::file(path, &error);
-        write_with(path, true, &mut |file| {
+        write_with(path, Kind::Private, &mut |file| {
             let mut out = BufWriter::with_capacity(1 << 20, file);
             out.write_all(&head).map_err(failed)?;
             self.engine.save(&mut out)?;

@@ -285,3 +285,42 @@ async fn a_kill_while_writing_leaves_whole_files() {
         drop(app);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_the_program_does_not_wait_for_a_slow_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = ModelSpec::llama();
+    let expected = alone(&spec, &["first", "more"]).await;
+    let (app, events) = ready(folder.path(), &spec, Some(1 << 30), DISK).await;
+    let chats = [begin_chat(&app, "first").await, begin_chat(&app, "the 2").await];
+    app.close_within(std::time::Duration::ZERO).await;
+    assert_eq!(forgotten(&events), ["the 2", "first"]);
+    drop(app);
+    assert_eq!(files(folder.path()), [""; 0].map(PathBuf::from), "nothing half-written");
+    let (app, _) = open(folder.path(), |_| {});
+    load_tiny(&app).await;
+    assert_eq!(turn(&app, &chats[0], "more").await.0, expected[1].0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_chats_that_do_not_all_fit_on_disk_those_used_last_are_kept() {
+    let of = |folder: &Path| -> Vec<String> {
+        files(folder).iter().map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+    };
+    let bytes = |folder: &Path| files(folder).iter().map(|path| std::fs::metadata(path).unwrap().len()).sum::<u64>();
+    let mut limit = DISK;
+    for kept in [3, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let (app, _) = ready(folder.path(), &ModelSpec::llama(), Some(1 << 30), limit).await;
+        let mut chats = Vec::new();
+        for text in ["first", "the 2", "the 3"] {
+            chats.push(begin_chat(&app, text).await);
+        }
+        app.close().await;
+        assert_eq!(of(folder.path()), chats[3 - kept..]);
+        limit = bytes(folder.path()) - 1;
+        // Written first is not used first.
+        app.settings_set(Settings { chat_memory: limit, ..app.settings_get() }).await.unwrap();
+        assert_eq!(of(folder.path()), chats[4 - kept..]);
+    }
+}
