@@ -24,6 +24,7 @@ const COMMANDS: &[&str] = &[
     "download_resume",
     "download_cancel",
     "plan",
+    "draft_models",
     "model_load",
     "model_unload",
     "model_load_cancel",

@@ -173,6 +173,11 @@ pub async fn plan(app: Held<'_>, model_id: String, settings: LoadSettings) -> An
 }
 
 #[tauri::command]
+pub async fn draft_models(app: Held<'_>, model_id: String) -> Answer<Vec<String>> {
+    app.draft_models(model_id).await
+}
+
+#[tauri::command]
 pub async fn model_load(app: Held<'_>, model_id: String, settings: LoadSettings) -> Answer<()> {
     app.model_load(model_id, settings).await
 }

@@ -50,7 +50,7 @@ impl App {
             app.owner()?;
             let in_use = match &*lock(&app.slot) {
                 Slot::Loading { model_id, .. } => *model_id == id,
-                Slot::Ready(session) => session.model_id == id,
+                Slot::Ready(session) => session.uses(&id),
                 _ => false,
             };
             if in_use {

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use tokenizer::Tokenizer;
 
 /// Bounds for folders that anybody can fill.
 const MAX_DEPTH: usize = 6;
@@ -32,10 +33,12 @@ pub struct Library {
     /// By path: what the header says, or why it cannot be used.
     facts: Mutex<HashMap<PathBuf, (Stamp, Result<Facts>)>>,
     described: Mutex<HashMap<PathBuf, (Stamp, Arc<Model>)>>,
+    /// Whether the second file's model can guess for the first one's.
+    drafts: Mutex<HashMap<[(PathBuf, Stamp); 2], bool>>,
 }
 
 /// Changes when a file is replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Stamp {
     len: u64,
     /// Unix milliseconds.
@@ -49,6 +52,8 @@ struct Facts {
     parameters: u64,
     context_max: u32,
     layers: u32,
+    /// Tokens.
+    vocabulary: usize,
 }
 
 struct Found {
@@ -71,7 +76,7 @@ impl Found {
 
 impl Library {
     pub fn new(store: Arc<Store>) -> Library {
-        Library { store, facts: Mutex::default(), described: Mutex::default() }
+        Library { store, facts: Mutex::default(), described: Mutex::default(), drafts: Mutex::default() }
     }
 
     /// All models, by name.
@@ -174,6 +179,26 @@ impl Library {
         Ok(model)
     }
 
+    /// Whether the tokens of the model at `draft` mean the same as those at `path`. Vocabularies are read only where their
+    /// sizes are near each other, and once.
+    pub fn can_draft(&self, path: &Path, draft: &Path) -> bool {
+        let size = |path| self.facts(path).map(|facts| facts.vocabulary);
+        let (Ok(ours), Ok(theirs)) = (size(path), size(draft)) else { return false };
+        let (Ok(old), Ok(new)) = (stamp(path), stamp(draft)) else { return false };
+        if ours.abs_diff(theirs) > engine::VOCABULARY_PADDING {
+            return false;
+        }
+        let key = [(path.to_owned(), old), (draft.to_owned(), new)];
+        if let Some(known) = lock(&self.drafts).get(&key) {
+            return *known;
+        }
+        let tokenizer = |path| weights::read_header(path).ok().and_then(|gguf| Tokenizer::from_gguf(&gguf).ok());
+        let same = tokenizer(path).zip(tokenizer(draft));
+        let same = same.is_some_and(|(ours, theirs)| engine::same_vocabulary(&ours, &theirs).is_ok());
+        lock(&self.drafts).insert(key, same);
+        same
+    }
+
     fn facts(&self, path: &Path) -> Result<Facts> {
         let stamp = stamp(path)?;
         if let Some((known, facts)) = lock(&self.facts).get(path)
@@ -198,6 +223,7 @@ impl Library {
             parameters: model.parameters,
             context_max: model.context_length,
             layers: model.layers.len() as u32 + 1,
+            vocabulary: model.vocab_size,
         };
         let text = serde_json::to_string(&facts).map_err(|error| WireError::internal(error.to_string()))?;
         self.store.lock().execute(

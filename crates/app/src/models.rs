@@ -1,6 +1,7 @@
 //! Commands about the loaded model: plan, load, slider.
 
 use crate::app::{App, Slot, blocking, lock};
+use crate::drafts;
 use crate::error::Result;
 use crate::library::{id_of, name_of};
 use crate::machine::threads;
@@ -23,8 +24,12 @@ impl App {
         let facts = self.facts().await?;
         let app = self.clone();
         blocking(move || {
-            let model = app.library.get(&app.folders(), &model_id)?;
-            plans::plan(&*app.library.describe(&PathBuf::from(model.path))?, None, &facts, &settings)
+            let folders = app.folders();
+            let model = app.library.get(&folders, &model_id)?;
+            // One that cannot be used is not loaded either.
+            let (draft, _) = drafts::find(&app.library, &folders, &settings, &Loading::default())?;
+            let draft = draft.as_ref().map(|draft| &*draft.model);
+            plans::plan(&*app.library.describe(&PathBuf::from(model.path))?, draft, &facts, &settings)
         })
         .await
     }
@@ -100,7 +105,7 @@ impl App {
                     app.model_changed();
                 }
             };
-            let loaded = app.open_model(&path, settings, Loading::default(), &mut progress, &cancel)?;
+            let loaded = app.open_model(&path, settings.clone(), Loading::default(), &mut progress, &cancel)?;
             if let Err(error) = app.library.mark_used(&model_id) {
                 tracing::warn!("{error}");
             }
@@ -144,11 +149,13 @@ impl App {
             let wanted = loading.threads.or(settings.threads);
             threads(wanted, settings.leave_responsive && loading.threads.is_none())
         };
+        let (draft, draft_problem) = drafts::find(&self.library, &self.folders(), &settings, &loading)?;
         let request = LoadRequest {
             model_id: id_of(path),
             name: name_of(path),
             model: self.library.describe(path)?,
-            draft: loading.draft.as_deref().map(|draft| self.library.describe(draft)).transpose()?,
+            draft,
+            draft_problem,
             path: path.to_owned(),
             settings,
             machine: self.machine.clone(),

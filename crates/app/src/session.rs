@@ -2,7 +2,9 @@
 
 use crate::answer::{self, Step, Task};
 use crate::app::lock;
+use crate::drafts::{self, Draft, Found};
 use crate::error::Result;
+use crate::library::name_of;
 use crate::machine::{Machine, TestControl};
 use crate::memory::Memories;
 use crate::plans::{self, wishes};
@@ -33,8 +35,9 @@ pub(crate) struct LoadRequest {
     pub settings: LoadSettings,
     pub machine: Arc<Machine>,
     pub threads: usize,
-    /// The model at [`Loading::draft`].
-    pub draft: Option<Arc<Model>>,
+    pub draft: Option<Found>,
+    /// Why there is none although one is wished for.
+    pub draft_problem: Option<WireError>,
     pub loading: Loading,
 }
 
@@ -54,8 +57,7 @@ pub struct Loading {
     /// Lock the weights in RAM.
     pub mlock: bool,
     pub speculation: Speculation,
-    /// The file of a smaller model that guesses for it.
-    pub draft: Option<PathBuf>,
+    pub draft: Draft,
 }
 
 impl Default for Loading {
@@ -68,7 +70,7 @@ impl Default for Loading {
             mmap: true,
             mlock: false,
             speculation: Speculation::LOOKUP,
-            draft: None,
+            draft: Draft::AsSet,
         }
     }
 }
@@ -88,6 +90,7 @@ pub struct Session {
     vocabulary: OnceLock<std::result::Result<Vocabulary, GrammarError>>,
     model: Arc<Model>,
     draft: Option<Arc<Model>>,
+    draft_problem: Option<WireError>,
     machine: Arc<Machine>,
     /// As known when the model was loaded, or layers were last asked for.
     facts: Mutex<Facts>,
@@ -114,7 +117,8 @@ impl Session {
         progress: &mut dyn FnMut(LoadStage, f32),
         cancel: &Cancel,
     ) -> Result<(Session, Vec<RecoveryNotice>)> {
-        let LoadRequest { model_id, name, path, model, settings, machine, threads, draft, loading } = request;
+        let LoadRequest { model_id, name, path, model, settings, machine, threads, loading, .. } = request;
+        let (mut draft, mut draft_problem) = (request.draft, request.draft_problem);
         let Loading { ubatch, exact, mmap, mlock, speculation, .. } = loading;
         let logits_rows = loading.logits_rows.max(speculation.logits_rows());
         let config =
@@ -131,7 +135,7 @@ impl Session {
         };
         let facts = machine.facts(0);
         let wished = Wishes { ubatch, logits_rows, ..wishes(&settings) };
-        let planned = planner::plan_with_draft(&model, draft.as_deref(), &facts, &wished)?;
+        let planned = drafts::plan(&model, &mut draft, &mut draft_problem, &facts, &wished)?;
         let too_many_layers = planned.gpu_layers > planned.max_gpu_layers;
         if planned.fits == Fits::No && !too_many_layers {
             let needed = planned.host.kv + planned.host.compute + planned.host_other;
@@ -155,25 +159,20 @@ impl Session {
         };
         let mut layers = |share| progress(LoadStage::Layers, share);
         let engine = Engine::load(&path, options, devices, &mut layers, cancel)?;
-        if let (Some(path), Some(planned)) = (&loading.draft, &planned.draft) {
+        if let (Some(found), Some(planned)) = (&draft, &planned.draft) {
             let on_gpu = planned.gpu_layers > 0;
             let accelerator = if on_gpu {
                 machine.device(&pool, config, &mut |_, _| {}).ok().map(|found| found.device)
             } else {
                 None
             };
-            let host = Box::new(CpuDevice::new(pool.clone(), config));
-            let options = LoadOptions {
-                context: planned.layout.params.context,
-                gpu_layers: planned.gpu_layers,
-                ubatch: planned.layout.params.ubatch,
-                mmap,
-                mlock,
-                ..LoadOptions::default()
-            };
-            let devices = Devices { host, accelerator };
-            engine.set_draft(Engine::load(path, options, devices, &mut |_| {}, cancel)?)?;
+            let devices = Devices { host: Box::new(CpuDevice::new(pool.clone(), config)), accelerator };
+            match drafts::attach(&engine, found, planned, &loading, devices, cancel) {
+                Err(error) if found.needed || error.code == ErrorCode::Cancelled => return Err(error),
+                attached => draft_problem = attached.err().map(|error| error.about(name_of(&found.path))),
+            }
         }
+        let draft = draft.filter(|_| draft_problem.is_none());
         let format = Format::new(engine.gguf(), engine.tokenizer())?;
         let plan = plans::to_wire(&planned, &facts);
         let placed = Mutex::new((settings, plan));
@@ -184,7 +183,8 @@ impl Session {
             format,
             vocabulary: OnceLock::new(),
             model,
-            draft,
+            draft: draft.map(|found| found.model),
+            draft_problem,
             machine,
             facts: Mutex::new(facts),
             pool,
@@ -229,6 +229,11 @@ impl Session {
         !self.format.missing
     }
 
+    /// Whether this is the model that is loaded, or the one that guesses for it.
+    pub(crate) fn uses(&self, model_id: &str) -> bool {
+        self.model_id == model_id || (self.draft.is_some() && self.placed().0.draft.as_deref() == Some(model_id))
+    }
+
     /// How the window sees it.
     pub fn shown(&self) -> LoadedModel {
         let (settings, plan) = self.placed().clone();
@@ -246,6 +251,7 @@ impl Session {
             vram_used: placement.accelerator_used + draft.1,
             gpu_reason: gpu.clone().err(),
             gpu: gpu.ok(),
+            draft_problem: self.draft_problem.clone().map(Box::new),
             template_missing: self.format.missing,
             supports_thinking: self.format.supports_thinking,
         }
@@ -254,7 +260,7 @@ impl Session {
     /// Moves layers, also while an answer is being written; blocks until done. A notice says if not all found room.
     /// `cpu_moe`: [`LoadSettings::cpu_moe`].
     pub(crate) fn place(&self, wanted: GpuLayers, cpu_moe: Option<u32>) -> Result<Option<RecoveryNotice>> {
-        let settings = LoadSettings { gpu_layers: wanted, cpu_moe, ..self.placed().0 };
+        let settings = LoadSettings { gpu_layers: wanted, cpu_moe, ..self.placed().0.clone() };
         let lost = !self.has_device(wanted);
         let facts = self.facts_now();
         // "Auto" means what the planner would choose on the device without this model.
@@ -271,7 +277,7 @@ impl Session {
             GpuLayers::Fixed { layers } => layers.min(placement.layers),
             GpuLayers::Auto => placement.layers,
         };
-        let current = self.placed().0;
+        let current = self.placed().0.clone();
         let missed = placement.gpu_layers < asked || placement.cpu_moe > experts;
         let missed = missed && (current.gpu_layers, current.cpu_moe) == (wanted, cpu_moe);
         Ok(missed.then(|| RecoveryNotice {
@@ -355,7 +361,7 @@ impl Session {
 
     /// Makes the plan describe the placement that holds now.
     pub(crate) fn replan(&self, wanted: Option<(GpuLayers, Option<u32>)>) -> Result<()> {
-        let settings = self.placed().0;
+        let settings = self.placed().0.clone();
         let placement = self.engine.placement();
         let actual = LoadSettings {
             gpu_layers: GpuLayers::Fixed { layers: placement.gpu_layers },

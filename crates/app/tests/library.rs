@@ -69,11 +69,11 @@ async fn plans_follow_the_settings() {
     let auto = app.plan(id.clone(), LoadSettings::default()).await.unwrap();
     assert_eq!((auto.gpu_layers, auto.layers, auto.fits), (3, 3, Fits::Gpu));
     let one = LoadSettings { gpu_layers: GpuLayers::Fixed { layers: 1 }, ..LoadSettings::default() };
-    let split = app.plan(id.clone(), one).await.unwrap();
+    let split = app.plan(id.clone(), one.clone()).await.unwrap();
     assert_eq!((split.gpu_layers, split.fits), (1, Fits::Split));
     assert_eq!(split.vram.total, split.vram.weights + split.vram.kv + split.vram.compute + split.vram.other);
     assert_eq!(split.ram.kv + split.vram.kv, auto.ram.kv + auto.vram.kv);
-    let small = app.plan(id, LoadSettings { context: Some(512), kv_type_k: KvType::F32, ..one }).await.unwrap();
+    let small = app.plan(id, LoadSettings { context: Some(512), kv_type_k: KvType::F32, ..one.clone() }).await.unwrap();
     assert_eq!(small.context, 512);
     let missing = app.plan("none".into(), one).await.unwrap_err();
     assert_eq!(missing.code, ErrorCode::FileMissing);

@@ -81,7 +81,7 @@ pub fn load(
         mmap: !loading.no_mmap,
         mlock: loading.mlock,
         speculation,
-        draft,
+        draft: draft.map_or(app::Draft::None, app::Draft::File),
     };
     let started = Instant::now();
     let mut shown = false;

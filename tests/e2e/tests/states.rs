@@ -225,3 +225,47 @@ async fn answers_in_a_prescribed_form_and_the_end_of_the_settings() -> Result<()
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draft_model_is_chosen_counted_and_done_without_when_it_is_gone() -> Result<()> {
+    for look in LOOKS.iter().copied() {
+        let (data, models) = (tempfile::tempdir()?, tempfile::tempdir()?);
+        std::fs::copy(e2e::fixture("rustdoc-tiny-F16.gguf"), models.path().join("large-F16.gguf"))?;
+        let small = models.path().join("small-Q4_K_M.gguf");
+        std::fs::copy(e2e::fixture("rustdoc-tiny-Q4_K_M.gguf"), &small)?;
+        let folder = models.path().to_string_lossy();
+        let more = json!({ "modelsFolder": folder, "sampling": { "temperature": 0, "maxTokens": 40 } });
+        let window = open(data.path(), look, more, &[]).await?;
+        let name = |state: &str| format!("{state}-{}-{}", look.0, look.1);
+        // The first by name is shown where none was used before.
+        let offered = "return [...document.querySelector('[data-testid=\"draft-model\"]').options].map((o) => o.text)";
+        let small_is_offered =
+            async || Ok(window.script(offered).await?.as_array().is_some_and(|options| options.len() == 2));
+        window.get("draft-model").await?;
+        window.until("the smaller model is offered", small_is_offered).await?;
+        let planned = async || Ok::<_, anyhow::Error>(window.attribute("memory-ram", "data-planned").await?);
+        let alone = planned().await?;
+        window.get("draft-model").await?.select_by_index(1).await?;
+        window.until("it is counted", async || Ok(planned().await? != alone)).await?;
+        window.click("load-model").await?;
+        window.ready().await?;
+        assert!(window.all("draft-problem").await?.is_empty());
+        window.look(&name("draft")).await?;
+        ask(&window, "Tell me about std::vec::Vec.", 1).await?;
+        let answer = window.text("message-text").await?;
+
+        window.click("unload-model").await?;
+        window.get("load-model").await?;
+        std::fs::remove_file(&small)?;
+        window.click("load-model").await?;
+        window.ready().await?;
+        window.get("draft-problem").await?;
+        window.look(&name("draft-gone")).await?;
+        window.click_css("[data-testid=\"message-assistant\"] [data-testid=\"regenerate\"]").await?;
+        window.until("a branch", async || Ok(window.text("branch").await?.contains('2'))).await?;
+        window.answered(1).await?;
+        assert_eq!(window.text("message-text").await?, answer, "guesses change nothing");
+        window.close().await?;
+    }
+    Ok(())
+}

@@ -50,6 +50,7 @@ test("a loaded model is not deleted, and says why", async () => {
     context: null,
     kvTypeK: "f16",
     kvTypeV: "f16",
+    draft: null,
   });
   const [first] = await screen.findAllByTestId("library-item");
   await user.click(within(first!).getByTestId("library-remove"));

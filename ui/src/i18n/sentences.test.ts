@@ -15,6 +15,7 @@ const CODES: Record<ErrorCode, true> = {
   fileAccess: true,
   modelUnsupported: true,
   draftVocabulary: true,
+  draftMissing: true,
   ramFull: true,
   vramFull: true,
   diskFull: true,

@@ -57,6 +57,8 @@ export interface Api {
 
   /** Takes below 16 ms: may be asked for at every step of the slider. */
   plan(modelId: string, settings: LoadSettings): Promise<Plan>;
+  /** Ids of the installed models that can guess for this one. */
+  draftModels(modelId: string): Promise<string[]>;
   /** Settles when the model is ready; progress comes as `model` events. */
   modelLoad(modelId: string, settings: LoadSettings): Promise<void>;
   modelLoadCancel(): Promise<void>;

@@ -68,7 +68,7 @@ chatMemory: number,
  */
 load: { [key in string]: LoadSettings }, inspectorOpen: boolean, };
 
-export type ErrorCode = "fileMissing" | "fileInvalid" | "archiveInvalid" | "fileTruncated" | "fileAccess" | "modelUnsupported" | "draftVocabulary" | "ramFull" | "vramFull" | "diskFull" | "contextFull" | "noModelLoaded" | "busy" | "cancelled" | "offline" | "needsToken" | "needsTerms" | "notFound" | "rateLimited" | "checksumMismatch" | "hubAnswer" | "badArgument" | "formatNotJson" | "formatInvalid" | "formatTooComplex" | "formatStuck" | "storage" | "internal";
+export type ErrorCode = "fileMissing" | "fileInvalid" | "archiveInvalid" | "fileTruncated" | "fileAccess" | "modelUnsupported" | "draftVocabulary" | "draftMissing" | "ramFull" | "vramFull" | "diskFull" | "contextFull" | "noModelLoaded" | "busy" | "cancelled" | "offline" | "needsToken" | "needsTerms" | "notFound" | "rateLimited" | "checksumMismatch" | "hubAnswer" | "badArgument" | "formatNotJson" | "formatInvalid" | "formatTooComplex" | "formatStuck" | "storage" | "internal";
 
 export type WireError = { code: ErrorCode, 
 /**
@@ -152,7 +152,11 @@ cpuMoe: number | null,
 /**
  * Tokens; null: the planner's choice.
  */
-context: number | null, kvTypeK: KvType, kvTypeV: KvType, };
+context: number | null, kvTypeK: KvType, kvTypeV: KvType, 
+/**
+ * Id of an installed model that guesses for this one ([`crate::App::draft_models`]); null: none.
+ */
+draft: string | null, };
 
 export type Fits = "gpu" | "split" | "ram" | "disk" | "no";
 
@@ -253,7 +257,11 @@ gpu: Gpu | null, gpuReason: GpuReason | null,
 /**
  * The model's chat template is missing: a plain one is used.
  */
-templateMissing: boolean, supportsThinking: boolean, };
+templateMissing: boolean, 
+/**
+ * Why the draft model of the settings is not used, if so.
+ */
+draftProblem: WireError | null, supportsThinking: boolean, };
 
 export type RecoveryNotice = { 
 /**

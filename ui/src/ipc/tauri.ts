@@ -32,6 +32,7 @@ export const tauriApi: Api = {
   downloadCancel: (id) => invoke("download_cancel", { id }),
 
   plan: (modelId, settings) => invoke("plan", { modelId, settings }),
+  draftModels: (modelId) => invoke("draft_models", { modelId }),
   modelLoad: (modelId, settings) => invoke("model_load", { modelId, settings }),
   modelLoadCancel: () => invoke("model_load_cancel"),
   modelUnload: () => invoke("model_unload"),

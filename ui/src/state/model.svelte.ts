@@ -7,6 +7,7 @@ export const DEFAULT_LOAD: LoadSettings = {
   context: null,
   kvTypeK: "f16",
   kvTypeV: "f16",
+  draft: null,
 };
 
 /** The one model that is loaded, or on its way. */

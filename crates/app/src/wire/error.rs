@@ -19,6 +19,8 @@ pub enum ErrorCode {
     ModelUnsupported,
     /// The draft model's tokens are not those of the model.
     DraftVocabulary,
+    /// The draft model is not in the library any more.
+    DraftMissing,
     /// Not enough RAM even with everything on disk that can be.
     RamFull,
     VramFull,

@@ -95,6 +95,8 @@ pub struct LoadedModel {
     pub gpu_reason: Option<GpuReason>,
     /// The model's chat template is missing: a plain one is used.
     pub template_missing: bool,
+    /// Why the draft model of the settings is not used, if so.
+    pub draft_problem: Option<Box<WireError>>,
     pub supports_thinking: bool,
 }
 

@@ -61,7 +61,7 @@ pub enum GpuLayers {
 }
 
 /// How to load a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LoadSettings {
     pub gpu_layers: GpuLayers,
@@ -71,6 +71,8 @@ pub struct LoadSettings {
     pub context: Option<u32>,
     pub kv_type_k: KvType,
     pub kv_type_v: KvType,
+    /// Id of an installed model that guesses for this one ([`crate::App::draft_models`]); null: none.
+    pub draft: Option<String>,
 }
 
 impl Default for LoadSettings {
@@ -81,6 +83,7 @@ impl Default for LoadSettings {
             context: None,
             kv_type_k: KvType::F16,
             kv_type_v: KvType::F16,
+            draft: None,
         }
     }
 }

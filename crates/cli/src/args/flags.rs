@@ -41,6 +41,7 @@ impl Placement {
             context: self.context,
             kv_type_k: self.kv_type_k,
             kv_type_v: self.kv_type_v,
+            draft: None,
         }
     }
 }

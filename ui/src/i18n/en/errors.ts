@@ -9,6 +9,8 @@ export const errors = {
   modelUnsupported: "This version does not run {subject}. Choose another model.",
   draftVocabulary:
     "The draft model has other tokens than the model. Choose a smaller model of the same family.",
+  draftMissing:
+    "The draft model is not in the library any more. Put its file back, or choose another one or none.",
   ramFull: "There is not enough RAM. Lower the context, choose a smaller model or close other programs.",
   ramFull_numbers:
     "Needs {needed} of RAM, {available} is free. Lower the context, choose a smaller model or close other programs.",

@@ -12,6 +12,8 @@ export const errors: Words<typeof en> = {
   fileAccess: "{subject}を開けません。使用中のプログラムを閉じるか、アクセス権を確認してください。",
   modelUnsupported: "このバージョンでは{subject}を実行できません。別のモデルを選んでください。",
   draftVocabulary: "ドラフトモデルのトークンがモデルと異なります。同じ系列の小さいモデルを選んでください。",
+  draftMissing:
+    "ドラフトモデルがライブラリにありません。ファイルを元の場所に戻すか、別のモデルか「なし」を選んでください。",
   ramFull:
     "RAMが足りません。コンテキストを短くするか、小さいモデルを選ぶか、ほかのプログラムを閉じてください。",
   ramFull_numbers:

@@ -34,6 +34,12 @@ export const inspector: Words<typeof en> = {
   contextAuto: "自動({context})",
   contextHint: "最大{max}。長いほどメモリを使います。",
   contextPick: "{n}トークン",
+  draft: "ドラフトモデル",
+  draftNone: "なし",
+  draftGone: "インストールされていません",
+  draftHint: "小さいモデルが続きを先に予測します。回答は変わらず、予測が当たるほど速くなります。",
+  draftNoneFits: "同じ系列でトークンが共通の、より小さいモデルがインストールされている必要があります。",
+  draftProblem: "ドラフトモデルなしで読み込みました。{why}",
   templateMissing:
     "ファイルにチャットテンプレートがないため、簡易的なものを使います。回答の質が下がることがあります。",
   sampling: "サンプリング",

@@ -147,6 +147,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
         vramUsed: planned.vram.total,
         gpu: gpuReason ? null : GPU,
         gpuReason,
+        draftProblem: null,
         templateMissing: false,
         supportsThinking: true,
       },
@@ -274,6 +275,11 @@ export function fakeApi(options: FakeOptions = {}): Api {
     downloadCancel: async (id) => hub.change(id, "cancelled"),
 
     plan: async (modelId, wish) => plan(installed(modelId), wish),
+    draftModels: async (modelId) => {
+      const { architecture, bytes } = installed(modelId);
+      const fits = library.filter((model) => model.architecture === architecture && model.bytes < bytes);
+      return fits.map((model) => model.id);
+    },
     modelLoad: async (modelId, wish) => {
       try {
         await load(modelId, wish);

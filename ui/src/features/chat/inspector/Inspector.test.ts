@@ -1,6 +1,6 @@
 import { fireEvent, screen } from "@testing-library/svelte";
 import { expect, test, vi } from "vitest";
-import type { Api } from "../../../ipc";
+import { wireError, type Api } from "../../../ipc";
 import { renderWith, startApp, until } from "../../../testing";
 import Inspector from "./Inspector.svelte";
 
@@ -136,4 +136,50 @@ test("a measurement brings the forecast of a model that is not loaded", async ()
   expect(screen.getByTestId("forecast").textContent).toBe("");
   await app.monitor.measure();
   await until(() => screen.getByTestId("forecast").textContent !== "");
+});
+
+test("a draft model is offered where its tokens fit, and goes with the load", async () => {
+  const modelLoad = vi.fn<Api["modelLoad"]>();
+  const app = await startApp({}, (api) => ({
+    draftModels: async (id) => (id === "m2" ? ["m1"] : []),
+    modelLoad: modelLoad.mockImplementation(api.modelLoad),
+  }));
+  renderWith(app, Inspector, {});
+  const picker = () => screen.getByLabelText<HTMLSelectElement>("Draft model");
+  const offered = () => [...picker().options].map((option) => option.textContent.trim());
+  await until(() => screen.queryByTestId("draft-model") !== null);
+  expect(offered()).toEqual(["None"]);
+  await fireEvent.change(screen.getByTestId("model-select"), { target: { value: "m2" } });
+  await until(() => offered().length === 2);
+  expect(offered()[1]).toContain("Qwen3-8B-Q4_K_M");
+  expect(picker().value).toBe("");
+  await fireEvent.change(picker(), { target: { value: "m1" } });
+  await fireEvent.click(screen.getByTestId("load-model"));
+  await until(() => screen.queryByTestId("load-model") === null);
+  expect(modelLoad.mock.calls[0]?.[1].draft).toBe("m1");
+  await fireEvent.change(picker(), { target: { value: "" } });
+  await until(() => screen.queryByTestId("load-model") !== null);
+  expect(screen.getByTestId("load-model").textContent).toContain("Reload");
+});
+
+test("a draft model that is gone is named so, and what was loaded without it says why", async () => {
+  const draft = "gone";
+  const load = { gpuLayers: { type: "auto" }, context: null, kvTypeK: "f16", kvTypeV: "f16", draft } as const;
+  const app = await startApp({ settings: { load: { m1: load } } }, (api) => ({
+    modelState: async () => {
+      const state = await api.modelState();
+      if (state.type === "ready") {
+        state.loaded.draftProblem = wireError("draftMissing", "");
+      }
+      return state;
+    },
+  }));
+  renderWith(app, Inspector, {});
+  await until(() => screen.queryByTestId("draft-model") !== null);
+  const picker = screen.getByTestId<HTMLSelectElement>("draft-model");
+  expect(picker.selectedOptions[0]?.textContent).toBe("Not installed any more");
+  await fireEvent.click(screen.getByTestId("load-model"));
+  await until(
+    () => screen.queryByText(/Loaded without the draft model.*choose another one or none/) !== null,
+  );
 });

@@ -23,6 +23,8 @@ export class LoadPanel {
   /** The newest plan that came back; the one before stays until then. */
   plan = $state.raw<Plan | null>(null);
   problem = $state.raw<WireError | null>(null);
+  /** Ids of the models that can guess for this one. */
+  drafts = $state.raw<string[]>([]);
   private followed: string | null = null;
   private dragging = false;
   /** Plans that were asked for before are old. */
@@ -45,7 +47,8 @@ export class LoadPanel {
       loaded !== undefined &&
       (loaded.context !== this.wish.context ||
         loaded.kvTypeK !== this.wish.kvTypeK ||
-        loaded.kvTypeV !== this.wish.kvTypeV)
+        loaded.kvTypeV !== this.wish.kvTypeV ||
+        loaded.draft !== this.wish.draft)
     );
   }
 
@@ -67,6 +70,8 @@ export class LoadPanel {
     this.wish = loaded?.modelId === id ? loaded.settings : this.app.settings.load(id);
     this.plan = loaded?.modelId === id ? loaded.plan : null;
     this.problem = null;
+    this.drafts = [];
+    void this.findDrafts();
     if (this.plan === null) {
       void this.ask();
     }
@@ -102,6 +107,18 @@ export class LoadPanel {
       void this.ask();
     } else {
       this.plan = loaded.plan;
+    }
+  }
+
+  /** Asks which installed models can guess for this one; a model that is new may be one of them. */
+  async findDrafts(): Promise<void> {
+    const id = this.modelId;
+    if (id !== null) {
+      // A model that is gone says so elsewhere.
+      const drafts = await this.app.api.draftModels(id).catch(() => []);
+      if (id === this.modelId) {
+        this.drafts = drafts;
+      }
     }
   }
 
