@@ -7,7 +7,7 @@ use crate::session::Session;
 use crate::wire::{AnswerStats, ContextPolicy, ErrorCode, FinishReason, RecoveryNotice, WireError};
 use chat_template::AnswerParser;
 use engine::{Cancel, Event, Finish, Request};
-use grammar::Grammar;
+use grammar::Form;
 use sampler::Constraint;
 use std::time::{Duration, Instant};
 use tokenizer::Encode;
@@ -26,13 +26,15 @@ pub struct Task {
     pub sampling: sampler::Params,
     pub max_tokens: Option<u32>,
     pub policy: ContextPolicy,
-    /// What the answer must look like ([`Session::grammar`]).
-    pub grammar: Option<Grammar>,
+    /// What the answer must look like.
+    pub form: Option<Form>,
 }
 
 /// What happens meanwhile, in order.
 #[derive(Debug)]
 pub enum Step {
+    /// What the answer must look like is prepared, which takes a moment the first time.
+    Preparing,
     /// The prompt is made; once. What takes the answer apart, unless a text is continued as it is.
     Prompt(Option<AnswerParser>),
     Reading {
@@ -67,7 +69,9 @@ pub fn write(
     // Room that dropping turns must leave, so that it is not done for every token.
     let room = (context / 8).clamp(1, 512);
     let mut prompt = render(session, &task)?;
-    let mut prescribed = task.grammar.take().map(|grammar| match task.raw {
+    let form = task.form.take();
+    let grammar = form.map(|form| session.grammar(&form, cancel, &mut || on_step(Step::Preparing))).transpose()?;
+    let mut prescribed = grammar.map(|grammar| match task.raw {
         true => Prescribed::at_once(grammar, tokenizer),
         false => Prescribed::new(grammar, tokenizer, &prompt.text, session.format.reasoning_mark(&prompt.text)),
     });

@@ -4,6 +4,7 @@ use crate::answer::{self, Step, Task};
 use crate::app::lock;
 use crate::drafts::{self, Draft, Found};
 use crate::error::Result;
+use crate::forms::TokenTree;
 use crate::library::name_of;
 use crate::machine::{Machine, TestControl};
 use crate::memory::Memories;
@@ -18,12 +19,12 @@ use engine::{
     BackendError, Cancel, Devices, Engine, EngineError, LoadOptions, Placement, Recovery, RecoveryCause, SavedError,
     Speculation,
 };
-use grammar::{Form, Grammar, GrammarError, Vocabulary};
+use grammar::{Form, Grammar};
 use model::Model;
 use planner::{Facts, Fits, Wishes};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// What to load, and where.
@@ -86,8 +87,8 @@ pub struct Session {
     pub name: String,
     pub engine: Engine,
     pub(crate) format: Format,
-    /// For prescribed answers; made when the first one is asked for.
-    vocabulary: OnceLock<std::result::Result<Vocabulary, GrammarError>>,
+    /// For prescribed answers.
+    tokens: TokenTree,
     model: Arc<Model>,
     draft: Option<Arc<Model>>,
     draft_problem: Option<WireError>,
@@ -181,7 +182,7 @@ impl Session {
             name,
             engine,
             format,
-            vocabulary: OnceLock::new(),
+            tokens: TokenTree::default(),
             model,
             draft: draft.map(|found| found.model),
             draft_problem,
@@ -215,13 +216,13 @@ impl Session {
         answer::write(self, task, cancel, on_step)
     }
 
-    /// What an answer of this model must look like. The first time takes part of a second.
+    /// What an answer of this model must look like. The first time may take a second or two, of which `on_wait` tells.
     ///
     /// # Errors
-    /// [`ErrorCode::FormatNotJson`], [`ErrorCode::FormatInvalid`] and [`ErrorCode::FormatTooComplex`]
-    pub fn grammar(&self, form: &Form) -> Result<Grammar> {
-        let vocabulary = self.vocabulary.get_or_init(|| Vocabulary::new(self.engine.tokenizer()));
-        Ok(vocabulary.as_ref().map_err(Clone::clone)?.compile(form)?)
+    /// [`ErrorCode::FormatNotJson`], [`ErrorCode::FormatInvalid`] and [`ErrorCode::FormatTooComplex`];
+    /// [`ErrorCode::Cancelled`].
+    pub fn grammar(&self, form: &Form, cancel: &Cancel, on_wait: &mut dyn FnMut()) -> Result<Grammar> {
+        self.tokens.grammar(self.engine.tokenizer(), form, cancel, on_wait)
     }
 
     /// Whether the model brought a chat template that can be used.

@@ -78,6 +78,7 @@ impl<'a> Stream<'a> {
                 }
                 self.answer.raw = raw;
             }
+            Step::Preparing => (self.emit)(AnswerEvent::Preparing),
             Step::Reading { done, total } => self.reading = Some((done, total)),
             Step::Text(text) if text.is_empty() => {}
             Step::Text(text) => {

@@ -196,7 +196,6 @@ impl App {
         let sampling = args.sampling.clone().unwrap_or(settings.sampling);
         check_sampling(&sampling)?;
         let chat = self.chats.get(&args.chat)?;
-        let grammar = chat.format.form().map(|form| session.grammar(&form)).transpose()?;
         let find = |id: &str| {
             let found = chat.messages.iter().find(|message| message.id == id);
             found.ok_or_else(|| WireError::new(ErrorCode::NotFound, format!("the chat has no message {id}")))
@@ -252,7 +251,7 @@ impl App {
             max_tokens: sampling.max_tokens,
             sampling: params(&sampling),
             policy: settings.context_policy,
-            grammar,
+            form: chat.format.form(),
         };
         Ok(Prepared { chat: chat.id, session, user, answer, begun, path, task })
     }

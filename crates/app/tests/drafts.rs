@@ -89,7 +89,7 @@ async fn it_is_counted_used_and_kept() {
             sampling: sampler::Params { temperature: 0.0, ..sampler::Params::default() },
             max_tokens: Some(40),
             policy: ContextPolicy::Stop,
-            grammar: None,
+            form: None,
         };
         let step = &mut |step| {
             if let app::Step::Text(more) = step {

@@ -239,3 +239,28 @@ fn harmony_is_bound_in_the_final_channel() {
     assert_eq!(goes("<|start|>assistant", &wrong), Err("hm".into()));
     assert_eq!(goes("<|start|>assistant<|channel|>final<|message|>", &["\"a\""]), Ok(true));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_form_is_prepared_and_that_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    install(folder.path(), "tiny", &ModelSpec { n_ctx: 512, ..ModelSpec::qwen3() });
+    let (app, _) = open(folder.path(), |_| {});
+    load(&app, "tiny", LoadSettings { context: Some(512), ..LoadSettings::default() }).await;
+    let id = chat(&app, AnswerFormat::Text).await;
+    let order = |events: &[AnswerEvent]| -> Vec<&str> {
+        let name = |event: &AnswerEvent| match event {
+            AnswerEvent::Started { .. } => Some("started"),
+            AnswerEvent::Preparing => Some("preparing"),
+            AnswerEvent::Prompt { done: 0, .. } => Some("reading"),
+            _ => None,
+        };
+        let mut names: Vec<&str> = events.iter().filter_map(name).collect();
+        names.truncate(2);
+        names
+    };
+    let plain = answer(&app, &id, say("Who?"), greedy(2)).await;
+    assert!(!order(&plain).contains(&"preparing"), "nobody asked for a form");
+    app.chat_set_format(id.clone(), schema(&person())).await.unwrap();
+    assert_eq!(order(&answer(&app, &id, say("Who?"), greedy(2)).await), ["started", "preparing"]);
+    assert!(!order(&answer(&app, &id, say("And?"), greedy(2)).await).contains(&"preparing"), "it is there");
+}

@@ -21,13 +21,17 @@ pub fn chat(program: &Program, options: &Chat) -> Result<(), Failure> {
     let sampling = sampling(&options.talk)?;
     let form = options.talk.form.read()?;
     let interrupts = program.interrupts();
-    let Loaded { session, .. } = open(program, &options.model, &options.talk, &interrupts.begin())?;
+    let cancel = interrupts.begin();
+    let Loaded { session, .. } = open(program, &options.model, &options.talk, &cancel)?;
+    if let Some(form) = &form {
+        // Before anybody has typed anything.
+        session.grammar(form, &cancel, &mut || {})?;
+    }
     interrupts.end();
     let policy = program.visit(None)?.settings_get().context_policy;
     let messages = resume(&session, &options.talk)?;
-    let grammar = form.map(|form| session.grammar(&form)).transpose()?;
     let json = program.json;
-    let mut talk = Conversation { json, session, messages, policy, sampling, grammar, options };
+    let mut talk = Conversation { json, session, messages, policy, sampling, form, options };
     let mut input = Input::new()?;
     if input.asks() {
         talk.greet();
@@ -74,7 +78,7 @@ struct Conversation<'a> {
     messages: Vec<Said>,
     policy: app::wire::ContextPolicy,
     sampling: sampler::Params,
-    grammar: Option<grammar::Grammar>,
+    form: Option<grammar::Form>,
     options: &'a Chat,
 }
 
@@ -117,7 +121,7 @@ impl Conversation<'_> {
             sampling: self.sampling.clone(),
             max_tokens: self.options.talk.count,
             policy: self.policy,
-            grammar: self.grammar.clone(),
+            form: self.form.clone(),
         };
         let mut printer = Printer::new(self.json);
         let result = self.session.answer(task, cancel, &mut |step| printer.step(step));

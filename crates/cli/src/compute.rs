@@ -48,7 +48,7 @@ pub fn generate(program: &Program, options: &Generate) -> Result<(), Failure> {
     let speculating = Some((&options.speculating, Drafting::WherePays));
     let wanted = Wanted { context: Some(whole), rows: 1, speculating };
     let session = load::load(program, &options.model, &options.loading, wanted, &cancel)?.session;
-    let mut grammar = form.map(|form| session.grammar(&form)).transpose()?;
+    let mut grammar = form.map(|form| session.grammar(&form, &cancel, &mut || {})).transpose()?;
     let engine = session.engine;
     check(&engine, &options.ids)?;
     let request = Request {

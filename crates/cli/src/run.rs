@@ -18,7 +18,6 @@ pub fn run(program: &Program, options: &Run) -> Result<(), Failure> {
     let form = options.talk.form.read()?;
     let cancel = program.interrupts().begin();
     let Loaded { session, seconds } = open(program, &options.model, &options.talk, &cancel)?;
-    let grammar = form.map(|form| session.grammar(&form)).transpose()?;
     let raw = options.raw || !session.has_template();
     if raw && !options.raw {
         output::note("the model has no chat template: the prompt is continued as it is");
@@ -34,7 +33,7 @@ pub fn run(program: &Program, options: &Run) -> Result<(), Failure> {
         sampling,
         max_tokens: options.talk.count,
         policy: ContextPolicy::Stop,
-        grammar,
+        form,
     };
     let mut printer = Printer::new(program.json);
     let (reason, stats) = session.answer(task, &cancel, &mut |step| printer.step(step))?;

@@ -31,9 +31,20 @@ impl Printer {
         Printer { silent, terminal, parser: None, thinking, text, tool_calls, failed: None, last: None }
     }
 
+    /// Where a person looks on.
+    fn progress(&self, text: &str) {
+        if self.terminal && !self.silent {
+            output::progress(text);
+        }
+    }
+
     pub fn step(&mut self, step: Step) {
         match step {
-            Step::Prompt(parser) => self.parser = parser,
+            Step::Preparing => self.progress("preparing the answer's format"),
+            Step::Prompt(parser) => {
+                self.progress("");
+                self.parser = parser;
+            }
             Step::Reading { done, total } if self.terminal && !self.silent && total > 512 => {
                 output::progress(if done < total {
                     format!("reading {done} of {total} tokens")

@@ -16,4 +16,4 @@ mod vocabulary;
 pub use error::GrammarError;
 pub use form::Form;
 pub use grammar::Grammar;
-pub use vocabulary::Vocabulary;
+pub use vocabulary::{Vocabulary, Words};

@@ -9,7 +9,7 @@ mod room;
 
 pub use draft::{Draft, plan_with_draft};
 pub use forecast::{Forecast, Speed};
-pub use plan::{Fits, Plan, Reason, ReasonCode, plan};
+pub use plan::{Fits, Plan, Reason, ReasonCode, TOKEN_BYTES, plan};
 
 use backend::Need;
 use quant::GgmlType;

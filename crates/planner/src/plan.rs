@@ -6,6 +6,8 @@ use model::{Layout, LayoutParams, Model, ModelError, Offload, Parts, Placement, 
 
 /// What our process takes besides a model's buffers: program, window, tokenizer, allocator. Measured, rounded up.
 const PROCESS_BYTES: u64 = 160 << 20;
+/// And for each token of the vocabulary: the tree of tokens that answers of a prescribed form need. Measured, rounded up.
+pub const TOKEN_BYTES: u64 = 400;
 /// The context taken if nobody asks for one, where it fits: enough for long chats, cheap for every model.
 const DEFAULT_CONTEXT: u32 = 8192;
 /// The least that is taken of our own accord.
@@ -137,8 +139,8 @@ pub fn plan(model: &Model, facts: &Facts, wishes: &Wishes) -> Result<Plan, Model
         context_max: model.context_length,
         fits: Fits::No,
         host: totals.host,
-        host_other: PROCESS_BYTES,
-        host_ram: facts.ram_available.saturating_sub(PROCESS_BYTES),
+        host_other: process_bytes(model),
+        host_ram: facts.ram_available.saturating_sub(process_bytes(model)),
         residency: None,
         accelerator: totals.accelerator,
         accelerator_other,
@@ -192,9 +194,13 @@ fn grow_ubatch(model: &Model, plan: &mut Plan, facts: &Facts) -> Result<(), Mode
     Ok(())
 }
 
+fn process_bytes(model: &Model) -> u64 {
+    PROCESS_BYTES + TOKEN_BYTES * model.vocab_size as u64
+}
+
 /// Bytes on the host that must be RAM: all but the mapped weights.
-fn anonymous(parts: &Parts) -> u64 {
-    parts.kv + parts.compute + PROCESS_BYTES
+fn anonymous(parts: &Parts, other: u64) -> u64 {
+    parts.kv + parts.compute + other
 }
 
 fn choose_context(
@@ -223,12 +229,13 @@ fn choose_context(
         let layout = layout(model, wishes, context)?;
         let room = Room::new(model, facts, &layout);
         let host = layout.placed(Choice::new(model, &layout, room.as_ref(), facts, wishes).best).host;
-        if anonymous(&host) <= facts.ram_available || context <= MIN_CONTEXT {
+        let needed = anonymous(&host, process_bytes(model));
+        if needed <= facts.ram_available || context <= MIN_CONTEXT {
             if context < model.context_length.min(DEFAULT_CONTEXT) {
                 reasons.push(Reason {
                     code: ReasonCode::ContextReduced,
                     text: format!("The context is {context} tokens, because more does not fit into RAM."),
-                    needed: Some(anonymous(&host)),
+                    needed: Some(needed),
                     available: Some(facts.ram_available),
                 });
             }
@@ -239,7 +246,7 @@ fn choose_context(
 }
 
 fn fits(plan: &Plan, facts: &Facts) -> Fits {
-    if anonymous(&plan.host) > facts.ram_available {
+    if anonymous(&plan.host, plan.host_other) > facts.ram_available {
         return Fits::No;
     }
     if plan.gpu_layers == plan.layers && plan.experts_apart == 0 {

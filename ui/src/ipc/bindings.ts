@@ -397,7 +397,7 @@ export type SendArgs = { chat: string, turn: Turn,
  */
 sampling: Sampling | null, };
 
-export type AnswerEvent = { "type": "started", user: Message | null, answer: Message, path: Array<string>, } | { "type": "prompt", done: number, total: number, } | { "type": "thinking", text: string, } | { "type": "text", text: string, } | { "type": "toolCall", call: ToolCall, } | { "type": "stats", stats: AnswerStats, } | { "type": "dropped", turns: number, tokens: number, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "finished", message: Message, reason: FinishReason, title: string, error: WireError | null, };
+export type AnswerEvent = { "type": "started", user: Message | null, answer: Message, path: Array<string>, } | { "type": "preparing" } | { "type": "prompt", done: number, total: number, } | { "type": "thinking", text: string, } | { "type": "text", text: string, } | { "type": "toolCall", call: ToolCall, } | { "type": "stats", stats: AnswerStats, } | { "type": "dropped", turns: number, tokens: number, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "finished", message: Message, reason: FinishReason, title: string, error: WireError | null, };
 
 export type Startup = { version: string, settings: Settings, 
 /**

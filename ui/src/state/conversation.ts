@@ -7,6 +7,8 @@ export interface Conversation {
   answer: string | null;
   /** Tokens of the prompt that were read, until the first token comes. */
   prompt: { done: number; total: number } | null;
+  /** The answer's format is prepared, which comes before the prompt. */
+  preparing: boolean;
   /** Of the running or last answer, by message id. */
   notices: Record<string, Notice[]>;
 }
@@ -17,7 +19,7 @@ export type Notice =
   | { type: "error"; error: WireError };
 
 export function conversation(chat: Chat): Conversation {
-  return { chat, answer: null, prompt: null, notices: {} };
+  return { chat, answer: null, prompt: null, preparing: false, notices: {} };
 }
 
 /** Takes one event of an answer's channel; changes the conversation in place. */
@@ -33,7 +35,11 @@ export function take(state: Conversation, event: AnswerEvent): void {
       state.prompt = { done: 0, total: 0 };
       delete state.notices[event.answer.id];
       break;
+    case "preparing":
+      state.preparing = true;
+      break;
     case "prompt":
+      state.preparing = false;
       state.prompt = { done: event.done, total: event.total };
       break;
     case "thinking":
@@ -71,6 +77,7 @@ export function take(state: Conversation, event: AnswerEvent): void {
       state.chat.title = event.title || state.chat.title;
       state.chat.running = false;
       state.prompt = null;
+      state.preparing = false;
       state.answer = null;
       break;
   }

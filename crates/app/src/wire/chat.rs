@@ -174,6 +174,8 @@ pub enum AnswerEvent {
         answer: Message,
         path: Vec<String>,
     },
+    /// The answer's format is prepared, which takes a moment the first time that a model is given one.
+    Preparing,
     Prompt {
         done: u32,
         total: u32,

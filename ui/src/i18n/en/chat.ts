@@ -76,6 +76,7 @@ export const chat = {
   interruptedElsewhere: "An answer was cut when Headroom was closed.",
   dropped: "{turns} {turns|older turn was|older turns were} left out ({tokens} tokens) to make room.",
   forgotten: "There is no room to keep “{title}” ready. It will be read again when it goes on.",
+  preparing: "Preparing the answer format…",
   promptProgress: "Reading the conversation: {done} of {total} tokens",
   reading: "Reading the conversation",
   writing: "Writing",

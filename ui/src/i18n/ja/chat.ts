@@ -78,6 +78,7 @@ export const chat: Words<typeof en> = {
   interruptedElsewhere: "Headroomが終了したため、途中で切れた回答があります。",
   dropped: "空きを作るため、古い発言{turns}件({tokens}トークン)を外しました。",
   forgotten: "空きがないため、「{title}」の状態を保持できません。続けるときに会話を読み直します。",
+  preparing: "回答の形式を準備しています…",
   promptProgress: "会話を読み込み中: {total}中{done}トークン",
   reading: "会話を読み込み中",
   writing: "回答を作成中",

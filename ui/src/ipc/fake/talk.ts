@@ -94,6 +94,10 @@ export class FakeTalk {
     emit: (event: AnswerEvent) => void,
   ): Promise<void> {
     const begun = performance.now();
+    if (chat.format.type !== "text") {
+      emit({ type: "preparing" });
+      await pause(this.pace * 10);
+    }
     const promptTokens = 60 + chat.path.length * 130;
     for (let done = 0; done <= 4 && !this.stopping; done++) {
       emit({ type: "prompt", done: Math.round((promptTokens * done) / 4), total: promptTokens });
