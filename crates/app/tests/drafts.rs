@@ -70,7 +70,7 @@ async fn it_is_counted_used_and_kept() {
     assert_eq!(app.library_remove(small.clone()).await.unwrap_err().code, ErrorCode::Busy);
     assert_eq!(app.settings_get().load[&large].draft.as_ref(), Some(&small));
     // Moving layers keeps it.
-    app.set_gpu_layers(GpuLayers::Fixed { layers: 0 }).await.unwrap();
+    app.set_gpu_layers(GpuLayers::Fixed { layers: 0 }, None).await.unwrap();
     drop(app);
     let (app, _) = open(folder.path(), |_| {});
     assert_eq!(app.settings_get().load[&large].draft.as_ref(), Some(&small));

@@ -166,7 +166,7 @@ fn masks_that_take_long_are_found_while_the_model_computes() {
     let (engine, _) = load(&ModelSpec::qwen3(), options(64, 0), None).unwrap();
     let vocabulary = engine.tokenizer().vocab_size();
     let allowed: Vec<Vec<u32>> = (0..12).map(|step| (0..3).map(|i| 60 + step * 7 + i * 11).collect()).collect();
-    let mut run = |allowed: &[Vec<u32>]| {
+    let run = |allowed: &[Vec<u32>]| {
         let mut quick = Steps::new(vocabulary, allowed.to_vec());
         let mut slow = Slow { steps: Steps::new(vocabulary, allowed.to_vec()), threads: Vec::new() };
         let constraints: [&mut dyn Constraint; 2] = [&mut quick, &mut slow];

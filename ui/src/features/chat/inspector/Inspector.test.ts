@@ -164,7 +164,14 @@ test("a draft model is offered where its tokens fit, and goes with the load", as
 
 test("a draft model that is gone is named so, and what was loaded without it says why", async () => {
   const draft = "gone";
-  const load = { gpuLayers: { type: "auto" }, context: null, kvTypeK: "f16", kvTypeV: "f16", draft } as const;
+  const load = {
+    gpuLayers: { type: "auto" },
+    cpuMoe: null,
+    context: null,
+    kvTypeK: "f16",
+    kvTypeV: "f16",
+    draft,
+  } as const;
   const app = await startApp({ settings: { load: { m1: load } } }, (api) => ({
     modelState: async () => {
       const state = await api.modelState();
