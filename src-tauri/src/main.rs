@@ -54,6 +54,7 @@ fn main() -> anyhow::Result<()> {
             commands::download_resume,
             commands::download_cancel,
             commands::plan,
+            commands::draft_models,
             commands::model_load,
             commands::model_unload,
             commands::model_load_cancel,

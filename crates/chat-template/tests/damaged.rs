@@ -83,8 +83,11 @@ fn damage(source: &str, others: &[String], random: &mut Random) -> String {
         let from = random.place(&text);
         let piece = match random.below(4) {
             0 => PARTS[random.below(PARTS.len())].to_owned(),
-            1 => random.piece(&others[random.below(others.len())].clone(), 200).to_owned(),
-            2 => random.piece(&text.clone(), 60).to_owned(),
+            1 => {
+                let other = &others[random.below(others.len())];
+                random.piece(other, 200).to_owned()
+            }
+            2 => random.piece(&text, 60).to_owned(),
             _ => String::new(),
         };
         let gone = if random.below(2) == 0 { random.piece(&text[from..], 40).len() } else { 0 };
