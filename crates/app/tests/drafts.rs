@@ -37,7 +37,7 @@ async fn smaller_models_with_the_same_tokens_are_offered() {
     let (app, _) = open(folder.path(), |_| {});
     let (large, small, other) = (id_of(&app, "large").await, id_of(&app, "rustdoc").await, id_of(&app, "other").await);
     for _ in 0..2 {
-        assert_eq!(app.draft_models(large.clone()).await.unwrap(), [small.clone()]);
+        assert_eq!(app.draft_models(large.clone()).await.unwrap(), std::slice::from_ref(&small));
         assert_eq!(app.draft_models(small.clone()).await.unwrap(), [""; 0], "a larger one is no draft");
         assert_eq!(app.draft_models(other.clone()).await.unwrap(), [""; 0]);
     }
@@ -79,7 +79,7 @@ async fn it_is_counted_used_and_kept() {
     let path = folder.path().join("models/large.gguf");
     let written = |draft| {
         let loading = Loading { draft, speculation: guessing, ..Loading::default() };
-        let (session, _) = app.open_model(&path, with(Some(&small)), loading, &mut |_| {}, &Cancel::new()).unwrap();
+        let (session, _) = app.open_model(&path, with(Some(&small)), loading, &mut |_, _| {}, &Cancel::new()).unwrap();
         let mut text = String::new();
         let messages = vec![Said { role: "user", text: "Returns an iterator over".into(), ..Said::default() }];
         let task = Task {
@@ -132,6 +132,6 @@ async fn what_cannot_be_used_is_said_and_the_model_is_loaded() {
     for name in ["other", "broken", "nothing"] {
         let loading = Loading { draft: file(name), ..Loading::default() };
         let path = folder.path().join("models/large.gguf");
-        assert!(app.open_model(&path, with(None), loading, &mut |_| {}, &Cancel::new()).is_err(), "{name}");
+        assert!(app.open_model(&path, with(None), loading, &mut |_, _| {}, &Cancel::new()).is_err(), "{name}");
     }
 }
