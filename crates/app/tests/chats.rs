@@ -18,6 +18,16 @@ async fn ready(folder: &Path) -> Arc<App> {
     app
 }
 
+/// Room for an answer that takes seconds.
+const LONG: u32 = 1 << 16;
+
+async fn ready_for_long_answers(folder: &Path) -> Arc<App> {
+    install(folder, "tiny", &ModelSpec { n_ctx: LONG, ..ModelSpec::llama() });
+    let (app, _) = open(folder, |_| {});
+    load(&app, "tiny", LoadSettings { context: Some(LONG), ..LoadSettings::default() }).await;
+    app
+}
+
 /// A new chat with one message and its answer of three tokens.
 async fn talked(app: &Arc<App>, text: &str) -> Chat {
     let id = app.chat_create().await.unwrap().id;
@@ -170,7 +180,7 @@ async fn chats_of_a_newer_version_are_left_alone() {
 #[ignore = "run by a_killed_answer_is_still_there"]
 async fn child_answers() {
     let folder = std::env::var("HEADROOM_TEST_FOLDER").unwrap();
-    let app = ready(Path::new(&folder)).await;
+    let app = ready_for_long_answers(Path::new(&folder)).await;
     let id = app.chat_create().await.unwrap().id;
     let mut events = begin(&app, &id, say("Tell me."), greedy(100_000)).await.unwrap();
     let mut streamed = 0;
@@ -206,7 +216,7 @@ async fn a_killed_answer_is_still_there() {
     assert!(text.len() >= was_kept, "{} bytes of {was_kept}", text.len());
 
     // And it goes on where it was cut.
-    load(&app, "tiny", LoadSettings::default()).await;
+    load(&app, "tiny", LoadSettings { context: Some(LONG), ..LoadSettings::default() }).await;
     let go_on = Turn::Continue { message: kept.messages[1].id.clone() };
     let (message, reason, error) = end(&answer(&app, &chat, go_on, greedy(5)).await);
     assert_eq!((reason, error), (FinishReason::Length, None));
