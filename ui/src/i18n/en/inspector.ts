@@ -4,7 +4,7 @@ export const inspector = {
   noModels: "No model installed",
   load: "Load",
   loaded: "Loaded",
-  reload: "Reload with these settings",
+  reload: "Reload to apply",
   unload: "Unload",
   cancelLoad: "Cancel",
   loading: "Loading: {percent}",

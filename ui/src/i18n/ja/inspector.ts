@@ -7,7 +7,7 @@ export const inspector: Words<typeof en> = {
   noModels: "モデルがありません",
   load: "読み込む",
   loaded: "読み込み済み",
-  reload: "この設定で読み込み直す",
+  reload: "再読み込みで適用",
   unload: "解放する",
   cancelLoad: "キャンセル",
   loading: "読み込み中: {percent}",

@@ -26,6 +26,8 @@ export class LoadPanel {
   /** Ids of the models that can guess for this one. */
   drafts = $state.raw<string[]>([]);
   private followed: string | null = null;
+  /** The model that is being loaded as wished here. */
+  private wished: string | null = null;
   private dragging = false;
   /** Plans that were asked for before are old. */
   private agreed = 0;
@@ -80,7 +82,7 @@ export class LoadPanel {
   /** The program says that another model is loaded, or how it is. A model that the user looks at meanwhile stays. */
   follow(): void {
     const { model, library } = this.app;
-    if (model.id !== null && model.id !== this.followed) {
+    if (model.id !== null && model.id !== this.followed && model.id !== this.wished) {
       this.followed = model.id;
       this.choose(model.id);
     } else if (this.modelId === null || !library.find(this.modelId)) {
@@ -151,7 +153,9 @@ export class LoadPanel {
 
   async load(): Promise<void> {
     if (this.modelId !== null) {
+      this.wished = this.modelId;
       await this.app.model.load(this.modelId, this.wish);
+      this.wished = null;
     }
   }
 

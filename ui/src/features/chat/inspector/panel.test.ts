@@ -110,6 +110,34 @@ test("a wish while layers move is told at once, of those after it the last one c
   ]);
 });
 
+test("what was wished stays while the model is being loaded, and afterwards", async () => {
+  let go = () => {};
+  const app = await startApp({}, (api) => ({
+    modelLoad: async (id, settings) => {
+      const loaded = api.modelLoad(id, settings);
+      await new Promise<void>((done) => (go = done));
+      return loaded;
+    },
+  }));
+  const panel = new LoadPanel(app);
+  panel.choose("m1");
+  panel.change({ context: 512 });
+  const loading = panel.load();
+  app.take({
+    type: "model",
+    state: { type: "loading", modelId: "m1", name: "m1", stage: { type: "layers" }, progress: 0 },
+  });
+  panel.follow();
+  expect(panel.wish.context).toBe(512);
+  go();
+  await loading;
+  panel.follow();
+  expect(panel.isLoaded).toBe(true);
+  expect(panel.wish).toEqual(app.model.loaded!.settings);
+  expect(panel.wish.context).toBe(512);
+  expect(panel.needsReload).toBe(false);
+});
+
 test("the panel keeps the model that the user looks at while another is loaded", async () => {
   const app = await startApp();
   const panel = new LoadPanel(app);
