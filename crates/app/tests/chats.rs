@@ -18,16 +18,6 @@ async fn ready(folder: &Path) -> Arc<App> {
     app
 }
 
-/// Room for an answer that takes seconds.
-const LONG: u32 = 1 << 16;
-
-async fn ready_for_long_answers(folder: &Path) -> Arc<App> {
-    install(folder, "tiny", &ModelSpec { n_ctx: LONG, ..ModelSpec::llama() });
-    let (app, _) = open(folder, |_| {});
-    load(&app, "tiny", LoadSettings { context: Some(LONG), ..LoadSettings::default() }).await;
-    app
-}
-
 /// A new chat with one message and its answer of three tokens.
 async fn talked(app: &Arc<App>, text: &str) -> Chat {
     let id = app.chat_create().await.unwrap().id;
@@ -216,7 +206,7 @@ async fn a_killed_answer_is_still_there() {
     assert!(text.len() >= was_kept, "{} bytes of {was_kept}", text.len());
 
     // And it goes on where it was cut.
-    load(&app, "tiny", LoadSettings { context: Some(LONG), ..LoadSettings::default() }).await;
+    load(&app, "tiny", LoadSettings { context: Some(LONG_CONTEXT), ..LoadSettings::default() }).await;
     let go_on = Turn::Continue { message: kept.messages[1].id.clone() };
     let (message, reason, error) = end(&answer(&app, &chat, go_on, greedy(5)).await);
     assert_eq!((reason, error), (FinishReason::Length, None));

@@ -78,6 +78,17 @@ pub async fn load(app: &Arc<App>, name: &str, settings: LoadSettings) {
     app.model_load(model.id.clone(), settings).await.unwrap();
 }
 
+/// Room for an answer that takes seconds.
+pub const LONG_CONTEXT: u32 = 1 << 16;
+
+/// With a model loaded whose answers do not end by themselves for a while.
+pub async fn ready_for_long_answers(folder: &Path) -> Arc<App> {
+    install(folder, "tiny", &ModelSpec { n_ctx: LONG_CONTEXT, ..ModelSpec::llama() });
+    let (app, _) = open(folder, |_| {});
+    load(&app, "tiny", LoadSettings { context: Some(LONG_CONTEXT), ..LoadSettings::default() }).await;
+    app
+}
+
 pub fn loaded(app: &App) -> LoadedModel {
     match app.model_state() {
         ModelState::Ready { loaded } => loaded,
