@@ -5,6 +5,7 @@ import Root from "../App.svelte";
 import { wireError, type Api } from "../ipc";
 import { fakeApi, type FakeOptions } from "../ipc/fake";
 import { App } from "../state/app.svelte";
+import { DEFAULT_LOAD } from "../state/model.svelte";
 import type { Place } from "../state/navigation.svelte";
 
 // A whole window is drawn in each test, perhaps on a busy machine.
@@ -44,14 +45,7 @@ test("deleting a model asks with the bytes that it frees", async () => {
 
 test("a loaded model is not deleted, and says why", async () => {
   const { app, user } = await open("models");
-  await app.model.load("m1", {
-    gpuLayers: { type: "auto" },
-    cpuMoe: null,
-    context: null,
-    kvTypeK: "f16",
-    kvTypeV: "f16",
-    draft: null,
-  });
+  await app.model.load("m1", DEFAULT_LOAD);
   const [first] = await screen.findAllByTestId("library-item");
   await user.click(within(first!).getByTestId("library-remove"));
   expect(screen.getByText(/is in use. Unload it first/)).toBeTruthy();

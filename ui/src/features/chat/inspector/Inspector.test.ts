@@ -1,6 +1,7 @@
 import { fireEvent, screen } from "@testing-library/svelte";
 import { expect, test, vi } from "vitest";
 import { wireError, type Api } from "../../../ipc";
+import { DEFAULT_LOAD } from "../../../state/model.svelte";
 import { renderWith, startApp, until } from "../../../testing";
 import Inspector from "./Inspector.svelte";
 
@@ -163,15 +164,7 @@ test("a draft model is offered where its tokens fit, and goes with the load", as
 });
 
 test("a draft model that is gone is named so, and what was loaded without it says why", async () => {
-  const draft = "gone";
-  const load = {
-    gpuLayers: { type: "auto" },
-    cpuMoe: null,
-    context: null,
-    kvTypeK: "f16",
-    kvTypeV: "f16",
-    draft,
-  } as const;
+  const load = { ...DEFAULT_LOAD, draft: "gone" };
   const app = await startApp({ settings: { load: { m1: load } } }, (api) => ({
     modelState: async () => {
       const state = await api.modelState();

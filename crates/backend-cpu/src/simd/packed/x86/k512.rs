@@ -207,6 +207,20 @@ unsafe fn nibbles(qs: &[u8; 128], half: usize) -> [__m512i; 2] {
     }
 }
 
+/// Pairs of bits of 64 bytes, the lowest ones first.
+///
+/// # Safety
+/// AVX-512 F and BW.
+#[inline(always)]
+unsafe fn pairs(qs: &[u8; 64]) -> [__m512i; 4] {
+    // SAFETY: the caller's; the load is of the whole array.
+    unsafe {
+        let bytes = _mm512_loadu_si512(qs.as_ptr().cast());
+        let rest = [_mm512_srli_epi16::<2>(bytes), _mm512_srli_epi16::<4>(bytes), _mm512_srli_epi16::<6>(bytes)];
+        [mask(bytes, 3), mask(rest[0], 3), mask(rest[1], 3), mask(rest[2], 3)]
+    }
+}
+
 /// Groups of 32 of registers that hold nibbles of K types.
 const NIBBLES: [u8; 16] = [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15];
 /// Groups of registers that hold pairs of bits.
@@ -226,8 +240,7 @@ macro_rules! nibbles_512 {
             unsafe fn four(blocks: &[Self; FOUR], a: &Four, spread: &[__m512i; 4]) -> ([__m512i; FOUR], __m512i) {
                 // SAFETY: the caller's; loads are inside blocks.
                 unsafe {
-                    let [b0, b1, b2, b3] = blocks;
-                    let starts = [b0, b1, b2, b3].map(|block| std::ptr::from_ref(block).cast());
+                    let starts = blocks.each_ref().map(|block| std::ptr::from_ref(block).cast());
                     let scales = six_bits(starts);
                     let lanes = each_quarter(scales, scales);
                     let mut products = [_mm512_setzero_si512(); FOUR];
@@ -269,8 +282,7 @@ impl DecodeWide512 for BlockQ6_K {
     unsafe fn four(blocks: &[Self; FOUR], a: &Four, spread: &[__m512i; 2]) -> ([__m512i; FOUR], __m512i) {
         // SAFETY: the caller's; loads are inside blocks.
         unsafe {
-            let [b0, b1, b2, b3] = blocks;
-            let scales = signed(of_four([b0, b1, b2, b3].map(|block| block.scales.as_ptr().cast())));
+            let scales = signed(of_four(blocks.each_ref().map(|block| block.scales.as_ptr().cast())));
             let lanes = [each_quarter(scales[0], scales[0]), each_quarter(scales[1], scales[1])];
             let mut products = [_mm512_setzero_si512(); FOUR];
             for i in 0..FOUR {
@@ -305,22 +317,15 @@ impl DecodeWide512 for BlockQ2_K {
     unsafe fn four(blocks: &[Self; FOUR], a: &Four, spread: &[__m512i; 4]) -> ([__m512i; FOUR], __m512i) {
         // SAFETY: the caller's; loads are inside blocks.
         unsafe {
-            let [b0, b1, b2, b3] = blocks;
-            let packed = of_four([b0, b1, b2, b3].map(|block| block.scales.as_ptr()));
+            let packed = of_four(blocks.each_ref().map(|block| block.scales.as_ptr()));
             let (scales, mins) = (mask(packed, 15), mask(_mm512_srli_epi16::<4>(packed), 15));
             let lanes = each_quarter(scales, scales);
             let mut products = [_mm512_setzero_si512(); FOUR];
             for i in 0..FOUR {
-                let bytes = _mm512_loadu_si512(blocks[i].qs.as_ptr().cast());
-                let shifted = [
-                    bytes,
-                    _mm512_srli_epi16::<2>(bytes),
-                    _mm512_srli_epi16::<4>(bytes),
-                    _mm512_srli_epi16::<6>(bytes),
-                ];
+                let quants = pairs(&blocks[i].qs);
                 for c in 0..4 {
                     let a = &a.q[i].as_chunks::<4>().0[c];
-                    products[i] = add(products[i], mask(shifted[c], 3), a, _mm512_shuffle_epi8(lanes[i], spread[c]));
+                    products[i] = add(products[i], quants[c], a, _mm512_shuffle_epi8(lanes[i], spread[c]));
                 }
             }
             let zero = _mm512_setzero_si512();
@@ -337,8 +342,7 @@ impl DecodeWide512 for BlockQ2_K {
 unsafe fn scales_q3(blocks: &[BlockQ3_K; FOUR]) -> __m512i {
     // SAFETY: the caller's; the last 16 bytes of a block are two of `qs`, the scales and `d`.
     unsafe {
-        let [b0, b1, b2, b3] = blocks;
-        let ends = of_four([b0, b1, b2, b3].map(|block| std::ptr::from_ref(block).cast::<u8>().add(94)));
+        let ends = of_four(blocks.each_ref().map(|block| std::ptr::from_ref(block).cast::<u8>().add(94)));
         let low = _mm_setr_epi8(2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6, 7, 8, 9);
         let high = _mm_setr_epi8(10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13);
         let low = _mm512_shuffle_epi8(ends, _mm512_broadcast_i32x4(low));
@@ -366,18 +370,12 @@ impl DecodeWide512 for BlockQ3_K {
             let lanes = each_quarter(scales[0], scales[1]);
             let mut products = [_mm512_setzero_si512(); FOUR];
             for i in 0..FOUR {
-                let bytes = _mm512_loadu_si512(blocks[i].qs.as_ptr().cast());
-                let shifted = [
-                    bytes,
-                    _mm512_srli_epi16::<2>(bytes),
-                    _mm512_srli_epi16::<4>(bytes),
-                    _mm512_srli_epi16::<6>(bytes),
-                ];
+                let quants = pairs(&blocks[i].qs);
                 let high = both(&blocks[i].hmask);
                 for c in 0..4 {
                     // Bits `c` and `c + 4`, to the third place of bytes.
                     let high = _mm512_rolv_epi32(high, two((2 - c as i32) & 31, (-2 - c as i32) & 31));
-                    let q = with_field(high, 4, mask(shifted[c], 3));
+                    let q = with_field(high, 4, quants[c]);
                     let a = &a.q[i].as_chunks::<4>().0[c];
                     products[i] = add(products[i], q, a, _mm512_shuffle_epi8(lanes[i], spread[c]));
                 }
@@ -431,8 +429,7 @@ impl DecodeWide512 for BlockIQ4_XS {
 unsafe fn scales_iq4(blocks: &[BlockIQ4_XS; FOUR]) -> __m512i {
     // SAFETY: the caller's; a block begins with `d`, `scales_h` and `scales_l`.
     unsafe {
-        let [b0, b1, b2, b3] = blocks;
-        let starts = of_four([b0, b1, b2, b3].map(|block| std::ptr::from_ref(block).cast()));
+        let starts = of_four(blocks.each_ref().map(|block| std::ptr::from_ref(block).cast()));
         let low = _mm_setr_epi8(4, -1, 4, -1, 5, -1, 5, -1, 6, -1, 6, -1, 7, -1, 7, -1);
         let low = _mm512_shuffle_epi8(starts, _mm512_broadcast_i32x4(low));
         let low = _mm512_srlv_epi16(low, _mm512_set1_epi32(0x0004_0000));
