@@ -16,6 +16,8 @@ struct State {
     /// Operations until one fails.
     fail_run: Option<u64>,
     lost: bool,
+    /// Bytes written beside operations.
+    streamed: u64,
     /// What each copy of weights takes.
     delay: Duration,
 }
@@ -53,6 +55,11 @@ impl TestDeviceControl {
         self.state().fail_run = Some(after);
     }
 
+    /// Bytes that were written beside operations so far.
+    pub fn streamed(&self) -> u64 {
+        self.state().streamed
+    }
+
     /// Weights take this long to come, as those of a large model do.
     pub fn set_delay(&self, delay: Duration) {
         self.state().delay = delay;
@@ -68,16 +75,25 @@ impl TestDeviceControl {
 pub struct TestDevice {
     cpu: CpuDevice,
     control: TestDeviceControl,
+    /// Written beside, but not there before the next turn: as late as it may be.
+    beside: Vec<(BufferId, u64, Vec<u8>)>,
 }
 
 impl TestDevice {
     /// A device with room for `limit` bytes, and the handle that makes it fail.
     pub fn new(pool: Arc<ThreadPool>, config: CpuConfig, limit: u64) -> (TestDevice, TestDeviceControl) {
-        let state =
-            State { limit, others: 0, fail_allocation: None, fail_run: None, lost: false, delay: Duration::ZERO };
+        let state = State {
+            limit,
+            others: 0,
+            fail_allocation: None,
+            fail_run: None,
+            lost: false,
+            streamed: 0,
+            delay: Duration::ZERO,
+        };
         let control = TestDeviceControl(Arc::new(Mutex::new(state)));
         let cpu = CpuDevice::named(NAME, DeviceKind::Accelerator, pool, config);
-        (TestDevice { cpu, control: control.clone() }, control)
+        (TestDevice { cpu, control: control.clone(), beside: Vec::new() }, control)
     }
 
     fn present(&self) -> Result<MutexGuard<'_, State>, BackendError> {
@@ -157,12 +173,26 @@ impl Device for TestDevice {
     }
 
     fn free(&mut self, buffer: BufferId) {
+        self.beside.retain(|(to, ..)| *to != buffer);
         self.cpu.free(buffer);
     }
 
     fn write(&mut self, buffer: BufferId, offset: u64, bytes: &[u8]) -> Result<(), BackendError> {
         drop(self.present()?);
         self.cpu.write(buffer, offset, bytes)
+    }
+
+    fn write_beside(&mut self, buffer: BufferId, offset: u64, bytes: &[u8]) -> Result<(), BackendError> {
+        drop(self.present()?);
+        self.control.state().streamed += bytes.len() as u64;
+        self.beside.push((buffer, offset, bytes.to_vec()));
+        Ok(())
+    }
+
+    fn turn(&mut self) -> Result<(), BackendError> {
+        drop(self.present()?);
+        let beside = std::mem::take(&mut self.beside);
+        beside.into_iter().try_for_each(|(buffer, offset, bytes)| self.cpu.write(buffer, offset, &bytes))
     }
 
     fn read(&mut self, buffer: BufferId, offset: u64, bytes: &mut [u8]) -> Result<(), BackendError> {

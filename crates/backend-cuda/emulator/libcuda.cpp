@@ -1,5 +1,6 @@
 // The CUDA driver's interface over the emulator: a libcuda.so.1 for machines without a GPU, so that what binds the driver
-// is tested as it is. Work is done before a call returns; allocations are exact and full of NaN.
+// is tested as it is. Work is done before a call returns, but copies from pinned memory in a stream that has launched nothing are
+// done as late as may be: when somebody waits for them. Allocations are exact and full of NaN.
 //
 // Environment: FAKE_CUDA_MODULES, the emulator's libraries of kernels, separated by colons; FAKE_CUDA_VERSION (12000);
 // FAKE_CUDA_CONTEXT and FAKE_CUDA_MODULE (0), bytes that the context and a module take; FAKE_CUDA_RESETS (1), whether a reset
@@ -16,7 +17,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -39,10 +42,27 @@ struct {
     long long launched, made, changed, graphs;
 } counts;
 
+/// What waits in a stream that has launched nothing yet.
+struct Stream {
+    std::vector<std::function<void()>> late;
+    bool launched = false;
+    void catch_up() {
+        std::vector<std::function<void()>> now;
+        now.swap(late);
+        for (auto &work : now) work();
+    }
+    void launch() { launched = true, catch_up(); }
+};
+/// Where it was recorded last.
+struct Event {
+    Stream *stream = nullptr;
+};
+
 /// A GPU; its context is its address.
 struct Device {
     std::map<uint64_t, size_t> allocations;
     std::map<void *, size_t> pinned;
+    std::set<Stream *> streams;
     size_t used = 0;
     int handles = 0, contexts = 0;
     bool lost = false;
@@ -164,6 +184,7 @@ API cuDevicePrimaryCtxReset_v2(int number) {
     Device &device = devices[number];
     for (auto &allocation : device.allocations) free(reinterpret_cast<void *>(allocation.first));
     for (auto &memory : device.pinned) free(memory.first);
+    for (Stream *stream : device.streams) stream->late.clear();
     const int contexts = device.contexts;
     device = Device();
     device.contexts = contexts;
@@ -193,6 +214,7 @@ API cuMemAlloc_v2(uint64_t *start, size_t bytes) {
 }
 API cuMemFree_v2(uint64_t start) {
     if (int error = ready()) return error;
+    for (Stream *stream : now().streams) stream->catch_up();
     auto found = now().allocations.find(start);
     if (found == now().allocations.end()) return INVALID_VALUE;
     now().used -= found->second;
@@ -206,30 +228,51 @@ API cuMemHostAlloc(void **to, size_t bytes, unsigned) {
     return SUCCESS;
 }
 API cuMemFreeHost(void *p) { return now().pinned.erase(p) ? free(p), SUCCESS : INVALID_VALUE; }
-API cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *) {
+API cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) {
     if (int error = ready()) return error;
     if (!inside(to, bytes)) return INVALID_VALUE;
+    auto pinned = now().pinned.upper_bound(const_cast<void *>(from));
+    const bool is_pinned = pinned != now().pinned.begin() && static_cast<const char *>(from) + bytes <= static_cast<char *>((--pinned)->first) + pinned->second;
+    if (Stream *late = static_cast<Stream *>(stream); late && !late->launched && is_pinned) {
+        late->late.push_back([=] { memcpy(reinterpret_cast<void *>(to), from, bytes); });
+        return SUCCESS;
+    }
+    if (stream) static_cast<Stream *>(stream)->catch_up();
     return memcpy(reinterpret_cast<void *>(to), from, bytes), SUCCESS;
 }
 API cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t bytes) { return cuMemcpyHtoDAsync_v2(to, from, bytes, nullptr); }
-API cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *) {
+API cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
     if (int error = ready()) return error;
+    if (stream) static_cast<Stream *>(stream)->catch_up();
     if (!inside(from, bytes)) return INVALID_VALUE;
     return memcpy(to, reinterpret_cast<void *>(from), bytes), SUCCESS;
 }
-API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *) {
+API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) {
     if (int error = ready()) return error;
+    if (stream) static_cast<Stream *>(stream)->catch_up();
     if (!inside(from, bytes) || !inside(to, bytes)) return INVALID_VALUE;
     return memcpy(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from), bytes), SUCCESS;
 }
-API cuMemsetD8Async(uint64_t start, unsigned char value, size_t bytes, void *) {
+API cuMemsetD8Async(uint64_t start, unsigned char value, size_t bytes, void *stream) {
     if (int error = ready()) return error;
+    if (stream) static_cast<Stream *>(stream)->catch_up();
     if (!inside(start, bytes)) return INVALID_VALUE;
     return memset(reinterpret_cast<void *>(start), value, bytes), SUCCESS;
 }
-API cuStreamCreate(void **stream, unsigned) { return now().handles++, *stream = malloc(1), ready(); }
-API cuStreamDestroy_v2(void *stream) { return now().handles--, free(stream), SUCCESS; }
-API cuStreamSynchronize(void *) {
+API cuStreamCreate(void **to, unsigned) {
+    Stream *stream = new Stream;
+    now().streams.insert(stream);
+    return now().handles++, *to = stream, ready();
+}
+API cuStreamDestroy_v2(void *gone) {
+    Stream *stream = static_cast<Stream *>(gone);
+    if (!now().lost) stream->catch_up();
+    now().streams.erase(stream);
+    return now().handles--, delete stream, SUCCESS;
+}
+API cuStreamSynchronize(void *stream) {
+    if (int error = ready()) return error;
+    static_cast<Stream *>(stream)->catch_up();
     const char *path = getenv("FAKE_CUDA_COUNTS");
     if (FILE *file = path ? fopen(path, "w") : nullptr) {
         fprintf(file, "%lld %lld %lld %lld", counts.launched, counts.made, counts.changed, counts.graphs);
@@ -237,10 +280,19 @@ API cuStreamSynchronize(void *) {
     }
     return ready();
 }
-API cuEventCreate(void **event, unsigned) { return now().handles++, *event = malloc(1), ready(); }
-API cuEventDestroy_v2(void *event) { return now().handles--, free(event), SUCCESS; }
-API cuEventRecord(void *, void *) { return ready(); }
-API cuEventSynchronize(void *) { return ready(); }
+API cuEventCreate(void **event, unsigned) { return now().handles++, *event = new Event, ready(); }
+API cuEventDestroy_v2(void *event) { return now().handles--, delete static_cast<Event *>(event), SUCCESS; }
+API cuEventRecord(void *event, void *stream) { return static_cast<Event *>(event)->stream = static_cast<Stream *>(stream), ready(); }
+/// An event that was recorded comes when all that is in its stream now has ended: later than it must, never earlier.
+static int wait(void *event) {
+    if (int error = ready()) return error;
+    Stream *stream = static_cast<Event *>(event)->stream;
+    if (now().streams.count(stream)) stream->catch_up();
+    return SUCCESS;
+}
+API cuEventSynchronize(void *event) { return wait(event); }
+/// Streams with launches do nothing late: what they wait for is done at once. Others need not wait for those.
+API cuStreamWaitEvent(void *, void *event, unsigned) { return wait(event); }
 API cuGetErrorName(int error, const char **name) {
     *name = error == LAUNCH_FAILED ? "CUDA_ERROR_LAUNCH_FAILED" : error == INVALID_CONTEXT ? "CUDA_ERROR_INVALID_CONTEXT" : "CUDA_ERROR";
     return SUCCESS;
@@ -310,8 +362,9 @@ static int run(const Node &n) {
 }
 
 API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                   unsigned shared, void *, void **arguments, void **) {
+                   unsigned shared, void *stream, void **arguments, void **) {
     counts.launched++;
+    static_cast<Stream *>(stream)->launch();
     return run(node({function, {gx, gy, gz}, {bx, by, bz}, shared, arguments, nullptr, nullptr, nullptr}));
 }
 
@@ -341,8 +394,9 @@ API cuGraphExecKernelNodeSetParams_v2(void *exec, void *which, const NodeParams 
     counts.changed++;
     return nodes[number - 1] = node(*params), SUCCESS;
 }
-API cuGraphLaunch(void *exec, void *) {
+API cuGraphLaunch(void *exec, void *stream) {
     counts.graphs++;
+    static_cast<Stream *>(stream)->launch();
     for (const Node &n : static_cast<Graph *>(exec)->nodes)
         if (int error = run(n)) return error;
     return SUCCESS;

@@ -1,17 +1,20 @@
 //! The driver of NVIDIA GPUs, loaded at run time.
 
 mod absent;
+mod beside;
 mod call;
 mod card;
 mod listed;
 mod queue;
+mod share;
 mod staging;
 
 pub use absent::Absent;
 pub use card::Card;
 pub use listed::Listed;
 
-use crate::{Address, Driver, Failure, Launch};
+use crate::{Address, Driver, Failure, Launch, Share};
+use beside::Beside;
 use call::{Answer, check};
 use card::Primary;
 use cudarc::driver::sys;
@@ -27,6 +30,8 @@ pub struct Cuda {
     card: Arc<Primary>,
     stream: sys::CUstream,
     staging: Option<Staging>,
+    /// Made when it is first used.
+    beside: Option<Beside>,
     /// Kernels that wait; everything else comes after them.
     queue: Queue,
     /// What the card was told of our graphs' memory.
@@ -49,8 +54,9 @@ impl Cuda {
         unsafe { check("cuStreamCreate", sys::cuStreamCreate(&mut stream, flags))? };
         // Without pinned memory copies are slower, but they work.
         let staging = Staging::new().ok();
+        card.add_pinned(staging.as_ref().map_or(0, Staging::bytes));
         let (functions, allocations) = (HashMap::new(), HashMap::new());
-        Ok(Cuda { card, stream, staging, queue: Queue::new(), graph_bytes: 0, functions, allocations })
+        Ok(Cuda { card, stream, staging, beside: None, queue: Queue::new(), graph_bytes: 0, functions, allocations })
     }
 
     /// Makes the context current in this thread.
@@ -73,6 +79,11 @@ impl Cuda {
             self.card.count_graphs(self.graph_bytes, bytes);
             self.graph_bytes = bytes;
         }
+    }
+
+    /// Waits for all work, and for all copies beside it.
+    fn synchronize_all(&self) -> Answer {
+        self.beside.as_ref().map_or(Ok(()), Beside::synchronize).and(self.synchronize())
     }
 
     fn synchronize(&self) -> Answer {
@@ -98,8 +109,9 @@ impl Drop for Cuda {
     fn drop(&mut self) {
         // Nobody is left to tell of failures; after a lost device all of this fails.
         let _ = self.bind();
-        let _ = self.synchronize();
-        self.staging = None;
+        let _ = self.synchronize_all();
+        self.beside = None;
+        self.card.sub_pinned(self.staging.take().map_or(0, |staging| staging.bytes()));
         self.queue = Queue::new();
         self.count_graphs();
         // SAFETY: everything given back here is ours, once, and nothing runs any more.
@@ -122,6 +134,10 @@ impl Driver for Cuda {
         self.card.free_bytes().unwrap_or(0)
     }
 
+    fn share(&mut self) -> Option<Share> {
+        self.card.share()
+    }
+
     fn lost(&mut self, detail: &str) {
         self.card.lose(detail);
     }
@@ -141,6 +157,8 @@ impl Driver for Cuda {
         let Some(bytes) = self.allocations.remove(&start) else { return };
         self.card.sub_taken(bytes);
         if self.ready().is_ok() {
+            // Rare: nobody streams all the time.
+            let _ = self.beside.as_ref().map(Beside::synchronize);
             // SAFETY: the allocation is ours; cuMemFree waits for the work that uses it.
             let _ = unsafe { sys::cuMemFree_v2(start) };
         }
@@ -169,6 +187,28 @@ impl Driver for Cuda {
         // SAFETY: the range is allocated (the caller), and this call returns when the bytes are there.
         unsafe { check("cuMemcpyHtoD", sys::cuMemcpyHtoD_v2(to, from.as_ptr().cast(), from.len()))? };
         self.synchronize()
+    }
+
+    unsafe fn upload_beside(&mut self, to: Address, from: &[u8]) -> Result<(), Failure> {
+        self.bind()?;
+        if self.beside.is_none() {
+            self.ready()?;
+            self.beside = Beside::new().ok();
+            // After everything so far.
+            self.beside.as_ref().map_or(Ok(()), |beside| beside.turn(self.stream))?;
+        }
+        match (&mut self.staging, &self.beside) {
+            // SAFETY: the range is allocated, and no work uses it (the caller).
+            (Some(staging), Some(beside)) if !from.is_empty() => unsafe { staging.upload(to, from, beside.stream) },
+            // Not beside, but right.
+            // SAFETY: the caller's promise.
+            _ => unsafe { self.upload(to, from) },
+        }
+    }
+
+    fn turn(&mut self) -> Result<(), Failure> {
+        self.ready()?;
+        self.beside.as_ref().map_or(Ok(()), |beside| beside.turn(self.stream))
     }
 
     unsafe fn download(&mut self, from: Address, to: &mut [u8]) -> Result<(), Failure> {

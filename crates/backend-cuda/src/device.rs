@@ -3,8 +3,10 @@
 use crate::arena::Arena;
 use crate::buffers::{Buffers, Span};
 use crate::ops;
+use crate::spill::{self, Spills};
 use crate::{Address, Driver, Failure, Launch};
 use backend::{BackendError, BufferId, Device, DeviceKind, HostBytes, MemoryUse, Need, Op, RopeSpec};
+use std::time::Instant;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GpuConfig {
@@ -73,7 +75,7 @@ impl<D: Driver> Gpu<D> {
     fn allocate(&mut self, bytes: u64) -> Result<Address, BackendError> {
         self.present()?;
         let driver = &mut self.driver;
-        let taken = self.arena.allocate(bytes, &mut |slab| driver.allocate(slab));
+        let taken = self.arena.allocate(bytes, &mut |slab| spill::grow(driver, slab));
         taken.map_err(|failure| self.error(failure, bytes))
     }
 
@@ -97,6 +99,14 @@ impl<D: Driver> Gpu<D> {
         assert_eq!(to.bytes, bytes.len() as u64);
         // SAFETY: a span is a range of a live buffer, as long as the bytes.
         unsafe { self.driver.upload(to.address, bytes) }.map_err(|failure| self.error(failure, 0))
+    }
+
+    fn upload_beside(&mut self, to: Span, bytes: &[u8]) -> Result<(), BackendError> {
+        self.present()?;
+        assert_eq!(to.bytes, bytes.len() as u64);
+        // SAFETY: as in `upload`. That no work uses the range is the caller's promise; it is memory of the same device all the
+        // same, so that breaking it gives wrong values and nothing worse.
+        unsafe { self.driver.upload_beside(to.address, bytes) }.map_err(|failure| self.error(failure, 0))
     }
 
     fn download(&mut self, from: Span, bytes: &mut [u8]) -> Result<(), BackendError> {
@@ -161,6 +171,7 @@ pub struct GpuDevice<D: Driver> {
     scratch: Scratch,
     /// The most bytes that were ours or free: what is missing from it has been taken by others.
     most: u64,
+    spills: Spills,
 }
 
 /// With less than this free, others press.
@@ -170,7 +181,7 @@ impl<D: Driver> GpuDevice<D> {
     pub fn new(mut driver: D, config: GpuConfig) -> GpuDevice<D> {
         let most = driver.free_bytes();
         let gpu = Gpu { arena: Arena::new(driver.exact()), driver, limit: config.limit, lost: None };
-        GpuDevice { gpu, buffers: Buffers::default(), scratch: Scratch::default(), most }
+        GpuDevice { gpu, buffers: Buffers::default(), scratch: Scratch::default(), most, spills: Spills::default() }
     }
 
     /// Bytes taken from the driver for buffers and scratch memory, in whole pages.
@@ -227,7 +238,9 @@ impl<D: Driver> Device for GpuDevice<D> {
         let free = self.gpu.driver.free_bytes();
         let now = free.saturating_add(self.reserved());
         self.most = now.max(self.most);
-        if self.most - now < LOW { 0 } else { LOW.saturating_sub(free) }
+        let short = if self.most - now < LOW { 0 } else { LOW.saturating_sub(free) };
+        let (share, reserved) = (self.gpu.driver.share(), self.reserved());
+        short.max(self.spills.pressure(share, reserved, Instant::now()))
     }
 
     fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError> {
@@ -252,6 +265,17 @@ impl<D: Driver> Device for GpuDevice<D> {
     fn write(&mut self, buffer: BufferId, offset: u64, bytes: &[u8]) -> Result<(), BackendError> {
         let span = self.buffers.range_mut("write", buffer, offset, bytes.len() as u64)?;
         self.gpu.upload(span, bytes)
+    }
+
+    fn write_beside(&mut self, buffer: BufferId, offset: u64, bytes: &[u8]) -> Result<(), BackendError> {
+        let span = self.buffers.range_mut("write", buffer, offset, bytes.len() as u64)?;
+        self.gpu.upload_beside(span, bytes)
+    }
+
+    fn turn(&mut self) -> Result<(), BackendError> {
+        self.gpu.present()?;
+        let turned = self.gpu.driver.turn();
+        turned.map_err(|failure| self.gpu.error(failure, 0))
     }
 
     fn read(&mut self, buffer: BufferId, offset: u64, bytes: &mut [u8]) -> Result<(), BackendError> {

@@ -1,6 +1,8 @@
 //! What the device needs of a GPU's driver: memory, copies, launches. One implementation is CUDA's; the tests have another,
 //! which runs the kernels' sources on the CPU.
 
+use crate::Share;
+
 /// An address in the GPU's memory.
 pub type Address = u64;
 
@@ -40,6 +42,11 @@ pub trait Driver: Send {
     /// Bytes that are free now, for this program and all others.
     fn free_bytes(&mut self) -> u64;
 
+    /// What the system grants us of the GPU's memory, where it moves to RAM what is beyond that instead of refusing it.
+    fn share(&mut self) -> Option<Share> {
+        None
+    }
+
     /// The GPU counts as lost from now on, because of this: nothing more is asked of it.
     fn lost(&mut self, _detail: &str) {}
 
@@ -66,6 +73,20 @@ pub trait Driver: Send {
     /// # Safety
     /// See [`Driver`].
     unsafe fn upload(&mut self, to: Address, from: &[u8]) -> Result<(), Failure>;
+
+    /// As [`Driver::upload`], beside the work since the last [`Driver::turn`], which does not wait for it, nor it for that.
+    ///
+    /// # Safety
+    /// See [`Driver`]; and no work since the last turn uses the range, nor work before the next one.
+    unsafe fn upload_beside(&mut self, to: Address, from: &[u8]) -> Result<(), Failure> {
+        // SAFETY: the caller's promise.
+        unsafe { self.upload(to, from) }
+    }
+
+    /// What comes from now on comes after everything before, beside the work or not.
+    fn turn(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// Copies to the host, after all work before.
     ///

@@ -17,12 +17,16 @@ mod device;
 mod driver;
 mod kernels;
 mod ops;
+mod rates;
+mod spill;
 
 pub use arena::footprint;
 pub use cuda::{Absent, Card, Cuda, Listed};
 pub use device::{GpuConfig, GpuDevice};
 pub use driver::{Address, Driver, Failure, Launch};
 pub use ops::scratch;
+pub use rates::{Rates, measure};
+pub use spill::Share;
 
 /// An NVIDIA GPU.
 pub type CudaDevice = GpuDevice<Cuda>;

@@ -164,6 +164,39 @@ fn a_model_through_the_driver() {
     });
 }
 
+/// Long prompts with layers on the host: copies beside the work, done by the driver as late as it may. The bits of the emulator,
+/// whose copies are done at once.
+#[test]
+fn streamed_prompts() {
+    with_driver("streamed_prompts", &[("FAKE_CUDA_CAPABILITY", "75"), ("FAKE_CUDA_CAPABILITY", "86")], || {
+        let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
+        std::fs::write(file.path(), ModelSpec { n_layer: 6, ..ModelSpec::llama3() }.build()).unwrap();
+        let rates = model::StreamRates { host: 1.0, accelerator: 1e15, upload: 1e15 };
+        let load = |accelerator: Box<dyn Device>| {
+            let options = LoadOptions {
+                context: 300,
+                ubatch: 16,
+                gpu_layers: 2,
+                streaming: Some(rates),
+                ..LoadOptions::default()
+            };
+            let devices = Devices { host: host(), accelerator: Some(accelerator) };
+            Engine::load(file.path(), options, devices, &mut |_| {}, &Cancel::new()).unwrap()
+        };
+        let (driver, _) = TestDriver::new(State::default());
+        let (emulated, driven) = (load(Box::new(GpuDevice::new(driver, GpuConfig::default()))), load(cuda()));
+        let tokens: Vec<u32> = (0..70).map(|i| (i * 37 + 11) % 300 + 3).collect();
+        let [one, other] = [&emulated, &driven].map(|engine| {
+            let ids = greedy(engine, &tokens, 6);
+            let mut saved = Vec::new();
+            engine.save(&mut saved).unwrap();
+            assert!(engine.placement().streamed > 0);
+            (ids, saved)
+        });
+        assert!(one == other, "the same tokens, and in the caches the same bits");
+    });
+}
+
 /// What the fake driver was asked for so far: kernels one by one, graphs made, nodes changed, graphs launched.
 fn counts(path: &Path) -> [u64; 4] {
     let text = std::fs::read_to_string(path).unwrap();

@@ -64,6 +64,18 @@ pub trait Device: Send {
     /// Runs one operation (or enqueues it: a later [`Device::read`] waits).
     fn run(&mut self, op: &Op<'_>) -> Result<(), BackendError>;
 
+    /// As [`Device::write`], beside the operations: it does not wait for those given since the last [`Device::turn`], nor they
+    /// for it. So neither may use what the other writes.
+    fn write_beside(&mut self, buffer: BufferId, offset: u64, bytes: &[u8]) -> Result<(), BackendError> {
+        self.write(buffer, offset, bytes)
+    }
+
+    /// What is given from now on comes after everything before: operations after what was written beside, and what is
+    /// written beside after operations.
+    fn turn(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
     /// Begins with what is enqueued and does not wait for it: the caller does something else now.
     fn start(&mut self) -> Result<(), BackendError> {
         Ok(())

@@ -1,6 +1,7 @@
 //! What callers of the engine see: options, requests, events.
 
 use backend::Device;
+use model::StreamRates;
 use quant::GgmlType;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,6 +55,9 @@ pub struct LoadOptions {
     /// is read from disk for every step, ahead of use. `None`: as much as it takes.
     pub host_ram: Option<u64>,
     pub speculation: Speculation,
+    /// What was measured, where layers on the host may be computed on the accelerator for micro-batches that are large enough
+    /// for that to be faster ([`model::Streaming`]). `None`: they are not.
+    pub streaming: Option<StreamRates>,
 }
 
 /// Whether guesses at the next tokens are computed along with a token.
@@ -108,6 +112,7 @@ impl Default for LoadOptions {
             logits_rows: 1,
             host_ram: None,
             speculation: Speculation::OFF,
+            streaming: None,
         }
     }
 }
@@ -197,6 +202,8 @@ pub struct Placement {
     pub host_used: u64,
     pub accelerator_planned: u64,
     pub accelerator_used: u64,
+    /// Bytes that went to the accelerator so far for layers that are on the host ([`LoadOptions::streaming`]).
+    pub streamed: u64,
     /// Where RAM does not hold the weights on the host.
     pub paged: Option<Paged>,
 }

@@ -6,6 +6,7 @@ use crate::file::Weights;
 use crate::paging::{Advice, Paging};
 use crate::placing::recoverable;
 use crate::site::Site;
+use crate::streaming::{Stream, Streamer};
 use crate::{Cancel, Devices, EngineError, Recovery, RecoveryCause};
 use backend::{BackendError, Device};
 use model::{Layout, Model, Offload, Placement, Residency};
@@ -49,6 +50,7 @@ pub(crate) struct Core {
     pub(crate) cpu_moe: usize,
     /// When the accelerator was last asked whether other programs need its memory.
     pub(crate) watched: Option<Instant>,
+    pub(crate) streamer: Streamer,
 }
 
 impl Core {
@@ -78,6 +80,7 @@ impl Core {
             paged_for: None,
             recoveries: Vec::new(),
             watched: None,
+            streamer: Streamer::default(),
         };
         let Loaded { model, layout, file } = &*core.loaded;
         core.sites.host.add_input(model, layout, file)?;
@@ -230,9 +233,20 @@ impl Core {
         logits: &mut dyn FnMut(&[f32]),
     ) -> Result<bool, EngineError> {
         self.page()?;
+        let ready = self.ready_to_stream(tokens.len());
+        let streamed = match ready {
+            Ok(streamed) => streamed,
+            Err(error) => return self.recover(error).map(|_| false),
+        };
         let Loaded { model, layout, file } = &*self.loaded;
         let context = Context { model, layout, file, cancel, states: &self.states };
-        match context.step(&mut self.sites, tokens, self.computed, rows, logits) {
+        let positions = self.computed..self.computed + tokens.len();
+        let stream = streamed.then(|| Stream::new(&mut self.streamer, &self.loaded, &self.states, positions)).flatten();
+        let result = context.step(&mut self.sites, stream, tokens, self.computed, rows, logits);
+        if let Some(site) = self.sites.accelerator.as_mut().filter(|_| streamed) {
+            site.take_all_back();
+        }
+        match result {
             Ok(()) => {
                 self.states.advance(self.computed);
                 self.written = self.written.max(self.computed + tokens.len());
@@ -240,6 +254,8 @@ impl Core {
             }
             Err(StepError::Cancelled) => Err(EngineError::Cancelled),
             Err(StepError::Host(error)) => Err(error.into()),
+            // What was to be faster goes first.
+            Err(StepError::Accelerator(BackendError::OutOfMemory { .. })) if self.stop_streaming() => Ok(false),
             Err(StepError::Accelerator(error)) => self.recover(error).map(|_| false),
         }
     }

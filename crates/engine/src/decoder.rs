@@ -6,6 +6,7 @@ use crate::file::Weights;
 use crate::input::Input;
 use crate::ops::Ops;
 use crate::site::Site;
+use crate::streaming::Stream;
 use crate::transfer::copy_cells;
 use backend::{BackendError, Op};
 use model::{Layout, Model, Slot};
@@ -44,10 +45,22 @@ impl Sites {
         }
     }
 
+    /// The accelerator, if it is meant and there, or the host.
+    fn at(&mut self, accelerator: bool) -> &mut Site {
+        match &mut self.accelerator {
+            Some(site) if accelerator => site,
+            _ => &mut self.host,
+        }
+    }
+
     /// The site that holds layer `index`, and the one that holds its routed experts if that is another.
     fn of_layer(&mut self, index: usize) -> (&mut Site, Option<&mut Site>) {
         match &mut self.accelerator {
-            Some(site) if site.has(index) => (site, Some(&mut self.host).filter(|host| host.has_guest(index))),
+            Some(site) if site.has(index) => {
+                // What was lent is all there.
+                let apart = !site.is_lent(index);
+                (site, Some(&mut self.host).filter(|host| apart && host.has_guest(index)))
+            }
             _ => (&mut self.host, None),
         }
     }
@@ -61,11 +74,14 @@ impl Context<'_> {
     /// Computes `tokens` at positions `start..`, and logits for the rows in `rows` (indices into `tokens`), which are
     /// given to `logits` in pieces of at most `logits_rows` rows x vocab_size, in order.
     ///
+    /// Layers that `stream` has are computed on the accelerator, wherever they are.
+    ///
     /// Running the same step again after an error is sound: it only writes cells from `start` on, and recurrent
     /// states that it does not read.
     pub fn step(
         &self,
         sites: &mut Sites,
+        mut stream: Option<Stream<'_>>,
         tokens: &[u32],
         start: usize,
         rows: &[u32],
@@ -83,10 +99,15 @@ impl Context<'_> {
             if last && rows.is_empty() {
                 break;
             }
-            let target = sites.on_accelerator(index);
+            let mut streamed = stream.as_mut().filter(|stream| stream.has(index));
+            let target = sites.on_accelerator(index) || streamed.is_some();
+            if let Some(stream) = &mut streamed {
+                stream.begin(sites, index)?;
+            }
             if current != Some(target) {
                 if let Some(previous) = current {
-                    input.read_stream(sites.of(index - 1)).map_err(|error| wrap(previous, error))?;
+                    // A layer that was lent is not where it was computed any more.
+                    input.read_stream(sites.at(previous)).map_err(|error| wrap(previous, error))?;
                 }
                 input.write(sites.of(index)).map_err(|error| wrap(target, error))?;
                 current = Some(target);
@@ -100,7 +121,14 @@ impl Context<'_> {
             let ops = Ops { context: self, site, experts_site, index, n: tokens.len(), start };
             let result = ops.layer(&self.model.layers[index]);
             result.map_err(|failed| wrap(target && !failed.elsewhere, failed.error))?;
+            if let Some(stream) = &mut streamed {
+                stream.end(sites, index)?;
+            }
             self.update_copy(sites, index, start..start + tokens.len())?;
+        }
+        // What nobody has waited for runs while the host computes its layers of the next micro-batch.
+        if let (Some(true), Some(site)) = (current, &mut sites.accelerator) {
+            site.device.start().map_err(StepError::Accelerator)?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use crate::saved::{Remembered, fingerprint};
 use crate::speculate::{DraftModel, Speculator, same_vocabulary};
 use crate::{Cancel, Completion, Devices, EngineError, Event, LoadOptions, Placement, Recovery, Request};
 use backend::Device;
-use model::{Layout, LayoutParams, Model};
+use model::{Layout, LayoutParams, Model, StreamRates};
 use sampler::Constraint;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -24,6 +24,8 @@ pub struct Engine {
     /// Whoever holds the core takes it, nobody else.
     speculator: Mutex<Speculator>,
     wish: Wish,
+    /// [`LoadOptions::streaming`], for the next step.
+    streaming: Mutex<Option<StreamRates>>,
     /// The placement as last known, so that asking never waits for a step.
     placement: Mutex<Placement>,
     /// The same of the draft model, if there is one.
@@ -84,6 +86,7 @@ impl Engine {
             core: Mutex::new(core),
             speculator,
             wish: Wish::default(),
+            streaming: Mutex::new(options.streaming),
             placement,
             draft: Mutex::new(None),
             fingerprint: OnceLock::new(),
@@ -283,6 +286,12 @@ impl Engine {
         }
     }
 
+    /// As [`LoadOptions::streaming`], from the next request or move of layers on.
+    pub fn set_streaming(&self, rates: Option<StreamRates>) {
+        // A value is replaced whole.
+        *self.streaming.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = rates;
+    }
+
     /// Offers a device in the place of one that was lost, or of none: the next layers that are asked for go there.
     pub fn offer_accelerator(&self, device: Box<dyn Device>) {
         // A device is replaced whole.
@@ -304,6 +313,7 @@ impl Engine {
         if let Some(device) = self.wish.device.lock().map_err(|_| stopped())?.take() {
             core.attach(device);
         }
+        core.set_streaming(self.rates());
         let result = core.place((wished.0 as usize, wished.1 as usize), &mut |core| {
             self.publish(core);
             self.wish.placement.lock().is_ok_and(|wish| *wish == Some(wished))
@@ -322,8 +332,14 @@ impl Engine {
         *self.placement.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = core.placement();
     }
 
+    fn rates(&self) -> Option<StreamRates> {
+        *self.streaming.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     fn lock(&self) -> Result<MutexGuard<'_, Core>, EngineError> {
-        self.core.lock().map_err(|_| stopped())
+        let mut core = self.core.lock().map_err(|_| stopped())?;
+        core.set_streaming(self.rates());
+        Ok(core)
     }
 }
 

@@ -25,6 +25,7 @@ mod saved;
 mod shift;
 mod site;
 mod speculate;
+mod streaming;
 mod transfer;
 mod trial;
 

@@ -127,7 +127,7 @@ impl Ops<'_> {
     }
 
     pub fn required(&self, tensor: &model::Tensor) -> Result<View, BackendError> {
-        Ok(View::new(self.buffers()?.tensor(tensor)?))
+        self.buffers()?.tensor(tensor)
     }
 
     pub fn weight(&self, linear: &Linear) -> Result<Weight, BackendError> {

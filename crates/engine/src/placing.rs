@@ -45,8 +45,9 @@ impl Core {
             layers: layout.block_count() as u32 + 1,
             host_planned: totals.host.kv + totals.host.compute,
             host_used: self.sites.host.used(),
-            accelerator_planned: totals.accelerator.total(),
+            accelerator_planned: totals.accelerator.total() + self.streamer.held(),
             accelerator_used: self.sites.accelerator.as_ref().map_or(0, Site::used),
+            streamed: self.streamer.bytes,
             paged: self.sites.host.paging.as_ref().map(Paging::told),
         }
     }
@@ -104,6 +105,7 @@ impl Core {
             self.cpu_moe = cpu_moe;
             return Ok(());
         }
+        self.renew_streaming();
         let wanted = gpu_layers.min(self.most(cpu_moe));
         let order: Vec<usize> = self.order().collect();
         // What makes room comes first.
@@ -157,6 +159,9 @@ impl Core {
         }
         self.watched = Some(Instant::now());
         let (before, mut failed, mut moved) = (self.placed(), None, false);
+        if self.streamer.held() > 0 && self.sites.accelerator.as_mut().is_some_and(|site| site.device.pressure() > 0) {
+            self.stop_streaming();
+        }
         while self.gpu_layers() > 0
             && self.sites.accelerator.as_mut().is_some_and(|site| site.device.pressure() > 0)
             && failed.is_none()
@@ -270,6 +275,7 @@ impl Core {
         if let Some(mut site) = self.sites.accelerator.take() {
             site.abandon();
         }
+        self.streamer.forget();
         self.offload = None;
         for index in 0..self.loaded.layout.block_count() {
             self.sites.host.remove_guest(index, &self.loaded.layout);

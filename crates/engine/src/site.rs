@@ -1,6 +1,7 @@
 //! One device with the layers that are on it: their weights, caches, states and activation buffers.
 
 mod guests;
+mod lent;
 
 use crate::file::Weights;
 use crate::paging::Paging;
@@ -23,23 +24,28 @@ pub(crate) struct LayerBuffers {
     tensors: Vec<(usize, BufferId)>,
     /// Those that are elsewhere while the layer is computed.
     loaded: Vec<(usize, BufferId)>,
+    /// Those in memory that belongs to others, with their places there, while the layer is computed ([`lent`]).
+    lent: Vec<(usize, BufferId, u64)>,
     cache: Option<Cache>,
     /// The recurrent states, and f32 values in one.
     state: Option<(BufferId, usize)>,
 }
 
 impl LayerBuffers {
-    pub fn tensor(&self, tensor: &Tensor) -> Result<BufferId, BackendError> {
-        let found = self.loaded.iter().chain(&self.tensors).find(|(index, _)| *index == tensor.index);
-        found.map(|(_, buffer)| *buffer).ok_or_else(|| missing(format!("tensor {} is not on the device", tensor.index)))
+    pub fn tensor(&self, tensor: &Tensor) -> Result<View, BackendError> {
+        let own = self.loaded.iter().chain(&self.tensors).map(|(index, buffer)| (*index, *buffer, 0));
+        let mut all = own.chain(self.lent.iter().copied());
+        let found = all.find_map(|(index, buffer, offset)| (index == tensor.index).then_some(View { buffer, offset }));
+        found.ok_or_else(|| missing(format!("tensor {} is not on the device", tensor.index)))
     }
 
     /// The rows of a tensor that a product reads.
     pub fn weight(&self, linear: &Linear) -> Result<Weight, BackendError> {
         let tensor = &linear.weight;
         let row = tensor.ty.row_bytes(tensor.cols).ok_or_else(|| missing("rows are not whole blocks".into()))?;
-        let offset = (linear.first_row * row) as u64;
-        Ok(Weight { buffer: self.tensor(tensor)?, offset, ty: tensor.ty, rows: linear.rows, cols: tensor.cols })
+        let View { buffer, offset } = self.tensor(tensor)?;
+        let offset = offset + (linear.first_row * row) as u64;
+        Ok(Weight { buffer, offset, ty: tensor.ty, rows: linear.rows, cols: tensor.cols })
     }
 
     pub fn state(&self) -> Result<(BufferId, usize), BackendError> {
@@ -153,7 +159,7 @@ impl Site {
     }
 
     pub fn input_view(&self, tensor: Option<Tensor>) -> Result<Option<View>, BackendError> {
-        tensor.map(|tensor| Ok(View::new(self.input.tensor(&tensor)?))).transpose()
+        tensor.map(|tensor| self.input.tensor(&tensor)).transpose()
     }
 
     pub fn slot(&self, slot: Slot) -> Result<View, BackendError> {

@@ -15,6 +15,7 @@ mod residency;
 mod rope;
 mod rotation;
 mod slots;
+mod streaming;
 mod tensors;
 
 pub use alt_up::*;
@@ -28,3 +29,4 @@ pub use parts::*;
 pub use residency::{Piece, Residency};
 pub use rotation::Rotation;
 pub use slots::{BufferPlan, Slot};
+pub use streaming::{STREAM_SLOTS, StreamRates, StreamSlot, Streaming};

@@ -62,12 +62,23 @@ impl Offload {
 
     /// Bytes of scratch memory for the layers there.
     pub fn scratch(&self, placement: Placement) -> u64 {
+        self.scratch_with(placement, [])
+    }
+
+    /// The same with further layers, each of them whole, that are there now and then.
+    pub fn scratch_with(&self, placement: Placement, streamed: impl IntoIterator<Item = usize>) -> u64 {
         let there = self.ordered(placement.cpu_moe).take(placement.gpu_layers);
         let there = there.map_while(|(_, scratch)| scratch.ok());
-        let most = there.fold(Scratch::default(), |most, layer| Scratch {
+        let streamed = streamed.into_iter().filter_map(|layer| self.layers[layer][0].ok());
+        let most = there.chain(streamed).fold(Scratch::default(), |most, layer| Scratch {
             products: most.products.max(layer.products),
             attention: most.attention.max(layer.attention),
         });
         most.products.saturating_add(most.attention)
+    }
+
+    /// Whether the accelerator can compute a layer, whole.
+    pub fn computes(&self, layer: usize) -> bool {
+        self.layers.get(layer).is_some_and(|kinds| kinds[0].is_ok())
     }
 }

@@ -245,6 +245,13 @@ impl Layer {
     pub fn multiply_adds_per_token(&self) -> u64 {
         Used::layer(self, true).adds
     }
+
+    /// Those of the chosen experts.
+    pub fn expert_multiply_adds_per_token(&self) -> u64 {
+        let mut used = Used::default();
+        self.experts().iter().for_each(|experts| used.routed(experts));
+        used.adds
+    }
 }
 
 impl Model {

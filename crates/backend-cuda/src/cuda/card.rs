@@ -2,8 +2,9 @@
 
 use super::call::{Answer, check};
 use super::listed::{Listed, attribute};
+use super::share::Grant;
 use super::{Absent, Cuda, absent};
-use crate::{Failure, kernels};
+use crate::{Failure, Share, kernels};
 use cudarc::driver::sys;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
@@ -30,6 +31,11 @@ pub(super) struct Primary {
     taken: AtomicU64,
     /// Bytes of their graphs.
     graphs: AtomicU64,
+    /// Where the system moves video memory to RAM: what it grants, what it had in RAM when the context was new, and bytes of
+    /// our drivers' pinned memory, which it counts to that.
+    grant: Option<Grant>,
+    ram: u64,
+    pinned: AtomicU64,
     lost: Mutex<Option<String>>,
 }
 
@@ -64,6 +70,8 @@ impl Card {
         let bandwidth = clock.zip(width).map(|(clock, width)| 2e3 * f64::from(clock) * f64::from(width) / 8.0);
         // SAFETY: the driver is there and initialised (`check_driver`); the pointer is to a handle.
         unsafe { check("cuDevicePrimaryCtxRetain", sys::cuDevicePrimaryCtxRetain(&mut context, device))? };
+        let grant = Grant::of(device);
+        let ram = grant.as_ref().and_then(Grant::now).map_or(0, |granted| granted.ram);
         let card = Card(Arc::new(Primary {
             device,
             listed,
@@ -74,6 +82,9 @@ impl Card {
             code: AtomicU64::new(u64::MAX),
             taken: AtomicU64::new(0),
             graphs: AtomicU64::new(0),
+            grant,
+            ram,
+            pinned: AtomicU64::new(0),
             lost: Mutex::default(),
         }));
         card.0.bind()?;
@@ -104,7 +115,8 @@ impl Card {
         self.0.listed.total_bytes
     }
 
-    /// Bytes that are free now, for this program and all others; `None`: the driver does not tell, or the GPU is lost.
+    /// Bytes that are free now, for this program and all others, and that it may take without spilling; `None`: the driver
+    /// does not tell, or the GPU is lost.
     pub fn free_bytes(&self) -> Option<u64> {
         if self.lost().is_some() { None } else { self.0.free_bytes() }
     }
@@ -165,7 +177,21 @@ impl Primary {
         self.bind().ok()?;
         // SAFETY: both pointers are to sizes.
         unsafe { check("cuMemGetInfo", sys::cuMemGetInfo_v2(&mut free, &mut total)) }.ok()?;
-        Some(free as u64)
+        Some(self.share().map_or(free as u64, |share| share.room().min(free as u64)))
+    }
+
+    pub fn share(&self) -> Option<Share> {
+        let granted = self.grant.as_ref()?.now()?;
+        let meant = self.ram.saturating_add(self.pinned.load(Ordering::Acquire));
+        Some(Share { budget: granted.budget, local: granted.local, spilled: granted.ram.saturating_sub(meant) })
+    }
+
+    pub fn add_pinned(&self, bytes: u64) {
+        self.pinned.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    pub fn sub_pinned(&self, bytes: u64) {
+        self.pinned.fetch_sub(bytes, Ordering::AcqRel);
     }
 
     pub fn add_taken(&self, bytes: u64) {

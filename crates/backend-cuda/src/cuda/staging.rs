@@ -41,6 +41,11 @@ impl Staging {
         Ok(staging)
     }
 
+    /// Bytes of RAM that it holds.
+    pub fn bytes(&self) -> u64 {
+        (self.slots.len() * SLOT_BYTES) as u64
+    }
+
     /// Copies bytes to the GPU in the order of the stream.
     ///
     /// # Safety

@@ -2,7 +2,7 @@
 //! suite does. Memory ends and the GPU is lost when a test says so, on either.
 
 use super::emulator::Emulator;
-use backend_cuda::{Address, Card, Driver, Failure, Launch};
+use backend_cuda::{Address, Card, Driver, Failure, Launch, Share};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -18,10 +18,22 @@ pub struct State {
     /// Launches until the GPU is lost.
     pub lose_after: Option<u64>,
     pub launches: u64,
+    /// Those of them that a driver which collects launches may not have begun.
+    pub waiting: u64,
     /// Order of the threads.
     pub seed: u64,
     /// Emulate a GPU without tensor cores.
     pub old: bool,
+    /// As on Windows: what the system grants, and what it keeps in video memory; the rest goes to RAM and nothing fails.
+    pub windows: Option<Windows>,
+    /// Every buffer has memory of its own.
+    pub exact: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Windows {
+    pub budget: u64,
+    pub holds: u64,
 }
 
 pub struct TestDriver {
@@ -58,11 +70,18 @@ impl Driver for TestDriver {
 
     fn free_bytes(&mut self) -> u64 {
         let state = self.state();
-        if state.memory == 0 { 1 << 40 } else { state.memory.saturating_sub(state.used) }
+        let free = if state.memory == 0 { 1 << 40 } else { state.memory.saturating_sub(state.used) };
+        state.windows.map_or(free, |windows| free.min(windows.budget.saturating_sub(state.used)))
+    }
+
+    fn share(&mut self) -> Option<Share> {
+        let state = self.state();
+        let Windows { budget, holds } = state.windows?;
+        Some(Share { budget, local: state.used.min(holds), spilled: state.used.saturating_sub(holds) })
     }
 
     fn exact(&self) -> bool {
-        self.inner.exact()
+        self.state().exact || self.inner.exact()
     }
 
     fn allocate(&mut self, bytes: u64) -> Result<Address, Failure> {
@@ -96,11 +115,13 @@ impl Driver for TestDriver {
     }
 
     unsafe fn upload(&mut self, to: Address, from: &[u8]) -> Result<(), Failure> {
+        self.state().waiting = 0;
         // SAFETY: the caller's promise.
         unsafe { self.inner.upload(to, from) }
     }
 
     unsafe fn download(&mut self, from: Address, to: &mut [u8]) -> Result<(), Failure> {
+        self.state().waiting = 0;
         // SAFETY: the caller's promise.
         unsafe { self.inner.download(from, to) }
     }
@@ -114,6 +135,7 @@ impl Driver for TestDriver {
         {
             let mut state = self.state();
             state.launches += 1;
+            state.waiting += 1;
             match &mut state.lose_after {
                 Some(0) => return Err(Failure::Lost("told to be".into())),
                 Some(left) => *left -= 1,
@@ -122,5 +144,20 @@ impl Driver for TestDriver {
         }
         // SAFETY: the caller's promise.
         unsafe { self.inner.launch(launch) }
+    }
+
+    fn start(&mut self) -> Result<(), Failure> {
+        self.state().waiting = 0;
+        self.inner.start()
+    }
+
+    fn turn(&mut self) -> Result<(), Failure> {
+        self.state().waiting = 0;
+        self.inner.turn()
+    }
+
+    unsafe fn upload_beside(&mut self, to: Address, from: &[u8]) -> Result<(), Failure> {
+        // SAFETY: the caller's promise.
+        unsafe { self.inner.upload_beside(to, from) }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use test_models::ModelSpec;
 
 /// A model of `tests/fixtures`, which may have been copied elsewhere with this program.
-fn fixture(name: &str) -> PathBuf {
+pub fn fixture(name: &str) -> PathBuf {
     let here = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
     std::env::var_os("HEADROOM_FIXTURES").map_or_else(here, PathBuf::from).join(name)
 }
@@ -26,21 +26,26 @@ fn try_load(path: &Path, options: LoadOptions, state: State) -> Result<(Engine, 
     Ok((Engine::load(path, options, devices, &mut |_| {}, &Cancel::new())?, state))
 }
 
-fn load(path: &Path, gpu_layers: u32, state: State) -> (Engine, Arc<Mutex<State>>) {
+pub fn load(path: &Path, gpu_layers: u32, state: State) -> (Engine, Arc<Mutex<State>>) {
     try_load(path, LoadOptions { context: 96, gpu_layers, ubatch: 16, ..LoadOptions::default() }, state).unwrap()
 }
 
-fn tiny(spec: &ModelSpec) -> tempfile::NamedTempFile {
+pub fn tiny(spec: &ModelSpec) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
     std::fs::write(file.path(), spec.build()).unwrap();
     file
 }
 
-fn prompt(len: u32) -> Vec<u32> {
+pub fn prompt(len: u32) -> Vec<u32> {
     (0..len).map(|i| (i * 37 + 11) % 300 + 3).collect()
 }
 
-fn generate(engine: &Engine, prompt: &[u32], count: u32, on_token: &mut dyn FnMut(u32)) -> (Vec<u32>, Vec<Recovery>) {
+pub fn generate(
+    engine: &Engine,
+    prompt: &[u32],
+    count: u32,
+    on_token: &mut dyn FnMut(u32),
+) -> (Vec<u32>, Vec<Recovery>) {
     let sampling = sampler::Params { temperature: 0.0, ..sampler::Params::default() };
     let request = Request { prompt: prompt.to_vec(), sampling, max_tokens: Some(count), ignore_eog: true };
     let (mut recoveries, mut tokens) = (Vec::new(), 0);
@@ -137,6 +142,56 @@ fn experts_on_the_host_give_the_logits_of_the_cpu() {
             let placement = engine.placement();
             assert_eq!(placement.accelerator_used, placement.accelerator_planned);
         }
+    }
+}
+
+/// The GPU works on a prompt's micro-batch while the host computes its layers of the next one: nothing waits to begin.
+#[test]
+fn the_gpu_begins_with_a_micro_batch_before_the_next_one_comes() {
+    let file = tiny(&ModelSpec { n_layer: 4, ..ModelSpec::llama3() });
+    let (engine, state) = load(file.path(), 3, State::default());
+    let request =
+        Request { prompt: prompt(48), sampling: sampler::Params::default(), max_tokens: Some(1), ignore_eog: true };
+    let mut before = (0, 0);
+    let mut checked = 0;
+    engine
+        .generate(request, &Cancel::new(), &mut |event| {
+            if let Event::Prompt { done, total, .. } = event {
+                let state = state.lock().unwrap();
+                if done > before.0 && done < total {
+                    assert!(state.launches > before.1, "the micro-batch has operations there");
+                    assert_eq!(state.waiting, 0, "after {done} tokens");
+                    checked += 1;
+                }
+                before = (done, state.launches);
+            }
+        })
+        .unwrap();
+    assert_eq!(checked, 2);
+}
+
+/// Layers and experts of the host, computed on the GPU for prompts: as exact as where they are.
+#[test]
+fn streamed_prompts_give_the_logits_of_the_cpu() {
+    let rates = model::StreamRates { host: 1.0, accelerator: 1e15, upload: 1e15 };
+    let experts = [ModelSpec::mixtral(), ModelSpec::qwen3moe()].map(|spec| ModelSpec { n_layer: 3, ..spec });
+    let all = families().into_iter().map(|spec| (spec, 0)).chain(experts.map(|spec| (spec, 99)));
+    for (spec, cpu_moe) in all {
+        let file = tiny(&spec);
+        let (tokens, kv) = (prompt(30), GgmlType::F32);
+        let options = LoadOptions { context: 96, ubatch: 16, kv_type_k: kv, kv_type_v: kv, ..LoadOptions::default() };
+        let expected = logits(&try_load(file.path(), options, State::default()).unwrap().0, &tokens);
+        let gpu_layers = if cpu_moe > 0 { 99 } else { 1 };
+        let options = LoadOptions { gpu_layers, cpu_moe, streaming: Some(rates), ..options };
+        let (engine, state) = try_load(file.path(), options, State::default()).unwrap();
+        let launches = state.lock().unwrap().launches;
+        let allowed = if spec.arch.starts_with("gemma") { 2e-3 } else { 1e-5 };
+        let error = difference(&logits(&engine, &tokens), &expected);
+        assert!(error <= allowed, "{}: {error}", spec.arch);
+        let placement = engine.placement();
+        assert!(placement.streamed > 0 || spec.arch == "gemma3n", "{}", spec.arch);
+        assert!(state.lock().unwrap().launches > launches + 20);
+        assert_eq!(placement.accelerator_used, placement.accelerator_planned);
     }
 }
 

@@ -10,3 +10,4 @@ mod engine;
 mod operations;
 mod products;
 mod recurrent;
+mod spilling;
