@@ -140,7 +140,8 @@ impl GpuSlot {
     }
 
     /// What the planner asks of it. Our own memory counts as free: it would be given back for what is planned.
-    pub fn facts(&self, status: impl FnOnce() -> GpuStatus) -> Option<AcceleratorFacts> {
+    /// With its [`Gpu::id`].
+    pub fn facts(&self, status: impl FnOnce() -> GpuStatus) -> Option<(String, AcceleratorFacts)> {
         if !self.allowed {
             return None;
         }
@@ -155,14 +156,26 @@ impl GpuSlot {
         let own = card.taken_bytes() + context + code.unwrap_or(0) + graphs;
         let others = card.total_bytes().saturating_sub(free + own);
         let margin = state.others.margin(others, card.total_bytes(), Instant::now());
-        Some(AcceleratorFacts {
+        let facts = AcceleratorFacts {
             memory_free: free + own,
             overhead: context + code.unwrap_or(CODE) + graphs.max(GRAPHS) + SLAB,
             margin,
             bandwidth: card.bandwidth(),
             scratch: backend_cuda::scratch,
             footprint: backend_cuda::footprint,
-        })
+            ..AcceleratorFacts::default()
+        };
+        Some((card.id().into(), facts))
+    }
+
+    /// The GPU's id, if its kernels are there.
+    pub fn ready(&self) -> Option<String> {
+        match &self.state().card {
+            Some(Ok(open)) if open.card.lost().is_none() && open.card.code_bytes().is_some() => {
+                Some(open.card.id().into())
+            }
+            _ => None,
+        }
     }
 
     /// Total, free and our bytes, if the GPU has been opened.

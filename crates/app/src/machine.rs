@@ -4,6 +4,7 @@ use crate::app::{App, AppConfig, blocking};
 use crate::error::Result;
 use crate::files::{Kind, now, write_atomically};
 use crate::gpu::GpuSlot;
+use crate::gpu_rates::{self, Limits};
 use crate::wire::{AppEvent, Gpu, GpuReason, HardwareReport, MonitorSample, WireError};
 use backend_cpu::{CpuConfig, TestDevice, TestDeviceControl, ThreadPool};
 use engine::Device;
@@ -31,7 +32,7 @@ pub struct Machine {
     test_device_fails: Option<u64>,
     gpu: GpuSlot,
     measured_path: PathBuf,
-    measured: Mutex<Measured>,
+    measured: Mutex<Limits>,
     measuring: AtomicBool,
     monitor: Mutex<Option<Monitor>>,
 }
@@ -54,7 +55,7 @@ impl Machine {
     }
 
     pub fn was_measured(&self) -> bool {
-        let measured = lock(&self.measured);
+        let measured = lock(&self.measured).machine;
         measured.ram_read_bytes_per_s.is_some() && measured.int8_ops_per_s.is_some()
     }
 
@@ -95,13 +96,33 @@ impl Machine {
         let status = hardware::gpus();
         self.gpu.renew();
         let device = self.gpu.device(&status, compiled)?;
-        Ok(Accelerator { device, control: None, shown: self.gpu.shown(&status)? })
+        let shown = self.gpu.shown(&status)?;
+        if !lock(&self.measured).gpus.contains_key(&shown.id) {
+            self.measure_gpu(&status, &shown.id);
+        }
+        Ok(Accelerator { device, control: None, shown })
+    }
+
+    /// Measures the GPU, once its kernels are there; a fraction of a second. Where that fails, it is tried another time.
+    fn measure_gpu(&self, status: &GpuStatus, id: &str) {
+        let Ok(device) = self.gpu.device(status, &mut |_, _| {}) else { return };
+        let Some(rates) = gpu_rates::measure(device) else { return };
+        lock(&self.measured).gpus.insert(id.into(), rates);
+        if let Err(error) = self.keep() {
+            tracing::warn!("what was measured cannot be kept: {error}");
+        }
+    }
+
+    fn keep(&self) -> Result<()> {
+        let limits = lock(&self.measured).clone();
+        let text = serde_json::to_vec(&limits).map_err(|error| WireError::internal(error.to_string()))?;
+        write_atomically(&self.measured_path, &text, Kind::Public)
     }
 
     /// Blocks for some milliseconds.
     pub fn report(&self, models: &Path) -> HardwareReport {
         let hardware = Hardware::probe();
-        let measured = *lock(&self.measured);
+        let measured = lock(&self.measured).machine;
         let (gpus, gpu_reason) = match self.shown_gpu(&hardware.gpus) {
             Ok(gpu) => ([vec![gpu.clone()], self.gpu.others(&hardware.gpus, &gpu)].concat(), None),
             Err(reason) => (Vec::new(), Some(reason)),
@@ -132,17 +153,19 @@ impl Machine {
         let int8 = backend_cpu::int8_rate(threads).ok();
         self.measuring.store(false, Ordering::Release);
         let found = result.map_err(|error| WireError::internal(format!("measuring failed: {error}")))?;
-        let kept = {
-            let mut measured = lock(&self.measured);
+        {
+            let measured = &mut lock(&self.measured).machine;
             *measured = Measured {
                 disk_read_bytes_per_s: found.disk_read_bytes_per_s.or(measured.disk_read_bytes_per_s),
                 int8_ops_per_s: int8.or(measured.int8_ops_per_s),
                 ..found
             };
-            *measured
-        };
-        let text = serde_json::to_vec(&kept).map_err(|error| WireError::internal(error.to_string()))?;
-        write_atomically(&self.measured_path, &text, Kind::Public)?;
+        }
+        // A GPU whose kernels are not there yet is measured with the first model.
+        if let Some(id) = self.gpu.ready() {
+            self.measure_gpu(&hardware::gpus(), &id);
+        }
+        self.keep()?;
         Ok(true)
     }
 
@@ -153,17 +176,21 @@ impl Machine {
 
     /// What a plan depends on. `own`: bytes of RAM that our loaded model would give back.
     pub fn facts(&self, own: u64) -> Facts {
-        let measured = *lock(&self.measured);
+        let limits = lock(&self.measured).clone();
+        let measured = limits.machine;
         Facts {
             ram_available: self.ram_available().saturating_add(own),
             accelerator: match self.test_device {
-                Some(bytes) => Some(AcceleratorFacts {
-                    memory_free: bytes,
-                    // It is RAM with a limit.
-                    bandwidth: measured.ram_read_bytes_per_s,
-                    ..AcceleratorFacts::default()
-                }),
-                None => self.gpu.facts(hardware::gpus),
+                Some(bytes) => {
+                    let facts = AcceleratorFacts {
+                        memory_free: bytes,
+                        // It is RAM with a limit.
+                        bandwidth: measured.ram_read_bytes_per_s,
+                        ..AcceleratorFacts::default()
+                    };
+                    Some(limits.tell(TEST_GPU, facts))
+                }
+                None => self.gpu.facts(hardware::gpus).map(|(id, facts)| limits.tell(&id, facts)),
             },
             ram_bandwidth: measured.ram_read_bytes_per_s,
             disk_bandwidth: measured.disk_read_bytes_per_s,
@@ -214,9 +241,12 @@ pub fn threads(wanted: Option<u32>, leave_responsive: bool) -> usize {
     if leave_responsive { threads.min(cores.saturating_sub(1)).max(1) } else { threads }
 }
 
+/// [`Gpu::id`] of the test device.
+const TEST_GPU: &str = "test";
+
 fn test_gpu(bytes: u64) -> Gpu {
     Gpu {
-        id: "test".into(),
+        id: TEST_GPU.into(),
         name: "Test device".into(),
         vram_total: bytes,
         vram_free: Some(bytes),

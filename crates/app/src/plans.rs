@@ -53,6 +53,7 @@ pub fn to_wire(plan: &planner::Plan, facts: &Facts) -> wire::Plan {
         ),
         ram_available: facts.ram_available,
         vram_available: facts.accelerator.as_ref().map_or(0, |gpu| gpu.memory_free.saturating_sub(gpu.margin)),
+        stream_from: plan.streamed.as_ref().map(|streamed| streamed.from),
         forecast: plan.forecast.map(|forecast| wire::Forecast {
             tg_low: forecast.generation.low,
             tg_high: forecast.generation.high,

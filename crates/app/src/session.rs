@@ -157,6 +157,7 @@ impl Session {
             logits_rows,
             host_ram: Some(planned.host_ram),
             speculation,
+            streaming: planned.streamed.as_ref().map(|streamed| streamed.rates),
         };
         let mut layers = |share| progress(LoadStage::Layers, share);
         let engine = Engine::load(&path, options, devices, &mut layers, cancel)?;
@@ -267,6 +268,8 @@ impl Session {
         // "Auto" means what the planner would choose on the device without this model.
         let wishes = planner::Wishes { context: Some(self.context()), ..wishes(&settings) };
         let planner::Plan { gpu_layers: layers, cpu_moe: experts, .. } = self.planned(&facts, &wishes)?;
+        // What the plan has room for is known when the layers are where they will be.
+        self.engine.set_streaming(None);
         *lock(&self.facts) = facts;
         self.placed().0 = settings;
         self.moved_away.store(false, Ordering::Release);
@@ -372,11 +375,14 @@ impl Session {
         };
         let wishes = Wishes { ubatch: Some(self.engine.layout().params.ubatch), ..wishes(&actual) };
         let facts = lock(&self.facts).clone();
-        let plan = plans::to_wire(&self.planned(&facts, &wishes)?, &facts);
+        let plan = self.planned(&facts, &wishes)?;
+        let streaming = plan.streamed.as_ref().map(|streamed| streamed.rates);
+        let plan = plans::to_wire(&plan, &facts);
         let mut placed = self.placed();
         // A later wish makes a plan of its own.
         if wanted.is_none_or(|wanted| (placed.0.gpu_layers, placed.0.cpu_moe) == wanted) {
             placed.1 = plan;
+            self.engine.set_streaming(streaming);
         }
         Ok(())
     }

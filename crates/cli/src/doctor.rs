@@ -52,6 +52,8 @@ pub fn doctor(program: &Program) -> Result<(), Failure> {
                 "driver": machine.gpus.driver_version,
                 "cuda": machine.gpus.cuda_version.map(|(major, minor)| format!("{major}.{minor}")),
                 "gpus": gpus,
+                "upload_bytes_per_s": facts.accelerator.as_ref().and_then(|gpu| gpu.upload_rate),
+                "int8_per_s": facts.accelerator.as_ref().and_then(|gpu| gpu.int8_rate),
             },
             "disk": {
                 "folder": folder,
@@ -62,6 +64,7 @@ pub fn doctor(program: &Program) -> Result<(), Failure> {
             "works": { "largest_file_in_ram": in_ram, "speed": works },
         }));
     }
+    let measured_gpu = facts.accelerator.as_ref();
     let rate = |rate: Option<f64>| rate.map_or("not measured".into(), |rate| format!("{}/s", size(rate as u64)));
     output::line(&format!("CPU   {}, {} cores", report.cpu_name, report.physical_cores))?;
     output::line(&format!("      kernels for {} ({})", app::kernels(), report.cpu_features.join(" ")))?;
@@ -93,6 +96,14 @@ pub fn doctor(program: &Program) -> Result<(), Failure> {
             capability.unwrap_or("-"),
             driver.unwrap_or("-")
         ))?;
+        if let Some(facts) = measured_gpu.filter(|_| index == 0) {
+            // Measured when the first model is loaded.
+            output::line(&format!(
+                "      from RAM at {}, 8-bit multiply-adds: {}",
+                rate(facts.upload_rate),
+                facts.int8_rate.map_or("not measured".into(), adds)
+            ))?;
+        }
     }
     if let Some(reason) = reason {
         output::line(&format!("GPU   not used: {}", why(reason)))?;

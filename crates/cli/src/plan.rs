@@ -50,6 +50,7 @@ pub fn plan(program: &Program, options: &Plan) -> Result<(), Failure> {
             "vram": parts(&plan.vram),
             "tg_tps": generation,
             "pp_tps": prompt,
+            "stream_from": plan.stream_from,
             "reasons": plan.reasons.iter().map(|reason| reason.text.clone()).collect::<Vec<_>>(),
         });
         if plan.expert_layers > 0 {

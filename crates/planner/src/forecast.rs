@@ -1,7 +1,7 @@
 //! Speed from limits: generation reads every used weight once per token, a prompt is multiply-adds.
 
 use crate::{Facts, Fits, Plan};
-use model::{Layer, Layout, Mixer, Model, Placement};
+use model::{Layer, Layout, Mixer, Model, Placement, Streaming};
 
 /// Tokens per second, from what is likely with a full context to what is possible with an empty one.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
@@ -104,16 +104,65 @@ pub(crate) fn forecast(model: &Model, plan: &Plan, facts: &Facts) -> Option<Fore
     // The disk works during the computation; at worst, one waits for the other.
     let (slow, fast) = (seconds(1.0)? + disk, seconds(0.0)?.max(disk));
     let generation = Speed { low: BANDWIDTH_SHARE.0 / slow, high: BANDWIDTH_SHARE.1 / fast };
-    // A prompt that fills the context sees half of it on average. The output layer computes its last token only.
-    let adds = adds_per_token(model);
-    let attention: u64 = model.layers.iter().map(|layer| attention_adds(layer, u64::from(plan.context) / 2)).sum();
-    let prompt = positive(facts.int8_rate).filter(|_| plan.gpu_layers == 0).map(|rate| {
-        // The disk works during the computation; at worst, one waits for the other.
-        let (disk, seconds) = (disk_per_prompt_token(plan, facts).unwrap_or(0.0), |adds: u64| adds as f64 / rate);
-        let (slow, fast) = (seconds(adds + attention * ATTENTION_COST) + disk, seconds(adds).max(disk));
-        Speed { low: ARITHMETIC_SHARE.0 / slow, high: ARITHMETIC_SHARE.1 / fast }
-    });
-    Some(Forecast { generation, prompt })
+    Some(Forecast { generation, prompt: prompt(model, plan, facts) })
+}
+
+/// `None` where the rate of a device that computes is not known.
+fn prompt(model: &Model, plan: &Plan, facts: &Facts) -> Option<Speed> {
+    let streaming = plan.streamed.as_ref().map(|streamed| &streamed.streaming);
+    let seconds = |start| prompt_seconds(model, &plan.layout, &plan.placement(), streaming, facts, start);
+    // The disk works during the computation; at worst, one waits for the other.
+    let disk = disk_per_prompt_token(plan, facts).unwrap_or(0.0);
+    // A prompt that fills the context sees half of it on average.
+    let (slow, fast) = (seconds(plan.context / 2)? + disk, seconds(0)?.max(disk));
+    Some(Speed { low: ARITHMETIC_SHARE.0 / slow, high: ARITHMETIC_SHARE.1 / fast })
+}
+
+/// Seconds that a prompt's token takes after `start` others, in a full micro-batch; `None` where the rate of a device that computes
+/// is not known.
+pub(crate) fn prompt_seconds(
+    model: &Model,
+    layout: &Layout,
+    placement: &Placement,
+    streaming: Option<&Streaming>,
+    facts: &Facts,
+    start: u32,
+) -> Option<f64> {
+    let rate = positive(facts.int8_rate)?;
+    let there = || facts.accelerator.as_ref().and_then(|accelerator| positive(accelerator.int8_rate));
+    let PromptShares { host, accelerator } = PromptShares::new(model, placement, streaming, start.into());
+    let elsewhere = if accelerator == 0 { 0.0 } else { accelerator as f64 / there()? };
+    let tokens = layout.params.ubatch.max(1);
+    let streamed = streaming.map_or(0.0, |streaming| streaming.seconds(tokens, start)) / f64::from(tokens);
+    Some(host as f64 / rate + elsewhere + streamed)
+}
+
+/// 8-bit multiply-adds of a prompt's token that sees so many others, by where they are done. The output layer computes a prompt's
+/// last token only; matrices that are streamed are in neither share.
+#[derive(Default)]
+struct PromptShares {
+    host: u64,
+    accelerator: u64,
+}
+
+impl PromptShares {
+    fn new(model: &Model, placement: &Placement, streaming: Option<&Streaming>, others: u64) -> PromptShares {
+        let mut shares = PromptShares::default();
+        for (index, layer) in model.layers.iter().enumerate() {
+            let streamed = streaming.is_some_and(|all| all.layers().any(|layer| layer == index));
+            let (adds, attention) = (layer.multiply_adds_per_token(), ATTENTION_COST * attention_adds(layer, others));
+            let there = placement.on_accelerator(index);
+            let apart = if placement.without_experts(index) { layer.expert_multiply_adds_per_token() } else { 0 };
+            *(if there || streamed { &mut shares.accelerator } else { &mut shares.host }) += attention;
+            if there {
+                shares.accelerator += adds - apart;
+                shares.host += if streamed { 0 } else { apart };
+            } else if !streamed {
+                shares.host += adds;
+            }
+        }
+        shares
+    }
 }
 
 fn adds_per_token(model: &Model) -> u64 {

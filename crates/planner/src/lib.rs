@@ -6,10 +6,12 @@ mod draft;
 mod forecast;
 mod plan;
 mod room;
+mod stream;
 
 pub use draft::{Draft, plan_with_draft};
 pub use forecast::{Forecast, Speed};
 pub use plan::{Fits, Plan, Reason, ReasonCode, TOKEN_BYTES, plan};
+pub use stream::Streamed;
 
 use backend::Need;
 use quant::GgmlType;
@@ -37,6 +39,10 @@ pub struct AcceleratorFacts {
     pub margin: u64,
     /// Read bandwidth of its memory.
     pub bandwidth: Option<f64>,
+    /// Bytes per second from RAM to it.
+    pub upload_rate: Option<f64>,
+    /// Its 8-bit multiply-adds per second.
+    pub int8_rate: Option<f64>,
     /// [`backend::Device::scratch`] of the device.
     pub scratch: fn(&Need) -> Option<u64>,
     /// Bytes that a buffer of so many bytes really takes.
@@ -51,6 +57,8 @@ impl Default for AcceleratorFacts {
             overhead: 0,
             margin: 0,
             bandwidth: None,
+            upload_rate: None,
+            int8_rate: None,
             scratch: |_| Some(0),
             footprint: |bytes| bytes,
         }

@@ -1,7 +1,7 @@
 use crate::choice::{Choice, apart};
 use crate::forecast::{self, Forecast};
 use crate::room::Room;
-use crate::{Draft, Facts, Wishes};
+use crate::{Draft, Facts, Streamed, Wishes};
 use model::{Layout, LayoutParams, Model, ModelError, Offload, Parts, Placement, Residency};
 
 /// What our process takes besides a model's buffers: program, window, tokenizer, allocator. Measured, rounded up.
@@ -44,6 +44,7 @@ pub enum ReasonCode {
     BeyondAccelerator,
     AcceleratorLacks,
     ExpertsInRam,
+    PromptsStreamed,
     ContextReduced,
     ContextBeyondTraining,
     WeightsFromDisk,
@@ -87,6 +88,8 @@ pub struct Plan {
     pub residency: Option<Residency>,
     pub accelerator: Parts,
     pub accelerator_other: u64,
+    /// Layers on the host that long prompts are computed in on the accelerator.
+    pub streamed: Option<Streamed>,
     pub forecast: Option<Forecast>,
     pub reasons: Vec<Reason>,
     /// What the engine will allocate.
@@ -144,6 +147,7 @@ pub fn plan(model: &Model, facts: &Facts, wishes: &Wishes) -> Result<Plan, Model
         residency: None,
         accelerator: totals.accelerator,
         accelerator_other,
+        streamed: None,
         forecast: None,
         reasons,
         layout,
@@ -157,6 +161,10 @@ pub fn plan(model: &Model, facts: &Facts, wishes: &Wishes) -> Result<Plan, Model
         if wishes.ubatch.is_none() && placement.gpu_layers == 0 {
             grow_ubatch(model, &mut plan, facts)?;
         }
+    }
+    if let Some(room) = room.as_ref().filter(|_| matches!(plan.fits, Fits::Split | Fits::Ram)) {
+        plan.streamed = Streamed::new(model, &plan.layout, &placement, room, facts);
+        plan.accelerator_other += plan.streamed.as_ref().map_or(0, |streamed| streamed.bytes);
     }
     explain(&mut plan, facts, room.as_ref());
     plan.forecast = forecast::forecast(model, &plan, facts);
@@ -299,6 +307,14 @@ fn explain(plan: &mut Plan, facts: &Facts, room: Option<&Room>) {
                 let bytes = plan.layout.layers.iter().enumerate();
                 let bytes = bytes.filter(|(index, _)| plan.layout.experts_apart(placement, *index));
                 add(ReasonCode::ExpertsInRam, text, Some(bytes.map(|(_, layer)| layer.experts).sum()), None);
+            }
+            if let Some(streamed) = &plan.streamed {
+                let text = format!(
+                    "Prompts of {} or more tokens are computed on the GPU also in what is in RAM: copying it there is \
+                     faster than computing it on the CPU.",
+                    streamed.from
+                );
+                add(ReasonCode::PromptsStreamed, text, Some(streamed.bytes), None);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What an accelerator has for a model, and what a placement takes of it.
 
 use crate::Facts;
-use model::{BufferPlan, Layout, Model, Offload, Placement};
+use model::{BufferPlan, Layout, Model, Offload, Placement, STREAM_SLOTS, Streaming};
 
 pub(crate) struct Room {
     /// Bytes.
@@ -12,6 +12,7 @@ pub(crate) struct Room {
     padding: Vec<[u64; 2]>,
     /// The same of the buffers that every device with layers has.
     slots: u64,
+    footprint: fn(u64) -> u64,
 }
 
 impl Room {
@@ -28,7 +29,14 @@ impl Room {
         };
         let mut padding: Vec<_> = model.layers.iter().zip(&layout.layers).map(layer).collect();
         padding.push([weights(model.output.tensors()) + slots(&layout.output_slots); 2]);
-        Some(Room { free, overhead: accelerator.overhead, offload, padding, slots: slots(&layout.slots) })
+        Some(Room {
+            free,
+            overhead: accelerator.overhead,
+            offload,
+            padding,
+            slots: slots(&layout.slots),
+            footprint: accelerator.footprint,
+        })
     }
 
     /// Bytes besides the layout's: the one place that counts them.
@@ -39,6 +47,13 @@ impl Room {
         let there = self.padding.iter().enumerate().filter(|(index, _)| placement.on_accelerator(*index));
         let padding: u64 = there.map(|(index, sizes)| sizes[usize::from(placement.without_experts(index))]).sum();
         self.overhead + self.offload.scratch(placement) + self.slots + padding
+    }
+
+    /// What streaming takes besides: slots for layers, and what more of scratch memory those want.
+    pub fn streams(&self, placement: &Placement, streaming: &Streaming) -> u64 {
+        let slots: u64 = streaming.slot.buffers().map(|bytes| STREAM_SLOTS as u64 * (self.footprint)(bytes)).sum();
+        let scratch = self.offload.scratch_with(*placement, streaming.layers());
+        slots + scratch.saturating_sub(self.offload.scratch(*placement))
     }
 
     pub fn takes(&self, layout: &Layout, placement: Placement) -> u64 {

@@ -22,6 +22,8 @@ fn facts(ram: u64, vram: Option<u64>) -> Facts {
             overhead: 300 << 20,
             margin: 200 << 20,
             bandwidth: Some(400e9),
+            upload_rate: None,
+            int8_rate: None,
             scratch: |_| Some(0),
             footprint: |bytes| bytes,
         }),
@@ -281,4 +283,56 @@ fn prompts_of_models_from_disk_are_computed_in_larger_pieces_where_the_disk_is_s
     assert_eq!(ubatch(&with(5 * GIB, 0.6e9, Wishes { context: Some(600), ..wishes })), 600);
     assert_eq!(ubatch(&with(32 * GIB, 0.6e9, wishes)), 512);
     assert_eq!(ubatch(&with(5 * GIB, f64::NAN, wishes)), 512);
+}
+
+fn streamed_8b(vram: u64, gpu_layers: u32, facts_of: impl Fn(&mut Facts)) -> Plan {
+    let mut facts = facts(32 * GIB, Some(vram));
+    let accelerator = facts.accelerator.as_mut().unwrap();
+    (accelerator.upload_rate, accelerator.int8_rate) = (Some(12e9), Some(20e12));
+    facts_of(&mut facts);
+    let wishes = Wishes { gpu_layers: GpuLayers::Fixed(gpu_layers), ..Wishes::default() };
+    plan(&model(&ModelSpec::llama3_8b(GgmlType::Q4_K)), &facts, &wishes).unwrap()
+}
+
+/// Long prompts go through the GPU also in the layers in RAM, if two of these find room beside what is there.
+#[test]
+fn prompts_are_streamed_where_there_is_room_for_it() {
+    let with = streamed_8b(6 * GIB, 10, |_| {});
+    let streamed = with.streamed.as_ref().unwrap();
+    // 22 layers: the copies of 23 take the time of the arithmetic of 49.1 tokens.
+    assert_eq!(streamed.from, 50);
+    let (layer, slot) = (&with.layout.layers[0], streamed.bytes / 2);
+    let rounding = 12 * 256;
+    assert!((layer.device_weights + layer.cache()..layer.device_weights + layer.cache() + rounding).contains(&slot));
+    assert!(has(&with, ReasonCode::PromptsStreamed));
+    // It is counted, and the layers are those that were wished.
+    let without = streamed_8b(6 * GIB, 10, |facts| facts.accelerator.as_mut().unwrap().upload_rate = None);
+    assert_eq!((without.streamed.as_ref(), has(&without, ReasonCode::PromptsStreamed)), (None, false));
+    assert_eq!(with.accelerator_total(), without.accelerator_total() + streamed.bytes);
+    assert_eq!((with.gpu_layers, with.accelerator), (without.gpu_layers, without.accelerator));
+    // To the byte.
+    let enough = with.accelerator_total() + (200 << 20);
+    assert_eq!(streamed_8b(enough, 10, |_| {}).streamed.as_ref(), Some(streamed));
+    assert_eq!(streamed_8b(enough - 1, 10, |_| {}).streamed, None);
+    // Prompts are forecast with it: in 22 layers of 32 copies are what takes time, not the CPU's arithmetic.
+    let prompt = |plan: &Plan| plan.forecast.unwrap().prompt.unwrap().high;
+    assert!(prompt(&with) > 5.0 * prompt(&without), "{} {}", prompt(&with), prompt(&without));
+}
+
+#[test]
+fn prompts_are_not_streamed_where_that_would_be_slower() {
+    let never: [fn(&mut Facts); 5] = [
+        |facts| facts.accelerator.as_mut().unwrap().upload_rate = Some(1e9),
+        |facts| facts.accelerator.as_mut().unwrap().int8_rate = Some(0.5e12),
+        |facts| facts.accelerator.as_mut().unwrap().int8_rate = None,
+        |facts| facts.int8_rate = None,
+        // What is read from disk is not streamed.
+        |facts| facts.ram_available = 3 * GIB,
+    ];
+    for facts_of in never {
+        let plan = streamed_8b(6 * GIB, 10, facts_of);
+        assert_eq!(plan.streamed, None);
+    }
+    assert_eq!(streamed_8b(6 * GIB, 0, |_| {}).streamed, None, "the GPU is not wanted");
+    assert_eq!(streamed_8b(24 * GIB, 33, |_| {}).streamed, None, "nothing is in RAM");
 }

@@ -45,6 +45,7 @@ export function reasonSentence(reason: Reason, plan: Plan): string {
     max: plan.maxGpuLayers,
     apart: plan.expertsApart,
     experts: plan.expertLayers,
+    from: number(plan.streamFrom ?? 0),
     context: plan.context,
     contextMax: plan.contextMax,
     needed: bytes(reason.needed ?? 0),

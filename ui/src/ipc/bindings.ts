@@ -165,7 +165,7 @@ export type MemoryParts = { weights: number, kv: number, compute: number, other:
 export type Reason = { 
 /**
  * "noAccelerator", "allOnAccelerator", "acceleratorHolds", "acceleratorTooSmall", "beyondAccelerator", "acceleratorLacks",
- * "expertsInRam", "contextReduced", "contextBeyondTraining", "weightsFromDisk", "ramShort", "kvLarge", "draftModel"
+ * "expertsInRam", "promptsStreamed", "contextReduced", "contextBeyondTraining", "weightsFromDisk", "ramShort", "kvLarge", "draftModel"
  */
 code: string, 
 /**
@@ -203,7 +203,11 @@ expertLayers: number, expertsApart: number, context: number,
 /**
  * The most tokens the model was trained for.
  */
-contextMax: number, fits: Fits, ram: MemoryParts, vram: MemoryParts, ramAvailable: number, vramAvailable: number, forecast: Forecast | null, reasons: Array<Reason>, };
+contextMax: number, fits: Fits, ram: MemoryParts, vram: MemoryParts, ramAvailable: number, vramAvailable: number, 
+/**
+ * Prompts of so many tokens or more are computed on the accelerator also in what is in RAM; null: none are.
+ */
+streamFrom: number | null, forecast: Forecast | null, reasons: Array<Reason>, };
 
 export type ModelSource = "library" | "folder" | "hfCache" | "bundled";
 

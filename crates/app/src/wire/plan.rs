@@ -115,7 +115,7 @@ pub struct MemoryParts {
 #[serde(rename_all = "camelCase")]
 pub struct Reason {
     /// "noAccelerator", "allOnAccelerator", "acceleratorHolds", "acceleratorTooSmall", "beyondAccelerator", "acceleratorLacks",
-    /// "expertsInRam", "contextReduced", "contextBeyondTraining", "weightsFromDisk", "ramShort", "kvLarge", "draftModel"
+    /// "expertsInRam", "promptsStreamed", "contextReduced", "contextBeyondTraining", "weightsFromDisk", "ramShort", "kvLarge", "draftModel"
     pub code: String,
     /// English.
     pub text: String,
@@ -158,6 +158,8 @@ pub struct Plan {
     pub vram: MemoryParts,
     pub ram_available: u64,
     pub vram_available: u64,
+    /// Prompts of so many tokens or more are computed on the accelerator also in what is in RAM; null: none are.
+    pub stream_from: Option<u32>,
     pub forecast: Option<Forecast>,
     pub reasons: Vec<Reason>,
 }

@@ -40,6 +40,8 @@ export const plan = {
     "The GPU cannot compute a format of this model or of the KV cache yet: at most {max} of {layers} layers can go there, the rest run on the CPU.",
   reason_expertsInRam:
     "The experts of {apart} of {experts} layers ({needed}) are computed on the CPU. With everything else on the GPU, that is faster than fewer whole layers.",
+  reason_promptsStreamed:
+    "Prompts of {from} or more tokens are computed on the GPU as a whole: copying the layers in RAM there is faster than computing them on the CPU. {needed} of video memory is kept for that.",
   reason_contextReduced: "The context was set to {context} tokens, because more does not fit into RAM.",
   reason_contextBeyondTraining:
     "The model was trained for {contextMax} tokens; answers get worse beyond that.",

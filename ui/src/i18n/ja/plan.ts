@@ -41,6 +41,8 @@ export const plan: Words<typeof en> = {
     "このモデルまたはKVキャッシュの形式に、まだGPUで計算できないものがあります。GPUに置けるのは{layers}層のうち{max}層までで、残りはCPUで実行します。",
   reason_expertsInRam:
     "{experts}層のうち{apart}層のエキスパート({needed})はCPUで計算します。残りをすべてGPUに置けるため、層ごとRAMに移すより速くなります。",
+  reason_promptsStreamed:
+    "{from}トークン以上のプロンプトは、RAMにある層もGPUへ送って計算します。CPUで計算するより速いためで、VRAMの{needed}をそのために使います。",
   reason_contextReduced: "RAMに収まるよう、コンテキストを{context}トークンにしました。",
   reason_contextBeyondTraining:
     "このモデルの学習時の長さは{contextMax}トークンです。それを超えると回答の質が下がります。",

@@ -82,6 +82,7 @@ export function fakePlan(
     vram,
     ramAvailable: MACHINE.ramAvailable,
     vramAvailable,
+    streamFrom: null,
     forecast,
     reasons: [...reasons, ...code.map((code) => reason(code, apart * perLayer * EXPERTS))],
   };
