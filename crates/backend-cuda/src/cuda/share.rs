@@ -94,10 +94,14 @@ mod platform {
         fn adapters_say_what_they_grant() {
             // SAFETY: plain calls.
             let found = unsafe {
-                let factory: IDXGIFactory4 = CreateDXGIFactory1().unwrap();
-                factory.EnumAdapters1(0).and_then(|adapter| adapter.GetDesc1())
+                let factory = CreateDXGIFactory1::<IDXGIFactory4>();
+                let adapter = factory.and_then(|factory| factory.EnumAdapters1(0));
+                adapter.and_then(|adapter| adapter.GetDesc1())
             };
-            let Ok(described) = found else { return };
+            let described = match found {
+                Ok(described) => described,
+                Err(error) => return println!("nothing draws here: {error}"),
+            };
             let adapter = Adapter::with(described.AdapterLuid, 0).expect("an adapter is found by its LUID");
             let granted = adapter.now().unwrap();
             println!("granted {}, taken {}, in RAM {}", granted.budget, granted.local, granted.ram);
