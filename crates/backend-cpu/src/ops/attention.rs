@@ -9,6 +9,7 @@ use super::cache::Stream;
 use super::{invalid, product, reused};
 use crate::buffers::{Buffers, Span};
 use crate::cpu::Machine;
+use crate::simd::cells::Cells;
 use crate::simd::tiles::Product;
 use backend::{AttentionSpec, BackendError, KvCache, View};
 use std::ops::Range;
@@ -20,6 +21,8 @@ const TILE: usize = 64;
 const PIECE: usize = 512;
 /// Queries that share the tiles of a chunk of work, about.
 const QUERIES: usize = 64;
+/// Queries up to which cells are read as they are kept: each four of them widen a cell anew, in registers.
+const FEW: usize = 8;
 /// Chunks for each thread from which on they keep all threads busy.
 const CHUNKS: usize = 4;
 /// Sums of pieces that are kept until all are there, at most: 4 MB where a head has 128 values.
@@ -251,7 +254,7 @@ impl<'a> Work<'a> {
         let end = (attend.start + rows.end).min((piece + 1) * PIECE);
         for first in (begin..end).step_by(TILE) {
             let cells = TILE.min(end - first);
-            self.load(first, cells);
+            let values = self.load(first, cells);
             let whole = first + TILE <= attend.start + rows.start + 1 && attend.first_seen(rows.end - 1) <= first;
             for (index, row) in rows.clone().enumerate() {
                 let seen = attend.first_seen(row).max(first)..(attend.start + row + 1).min(first + cells);
@@ -262,26 +265,38 @@ impl<'a> Work<'a> {
                 let queries = index * group..(index + 1) * group;
                 queries.clone().for_each(|query| self.soften(query, seen.clone(), sums));
                 if !whole {
-                    self.add(queries, seen, sums);
+                    self.add(queries, seen, values, sums);
                 }
             }
             if whole {
-                self.add(0..rows.len() * group, 0..TILE, sums);
+                self.add(0..rows.len() * group, 0..TILE, values, sums);
             }
         }
     }
 
-    /// Keys and values of some cells, and the scores of all queries with them, also those that are not to be seen.
-    fn load(&mut self, first: usize, cells: usize) {
-        let (machine, head, [dim_k, dim_v]) = (self.attend.machine, self.part.head_kv, self.attend.dims);
-        let [k, v] = &self.attend.streams;
-        k.load(machine, head, first, cells, &mut self.k[..cells * dim_k]);
-        v.load(machine, head, first, cells, &mut self.v[..cells * dim_v]);
+    /// The scores of all queries with some cells, also those that are not to be seen, and where the cells' values are: in
+    /// the cache, or else in `self.v`. Few queries read cells as they are kept; for many they are widened once.
+    fn load(&mut self, first: usize, cells: usize) -> Option<(Cells<'a>, usize)> {
+        let (attend, head, [dim_k, dim_v]) = (self.attend, self.part.head_kv, self.attend.dims);
+        let [k, v] = &attend.streams;
+        let queries = self.part.rows.len() * attend.group;
         // Up to three cells beyond the last one are what they were, and not looked at.
-        let strides = [dim_k, dim_k, TILE];
-        let dots =
-            Product { m: self.part.rows.len() * self.attend.group, k: dim_k, n: cells.next_multiple_of(4), strides };
-        machine.simd.dots(&dots, self.q, self.k, self.scores);
+        let whole = cells.next_multiple_of(4);
+        let kept = if queries <= FEW { k.cells(head, first, whole) } else { None };
+        let (keys, stride) = match kept {
+            Some(kept) => kept,
+            None => {
+                k.load(attend.machine, head, first, cells, &mut self.k[..cells * dim_k]);
+                (Cells::F32(self.k), dim_k)
+            }
+        };
+        let dots = Product { m: queries, k: dim_k, n: whole, strides: [dim_k, stride, TILE] };
+        attend.machine.simd.dots(&dots, self.q, keys, self.scores);
+        let values = if queries <= FEW { v.cells(head, first, cells) } else { None };
+        if values.is_none() {
+            v.load(attend.machine, head, first, cells, &mut self.v[..cells * dim_v]);
+        }
+        values
     }
 
     /// Turns a query's scores of the cells in `seen` into shares, and what was summed up before to the same maximum.
@@ -289,7 +304,7 @@ impl<'a> Work<'a> {
         let (simd, spec) = (self.attend.machine.simd, self.attend.spec);
         let scores = &mut self.scores[query * TILE..][..TILE][seen];
         if spec.softcap != 0.0 {
-            scores.iter_mut().for_each(|score| *score = spec.softcap * (*score / spec.softcap).tanh());
+            simd.softcap(scores, spec.softcap);
         }
         let [before, sum] = sums.states[query];
         let max = simd.max(scores, before);
@@ -303,11 +318,18 @@ impl<'a> Work<'a> {
     }
 
     /// Adds the values of the cells in `seen` by their shares.
-    fn add(&mut self, queries: Range<usize>, seen: Range<usize>, sums: &mut Sums<'_>) {
+    fn add(
+        &mut self,
+        queries: Range<usize>,
+        seen: Range<usize>,
+        kept: Option<(Cells<'a>, usize)>,
+        sums: &mut Sums<'_>,
+    ) {
         let dim = sums.dim;
-        let product = Product { m: queries.len(), k: seen.len(), n: dim, strides: [TILE, dim, dim] };
+        let (values, stride) = kept.unwrap_or((Cells::F32(self.v), dim));
+        let product = Product { m: queries.len(), k: seen.len(), n: dim, strides: [TILE, stride, dim] };
         let shares = &self.scores[queries.start * TILE + seen.start..queries.end * TILE];
-        let values = &mut sums.values[queries.start * dim..queries.end * dim];
-        self.attend.machine.simd.product(&product, shares, &self.v[seen.start * dim..], values);
+        let sums = &mut sums.values[queries.start * dim..queries.end * dim];
+        self.attend.machine.simd.product(&product, shares, values.skip(seen.start * stride), sums);
     }
 }

@@ -3,6 +3,7 @@
 use super::{invalid, product};
 use crate::buffers::{Buffers, Bytes};
 use crate::cpu::Machine;
+use crate::simd::cells::Cells;
 use backend::{BackendError, KvCache, View};
 use quant::GgmlType;
 
@@ -46,6 +47,18 @@ impl Stream {
             }
         };
         Ok([k, v])
+    }
+
+    /// Positions `start..start + count` of a head as they are kept, and the stride from one to the next: where their type
+    /// is read so, and they lie in one piece.
+    pub fn cells(&self, head: usize, start: usize, count: usize) -> Option<(Cells<'_>, usize)> {
+        let first = start % self.capacity;
+        if first + count > self.capacity {
+            return None;
+        }
+        // SAFETY: caches are only read while attention runs.
+        let bytes = unsafe { self.bytes.read((head * self.capacity + first) * self.row, count * self.row) };
+        Cells::packed(self.ty, bytes, self.row)
     }
 
     /// Positions `start..start + count` of a head as f32. The cells are a ring.

@@ -4,6 +4,7 @@ use super::activations::Activations;
 use super::{invalid, product, reused};
 use crate::buffers::{Buffers, Span};
 use crate::cpu::{Machine, Precision};
+use crate::simd::cells::Cells;
 use crate::simd::packed::{self, Form, PANEL_ROWS, ROWS, Row};
 use crate::simd::tiles::Product;
 use backend::{BackendError, Linear, View, Weight};
@@ -215,17 +216,18 @@ impl<'a> Rows<'a> {
     ) -> Result<(), BackendError> {
         let cols = self.weight.cols;
         let mut scratch = machine.scratch.worker(worker);
-        // One token's rows go by; those that several meet are made f32 once. Both ways give the same bits.
-        let group = if operand.tokens.len() < PANEL_TOKENS { FLOAT_ROWS } else { CHUNK_ROWS };
+        // One token's rows are read as they are kept; those that several meet are made f32 once. Both give the same bits.
+        let few = operand.tokens.len() < PANEL_TOKENS;
+        let group = if few { FLOAT_ROWS } else { CHUNK_ROWS };
         for first in range.clone().step_by(group) {
             let count = group.min(range.end - first);
-            let weights = self.wide_rows(machine, first, count, &mut scratch.floats)?;
+            let (weights, stride) = self.rows(machine, (first, count), few, &mut scratch.floats)?;
             let mut index = 0;
             for tokens in operand.tokens.chunk_by(|a, b| a + 1 == *b).flat_map(|run| run.chunks(TILE)) {
                 // SAFETY: the input is not written during the operation.
                 let input = unsafe { operand.input.read(tokens[0] * cols, tokens.len() * cols) };
                 let mut out = [0f32; TILE * CHUNK_ROWS];
-                let strides = [cols, cols, CHUNK_ROWS];
+                let strides = [cols, stride, CHUNK_ROWS];
                 let dots = Product { m: tokens.len(), k: cols, n: count.next_multiple_of(4), strides };
                 machine.simd.dots(&dots, input, weights, &mut out);
                 for out in out.chunks_exact(CHUNK_ROWS).take(tokens.len()) {
@@ -237,23 +239,26 @@ impl<'a> Rows<'a> {
         Ok(())
     }
 
-    /// `count` rows as f32, and rows of anything up to a multiple of four: themselves if they are that, else in `scratch`.
-    fn wide_rows<'s>(
+    /// Rows and the stride from one to the next, with rows of anything up to a multiple of four: as they are kept where that
+    /// is wanted or they are f32, else in `scratch`.
+    fn rows<'s>(
         &'s self,
         machine: &Machine,
-        first: usize,
-        count: usize,
+        (first, count): (usize, usize),
+        kept: bool,
         scratch: &'s mut Vec<f32>,
-    ) -> Result<&'s [f32], BackendError> {
-        let bytes = self.packed(first, count);
-        if self.weight.ty == GgmlType::F32 && count % 4 == 0 {
-            return bytemuck::try_cast_slice(bytes).map_err(|error| invalid(OP, format!("f32 weights: {error}")));
+    ) -> Result<(Cells<'s>, usize), BackendError> {
+        let (bytes, cols) = (self.packed(first, count), self.weight.cols);
+        if count % 4 == 0
+            && (kept || self.weight.ty == GgmlType::F32)
+            && let Some(rows) = Cells::packed(self.weight.ty, bytes, self.row_bytes)
+        {
+            return Ok(rows);
         }
-        let cols = self.weight.cols;
         let scratch = reused(scratch, count.next_multiple_of(4) * cols);
         for (bytes, row) in bytes.chunks_exact(self.row_bytes).zip(scratch.chunks_exact_mut(cols)) {
             machine.simd.dequantize(self.weight.ty, bytes, row).map_err(|error| invalid(OP, error.to_string()))?;
         }
-        Ok(scratch)
+        Ok((Cells::F32(scratch), cols))
     }
 }

@@ -1,5 +1,6 @@
 //! NEON, which every AArch64 has. What compilers vectorise well is left to them.
 
+use super::cells::Cells;
 use super::portable;
 use super::tiles::{self, Product, Vector};
 use std::arch::aarch64::*;
@@ -79,6 +80,43 @@ unsafe impl Vector for float32x4_t {
         unsafe { vdupq_n_f32(x) }
     }
     #[inline(always)]
+    unsafe fn widen_f16(from: *const u16) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { widen_low(vcombine_u16(vld1_u16(from), vdup_n_u16(0))) }
+    }
+    #[inline(always)]
+    unsafe fn widen_bf16(from: *const u16) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from))) }
+    }
+    #[inline(always)]
+    unsafe fn integers(from: *const i8) -> Self {
+        // SAFETY: the caller's promise; four bytes are read.
+        unsafe {
+            let bytes = vreinterpret_s8_u32(vdup_n_u32(from.cast::<u32>().read_unaligned()));
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn nibbles_less_8(from: *const u8, shift: u32) -> Self {
+        // SAFETY: the caller's promise; four bytes are read.
+        unsafe {
+            let bytes = vdup_n_u32(from.cast::<u32>().read_unaligned() >> shift & 0x0f0f_0f0f);
+            let integers = vsub_s8(vreinterpret_s8_u32(bytes), vdup_n_s8(8));
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(integers))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn splat_f16(from: *const u16) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { widen_low(vdupq_n_u16(from.read_unaligned())) }
+    }
+    #[inline(always)]
+    unsafe fn times(self, other: Self) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { vmulq_f32(self, other) }
+    }
+    #[inline(always)]
     unsafe fn add_product(self, x: Self, y: Self) -> Self {
         // SAFETY: the caller's promise.
         unsafe { vfmaq_f32(self, x, y) }
@@ -94,14 +132,14 @@ unsafe impl Vector for float32x4_t {
 
 /// # Safety
 /// [`Product::fits`].
-pub unsafe fn product(p: &Product, a: &[f32], b: &[f32], c: &mut [f32]) {
+pub unsafe fn product(p: &Product, a: &[f32], b: Cells<'_>, c: &mut [f32]) {
     // SAFETY: passed on.
     unsafe { tiles::product::<float32x4_t, 4>(p, a, b, c) }
 }
 
 /// # Safety
 /// [`Product::fits_dots`].
-pub unsafe fn dots(p: &Product, a: &[f32], b: &[f32], c: &mut [f32]) {
+pub unsafe fn dots(p: &Product, a: &[f32], b: Cells<'_>, c: &mut [f32]) {
     // SAFETY: passed on.
     unsafe { tiles::dots::<float32x4_t, 4>(p, a, b, c) }
 }

@@ -3,6 +3,7 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+pub(crate) mod cells;
 pub mod packed;
 mod portable;
 mod scalar;
@@ -12,6 +13,7 @@ mod x86;
 #[cfg(target_arch = "x86_64")]
 mod x86_tiles;
 
+use cells::Cells;
 pub use portable::exp;
 use quant::{GgmlType, QuantError};
 
@@ -141,6 +143,19 @@ impl Simd {
         }
     }
 
+    /// `x = cap * tanh(x / cap)`, to about 2^-22 of the cap.
+    pub(crate) fn softcap(self, x: &mut [f32], cap: f32) {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Simd` proves that the CPU has the instructions.
+            SimdLevel::Avx2 => unsafe { x86::softcap_avx2(x, cap) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            SimdLevel::Avx512Vnni => unsafe { x86::softcap_avx512(x, cap) },
+            _ => portable::softcap(x, cap),
+        }
+    }
+
     /// The largest of `least` and the numbers of `x`; what is no number is passed over.
     pub fn max(self, x: &[f32], least: f32) -> f32 {
         match self.0 {
@@ -239,8 +254,8 @@ impl Simd {
     }
 
     /// `c += a b`. The order of each sum is that of `k`, so a row's result is that of the row alone.
-    pub(crate) fn product(self, p: &tiles::Product, a: &[f32], b: &[f32], c: &mut [f32]) {
-        assert!(p.fits([a.len(), b.len(), c.len()]));
+    pub(crate) fn product(self, p: &tiles::Product, a: &[f32], b: Cells<'_>, c: &mut [f32]) {
+        assert!(p.fits(a, b, c));
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions; the slices hold the matrices.
@@ -258,8 +273,8 @@ impl Simd {
 
     /// `c = a b`^T, of which `b` has rows of the same length as `a` and a multiple of four of them. The order of each sum
     /// does not depend on the other rows.
-    pub(crate) fn dots(self, p: &tiles::Product, a: &[f32], b: &[f32], c: &mut [f32]) {
-        assert!(p.fits_dots([a.len(), b.len(), c.len()]));
+    pub(crate) fn dots(self, p: &tiles::Product, a: &[f32], b: Cells<'_>, c: &mut [f32]) {
+        assert!(p.fits_dots(a, b, c));
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions; the slices hold the matrices.

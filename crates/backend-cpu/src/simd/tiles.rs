@@ -3,7 +3,10 @@
 //! The order of each sum depends on the kind of product and on the vectors alone, not on how many rows there are: a row's
 //! result does not depend on the rows beside it.
 
-/// `c[m, n] += a[m, k] b[k, n]`, or `c[m, n] = a[m, k] b[n, k]`^T; a row of each starts every `strides` values.
+use super::cells::{Bf16, Cells, F16, F32, Q4_0, Q8_0, Source};
+use std::ops::Range;
+
+/// `c[m, n] += a[m, k] b[k, n]`, or `c[m, n] = a[m, k] b[n, k]`^T; a row of each starts every `strides` elements.
 #[derive(Clone, Copy, Debug)]
 pub struct Product {
     pub m: usize,
@@ -14,24 +17,28 @@ pub struct Product {
 }
 
 impl Product {
-    /// Whether slices of these lengths hold the matrices of [`product`].
-    pub(super) fn fits(&self, lens: [usize; 3]) -> bool {
-        self.holds([(self.m, self.k), (self.k, self.n), (self.m, self.n)], lens)
+    /// Whether the slices hold the matrices of [`product`].
+    pub(super) fn fits(&self, a: &[f32], b: Cells<'_>, c: &[f32]) -> bool {
+        self.holds([(self.m, self.k), (self.k, self.n), (self.m, self.n)], a, b, c)
     }
 
-    /// Whether slices of these lengths hold the matrices of [`dots`].
-    pub(super) fn fits_dots(&self, lens: [usize; 3]) -> bool {
-        self.n % 4 == 0 && self.holds([(self.m, self.k), (self.n, self.k), (self.m, self.n)], lens)
+    /// Whether the slices hold the matrices of [`dots`].
+    pub(super) fn fits_dots(&self, a: &[f32], b: Cells<'_>, c: &[f32]) -> bool {
+        self.n % 4 == 0 && self.holds([(self.m, self.k), (self.n, self.k), (self.m, self.n)], a, b, c)
     }
 
-    fn holds(&self, shapes: [(usize, usize); 3], lens: [usize; 3]) -> bool {
+    fn holds(&self, shapes: [(usize, usize); 3], a: &[f32], b: Cells<'_>, c: &[f32]) -> bool {
+        let [a_shape, (b_rows, b_cols), c_shape] = shapes;
+        let Some((b_len, b_cols)) = b.extent(b_cols) else { return false };
         let end = |(rows, cols): (usize, usize), stride: usize| match rows {
             0 => Some(0),
             rows => (rows - 1).checked_mul(stride)?.checked_add(cols),
         };
-        shapes.into_iter().zip(self.strides).zip(lens).all(|((shape, stride), len)| {
-            end(shape, stride).is_some_and(|end| end <= len) && (stride >= shape.1 || shape.0 <= 1)
-        })
+        [(a_shape, a.len()), ((b_rows, b_cols), b_len), (c_shape, c.len())].into_iter().zip(self.strides).all(
+            |((shape, len), stride)| {
+                end(shape, stride).is_some_and(|end| end <= len) && (stride >= shape.1 || shape.0 <= 1)
+            },
+        )
     }
 }
 
@@ -44,6 +51,29 @@ pub unsafe trait Vector: Copy {
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
     unsafe fn splat(x: f32) -> Self;
+    /// f16 bits.
+    unsafe fn widen_f16(from: *const u16) -> Self;
+    /// bf16 bits.
+    unsafe fn widen_bf16(from: *const u16) -> Self;
+    /// Integers, whose pointer is to as many bytes.
+    unsafe fn integers(from: *const i8) -> Self;
+    /// `(x >> shift) % 16 - 8` of as many bytes.
+    unsafe fn nibbles_less_8(from: *const u8, shift: u32) -> Self;
+    /// The values of a block's nibbles less 8, from its `i`-th on, and those after them: the lower half of each byte first.
+    #[inline(always)]
+    unsafe fn nibble_pair(nibbles: *const u8, i: usize) -> [Self; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (first, next) = (i, i + Self::LANES);
+            [
+                Self::nibbles_less_8(nibbles.add(first % 16), 4 * (first / 16) as u32),
+                Self::nibbles_less_8(nibbles.add(next % 16), 4 * (next / 16) as u32),
+            ]
+        }
+    }
+    /// One f16, which need not be aligned, in all lanes.
+    unsafe fn splat_f16(from: *const u16) -> Self;
+    unsafe fn times(self, other: Self) -> Self;
     /// `self + x * y`
     unsafe fn add_product(self, x: Self, y: Self) -> Self;
     /// The sum of the lanes of each.
@@ -65,6 +95,29 @@ unsafe impl Vector for [f32; 4] {
     unsafe fn splat(x: f32) -> Self {
         [x; 4]
     }
+    unsafe fn widen_f16(from: *const u16) -> Self {
+        // SAFETY: as above.
+        std::array::from_fn(|i| half::f16::from_bits(unsafe { *from.add(i) }).to_f32())
+    }
+    unsafe fn widen_bf16(from: *const u16) -> Self {
+        // SAFETY: as above.
+        std::array::from_fn(|i| f32::from_bits(u32::from(unsafe { *from.add(i) }) << 16))
+    }
+    unsafe fn integers(from: *const i8) -> Self {
+        // SAFETY: as above.
+        std::array::from_fn(|i| f32::from(unsafe { *from.add(i) }))
+    }
+    unsafe fn nibbles_less_8(from: *const u8, shift: u32) -> Self {
+        // SAFETY: as above.
+        std::array::from_fn(|i| f32::from(unsafe { *from.add(i) } >> shift & 15) - 8.0)
+    }
+    unsafe fn splat_f16(from: *const u16) -> Self {
+        // SAFETY: as above.
+        [half::f16::from_bits(unsafe { from.read_unaligned() }).to_f32(); 4]
+    }
+    unsafe fn times(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] * other[i])
+    }
     unsafe fn add_product(self, x: Self, y: Self) -> Self {
         std::array::from_fn(|i| self[i] + x[i] * y[i])
     }
@@ -73,16 +126,16 @@ unsafe impl Vector for [f32; 4] {
     }
 }
 
-/// `M` rows of `N` vectors of the result.
+/// `M` rows of `N` vectors of the result, from column `at` of `b` on.
 ///
 /// # Safety
 /// The CPU has the instructions of `V`; the pointers are to matrices of these sizes.
 #[inline(always)]
-unsafe fn block<V: Vector, const M: usize, const N: usize>(
+unsafe fn block<V: Vector, B: Source<V>, const M: usize, const N: usize>(
     k: usize,
     [a_stride, b_stride, c_stride]: [usize; 3],
     a: *const f32,
-    b: *const f32,
+    (b, at): (B, usize),
     c: *mut f32,
 ) {
     // SAFETY: the caller's promise.
@@ -95,8 +148,12 @@ unsafe fn block<V: Vector, const M: usize, const N: usize>(
         }
         for i in 0..k {
             let mut values = [V::splat(0.0); N];
-            for (j, value) in values.iter_mut().enumerate() {
-                *value = V::load(b.add(i * b_stride + j * V::LANES));
+            let (pairs, single) = values.as_chunks_mut::<2>();
+            for (j, pair) in pairs.iter_mut().enumerate() {
+                *pair = b.load_pair(i * b_stride, at + 2 * j * V::LANES);
+            }
+            for value in single {
+                *value = b.load(i * b_stride, at + (N - 1) * V::LANES);
             }
             for (row, sums) in sums.iter_mut().enumerate() {
                 let factor = V::splat(*a.add(row * a_stride + i));
@@ -118,7 +175,7 @@ unsafe fn block<V: Vector, const M: usize, const N: usize>(
 /// # Safety
 /// As [`block`].
 #[inline(always)]
-unsafe fn column<V: Vector, const N: usize>(p: &Product, a: *const f32, b: *const f32, c: *mut f32) {
+unsafe fn column<V: Vector, B: Source<V>, const N: usize>(p: &Product, a: *const f32, b: (B, usize), c: *mut f32) {
     let mut row = 0;
     while row < p.m {
         // SAFETY: the caller's promise; rows are below `m`.
@@ -126,15 +183,15 @@ unsafe fn column<V: Vector, const N: usize>(p: &Product, a: *const f32, b: *cons
             let (a, c) = (a.add(row * p.strides[0]), c.add(row * p.strides[2]));
             row += match p.m - row {
                 4.. => {
-                    block::<V, 4, N>(p.k, p.strides, a, b, c);
+                    block::<V, B, 4, N>(p.k, p.strides, a, b, c);
                     4
                 }
                 2.. => {
-                    block::<V, 2, N>(p.k, p.strides, a, b, c);
+                    block::<V, B, 2, N>(p.k, p.strides, a, b, c);
                     2
                 }
                 _ => {
-                    block::<V, 1, N>(p.k, p.strides, a, b, c);
+                    block::<V, B, 1, N>(p.k, p.strides, a, b, c);
                     1
                 }
             };
@@ -145,40 +202,81 @@ unsafe fn column<V: Vector, const N: usize>(p: &Product, a: *const f32, b: *cons
 /// # Safety
 /// The CPU has the instructions of `V`, and the slices hold the matrices ([`Product::fits`]).
 #[inline(always)]
-pub unsafe fn product<V: Vector, const N: usize>(p: &Product, a: &[f32], b: &[f32], c: &mut [f32]) {
-    let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
+pub unsafe fn product<V: Vector, const N: usize>(p: &Product, a: &[f32], b: Cells<'_>, c: &mut [f32]) {
+    // SAFETY: passed on.
+    unsafe {
+        match b {
+            Cells::F32(b) => product_of::<V, _, N>(p, a, F32(b.as_ptr()), c),
+            Cells::F16(b) => product_of::<V, _, N>(p, a, F16(b.as_ptr()), c),
+            Cells::Bf16(b) => product_of::<V, _, N>(p, a, Bf16(b.as_ptr()), c),
+            Cells::Q8_0(b) => product_of::<V, _, N>(p, a, Q8_0(b.as_ptr()), c),
+            Cells::Q4_0(b) => product_of::<V, _, N>(p, a, Q4_0(b.as_ptr()), c),
+        }
+    }
+}
+
+/// # Safety
+/// As [`product`].
+#[inline(always)]
+unsafe fn product_of<V: Vector, B: Source<V>, const N: usize>(p: &Product, a: &[f32], b: B, c: &mut [f32]) {
+    let (a, c) = (a.as_ptr(), c.as_mut_ptr());
     let mut at = 0;
     // SAFETY: columns are below `n`, and the rest is the caller's promise.
     unsafe {
         while at + N * V::LANES <= p.n {
-            column::<V, N>(p, a, b.add(at), c.add(at));
+            column::<V, B, N>(p, a, (b, at), c.add(at));
             at += N * V::LANES;
         }
         while at + V::LANES <= p.n {
-            column::<V, 1>(p, a, b.add(at), c.add(at));
+            column::<V, B, 1>(p, a, (b, at), c.add(at));
             at += V::LANES;
         }
         for at in at..p.n {
             for row in 0..p.m {
                 let sum = &mut *c.add(row * p.strides[2] + at);
                 for i in 0..p.k {
-                    *sum += *a.add(row * p.strides[0] + i) * *b.add(i * p.strides[1] + at);
+                    *sum += *a.add(row * p.strides[0] + i) * b.one(i * p.strides[1], at);
                 }
             }
         }
     }
 }
 
-/// `M` rows of four columns of [`dots`].
+/// Writes a row of [`dots_block`], if there is one: its sums, and the products that fill no vector.
+///
+/// # Safety
+/// As [`dots_block`].
+#[inline(always)]
+unsafe fn write_row<V: Vector, B: Source<V>>(
+    sums: Option<&[V; 4]>,
+    rest: Range<usize>,
+    a: *const f32,
+    (b, col, stride): (B, usize, usize),
+    c: *mut f32,
+) {
+    let Some(sums) = sums else { return };
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut out = V::sums(*sums);
+        for i in rest {
+            for (j, out) in out.iter_mut().enumerate() {
+                *out += *a.add(i) * b.one((col + j) * stride, i);
+            }
+        }
+        c.cast::<[f32; 4]>().write(out);
+    }
+}
+
+/// `M` rows of four columns of [`dots`], from row `col` of `b` on.
 ///
 /// # Safety
 /// The CPU has the instructions of `V`; the pointers are to matrices of these sizes.
 #[inline(always)]
-unsafe fn dots_block<V: Vector, const M: usize>(
+unsafe fn dots_block<V: Vector, B: Source<V>, const M: usize>(
     k: usize,
     [a_stride, b_stride, c_stride]: [usize; 3],
     a: *const f32,
-    b: *const f32,
+    (b, col): (B, usize),
     c: *mut f32,
 ) {
     let whole = k / V::LANES * V::LANES;
@@ -186,10 +284,25 @@ unsafe fn dots_block<V: Vector, const M: usize>(
     unsafe {
         let mut sums = [[V::splat(0.0); 4]; M];
         let mut i = 0;
-        while i < whole {
+        while i + 2 * V::LANES <= whole {
+            let mut pairs = [[V::splat(0.0); 2]; 4];
+            for (j, pair) in pairs.iter_mut().enumerate() {
+                *pair = b.load_pair((col + j) * b_stride, i);
+            }
+            for (row, sums) in sums.iter_mut().enumerate() {
+                for half in 0..2 {
+                    let factor = V::load(a.add(row * a_stride + i + half * V::LANES));
+                    for (sum, pair) in sums.iter_mut().zip(pairs) {
+                        *sum = sum.add_product(factor, pair[half]);
+                    }
+                }
+            }
+            i += 2 * V::LANES;
+        }
+        if i < whole {
             let mut values = [V::splat(0.0); 4];
             for (j, value) in values.iter_mut().enumerate() {
-                *value = V::load(b.add(j * b_stride + i));
+                *value = b.load((col + j) * b_stride, i);
             }
             for (row, sums) in sums.iter_mut().enumerate() {
                 let factor = V::load(a.add(row * a_stride + i));
@@ -197,17 +310,13 @@ unsafe fn dots_block<V: Vector, const M: usize>(
                     *sum = sum.add_product(factor, value);
                 }
             }
-            i += V::LANES;
         }
-        for (row, sums) in sums.iter().enumerate() {
-            let mut out = V::sums(*sums);
-            for i in whole..k {
-                for (j, out) in out.iter_mut().enumerate() {
-                    *out += *a.add(row * a_stride + i) * *b.add(j * b_stride + i);
-                }
-            }
-            c.add(row * c_stride).cast::<[f32; 4]>().write(out);
-        }
+        // One after the other: a loop keeps sums in memory.
+        let (rest, b) = (whole..k, (b, col, b_stride));
+        write_row(sums.first(), rest.clone(), a, b, c);
+        write_row(sums.get(1), rest.clone(), a.wrapping_add(a_stride), b, c.wrapping_add(c_stride));
+        write_row(sums.get(2), rest.clone(), a.wrapping_add(2 * a_stride), b, c.wrapping_add(2 * c_stride));
+        write_row(sums.get(3), rest, a.wrapping_add(3 * a_stride), b, c.wrapping_add(3 * c_stride));
     }
 }
 
@@ -216,25 +325,41 @@ unsafe fn dots_block<V: Vector, const M: usize>(
 /// # Safety
 /// The CPU has the instructions of `V`, and the slices hold the matrices ([`Product::fits_dots`]).
 #[inline(always)]
-pub unsafe fn dots<V: Vector, const M: usize>(p: &Product, a: &[f32], b: &[f32], c: &mut [f32]) {
-    let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
+pub unsafe fn dots<V: Vector, const M: usize>(p: &Product, a: &[f32], b: Cells<'_>, c: &mut [f32]) {
+    // SAFETY: passed on.
+    unsafe {
+        match b {
+            Cells::F32(b) => dots_of::<V, _, M>(p, a, F32(b.as_ptr()), c),
+            Cells::F16(b) => dots_of::<V, _, M>(p, a, F16(b.as_ptr()), c),
+            Cells::Bf16(b) => dots_of::<V, _, M>(p, a, Bf16(b.as_ptr()), c),
+            Cells::Q8_0(b) => dots_of::<V, _, M>(p, a, Q8_0(b.as_ptr()), c),
+            Cells::Q4_0(b) => dots_of::<V, _, M>(p, a, Q4_0(b.as_ptr()), c),
+        }
+    }
+}
+
+/// # Safety
+/// As [`dots`].
+#[inline(always)]
+unsafe fn dots_of<V: Vector, B: Source<V>, const M: usize>(p: &Product, a: &[f32], b: B, c: &mut [f32]) {
+    let (a, c) = (a.as_ptr(), c.as_mut_ptr());
     for col in (0..p.n).step_by(4) {
         let mut row = 0;
         while row < p.m {
             // SAFETY: rows are below `m` and columns below `n`, and the rest is the caller's promise.
             unsafe {
-                let (a, b, c) = (a.add(row * p.strides[0]), b.add(col * p.strides[1]), c.add(row * p.strides[2] + col));
+                let (a, b, c) = (a.add(row * p.strides[0]), (b, col), c.add(row * p.strides[2] + col));
                 row += match p.m - row {
                     rows if rows >= M => {
-                        dots_block::<V, M>(p.k, p.strides, a, b, c);
+                        dots_block::<V, B, M>(p.k, p.strides, a, b, c);
                         M
                     }
                     2.. => {
-                        dots_block::<V, 2>(p.k, p.strides, a, b, c);
+                        dots_block::<V, B, 2>(p.k, p.strides, a, b, c);
                         2
                     }
                     _ => {
-                        dots_block::<V, 1>(p.k, p.strides, a, b, c);
+                        dots_block::<V, B, 1>(p.k, p.strides, a, b, c);
                         1
                     }
                 };
@@ -266,7 +391,7 @@ mod tests {
             let before = numbers(m * (n + 2), seed + 2);
             for simd in levels() {
                 let mut c = before.clone();
-                simd.product(&p, &a, &b, &mut c);
+                simd.product(&p, &a, Cells::F32(&b), &mut c);
                 for row in 0..m {
                     for col in 0..n + 2 {
                         let at = row * (n + 2) + col;
@@ -276,7 +401,7 @@ mod tests {
                         assert!((f64::from(c[at]) - exact).abs() <= 2e-5, "{m} {k} {n}: {} is not {exact}", c[at]);
                     }
                     let mut alone = before[row * (n + 2)..(row + 1) * (n + 2)].to_vec();
-                    simd.product(&Product { m: 1, ..p }, &a[row * (k + 1)..], &b, &mut alone);
+                    simd.product(&Product { m: 1, ..p }, &a[row * (k + 1)..], Cells::F32(&b), &mut alone);
                     assert_eq!(alone, c[row * (n + 2)..(row + 1) * (n + 2)]);
                 }
             }
@@ -291,7 +416,7 @@ mod tests {
             let (a, b) = (numbers(m * (k + 1), seed), numbers(n * (k + 3), seed + 1));
             for simd in levels() {
                 let mut c = vec![7.0; m * (n + 2)];
-                simd.dots(&p, &a, &b, &mut c);
+                simd.dots(&p, &a, Cells::F32(&b), &mut c);
                 for row in 0..m {
                     for col in 0..n + 2 {
                         let product = |i: usize| f64::from(a[row * (k + 1) + i]) * f64::from(b[col * (k + 3) + i]);
@@ -300,7 +425,7 @@ mod tests {
                         assert!((found - exact).abs() <= 2e-5, "{m} {k} {n}: {found} is not {exact}");
                     }
                     let mut alone = vec![7.0; n + 2];
-                    simd.dots(&Product { m: 1, ..p }, &a[row * (k + 1)..], &b, &mut alone);
+                    simd.dots(&Product { m: 1, ..p }, &a[row * (k + 1)..], Cells::F32(&b), &mut alone);
                     assert_eq!(alone, c[row * (n + 2)..(row + 1) * (n + 2)]);
                 }
             }

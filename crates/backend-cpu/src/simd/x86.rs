@@ -70,6 +70,20 @@ pub unsafe fn exp_minus_avx512(x: &mut [f32], max: f32) -> f32 {
 }
 
 /// # Safety
+/// AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub unsafe fn softcap_avx2(x: &mut [f32], cap: f32) {
+    portable::softcap(x, cap);
+}
+
+/// # Safety
+/// AVX-512 F.
+#[target_feature(enable = "avx512f,avx2,fma")]
+pub unsafe fn softcap_avx512(x: &mut [f32], cap: f32) {
+    portable::softcap(x, cap);
+}
+
+/// # Safety
 /// AVX2.
 #[target_feature(enable = "avx2")]
 pub unsafe fn max_avx2(x: &[f32], least: f32) -> f32 {

@@ -1,9 +1,10 @@
 //! Products of small matrices with AVX2 and AVX-512.
 
+use super::cells::Cells;
 use super::tiles::{self, Product, Vector};
 use std::arch::x86_64::*;
 
-// SAFETY: the trait's promise is that of the intrinsics: AVX and FMA.
+// SAFETY: the trait's promise is that of the intrinsics: AVX2, FMA and F16C.
 unsafe impl Vector for __m256 {
     const LANES: usize = 8;
     #[inline(always)]
@@ -20,6 +21,44 @@ unsafe impl Vector for __m256 {
     unsafe fn splat(x: f32) -> Self {
         // SAFETY: the caller's promise.
         unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn widen_f16(from: *const u16) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn widen_bf16(from: *const u16) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    unsafe fn integers(from: *const i8) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn nibbles_less_8(from: *const u8, shift: u32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()));
+            let nibbles = _mm256_srl_epi32(bytes, _mm_cvtsi32_si128(shift as i32));
+            let nibbles = _mm256_and_si256(nibbles, _mm256_set1_epi32(15));
+            _mm256_cvtepi32_ps(_mm256_sub_epi32(nibbles, _mm256_set1_epi32(8)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn splat_f16(from: *const u16) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_cvtph_ps(_mm_set1_epi16(from.read_unaligned() as i16)) }
+    }
+    #[inline(always)]
+    unsafe fn times(self, other: Self) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_mul_ps(self, other) }
     }
     #[inline(always)]
     unsafe fn add_product(self, x: Self, y: Self) -> Self {
@@ -50,6 +89,54 @@ unsafe impl Vector for __m512 {
     unsafe fn splat(x: f32) -> Self {
         // SAFETY: the caller's promise.
         unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn widen_f16(from: *const u16) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn widen_bf16(from: *const u16) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    unsafe fn integers(from: *const i8) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn nibbles_less_8(from: *const u8, shift: u32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
+            let nibbles = _mm512_srl_epi32(bytes, _mm_cvtsi32_si128(shift as i32));
+            let nibbles = _mm512_and_si512(nibbles, _mm512_set1_epi32(15));
+            _mm512_cvtepi32_ps(_mm512_sub_epi32(nibbles, _mm512_set1_epi32(8)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn nibble_pair(nibbles: *const u8, _: usize) -> [Self; 2] {
+        // SAFETY: the caller's promise; the block is the pair. A lookup minds the lower four bits alone.
+        unsafe {
+            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(nibbles.cast()));
+            let values = _mm512_setr_ps(-8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.);
+            let high = _mm512_srli_epi32::<4>(bytes);
+            [_mm512_permutexvar_ps(bytes, values), _mm512_permutexvar_ps(high, values)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn splat_f16(from: *const u16) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_cvtph_ps(_mm256_set1_epi16(from.read_unaligned() as i16)) }
+    }
+    #[inline(always)]
+    unsafe fn times(self, other: Self) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_mul_ps(self, other) }
     }
     #[inline(always)]
     unsafe fn add_product(self, x: Self, y: Self) -> Self {
@@ -87,32 +174,32 @@ unsafe fn ends(x: __m256) -> [f32; 4] {
 
 /// # Safety
 /// AVX2 and FMA; [`Product::fits`].
-#[target_feature(enable = "avx2,fma")]
-pub unsafe fn product_avx2(p: &Product, a: &[f32], b: &[f32], c: &mut [f32]) {
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn product_avx2(p: &Product, a: &[f32], b: Cells<'_>, c: &mut [f32]) {
     // SAFETY: passed on.
     unsafe { tiles::product::<__m256, 2>(p, a, b, c) }
 }
 
 /// # Safety
 /// AVX-512 F; [`Product::fits`].
-#[target_feature(enable = "avx512f,avx2,fma")]
-pub unsafe fn product_avx512(p: &Product, a: &[f32], b: &[f32], c: &mut [f32]) {
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+pub unsafe fn product_avx512(p: &Product, a: &[f32], b: Cells<'_>, c: &mut [f32]) {
     // SAFETY: passed on.
     unsafe { tiles::product::<__m512, 4>(p, a, b, c) }
 }
 
 /// # Safety
 /// AVX2 and FMA; [`Product::fits_dots`].
-#[target_feature(enable = "avx2,fma")]
-pub unsafe fn dots_avx2(p: &Product, a: &[f32], b: &[f32], c: &mut [f32]) {
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn dots_avx2(p: &Product, a: &[f32], b: Cells<'_>, c: &mut [f32]) {
     // SAFETY: passed on.
     unsafe { tiles::dots::<__m256, 2>(p, a, b, c) }
 }
 
 /// # Safety
 /// AVX-512 F; [`Product::fits_dots`].
-#[target_feature(enable = "avx512f,avx2,fma")]
-pub unsafe fn dots_avx512(p: &Product, a: &[f32], b: &[f32], c: &mut [f32]) {
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+pub unsafe fn dots_avx512(p: &Product, a: &[f32], b: Cells<'_>, c: &mut [f32]) {
     // SAFETY: passed on.
     unsafe { tiles::dots::<__m512, 4>(p, a, b, c) }
 }
