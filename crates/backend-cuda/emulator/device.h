@@ -150,6 +150,46 @@ inline void mma32(int (&c)[4], const int (&a)[4], const int (&b)[2]) {
 inline void mma16(int (&c)[4], int a_upper, int a_lower, int b) {
     emulator::mma(c, {{a_upper, a_lower, 0, 0}, {b, 0}, {c[0], c[1], c[2], c[3]}}, 16, "mma.m16n8k16");
 }
+namespace emulator {
+struct HalfMma {
+    uint32_t a[4], b[2];
+    float c[4];
+};
+struct HalfMmaResult {
+    float c[4];
+};
+/// To f32, towards zero.
+inline float cut(double x) {
+    const float f = float(x);
+    return std::fabs(double(f)) > std::fabs(x) ? std::nextafterf(f, 0) : f;
+}
+/// c[16][8] += a[16][16] b[16][8] of halves: lanes have what PTX says of m16n8k16. PTX leaves open how sums are rounded.
+/// This is a poor way that GPUs are known to come near to: eight products at once, exactly, and the sum cut off.
+template <class Number> void mma(float (&c)[4], const HalfMma &in, Number number, const char *name) {
+    const HalfMmaResult result = collective<HalfMma, HalfMmaResult>(~0u, in, name, [number](const HalfMma **ins, HalfMmaResult **outs) {
+        double a[16][16], b[16][8];
+        for (int k = 0; k < 16; k++) {
+            const int word = k / 8, l = k % 8 / 2, shift = 16 * (k % 2);
+            for (int row = 0; row < 16; row++)
+                a[row][k] = double(number(uint16_t(ins[row % 8 * 4 + l]->a[row / 8 + 2 * word] >> shift)));
+            for (int column = 0; column < 8; column++)
+                b[k][column] = double(number(uint16_t(ins[column * 4 + l]->b[word] >> shift)));
+        }
+        for (int row = 0; row < 16; row++)
+            for (int column = 0; column < 8; column++) {
+                const int to = row % 8 * 4 + column / 2, at = row / 8 * 2 + column % 2;
+                float sum = ins[to]->c[at];
+                for (int first = 0; first < 16; first += 8) {
+                    double exact = double(sum);
+                    for (int k = first; k < first + 8; k++) exact += a[row][k] * b[k][column];
+                    sum = cut(exact);
+                }
+                outs[to]->c[at] = sum;
+            }
+    });
+    memcpy(c, result.c, sizeof c);
+}
+}  // namespace emulator
 inline uint32_t permute(uint32_t a, uint32_t b, uint32_t select) {
     const uint64_t bytes = uint64_t(b) << 32 | a;
     uint32_t result = 0;
@@ -185,6 +225,14 @@ inline void sincospif(float x, float *sine, float *cosine) {
     *sine = float(sin(M_PI * double(x)));
     *cosine = float(cos(M_PI * double(x)));
 }
+inline void mma_f16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    emulator::mma(c, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {c[0], c[1], c[2], c[3]}}, half_to_float, "mma.f16");
+}
+inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    const auto number = [](uint16_t bits) { return bits_to_float(uint32_t(bits) << 16); };
+    emulator::mma(c, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {c[0], c[1], c[2], c[3]}}, number, "mma.bf16");
+}
+inline int opaque(int x) { return x; }
 /// Loads are aligned on a GPU, or they fault.
 template <class T> T load(const void *p) {
     if (reinterpret_cast<uintptr_t>(p) % sizeof(T)) emulator::die("a load is not aligned");

@@ -2,7 +2,8 @@
 // is tested as it is. Work is done before a call returns, but copies from pinned memory in a stream that has launched nothing are
 // done as late as may be: when somebody waits for them. Allocations are exact and full of NaN.
 //
-// Environment: FAKE_CUDA_MODULES, the emulator's libraries of kernels, separated by colons; FAKE_CUDA_VERSION (12000);
+// Environment: FAKE_CUDA_MODULES, the emulator's libraries of kernels, separated by colons, FAKE_CUDA_OLD_MODULES, those that
+// PTX for old GPUs takes instead; FAKE_CUDA_VERSION (12000);
 // FAKE_CUDA_CONTEXT and FAKE_CUDA_MODULE (0), bytes that the context and a module take; FAKE_CUDA_RESETS (1), whether a reset
 // mends a GPU that is lost; FAKE_CUDA_OTHERS, a file with the bytes that other programs have taken now;
 // FAKE_CUDA_LOSE, a file: where it is, the next launch finds the GPU lost; FAKE_CUDA_REFUSE, a file: where it is, no module
@@ -36,6 +37,7 @@ struct Module {
 struct Function {
     std::string name;
     size_t arguments;
+    bool old;
 };
 
 struct {
@@ -129,24 +131,32 @@ bool inside(uint64_t start, size_t bytes) {
     return start + bytes <= after->first + after->second;
 }
 
-const std::vector<Run> &libraries() {
-    static std::vector<Run> all = [] {
-        std::vector<Run> found;
-        std::string paths = getenv("FAKE_CUDA_MODULES") ? getenv("FAKE_CUDA_MODULES") : "";
-        for (size_t at = 0; at < paths.size();) {
-            size_t end = paths.find(':', at);
-            if (end == std::string::npos) end = paths.size();
-            void *library = dlopen(paths.substr(at, end - at).c_str(), RTLD_NOW | RTLD_LOCAL);
-            if (!library) {
-                fprintf(stderr, "libcuda: %s\n", dlerror());
-                abort();
-            }
-            found.push_back(Run(dlsym(library, "emulator_launch")));
-            at = end + 1;
+/// The libraries that a variable names.
+std::vector<Run> load(const char *name) {
+    std::vector<Run> found;
+    std::string paths = getenv(name) ? getenv(name) : "";
+    for (size_t at = 0; at < paths.size();) {
+        size_t end = paths.find(':', at);
+        if (end == std::string::npos) end = paths.size();
+        void *library = dlopen(paths.substr(at, end - at).c_str(), RTLD_NOW | RTLD_LOCAL);
+        if (!library) {
+            fprintf(stderr, "libcuda: %s\n", dlerror());
+            abort();
         }
-        return found;
-    }();
-    return all;
+        found.push_back(Run(dlsym(library, "emulator_launch")));
+        at = end + 1;
+    }
+    return found;
+}
+
+/// Where kernels are looked for, for old GPUs in their own libraries first.
+const std::vector<Run> &libraries(bool old) {
+    static std::vector<Run> all[2] = {load("FAKE_CUDA_MODULES"), [] {
+        std::vector<Run> first = load("FAKE_CUDA_OLD_MODULES");
+        for (Run run : load("FAKE_CUDA_MODULES")) first.push_back(run);
+        return first;
+    }()};
+    return all[old];
 }
 }  // namespace
 
@@ -313,7 +323,8 @@ API cuModuleGetFunction(void **function, void *module, const char *name) {
     const std::string &ptx = static_cast<Module *>(module)->ptx;
     const size_t at = ptx.find(".entry " + std::string(name) + "("), size = ptx.find('[', at);
     if (at == std::string::npos || size == std::string::npos) return NOT_FOUND;
-    kept.push_back(new Function{name, size_t(atoi(ptx.c_str() + size + 1))});
+    const bool old = ptx.find(".target sm_61") != std::string::npos;
+    kept.push_back(new Function{name, size_t(atoi(ptx.c_str() + size + 1)), old});
     return *function = kept.back(), SUCCESS;
 }
 /// A launch, with its arguments copied.
@@ -350,7 +361,7 @@ static int run(const Node &n) {
     alignas(8) char arguments[512];
     if (n.arguments.size() > sizeof arguments) abort();
     memcpy(arguments, n.arguments.data(), n.arguments.size());
-    for (Run run : libraries()) {
+    for (Run run : libraries(n.function->old)) {
         const int result = run(n.function->name.c_str(), arguments, n.arguments.size(), n.grid, n.block, n.shared, 0);
         if (result == 0) return SUCCESS;
         if (result != 1) {

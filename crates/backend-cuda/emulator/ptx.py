@@ -199,17 +199,27 @@ def instruction(opcode, operands):
 
 
 def tensor_product(opcode, operands):
-    """mma.sync of signed bytes: d = a b + c."""
+    """mma.sync: d = a b + c, of signed bytes or of halves."""
     d, a, b, c = (split(o.strip("{}")) for o in operands)
-    shape = re.fullmatch(r"mma\.sync\.aligned\.m16n8k(32|16)\.row\.col\.s32\.s8\.s8\.s32", opcode)
-    if not shape:
+    shape = re.fullmatch(r"mma\.sync\.aligned\.m16n8k(\d+)\.row\.col\.(\w+)\.(\w+)\.(\w+)\.(\w+)", opcode)
+    to, left, right, start = shape.groups()[1:] if shape else (None, None, None, None)
+    if not shape or to != start or left != right:
         sys.exit("unknown product: " + opcode)
-    a, b, c = ([value(o, "s32") for o in items] for items in (a, b, c))
-    if shape.group(1) == "32":
-        call = f"const int a[4] = {{{', '.join(a)}}}, b[2] = {{{', '.join(b)}}}; mma32(c, a, b);"
-    else:
+    whole = to == "s32" and left == "s8"
+    if not whole and (to, shape.group(1)) != ("f32", "16"):
+        sys.exit("unknown product: " + opcode)
+    a, b = ([value(o, "s32" if whole else "b32") for o in items] for items in (a, b))
+    arrays = "const {0} a[4] = {{{1}}}, b[2] = {{{2}}};"
+    if whole and shape.group(1) == "32":
+        call = arrays.format("int", ", ".join(a), ", ".join(b)) + " mma32(c, a, b);"
+    elif whole and shape.group(1) == "16":
         call = f"mma16(c, {a[0]}, {a[1]}, {b[0]});"
-    return f"int c[4] = {{{', '.join(c)}}}; {call} " + " ".join(put(o, f"c[{i}]", "s32") for i, o in enumerate(d))
+    elif left in ("f16", "bf16"):
+        call = arrays.format("uint32_t", ", ".join(a), ", ".join(b)) + f" mma_{left}(c, a, b);"
+    else:
+        sys.exit("unknown product: " + opcode)
+    c = ", ".join(value(o, to) for o in c)
+    return f"{C_TYPES[to]} c[4] = {{{c}}}; {call} " + " ".join(put(o, f"c[{i}]", to) for i, o in enumerate(d))
 
 
 def label(name):

@@ -48,6 +48,17 @@ DEVICE void mma16(int (&c)[4], int a_upper, int a_lower, int b) {
         : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
         : "r"(a_upper), "r"(a_lower), "r"(b));
 }
+// The same with halves, in f32: c[16][8] += a[16][16] b[16][8]. Of a, lane 4g + k has columns 2k and 2k + 1 of rows g and
+// g + 8 (a[0], a[1]) and those 8 further on (a[2], a[3]), of b these rows of column g.
+#define HALF_PRODUCT(name, type)                                                                                      \
+    DEVICE void name(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {                                 \
+        asm("mma.sync.aligned.m16n8k16.row.col.f32." type "." type                                                    \
+            ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                                    \
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                          \
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                                      \
+    }
+HALF_PRODUCT(mma_f16, "f16")
+HALF_PRODUCT(mma_bf16, "bf16")
 #endif
 
 /// Four of the eight bytes in a (0..4) and b (4..8), one nibble of `select` each.
@@ -71,6 +82,13 @@ DEVICE uint16_t float_to_half(float f) {
 
 DEVICE float bits_to_float(uint32_t bits) { return __uint_as_float(bits); }
 DEVICE uint32_t float_to_bits(float f) { return __float_as_uint(f); }
+
+/// A number of which the compiler knows nothing: what follows from it is computed where it is needed, and not kept in
+/// registers from before a loop on.
+DEVICE int opaque(int x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
 
 /// Reads what nobody writes while the kernel runs.
 template <class T> DEVICE T load(const void *p) { return __ldg(static_cast<const T *>(p)); }

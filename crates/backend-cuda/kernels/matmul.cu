@@ -1,6 +1,7 @@
 // Products of many rows of activations (prompts). A block computes a tile of TILE x TILE results. Its eight warps share the
 // steps of the rows between them, one partial sum each, so that results have the bits of matvec.cu. Packed weights meet
-// activations on tensor cores, where there are any: products are exact integers, so that bits are the same there too.
+// activations on tensor cores, where there are any: products are exact integers, so that bits are the same there too. So do
+// weights of 16 bits (halves.h), which matvec.cu multiplies in the same way.
 //
 // With experts, a tile's rows of activations are those that one expert meets (groups.cu).
 #include "product.h"
@@ -31,11 +32,14 @@ template <class Dot> struct ByLanes {
 };
 
 #if __CUDA_ARCH__ >= 800
-/// Two times four products of 16 x 8 on tensor cores.
-template <class Type> struct ByTensorCores {
-    typedef PackedDot<Type> Dot;
+/// Two times four products of 16 x 8: what a lane has of them.
+struct Tiled {
     static DEVICE int row(int i) { return 16 * (i / 16) + lane() / 4 + i % 4 / 2 * 8; }
     static DEVICE int token(int i) { return i % 16 / 4 * 8 + lane() % 4 * 2 + i % 2; }
+};
+
+template <class Type> struct ByTensorCores : Tiled {
+    typedef PackedDot<Type> Dot;
     static DEVICE void add(const Panel<Dot> &panel, float (&sum)[SUMS]) {
         const int group = lane() / 4, k = lane() % 4;
 #pragma unroll
@@ -66,50 +70,95 @@ template <class Type> struct ByTensorCores {
 template <class Type> using ByTensorCores = ByLanes<PackedDot<Type>>;
 #endif
 
+/// What a block computes.
+struct Place {
+    Tile tile;
+    int row_base;
+    bool known;               // whether the expert exists
+    const uint8_t *weights;   // of the expert
+    DEVICE Place(const ProductArgs &a) : tile{int(blockIdx.y) * TILE, a.n - int(blockIdx.y) * TILE, 0}, row_base(blockIdx.x * TILE) {
+        if (a.tiles) tile = a.tiles[blockIdx.y];
+        known = tile.expert < a.experts;
+        weights = a.weight + (known ? tile.expert * a.expert_bytes : 0);
+    }
+    // Past the ends the last row is loaded; its results are not stored.
+    DEVICE const uint8_t *row(const ProductArgs &a, int i) const {
+        return weights + (row_base + i < a.rows ? row_base + i : a.rows - 1) * a.row_bytes;
+    }
+    DEVICE int64_t token(const ProductArgs &a, int i) const {
+        const int at = tile.first + (i < tile.count ? i : tile.count - 1);
+        return (a.tiles ? int(a.order[at]) : at) / a.slots;
+    }
+};
+
+/// Adds the partial sums of a block's warps, of which `Way` says what each is of.
+template <class Way> DEVICE void store(const ProductArgs &a, const Place &place, const float (&sum)[SUMS], float *parts) {
+    const Tile &tile = place.tile;
+    for (int i = 0; i < SUMS; i++) parts[(threadIdx.x / 32 * TILE + Way::token(i)) * TILE + Way::row(i)] = sum[i];
+    __syncthreads();
+    for (int i = threadIdx.x; i < TILE * TILE; i += 32 * PARTS) {
+        const int to_row = place.row_base + i % TILE;
+        if (to_row >= a.rows || i / TILE >= tile.count) continue;
+        float total = sum_parts(parts + i, TILE * TILE);
+        total *= a.scales && place.known ? a.scales[tile.expert] : a.scale;
+        if (a.bias && place.known) total += a.bias[int64_t(tile.expert) * a.rows + to_row];
+        const int64_t to = a.tiles ? a.order[tile.first + i / TILE] : tile.first + i / TILE;
+        // An expert that does not exist has no result.
+        a.out[to * a.rows + to_row] = place.known ? total : NOT_A_NUMBER;
+    }
+}
+
 template <class Dot, class Way> DEVICE void matmul(const ProductArgs &a) {
     // First one panel for each warp, then the partial sums [PARTS][TILE][TILE].
     DYNAMIC_SHARED(char, shared);
     Panel<Dot> &panel = reinterpret_cast<Panel<Dot> *>(shared)[threadIdx.x / 32];
-    const int part = threadIdx.x / 32, row_base = blockIdx.x * TILE;
-    Tile tile = {int(blockIdx.y) * TILE, a.n - int(blockIdx.y) * TILE, 0};
-    if (a.tiles) tile = a.tiles[blockIdx.y];
-    if (tile.count <= 0) return;
-    const bool known = tile.expert < a.experts;
-    // Past the ends the last row is loaded; its results are not stored.
-    const int row = row_base + lane() < a.rows ? row_base + lane() : a.rows - 1;
-    const int at = tile.first + (lane() < tile.count ? lane() : tile.count - 1);
-    const int64_t token = (a.tiles ? int(a.order[at]) : at) / a.slots;
-    const uint8_t *weights = a.weight + (known ? tile.expert * a.expert_bytes : 0) + row * a.row_bytes;
+    const Place place(a);
+    if (place.tile.count <= 0) return;
+    const uint8_t *weights = place.row(a, lane());
+    const int64_t token = place.token(a, lane());
 
     float sum[SUMS];
     for (int i = 0; i < SUMS; i++) sum[i] = 0;
     const int steps = Dot::steps(a.cols);
-    for (int step = part; step < steps; step += PARTS) {
+    for (int step = threadIdx.x / 32; step < steps; step += PARTS) {
         Dot::left(weights, step, a.cols, a.table, panel.left[lane()]);
         Dot::right(a.input, token, step, a.cols, panel.right[lane()]);
         __syncwarp();
         Way::add(panel, sum);
         __syncwarp();
     }
-
     __syncthreads();
-    float *parts = reinterpret_cast<float *>(shared);
-    for (int i = 0; i < SUMS; i++) parts[(part * TILE + Way::token(i)) * TILE + Way::row(i)] = sum[i];
-    __syncthreads();
-    for (int i = threadIdx.x; i < TILE * TILE; i += 32 * PARTS) {
-        const int to_row = row_base + i % TILE;
-        if (to_row >= a.rows || i / TILE >= tile.count) continue;
-        float total = sum_parts(parts + i, TILE * TILE);
-        total *= a.scales && known ? a.scales[tile.expert] : a.scale;
-        if (a.bias && known) total += a.bias[int64_t(tile.expert) * a.rows + to_row];
-        const int64_t to = a.tiles ? a.order[tile.first + i / TILE] : tile.first + i / TILE;
-        // An expert that does not exist has no result.
-        a.out[to * a.rows + to_row] = known ? total : NOT_A_NUMBER;
-    }
+    store<Way>(a, place, sum, reinterpret_cast<float *>(shared));
 }
+
+#if __CUDA_ARCH__ >= 800
+/// Weights of 16 bits: lanes load what their products need.
+template <class Type> DEVICE void matmul_halves(const ProductArgs &a) {
+    DYNAMIC_SHARED(float, parts);
+    const Place place(a);
+    if (place.tile.count <= 0) return;
+    const uint8_t *weights[4];
+    const float *inputs[4];
+    for (int i = 0; i < 4; i++) {
+        weights[i] = place.row(a, 8 * i + lane() / 4);
+        inputs[i] = static_cast<const float *>(a.input) + place.token(a, 8 * i + lane() / 4) * a.cols;
+    }
+    float sum[SUMS];
+    for (int i = 0; i < SUMS; i++) sum[i] = 0;
+    const bool wide = wide_rows(a);
+    const int steps = half_steps(a.cols);
+    for (int step = threadIdx.x / 32; step < steps; step += PARTS)
+        add_halves<Type, 2, 4>(weights, inputs, wide, step, a.cols, sum);
+    store<Tiled>(a, place, sum, parts);
+}
+#define HALF(name, Type) \
+    KERNEL_WIDE(matmul_##name, ProductArgs, 32 * PARTS) { matmul_halves<Type>(a); }
+#else
+#define HALF PLAIN
+#endif
 
 #define PACKED(name, Type) \
     KERNEL_WIDE(matmul_##name, ProductArgs, 32 * PARTS) { matmul<PackedDot<Type>, ByTensorCores<Type>>(a); }
 #define PLAIN(name, Type) \
     KERNEL_WIDE(matmul_##name, ProductArgs, 32 * PARTS) { matmul<FloatDot<Type>, ByLanes<FloatDot<Type>>>(a); }
-FOR_TYPES(PACKED, PLAIN)
+FOR_TYPES(PACKED, HALF, PLAIN)

@@ -37,9 +37,56 @@ template <class Dot, int TOKENS> DEVICE void matvec(const ProductArgs &a) {
     }
 }
 
+#if __CUDA_ARCH__ >= 800
+/// Weights of 16 bits, with the products of matmul.cu: a block has 16 rows, each of its warps two of their partial sums.
+template <class Type, int TOKENS> DEVICE void matvec_halves(const ProductArgs &a) {
+    const int ROWS = 16, g = lane() / 4, warp = threadIdx.x / 32;
+    __shared__ float parts[PARTS * TOKENS * ROWS];
+    const int first = blockIdx.y * TOKENS, row_base = blockIdx.x * ROWS;
+    const uint32_t expert = a.ids ? a.ids[first] : 0;
+    const bool known = expert < uint32_t(a.experts);
+    const uint8_t *weights[2];
+    for (int i = 0; i < 2; i++) {
+        const int row = row_base + g + 8 * i;
+        weights[i] = a.weight + (known ? expert * a.expert_bytes : 0) + (row < a.rows ? row : a.rows - 1) * a.row_bytes;
+    }
+    const float *inputs[1] = {nullptr};
+    if (g < TOKENS && first + g < a.n) inputs[0] = static_cast<const float *>(a.input) + int64_t((first + g) / a.slots) * a.cols;
+
+    float sum[2][4];
+    for (int part = 0; part < 2; part++)
+        for (int i = 0; i < 4; i++) sum[part][i] = 0;
+    const bool wide = wide_rows(a);
+    const int steps = half_steps(a.cols);
+    for (int step = warp; step < steps; step += PARTS) {
+        add_halves<Type, 1, 1>(weights, inputs, wide, step, a.cols, sum[0]);
+        if (step + WARPS < steps) add_halves<Type, 1, 1>(weights, inputs, wide, step + WARPS, a.cols, sum[1]);
+    }
+    for (int part = 0; part < 2; part++)
+        for (int i = 0; i < 4; i++) {
+            const int token = lane() % 4 * 2 + i % 2;
+            if (token < TOKENS) parts[((warp + WARPS * part) * TOKENS + token) * ROWS + g + i / 2 * 8] = sum[part][i];
+        }
+    __syncthreads();
+    for (int i = threadIdx.x; i < TOKENS * ROWS; i += 32 * WARPS) {
+        const int row = row_base + i % ROWS, token = first + i / ROWS;
+        if (row >= a.rows || token >= a.n) continue;
+        float total = sum_parts(parts + i, TOKENS * ROWS);
+        total *= a.scales && known ? a.scales[expert] : a.scale;
+        if (a.bias && known) total += a.bias[int64_t(expert) * a.rows + row];
+        a.out[int64_t(token) * a.rows + row] = known ? total : NOT_A_NUMBER;
+    }
+}
+#define HALF(name, Type)                                                                       \
+    KERNEL(matvec_##name##_1, ProductArgs, 32 * WARPS) { matvec_halves<Type, 1>(a); }           \
+    KERNEL(matvec_##name##_4, ProductArgs, 32 * WARPS) { matvec_halves<Type, 4>(a); }
+#else
+#define HALF PLAIN
+#endif
+
 #define MATVEC(name, Dot)                                                                   \
     KERNEL(matvec_##name##_1, ProductArgs, 32 * WARPS) { matvec<Dot, 1>(a); }                \
     KERNEL(matvec_##name##_4, ProductArgs, 32 * WARPS) { matvec<Dot, 4>(a); }
 #define PACKED(name, Type) MATVEC(name, PackedDot<Type>)
 #define PLAIN(name, Type) MATVEC(name, FloatDot<Type>)
-FOR_TYPES(PACKED, PLAIN)
+FOR_TYPES(PACKED, HALF, PLAIN)

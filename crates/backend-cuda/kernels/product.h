@@ -1,6 +1,7 @@
 // What matvec.cu and matmul.cu are given, the same for both.
 #pragma once
 #include "dot.h"
+#include "halves.h"
 
 /// Rows of a tile of matmul.cu, either way.
 const int TILE = 32;
@@ -29,3 +30,10 @@ struct ProductArgs {
     int32_t slots;           // rows of the result that share a row of the input
     int32_t experts;
 };
+
+/// Whether rows of halves and of activations lie at multiples of 16 bytes.
+DEVICE bool wide_rows(const ProductArgs &a) {
+    const uint64_t all = reinterpret_cast<uint64_t>(a.weight) | reinterpret_cast<uint64_t>(a.input) |
+                         uint64_t(a.row_bytes) | uint64_t(a.expert_bytes) | 4 * uint64_t(a.cols);
+    return all % 16 == 0;
+}

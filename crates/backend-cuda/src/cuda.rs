@@ -130,6 +130,10 @@ impl Driver for Cuda {
         self.card.name()
     }
 
+    fn tensor_cores(&self) -> bool {
+        self.card.tensor_cores()
+    }
+
     fn free_bytes(&mut self) -> u64 {
         self.card.free_bytes().unwrap_or(0)
     }

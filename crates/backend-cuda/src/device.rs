@@ -162,6 +162,10 @@ impl<D: Driver> Gpu<D> {
     pub fn name(&self) -> &str {
         self.driver.name()
     }
+
+    pub fn tensor_cores(&self) -> bool {
+        self.driver.tensor_cores()
+    }
 }
 
 /// A GPU. Weights are copied into its memory.

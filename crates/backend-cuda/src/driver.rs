@@ -39,6 +39,9 @@ pub trait Driver: Send {
     /// What the GPU is called.
     fn name(&self) -> &str;
 
+    /// Whether the GPU's tensor cores have products of f16 in f32, which decides between kernels.
+    fn tensor_cores(&self) -> bool;
+
     /// Bytes that are free now, for this program and all others.
     fn free_bytes(&mut self) -> u64;
 

@@ -24,6 +24,11 @@ static MODULES: &[Module] = modules!(
 /// The least compute capability that the kernels run on: dp4a came with it.
 pub(crate) const LEAST_CAPABILITY: (i32, i32) = (6, 1);
 
+/// What the PTX for compute_80 is for.
+pub(crate) fn tensor_cores(capability: (i32, i32)) -> bool {
+    capability >= (8, 0)
+}
+
 /// All modules.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     MODULES.iter().map(|module| module.name)
@@ -33,7 +38,7 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
 pub(crate) fn ptx(module: &str, capability: (i32, i32)) -> Option<&'static str> {
     let module = MODULES.iter().find(|known| known.name == module)?;
     match capability {
-        (8.., _) => Some(module.compute_80),
+        capability if tensor_cores(capability) => Some(module.compute_80),
         capability if capability >= LEAST_CAPABILITY => Some(module.compute_61),
         _ => None,
     }
@@ -47,6 +52,8 @@ mod tests {
     fn the_newest_fitting_code_is_taken() {
         for (capability, target) in [((6, 1), "sm_61"), ((7, 5), "sm_61"), ((8, 0), "sm_80"), ((12, 0), "sm_80")] {
             assert!(ptx("norm", capability).unwrap().contains(&format!(".target {target}")));
+            let products = ptx("attention", capability).unwrap().contains("mma.sync");
+            assert_eq!(products, tensor_cores(capability));
         }
         assert!(ptx("norm", (6, 0)).is_none() && ptx("nothing", (9, 0)).is_none());
     }

@@ -172,6 +172,11 @@ impl Primary {
         &self.listed.name
     }
 
+    /// What [`kernels::ptx`] goes by.
+    pub fn tensor_cores(&self) -> bool {
+        kernels::tensor_cores(self.listed.capability)
+    }
+
     pub fn free_bytes(&self) -> Option<u64> {
         let (mut free, mut total) = (0usize, 0usize);
         self.bind().ok()?;

@@ -6,11 +6,9 @@ use crate::arguments::{AttentionArgs, StoreKvArgs, Stream, optional};
 use backend::{AttentionSpec, BackendError, BufferId, KvCache, Need, View};
 use quant::GgmlType;
 
-/// Cells of a split, and of a tile (`kernels/attention.cu`).
+/// Cells of a split, and of a tile (`kernels/softmax.h`).
 const SPLIT: usize = 256;
 const TILE: usize = 32;
-/// Values of a head that are in shared memory at once.
-const SLICE: usize = 256;
 const WARPS: usize = 4;
 /// Blocks that keep a large GPU busy. With fewer, splits are computed beside each other.
 const ENOUGH_BLOCKS: usize = 256;
@@ -93,9 +91,19 @@ struct Shape {
     shared: usize,
 }
 
-/// Most heads' sizes fit several queries of a warp; `few` is for when there are not as many.
-fn shape(dim_k: usize, dim_v: usize, few: bool) -> Option<Shape> {
-    let (kernel, per_warp) = match (dim_k.max(dim_v), few) {
+impl Shape {
+    /// Most heads' sizes fit several queries of a warp, or of several; `count` is how many share a head of K and V.
+    fn new(tensor_cores: bool, [dim_k, dim_v]: [usize; 2], count: usize) -> Option<Shape> {
+        let shape = if tensor_cores { tensor_shape(dim_k, dim_v, count) } else { lanes_shape(dim_k, dim_v, count) };
+        shape.filter(|shape| shape.shared <= SHARED)
+    }
+}
+
+/// The kernels of `kernels/attention_lanes.h`.
+fn lanes_shape(dim_k: usize, dim_v: usize, count: usize) -> Option<Shape> {
+    /// Values of a head that are in shared memory at once.
+    const SLICE: usize = 256;
+    let (kernel, per_warp) = match (dim_k.max(dim_v), count < 2 * WARPS) {
         (0..=64, true) => ("attention_1_2", 1),
         (0..=64, false) => ("attention_4_2", 4),
         (0..=128, true) => ("attention_1_4", 1),
@@ -108,7 +116,27 @@ fn shape(dim_k: usize, dim_v: usize, few: bool) -> Option<Shape> {
     let (padded_k, padded_v) = (dim_k.next_multiple_of(4), dim_v.next_multiple_of(2));
     let queries = WARPS * per_warp;
     let shared = 4 * (queries * padded_k + TILE * (padded_k.max(padded_v).min(SLICE) + 1));
-    (shared <= SHARED).then_some(Shape { kernel, queries, shared })
+    Some(Shape { kernel, queries, shared })
+}
+
+/// The kernels of `kernels/attention_tensor.h`: 16 queries are a tile of their products.
+fn tensor_shape(dim_k: usize, dim_v: usize, count: usize) -> Option<Shape> {
+    /// Values of a head that are in shared memory at once.
+    const SLICE: usize = 64;
+    let (kernel, tiles) = match (dim_k.max(dim_v), dim_v, count <= 16) {
+        (0..=64, _, false) => ("attention_tensor_4_1", 4),
+        (0..=256, 0..=128, false) => ("attention_tensor_2_2", 2),
+        (0..=256, _, false) => ("attention_tensor_2_4", 2),
+        (_, 0..=64, _) => ("attention_tensor_1_1", 1),
+        (_, 0..=128, _) => ("attention_tensor_1_2", 1),
+        (_, 0..=256, _) => ("attention_tensor_1_4", 1),
+        (_, 0..=512, _) => ("attention_tensor_1_8", 1),
+        _ => return None,
+    };
+    let (queries, words) = (16 * tiles, dim_k.next_multiple_of(16) / 2 + 4);
+    // Both halves of queries and of a tile, scores, what queries and cells were scaled by, a word for each warp.
+    let shared = 4 * (2 * queries * words + TILE * SLICE + queries * TILE + queries + 2 * TILE + WARPS);
+    Some(Shape { kernel, queries, shared })
 }
 
 /// Bytes of scratch memory for the splits of any attention up to this one, if there are kernels for it.
@@ -120,11 +148,13 @@ pub(super) fn scratch(need: &Need) -> Option<u64> {
     if !fits(k_type, head_dim_k) || !fits(v_type, head_dim_v) || head_count_kv == 0 || head_count % head_count_kv != 0 {
         return None;
     }
-    // Few rows have a kernel where many have one.
-    let shape = shape(head_dim_k, head_dim_v, false)?;
-    let blocks = n.checked_mul(head_count / head_count_kv)?.div_ceil(shape.queries);
-    if blocks > MOST_ACROSS || head_count > MOST_ACROSS {
-        return None;
+    // What one GPU can, all can.
+    let count = n.checked_mul(head_count / head_count_kv)?;
+    for tensor_cores in [false, true] {
+        let shape = Shape::new(tensor_cores, [head_dim_k, head_dim_v], count)?;
+        if count.div_ceil(shape.queries) > MOST_ACROSS || head_count > MOST_ACROSS {
+            return None;
+        }
     }
     // A window may begin and end within a split.
     let splits = cells / SPLIT + 2;
@@ -158,7 +188,7 @@ pub(crate) fn attention<D: Driver>(
         return Ok(());
     }
     let per_head = n * (heads / heads_kv);
-    let Some(shape) = shape(dim_k, dim_v, per_head < 2 * WARPS) else {
+    let Some(shape) = Shape::new(run.gpu.tensor_cores(), [dim_k, dim_v], per_head) else {
         return Err(run.unsupported(OP, cache.k_type));
     };
     // Splits that some row sees.

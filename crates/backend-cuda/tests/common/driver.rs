@@ -68,6 +68,10 @@ impl Driver for TestDriver {
         self.inner.name()
     }
 
+    fn tensor_cores(&self) -> bool {
+        self.inner.tensor_cores()
+    }
+
     fn free_bytes(&mut self) -> u64 {
         let state = self.state();
         let free = if state.memory == 0 { 1 << 40 } else { state.memory.saturating_sub(state.used) };

@@ -1,6 +1,6 @@
 //! A driver whose GPU is the CPU.
 
-use super::library::{compile_for, sanitizer, source};
+use super::library::{DIFFERENT, module, ptx, sanitizer};
 use backend_cuda::{Address, Driver, Failure, Launch};
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
@@ -15,20 +15,25 @@ struct Library {
 }
 
 /// One launch at a time: fibers and shared memory are global to a library.
-static LIBRARIES: OnceLock<Mutex<HashMap<(&'static str, u32), Library>>> = OnceLock::new();
+static LIBRARIES: OnceLock<Mutex<HashMap<(&'static str, bool), Library>>> = OnceLock::new();
 
-fn libraries() -> MutexGuard<'static, HashMap<(&'static str, u32), Library>> {
+fn libraries() -> MutexGuard<'static, HashMap<(&'static str, bool), Library>> {
     LIBRARIES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn load(module: &str, architecture: u32) -> Library {
-    let path = compile_for(&source(module), architecture);
+fn load(name: &str, old: bool) -> Library {
+    let path = module(name, old);
     // SAFETY: the library was made from our sources; it runs nothing but constructors that fill a list.
     unsafe {
         let library = libloading::Library::new(&path).unwrap();
         let run = *library.get::<Run>(b"emulator_launch\0").unwrap();
         Library { run, _library: library }
     }
+}
+
+/// Whether the PTX that is run is that of old GPUs.
+pub fn all_old() -> bool {
+    ptx().is_some_and(|architecture| architecture == "compute_61")
 }
 
 /// Kernels on the CPU, memory that is the CPU's and unlimited.
@@ -67,6 +72,10 @@ impl Drop for Emulator {
 impl Driver for Emulator {
     fn name(&self) -> &str {
         "Emulated GPU"
+    }
+
+    fn tensor_cores(&self) -> bool {
+        !self.old && !all_old()
     }
 
     fn free_bytes(&mut self) -> u64 {
@@ -128,10 +137,8 @@ impl Driver for Emulator {
         assert!(launch.grid[1] <= 65535 && launch.grid[2] <= 65535, "{} has too many blocks", launch.kernel);
         let mut libraries = libraries();
         let library = {
-            // Only matmul.cu is another one on older GPUs.
-            let architecture = if self.old && launch.module == "matmul" { 610 } else { 800 };
-            let new = || load(launch.module, architecture);
-            libraries.entry((launch.module, architecture)).or_insert_with(new)
+            let old = self.old && DIFFERENT.contains(&launch.module);
+            libraries.entry((launch.module, old)).or_insert_with(|| load(launch.module, old))
         };
         let name = CString::new(launch.kernel).unwrap();
         let (grid, block) = (launch.grid, [launch.block, 1, 1]);

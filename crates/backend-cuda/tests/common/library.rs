@@ -104,8 +104,8 @@ pub fn sanitizer() -> Option<String> {
 fn mutants(source: &Path) -> Option<String> {
     let chosen = std::env::var("HEADROOM_MUTANT").ok()?;
     let (module, _) = chosen.split_once(':')?;
-    let here =
-        source.extension().is_some_and(|end| end == "ptx") && source.file_stem().is_some_and(|stem| stem == module);
+    let named = Path::new(&ptx()?).join(module).with_extension("ptx");
+    let here = source.ends_with(named);
     std::env::var("HEADROOM_MUTANTS").ok().filter(|_| here)
 }
 
@@ -119,23 +119,41 @@ fn translate(root: &Path, ptx: &Path, part: &Path) -> PathBuf {
     path
 }
 
-/// What the emulator runs: the sources of the kernels, or the PTX of the architecture that HEADROOM_PTX names, as
-/// `cargo xtask kernels --prove` does.
-pub fn source(module: &str) -> String {
-    match std::env::var("HEADROOM_PTX") {
-        Ok(architecture) => format!("ptx/{architecture}/{module}.ptx"),
-        Err(_) => format!("kernels/{module}.cu"),
+/// Kernels that are others on GPUs before compute capability 8.0, which lack some tensor cores.
+pub const DIFFERENT: [&str; 3] = ["attention", "matmul", "matvec"];
+
+/// The architecture whose PTX the emulator runs instead of sources, as `cargo xtask kernels --prove` wants it.
+pub fn ptx() -> Option<String> {
+    std::env::var("HEADROOM_PTX").ok()
+}
+
+/// The library of a module: of its source, or of its PTX; the one that GPUs without tensor cores get, if `old`.
+pub fn module(name: &str, old: bool) -> PathBuf {
+    let old = old && DIFFERENT.contains(&name);
+    match ptx() {
+        Some(_) if old => compile(&format!("ptx/compute_61/{name}.ptx")),
+        Some(architecture) => compile(&format!("ptx/{architecture}/{name}.ptx")),
+        None => compile_for(&format!("kernels/{name}.cu"), if old { 610 } else { 800 }),
     }
 }
 
 /// Puts a libcuda.so.1 over the emulator into a folder; the variables with which a program finds it.
-pub fn fake_driver(folder: &Path) -> [(&'static str, String); 2] {
+pub fn fake_driver(folder: &Path) -> [(&'static str, String); 3] {
     // cudarc asks for the name without a number first: a real driver must not come before the fake one.
     for name in ["libcuda.so.1", "libcuda.so"] {
         std::os::unix::fs::symlink(compile("emulator/libcuda.cpp"), folder.join(name)).unwrap();
     }
-    let modules: Vec<String> = modules().iter().map(|module| compile(&source(module)).display().to_string()).collect();
-    [("LD_LIBRARY_PATH", folder.display().to_string()), ("FAKE_CUDA_MODULES", modules.join(":"))]
+    let new = |name: &str| match ptx() {
+        Some(_) if DIFFERENT.contains(&name) => compile(&format!("ptx/compute_80/{name}.ptx")),
+        _ => module(name, false),
+    };
+    let joined =
+        |paths: Vec<PathBuf>| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(":");
+    [
+        ("LD_LIBRARY_PATH", folder.display().to_string()),
+        ("FAKE_CUDA_MODULES", joined(modules().iter().map(|name| new(name)).collect())),
+        ("FAKE_CUDA_OLD_MODULES", joined(DIFFERENT.iter().map(|name| module(name, true)).collect())),
+    ]
 }
 
 /// The names of the kernels' files.

@@ -16,9 +16,13 @@ pub struct Pair {
 impl Pair {
     /// `seed` is that of the emulated threads' order.
     pub fn new(seed: u64) -> Pair {
+        Pair::with(State { seed, ..State::default() })
+    }
+
+    pub fn with(state: State) -> Pair {
         let config = CpuConfig { threads: 1, precision: Precision::Exact, simd: None };
         let cpu = CpuDevice::new(Arc::new(ThreadPool::new(1)), config);
-        let (driver, _) = TestDriver::new(State { seed, ..State::default() });
+        let (driver, _) = TestDriver::new(state);
         Pair { gpu: GpuDevice::new(driver, GpuConfig::default()), cpu, scratch: [0; 2] }
     }
 

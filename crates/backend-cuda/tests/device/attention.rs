@@ -1,5 +1,6 @@
 //! KV caches and attention beside the CPU device.
 
+use crate::common::driver::State;
 use crate::common::pair::Pair;
 use crate::common::random::Random;
 use backend::{AttentionSpec, Device, KvCache, Op, View};
@@ -17,6 +18,8 @@ struct Case {
     sinks: bool,
     /// V is a part of K.
     latent: bool,
+    /// A GPU without tensor cores.
+    old: bool,
 }
 
 const PLAIN: Case = Case {
@@ -29,6 +32,7 @@ const PLAIN: Case = Case {
     softcap: 0.0,
     sinks: false,
     latent: false,
+    old: false,
 };
 
 /// A cache in both devices with positions 0..end stored in batches, and what it takes to attend to it.
@@ -41,7 +45,7 @@ struct Setup {
 
 fn setup(case: &Case, end: usize, batch: usize, seed: u64) -> Setup {
     let mut random = Random(seed);
-    let mut pair = Pair::new(seed);
+    let mut pair = Pair::with(State { seed, old: case.old, ..State::default() });
     let [dim_k, dim_v] = case.dims;
     let bytes = |ty: GgmlType, dim| case.heads_kv * case.capacity * ty.row_bytes(dim).unwrap();
     // Cells that were never written are NaN, or anything, and must not be used.
@@ -73,15 +77,21 @@ fn setup(case: &Case, end: usize, batch: usize, seed: u64) -> Setup {
     Setup { pair, cache, spec, q }
 }
 
-/// Rows start..start + n of a sequence of that length.
+/// Rows start..start + n of a sequence of that length, with tensor cores and without.
 fn check(case: Case, start: usize, n: usize, seed: u64) {
+    for old in [false, true] {
+        check_on(Case { old, ..case }, start, n, seed);
+    }
+}
+
+fn check_on(case: Case, start: usize, n: usize, seed: u64) {
     let mut s = setup(&case, start + n, 13, seed);
     let [dim_k, dim_v] = case.dims;
     let len = n * case.heads * dim_v;
     let out = s.pair.out(len + 1);
     let q = s.q.at(start * case.heads * dim_k);
     s.pair.run(&Op::Attention { cache: s.cache, spec: s.spec, q, n, start, out });
-    let what = format!("{:?} {:?} from {start}, {n} rows", case.types, case.dims);
+    let what = format!("{:?} {:?} from {start}, {n} rows, old: {}", case.types, case.dims, case.old);
     s.pair.compare(out, len, 5e-6, &what);
     assert!(s.pair.results(out, len + 1)[0][len].is_nan(), "{what}: written past the end");
 }
@@ -184,6 +194,8 @@ fn a_row_does_not_depend_on_its_batch() {
         PLAIN,
         Case { dims: [128, 128], types: [Q8_0, F16], window: 290, sinks: true, ..PLAIN },
         Case { dims: [256, 192], heads: 8, ..PLAIN },
+        Case { dims: [128, 128], types: [Q8_0, F16], window: 290, sinks: true, old: true, ..PLAIN },
+        Case { dims: [256, 192], heads: 8, old: true, ..PLAIN },
     ] {
         let end = 530;
         let mut s = setup(&case, end, 64, 3);
@@ -214,8 +226,10 @@ fn a_row_does_not_depend_on_its_batch() {
 #[test]
 fn cells_outside_a_row_s_window_do_not_matter() {
     let (n, window) = (75, 37);
-    for dims in [[64, 64], [128, 128], [256, 256], [512, 512]] {
-        let case = Case { types: [F32, F32], dims, window, ..PLAIN };
+    let sizes = [[64, 64], [128, 128], [256, 256], [512, 512]].map(|dims| (F32, dims, false));
+    let others = [(F16, [64, 64], false), (BF16, [96, 128], false), (F32, [64, 64], true), (F16, [256, 256], true)];
+    for (ty, dims, old) in sizes.into_iter().chain(others) {
+        let case = Case { types: [ty, ty], dims, window, old, ..PLAIN };
         let Setup { mut pair, cache, spec, q } = setup(&case, n, n, 3);
         let row = case.heads * dims[1];
         let rows = |pair: &mut Pair| -> Vec<u32> {
@@ -225,11 +239,76 @@ fn cells_outside_a_row_s_window_do_not_matter() {
             pair.results(out, n * row)[0][window * row..(n - 1) * row].iter().map(|x| x.to_bits()).collect()
         };
         let expected = rows(&mut pair);
-        let nan = pair.out(case.heads_kv * dims[0]);
+        let nan = pair.out(case.heads_kv * dims[0].max(dims[1]));
         for start in [0, n - 1] {
             pair.run(&Op::StoreKv { cache, k: nan, v: nan, n: 1, start });
         }
-        assert!(rows(&mut pair) == expected, "{dims:?}");
+        assert!(rows(&mut pair) == expected, "{ty} {dims:?}, old: {old}");
+    }
+}
+
+/// Rows that see NaN or infinity have it, and no others.
+#[test]
+fn cells_that_are_no_numbers() {
+    for (ty, old) in [(F16, false), (F16, true), (F32, false), (F32, true)] {
+        for (value, at) in [(f32::NAN, 40), (f32::INFINITY, 33)] {
+            let case = Case { types: [ty, ty], dims: [64, 64], old, ..PLAIN };
+            let Setup { mut pair, cache, spec, q } = setup(&case, 70, 70, 3);
+            let (k, wide) = (pair.floats(&Random(5).floats(2 * 64, 1.0)), 2 * 64);
+            let mut v = vec![0.5; wide];
+            v[3] = value;
+            let v = pair.floats(&v);
+            pair.run(&Op::StoreKv { cache, k, v, n: 1, start: at });
+            let out = pair.out(70 * 4 * 64);
+            pair.run(&Op::Attention { cache, spec, q, n: 70, start: 0, out });
+            for (i, x) in pair.results(out, 70 * 4 * 64)[0].iter().enumerate() {
+                let (row, head, d) = (i / 256, i / 64 % 4, i % 64);
+                let sees = row >= at && head < 2 && d == 3;
+                let good = if sees { x.is_nan() == value.is_nan() && !x.is_finite() } else { x.is_finite() };
+                assert!(good, "{ty}, old {old}: {x} at row {row}, head {head}, value {d}");
+            }
+        }
+    }
+}
+
+/// Numbers that f16 does not hold, or not well: large and tiny keys, queries and values.
+#[test]
+fn magnitudes() {
+    for (i, (ty, [of_q, of_k, of_v])) in [
+        (F32, [1e-4, 1e4, 1.0]),
+        (F32, [1e5, 1e-5, 1e5]),
+        (BF16, [1e-9, 1e9, 1e30]),
+        (F16, [1e5, 1e-5, 3e4]),
+        (F16, [1e-4, 1e4, 1e-3]),
+        (Q8_0, [1e-4, 1e4, 2e4]),
+        (Q8_0, [1e2, 1e-2, 1e-3]),
+        (Q4_0, [1.0, 1.0, 2e3]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (old, n) in [(false, 40), (true, 40), (false, 1)] {
+            let case = Case { types: [ty, ty], dims: [96, 64], old, ..PLAIN };
+            let Setup { mut pair, cache, spec, .. } = setup(&case, 1, 1, i as u64);
+            let mut random = Random(i as u64 + 20);
+            let k = pair.floats(&random.floats(40 * 2 * 96, 2.0 * of_k));
+            // Some cells are of another size.
+            let mut v = random.floats(40 * 2 * 64, 2.0 * of_v);
+            v.chunks_exact_mut(64).step_by(5).for_each(|cell| cell.iter_mut().for_each(|x| *x *= 1e-3));
+            let v = pair.floats(&v);
+            pair.run(&Op::StoreKv { cache, k, v, n: 40, start: 0 });
+            let q = pair.floats(&random.floats(40 * 4 * 96, 2.0 * of_q));
+            let out = pair.out(n * 4 * 64);
+            pair.run(&Op::Attention { cache, spec, q, n, start: 40 - n, out });
+            let [gpu, cpu] = pair.results(out, n * 4 * 64);
+            for (at, (gpu, cpu)) in gpu.iter().zip(&cpu).enumerate() {
+                let error = (gpu - cpu).abs() / of_v;
+                assert!(
+                    error <= 5e-6,
+                    "{ty} {of_q} {of_k} {of_v}, old {old}: value {at} is {gpu}, not {cpu} ({error})"
+                );
+            }
+        }
     }
 }
 
