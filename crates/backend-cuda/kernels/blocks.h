@@ -38,10 +38,11 @@ struct Q4_0 {
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 18 * int64_t(i);
         one_scale(c, load_half(b));
+        uint32_t x[4];
+        load_words_at2(b + 2, x);
         for (int k = 0; k < 4; k++) {
-            uint32_t x = load32_at2(b + 2 + 4 * k);
-            c.q[k] = subtract4(x & 0x0f0f0f0fu, 0x08080808u);
-            c.q[k + 4] = subtract4(x >> 4 & 0x0f0f0f0fu, 0x08080808u);
+            c.q[k] = subtract4(x[k] & 0x0f0f0f0fu, 0x08080808u);
+            c.q[k + 4] = subtract4(x[k] >> 4 & 0x0f0f0f0fu, 0x08080808u);
         }
     }
 };
@@ -62,10 +63,11 @@ struct Q4_1 {
 
 /// Five bits: the nibbles at `qs`, and bit j of `high` for element j.
 DEVICE void five_bits(const uint8_t *qs, uint32_t high, uint32_t (&q)[8]) {
+    uint32_t x[4];
+    load_words_at2(qs, x);
     for (int k = 0; k < 4; k++) {
-        uint32_t x = load32_at2(qs + 4 * k);
-        q[k] = (x & 0x0f0f0f0fu) | spread4(high >> 4 * k) << 4;
-        q[k + 4] = (x >> 4 & 0x0f0f0f0fu) | spread4(high >> (16 + 4 * k)) << 4;
+        q[k] = (x[k] & 0x0f0f0f0fu) | spread4(high >> 4 * k) << 4;
+        q[k + 4] = (x[k] >> 4 & 0x0f0f0f0fu) | spread4(high >> (16 + 4 * k)) << 4;
     }
 }
 
@@ -97,7 +99,9 @@ struct Q8_0 {
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 34 * int64_t(i);
         one_scale(c, load_half(b));
-        for (int k = 0; k < 8; k++) c.q[k] = int(load32_at2(b + 2 + 4 * k));
+        uint32_t x[8];
+        load_words_at2(b + 2, x);
+        for (int k = 0; k < 8; k++) c.q[k] = int(x[k]);
     }
 };
 
@@ -111,10 +115,11 @@ struct IQ4_NL {
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 18 * int64_t(i);
         one_scale(c, load_half(b));
+        uint32_t x[4];
+        load_words_at2(b + 2, x);
         for (int k = 0; k < 4; k++) {
-            uint32_t x = load32_at2(b + 2 + 4 * k);
-            c.q[k] = value4(x & 0x0f0f0f0fu);
-            c.q[k + 4] = value4(x >> 4 & 0x0f0f0f0fu);
+            c.q[k] = value4(x[k] & 0x0f0f0f0fu);
+            c.q[k + 4] = value4(x[k] >> 4 & 0x0f0f0f0fu);
         }
     }
 };
@@ -131,10 +136,11 @@ struct MXFP4 {
         // Half of an E8M0 scale, because the table holds twice the values of E2M1.
         uint32_t e = load<uint8_t>(b);
         one_scale(c, bits_to_float(e < 2 ? 0x00200000u << e : (e - 1) << 23));
+        uint32_t x[4];
+        load_words_at1(b + 1, x);
         for (int k = 0; k < 4; k++) {
-            uint32_t x = load32_at1(b + 1 + 4 * k);
-            c.q[k] = value4(x & 0x0f0f0f0fu);
-            c.q[k + 4] = value4(x >> 4 & 0x0f0f0f0fu);
+            c.q[k] = value4(x[k] & 0x0f0f0f0fu);
+            c.q[k + 4] = value4(x[k] >> 4 & 0x0f0f0f0fu);
         }
     }
 };
@@ -211,10 +217,12 @@ struct Q6_K {
         int half = j / 4, s = j % 4;
         float d = load_half(b + 208);
         for (int h = 0; h < 2; h++) c.scale[h] = d * float(load<int8_t>(b + 192 + 2 * j + h));
-        const uint8_t *low = b + 64 * half + 32 * (s & 1), *high = b + 128 + 32 * half;
+        uint32_t low[8], high[8];
+        load_words_at2(b + 64 * half + 32 * (s & 1), low);
+        load_words_at2(b + 128 + 32 * half, high);
         for (int k = 0; k < 8; k++) {
-            uint32_t l = load32_at2(low + 4 * k) >> 4 * (s / 2) & 0x0f0f0f0fu;
-            uint32_t h = load32_at2(high + 4 * k) >> 2 * s & 0x03030303u;
+            uint32_t l = low[k] >> 4 * (s / 2) & 0x0f0f0f0fu;
+            uint32_t h = high[k] >> 2 * s & 0x03030303u;
             c.q[k] = subtract4(l | h << 4, 0x20202020u);
         }
     }
@@ -232,11 +240,12 @@ struct Q3_K {
             int high = load<uint8_t>(b + 104 + g % 4) >> 2 * (g / 4) & 3;
             c.scale[h] = d * float((low | high << 4) - 32);
         }
-        const uint8_t *qs = b + 32 + 32 * (j / 4);
+        uint32_t low[8], high[8];
+        load_words_at2(b + 32 + 32 * (j / 4), low);
+        load_words_at2(b, high);
         for (int k = 0; k < 8; k++) {
-            uint32_t low = load32_at2(qs + 4 * k) >> 2 * (j % 4) & 0x03030303u;
-            uint32_t high = load32_at2(b + 4 * k) >> j & 0x01010101u;
-            c.q[k] = subtract4(low | high << 2, 0x04040404u);
+            uint32_t l = low[k] >> 2 * (j % 4) & 0x03030303u, h = high[k] >> j & 0x01010101u;
+            c.q[k] = subtract4(l | h << 2, 0x04040404u);
         }
     }
 };

@@ -113,10 +113,24 @@ DEVICE uint32_t load32_at2(const uint8_t *p) {
     return uint32_t(load<uint16_t>(p)) | uint32_t(load<uint16_t>(p + 2)) << 16;
 }
 
-/// Four bytes that lie anywhere.
-DEVICE uint32_t load32_at1(const uint8_t *p) {
-    return uint32_t(load<uint8_t>(p)) | uint32_t(load<uint8_t>(p + 1)) << 8 | uint32_t(load<uint8_t>(p + 2)) << 16 |
-           uint32_t(load<uint8_t>(p + 3)) << 24;
+/// 4N bytes that lie at a multiple of 2, as words: N loads, and one of 2 bytes where they lie between words. Nothing past the
+/// end is read; of what comes before, the rest of its word (buffers begin at multiples of 4).
+template <int N> DEVICE void load_words_at2(const uint8_t *p, uint32_t (&words)[N]) {
+    const uint32_t between = uint32_t(reinterpret_cast<uint64_t>(p)) & 2, select = between ? 0x5432 : 0x3210;
+    uint32_t last = 0;
+    if (between) last = load<uint16_t>(p + 4 * N - 2);
+    for (int k = 0; k < N; k++) words[k] = load<uint32_t>(p - between + 4 * k);
+    for (int k = 0; k < N; k++) words[k] = permute(words[k], k + 1 < N ? words[k + 1] : last, select);
+}
+
+/// The same for bytes that lie anywhere.
+template <int N> DEVICE void load_words_at1(const uint8_t *p, uint32_t (&words)[N]) {
+    const uint32_t between = uint32_t(reinterpret_cast<uint64_t>(p)) & 3, select = 0x3210 + 0x1111 * between;
+    uint32_t last = 0;
+    for (uint32_t k = 0; k < 3; k++)
+        if (k < between) last |= uint32_t(load<uint8_t>(p - between + 4 * N + k)) << 8 * k;
+    for (int k = 0; k < N; k++) words[k] = load<uint32_t>(p - between + 4 * k);
+    for (int k = 0; k < N; k++) words[k] = permute(words[k], k + 1 < N ? words[k + 1] : last, select);
 }
 
 DEVICE float load_half(const uint8_t *p) { return half_to_float(load<uint16_t>(p)); }

@@ -34,9 +34,11 @@ struct IQ2_XXS {
     static const bool HALVES = false, OFFSETS = false, LATTICE = true;
     static DEVICE void unpack(const uint8_t *row, int i, const void *table, Chunk &c) {
         const uint8_t *b = row + 66 * int64_t(i / 8), *qs = b + 2 + 8 * (i % 8);
-        const uint32_t points = load32_at2(qs), tail = load32_at2(qs + 4);
-        one_scale(c, load_half(b) * 0.125f * odd(tail >> 28));
-        for (int k = 0; k < 4; k++) point8(table, points >> 8 * k & 255, even_signs(tail >> 7 * k), c.q + 2 * k);
+        // Four points, then their signs and a scale.
+        uint32_t x[2];
+        load_words_at2(qs, x);
+        one_scale(c, load_half(b) * 0.125f * odd(x[1] >> 28));
+        for (int k = 0; k < 4; k++) point8(table, x[0] >> 8 * k & 255, even_signs(x[1] >> 7 * k), c.q + 2 * k);
     }
 };
 
@@ -47,8 +49,10 @@ struct IQ2_XS {
         const float d = load_half(b) * 0.125f;
         const uint32_t scales = load<uint8_t>(b + 66 + i % 8);
         for (int h = 0; h < 2; h++) c.scale[h] = d * odd(scales >> 4 * h & 15);
+        uint32_t x[2];
+        load_words_at2(qs, x);
         for (int k = 0; k < 4; k++) {
-            const uint32_t point = load<uint16_t>(qs + 2 * k);
+            const uint32_t point = x[k / 2] >> 16 * (k % 2) & 0xffff;
             point8(table, point & 511, even_signs(point >> 9), c.q + 2 * k);
         }
     }
@@ -75,8 +79,10 @@ struct IQ3_XXS {
         const uint8_t *b = row + 98 * int64_t(i / 8), *qs = b + 2 + 8 * (i % 8);
         const uint32_t tail = load32_at2(b + 66 + 4 * (i % 8));
         one_scale(c, load_half(b) * 0.25f * odd(tail >> 28));
+        uint32_t x[2];
+        load_words_at2(qs, x);
         for (int k = 0; k < 8; k++)
-            c.q[k] = point4(table, load<uint8_t>(qs + k), even_signs(tail >> 7 * (k / 2)) >> 4 * (k % 2));
+            c.q[k] = point4(table, x[k / 4] >> 8 * (k % 4) & 255, even_signs(tail >> 7 * (k / 2)) >> 4 * (k % 2));
     }
 };
 
@@ -87,8 +93,10 @@ struct IQ3_S {
         const uint8_t *b = row + 110 * int64_t(i / 8), *qs = b + 2 + 8 * j;
         const uint32_t high = load<uint8_t>(b + 66 + j), signs = load32_at2(b + 74 + 4 * j);
         one_scale(c, load_half(b) * odd(load<uint8_t>(b + 106 + j / 2) >> 4 * (j % 2) & 15));
+        uint32_t x[2];
+        load_words_at2(qs, x);
         for (int k = 0; k < 8; k++)
-            c.q[k] = point4(table, int(load<uint8_t>(qs + k) | (high >> k & 1) << 8), signs >> 4 * k);
+            c.q[k] = point4(table, int((x[k / 4] >> 8 * (k % 4) & 255) | (high >> k & 1) << 8), signs >> 4 * k);
     }
 };
 

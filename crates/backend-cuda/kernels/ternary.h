@@ -32,10 +32,9 @@ struct TQ2_0 {
         const uint8_t *b = row + 66 * int64_t(i / 8);
         const int j = i % 8;
         one_scale(c, load_half(b + 64));
-        for (int k = 0; k < 8; k++) {
-            const uint32_t x = load32_at2(b + 32 * (j / 4) + 4 * k);
-            c.q[k] = subtract4(x >> 2 * (j % 4) & 0x03030303u, 0x01010101u);
-        }
+        uint32_t x[8];
+        load_words_at2(b + 32 * (j / 4), x);
+        for (int k = 0; k < 8; k++) c.q[k] = subtract4(x[k] >> 2 * (j % 4) & 0x03030303u, 0x01010101u);
     }
 };
 
