@@ -55,7 +55,7 @@ pub fn config(handle: &AppHandle<Wry>, flags: &Flags) -> anyhow::Result<AppConfi
         test_device: flags.test_device,
         test_device_fails: flags.test_device_fails,
         use_gpu: !flags.no_gpu,
-        gpu: None,
+        gpus: None,
         system_language: language(),
         events: Arc::new(|_| {}),
         runtime: tauri::async_runtime::handle().inner().clone(),

@@ -41,8 +41,8 @@ pub struct AppConfig {
     pub test_device_fails: Option<u64>,
     /// Take layers to an NVIDIA GPU where there is one; without it no driver is asked for anything but figures.
     pub use_gpu: bool,
-    /// The GPU for this run, by its id, before the settings (--gpu).
-    pub gpu: Option<String>,
+    /// The GPUs for this run, by their ids, before the settings (--gpu); none: all.
+    pub gpus: Option<Vec<String>>,
     pub system_language: Language,
     pub events: Arc<dyn Fn(AppEvent) + Send + Sync>,
     /// Where background work runs; it must have its I/O and time drivers.
@@ -173,7 +173,7 @@ impl App {
             open_chat: Mutex::new(None),
             config,
         };
-        app.choose_gpu();
+        app.choose_gpus();
         Ok(Arc::new(app))
     }
 
@@ -239,7 +239,7 @@ impl App {
             drop(current);
             // Layers of a loaded model stay where they are.
             if matches!(&*lock(&app.slot), Slot::None | Slot::Failed { .. }) {
-                app.choose_gpu();
+                app.choose_gpus();
             }
             if folders_changed {
                 app.emit(AppEvent::Library);
@@ -266,9 +266,9 @@ impl App {
 
 impl App {
     /// What was asked for this run comes first, then the settings.
-    pub(crate) fn choose_gpu(&self) {
-        let wish = self.config.gpu.clone().or_else(|| lock(&self.settings).gpu.clone());
-        self.machine.choose_gpu(wish);
+    pub(crate) fn choose_gpus(&self) {
+        let set = || lock(&self.settings).gpu.clone().into_iter().collect();
+        self.machine.choose_gpus(self.config.gpus.clone().unwrap_or_else(set));
     }
 }
 

@@ -197,7 +197,7 @@ pub fn recommend(models: &[GgufChoice], facts: &Facts) -> Option<(String, String
     // Smallest first. More than 8 bits is space without use; below 4 bits answers get visibly worse.
     let usual: Vec<&GgufChoice> = models.iter().filter(|choice| !choice.is_mmproj && level(choice) <= 80).collect();
     let good: Vec<&&GgufChoice> = usual.iter().filter(|choice| level(choice) >= 40).collect();
-    let vram = facts.accelerator.as_ref().map_or(0, |gpu| gpu.memory_free.saturating_sub(gpu.overhead + gpu.margin));
+    let vram = facts.accelerators.iter().map(|gpu| gpu.available().saturating_sub(gpu.overhead)).sum::<u64>();
     let answer = |choice: &GgufChoice, why: &str| Some((choice.quant.clone(), why.to_owned()));
     // The best up to 6 bits, because the rest of the memory is worth more as context.
     if let Some(best) = good.iter().rev().find(|choice| level(choice) < 70 && needs(choice) <= vram) {

@@ -122,7 +122,7 @@ pub(crate) fn attach(
 ) -> Result<()> {
     let options = LoadOptions {
         context: planned.layout.params.context,
-        gpu_layers: planned.gpu_layers,
+        gpu_layers: planned.gpu_layers.into(),
         ubatch: planned.layout.params.ubatch,
         mmap: loading.mmap,
         mlock: loading.mlock,

@@ -1,7 +1,7 @@
-//! The GPU that takes layers: opened when it is first asked for, and again after a loss; what it has to give; or why there
-//! is none.
+//! The GPUs that take layers: opened when they are first asked for, and again after a loss; what they have to give; or why
+//! there are none.
 
-use crate::wire::{Gpu, GpuReason};
+use crate::wire::{Gpu, GpuMemory, GpuReason};
 use backend_cuda::{Absent, Card, GpuConfig, GpuDevice, Listed};
 use engine::Device;
 use hardware::GpuStatus;
@@ -24,16 +24,28 @@ const CONTEXT: u64 = 300 << 20;
 /// The device takes memory in slabs: one may be nearly empty.
 const SLAB: u64 = 16 << 20;
 
-/// The GPU that was chosen, or else the one with the most memory.
-pub(crate) struct GpuSlot {
+/// The GPUs that were chosen, or else all that can be used, in the order in which they are given layers.
+pub(crate) struct Gpus {
     allowed: bool,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// [`Listed::id`]
-    chosen: Option<String>,
+    /// [`Listed::id`]s; none: all.
+    chosen: Vec<String>,
+    seats: Option<Result<Vec<Seat>, Absent>>,
+}
+
+/// A device, or why there is none.
+type Made = Result<Box<dyn Device>, GpuReason>;
+
+/// One of the GPUs. It keeps its place when it is lost.
+struct Seat {
+    id: String,
+    /// Unlike the others'.
+    name: String,
+    /// `None`: to be opened again.
     card: Option<Result<Open, Absent>>,
     others: Others,
 }
@@ -45,70 +57,62 @@ struct Open {
     context: u64,
 }
 
-impl GpuSlot {
+impl Gpus {
     /// Nothing is asked of the driver unless it is `allowed`.
-    pub fn new(allowed: bool) -> GpuSlot {
-        GpuSlot { allowed, state: Mutex::default() }
+    pub fn new(allowed: bool) -> Gpus {
+        Gpus { allowed, state: Mutex::default() }
     }
 
-    /// From now on this GPU is meant ([`Listed::id`]), or the one with the most memory where it is none that is there. Layers
-    /// that are on another one stay there.
-    pub fn choose(&self, id: Option<String>) {
+    /// From now on these GPUs are meant ([`Listed::id`]), or all where none of them is there. Layers that are on others stay
+    /// there.
+    pub fn choose(&self, ids: Vec<String>) {
         let mut state = self.state();
-        if state.chosen != id {
-            *state = State { chosen: id, ..State::default() };
+        if state.chosen != ids {
+            *state = State { chosen: ids, ..State::default() };
         }
     }
 
-    /// The next one who asks tries again to open a GPU that was not there or was lost.
+    /// The next one who asks tries again to open GPUs that were not there or were lost.
     pub fn renew(&self) {
         let mut state = self.state();
-        if !matches!(&state.card, Some(Ok(open)) if open.card.lost().is_none()) {
-            // The old context must be gone before the next one.
-            state.card = None;
+        match &mut state.seats {
+            Some(Ok(seats)) => {
+                // The old context must be gone before the next one.
+                seats.iter_mut().filter(|seat| !seat.works()).for_each(|seat| seat.card = None);
+            }
+            seats => *seats = None,
         }
     }
 
-    /// Whether a GPU that was lost can be opened again.
-    pub fn is_back(&self, status: &GpuStatus) -> bool {
+    /// Whether GPUs that were lost can be opened again.
+    pub fn are_back(&self, status: &GpuStatus) -> bool {
         self.renew();
-        self.shown(status).is_ok()
+        self.shown(status).is_ok_and(|shown| shown.iter().all(Result::is_ok))
     }
 
-    /// How the window sees it; the first time it is opened, which takes a moment.
-    pub fn shown(&self, status: &GpuStatus) -> Result<Gpu, GpuReason> {
+    /// How the window sees them; the first time they are opened, which takes a moment.
+    pub fn shown(&self, status: &GpuStatus) -> Result<Vec<Result<Gpu, GpuReason>>, GpuReason> {
         if !self.allowed {
             return Err(GpuReason::TurnedOff);
         }
-        let card = match self.state().open(status) {
-            Ok(open) => open.card.clone(),
-            Err(absent) => return Err(reason(&absent, status)),
-        };
-        if let Some(detail) = card.lost() {
-            return Err(GpuReason::BadState { detail });
-        }
-        Ok(Gpu {
-            id: card.id().into(),
-            name: card.name().into(),
-            vram_total: card.total_bytes(),
-            vram_free: card.free_bytes(),
-            driver: Some(status.driver_version.clone().unwrap_or_else(|| cuda(card.cuda_version()))),
-            compute_capability: Some(text(card.capability())),
-            is_test_device: false,
-        })
+        let mut state = self.state();
+        let seats = state.open(status).map_err(|absent| reason(&absent, status))?;
+        Ok(seats.iter().map(|seat| seat.shown(status)).collect())
     }
 
     /// The other GPUs that could be chosen, as they are known without being opened.
-    pub fn others(&self, status: &GpuStatus, shown: &Gpu) -> Vec<Gpu> {
+    pub fn others(&self, status: &GpuStatus, shown: &[Gpu]) -> Vec<Gpu> {
         let listed = if self.allowed { Listed::all().unwrap_or_default() } else { Vec::new() };
-        let others = listed.into_iter().filter(|listed| listed.is_usable() && listed.id != shown.id);
+        let is_shown = |listed: &Listed| shown.iter().any(|gpu| gpu.id == listed.id);
+        let others = listed.into_iter().filter(|listed| listed.is_usable() && !is_shown(listed));
         let free = |id: &str| status.gpus.iter().find(|gpu| gpu.id.as_deref() == Some(id)).map(|gpu| gpu.vram_free);
         others
             .map(|listed| Gpu {
                 vram_total: listed.total_bytes,
                 vram_free: free(&listed.id),
-                driver: shown.driver.clone(),
+                driver: shown.first().and_then(|gpu| gpu.driver.clone()),
                 compute_capability: Some(text(listed.capability)),
+                used: false,
                 is_test_device: false,
                 name: listed.name,
                 id: listed.id,
@@ -116,75 +120,94 @@ impl GpuSlot {
             .collect()
     }
 
-    /// A device on the GPU. The first one compiles the kernels, which may take a while: `compiled` hears how many of how
-    /// many are ready. Where that fails, the GPU counts as not there from then on, for this reason.
+    /// Devices on the GPUs, in order. The first one of each compiles the kernels, which may take a while: `compiled` hears how
+    /// many of how many are ready. Where that fails, the GPU counts as not there from then on, for this reason.
+    ///
+    /// # Errors
+    /// Why there are no GPUs at all.
+    pub fn devices(&self, status: &GpuStatus, compiled: &mut dyn FnMut(usize, usize)) -> Result<Vec<Made>, GpuReason> {
+        let count = self.shown(status)?.len();
+        Ok((0..count)
+            .map(|number| {
+                // All of them are one piece of work.
+                let mut of_all = |done: usize, of: usize| compiled(number * of + done, count * of);
+                self.device(number, status, &mut of_all)
+            })
+            .collect())
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// Why there is none.
     pub fn device(
         &self,
+        number: usize,
         status: &GpuStatus,
         compiled: &mut dyn FnMut(usize, usize),
     ) -> Result<Box<dyn Device>, GpuReason> {
         if !self.allowed {
             return Err(GpuReason::TurnedOff);
         }
-        let card = self.state().open(status).map(|open| open.card.clone()).map_err(|absent| reason(&absent, status))?;
+        let told = |absent: &Absent| reason(absent, status);
+        let card = {
+            let mut state = self.state();
+            let seats = state.open(status).map_err(|absent| told(&absent))?;
+            let seat = seats.get(number).ok_or(GpuReason::NoDevice)?;
+            seat.opened().map_err(|absent| told(&absent))?.card.clone()
+        };
         // The kernels may be compiled now: others are not kept waiting for that.
         match card.driver(compiled) {
             Ok(driver) => Ok(Box::new(GpuDevice::new(driver, GpuConfig::default()))),
             Err(absent) => {
-                let told = reason(&absent, status);
+                let reason = told(&absent);
                 // A GPU that no device can be made of takes no layers, whoever asks: until it is tried again.
-                self.state().card = Some(Err(absent));
-                Err(told)
+                if let Some(Ok(seats)) = &mut self.state().seats
+                    && let Some(seat) = seats.get_mut(number)
+                {
+                    seat.card = Some(Err(absent));
+                }
+                Err(reason)
             }
         }
     }
 
-    /// What the planner asks of it. Our own memory counts as free: it would be given back for what is planned.
-    /// With its [`Gpu::id`].
-    pub fn facts(&self, status: impl FnOnce() -> GpuStatus) -> Option<(String, AcceleratorFacts)> {
+    /// What the planner asks of them, with their [`Gpu::id`]s. Our own memory counts as free: it would be given back for what
+    /// is planned.
+    pub fn facts(&self, status: impl FnOnce() -> GpuStatus) -> Vec<(String, AcceleratorFacts)> {
         if !self.allowed {
-            return None;
+            return Vec::new();
         }
         let mut state = self.state();
-        let Open { card, context } = match &state.card {
-            Some(open) => open.clone().ok()?,
-            None => state.open(&status()).ok()?.clone(),
-        };
-        let free = card.free_bytes()?;
-        let code = card.code_bytes();
-        let graphs = card.graph_bytes();
-        let own = card.taken_bytes() + context + code.unwrap_or(0) + graphs;
-        let others = card.total_bytes().saturating_sub(free + own);
-        let margin = state.others.margin(others, card.total_bytes(), Instant::now());
-        let facts = AcceleratorFacts {
-            memory_free: free + own,
-            overhead: context + code.unwrap_or(CODE) + graphs.max(GRAPHS) + SLAB,
-            margin,
-            bandwidth: card.bandwidth(),
-            scratch: backend_cuda::scratch,
-            footprint: backend_cuda::footprint,
-            ..AcceleratorFacts::default()
-        };
-        Some((card.id().into(), facts))
-    }
-
-    /// The GPU's id, if its kernels are there.
-    pub fn ready(&self) -> Option<String> {
-        match &self.state().card {
-            Some(Ok(open)) if open.card.lost().is_none() && open.card.code_bytes().is_some() => {
-                Some(open.card.id().into())
-            }
-            _ => None,
+        if state.seats.is_none() {
+            // Whether that went well is seen below.
+            let _ = state.open(&status());
+        }
+        match &mut state.seats {
+            Some(Ok(seats)) => seats.iter_mut().map(|seat| (seat.id.clone(), seat.facts())).collect(),
+            _ => Vec::new(),
         }
     }
 
-    /// Total, free and our bytes, if the GPU has been opened.
-    pub fn memory(&self) -> Option<(u64, u64, u64)> {
-        let open = match &self.state().card {
-            Some(Ok(open)) => open.clone(),
-            _ => return None,
+    /// Numbers and ids of the GPUs whose kernels are there.
+    pub fn ready(&self) -> Vec<(usize, String)> {
+        let state = self.state();
+        let Some(Ok(seats)) = &state.seats else { return Vec::new() };
+        let ready = |seat: &Seat| seat.works() && seat.opened().is_ok_and(|open| open.card.code_bytes().is_some());
+        let ready = seats.iter().enumerate().filter(|(_, seat)| ready(seat));
+        ready.map(|(number, seat)| (number, seat.id.clone())).collect()
+    }
+
+    /// Of the GPUs that have been opened.
+    pub fn memory(&self) -> Vec<GpuMemory> {
+        let state = self.state();
+        let Some(Ok(seats)) = &state.seats else { return Vec::new() };
+        let memory = |seat: &Seat| {
+            let Open { card, .. } = seat.opened().ok()?;
+            let (total, own) = (card.total_bytes(), card.taken_bytes());
+            Some(GpuMemory { name: seat.name.clone(), total, free: card.free_bytes()?, own })
         };
-        Some((open.card.total_bytes(), open.card.free_bytes()?, open.card.taken_bytes()))
+        seats.iter().filter_map(memory).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -194,26 +217,108 @@ impl GpuSlot {
 }
 
 impl State {
-    fn open(&mut self, status: &GpuStatus) -> Result<&Open, Absent> {
-        let State { card, chosen, .. } = self;
-        let opened = card.get_or_insert_with(|| {
-            let card = Card::open(number(&Listed::all()?, chosen.as_deref()))?;
-            // Where both tools mean the same GPU, or there is only one.
-            let same = |gpu: &&hardware::Gpu| gpu.id.as_deref() == Some(card.id()) || status.gpus.len() == 1;
-            let before = status.gpus.iter().find(same).map(|gpu| gpu.vram_free);
-            let context = before.zip(card.free_bytes()).map_or(0, |(before, after)| before.saturating_sub(after));
-            Ok(Open { card, context: context.min(4 * CONTEXT) })
-        });
-        opened.as_ref().map_err(Absent::clone)
+    fn open(&mut self, status: &GpuStatus) -> Result<&[Seat], Absent> {
+        let State { seats, chosen } = self;
+        let seats =
+            seats.get_or_insert_with(|| seats_of(&Listed::all()?, chosen)).as_mut().map_err(|absent| absent.clone())?;
+        let mut known = None;
+        for seat in seats.iter_mut().filter(|seat| seat.card.is_none()) {
+            // Numbers may have changed since.
+            let listed = known.get_or_insert_with(|| Listed::all().unwrap_or_default());
+            let number = listed.iter().find(|listed| listed.id == seat.id).map(|listed| listed.number);
+            seat.card = Some(number.ok_or(Absent::NoDevice).and_then(|number| Open::new(number, status)));
+        }
+        // Where none works there is one reason: the first one's.
+        match seats.first() {
+            Some(Seat { card: Some(Err(absent)), .. }) if seats.iter().all(|seat| seat.opened().is_err()) => {
+                Err(absent.clone())
+            }
+            Some(_) => Ok(seats),
+            None => Err(Absent::NoDevice),
+        }
     }
 }
 
-/// The number of the GPU to open: the chosen one if it is there, or else of those that can be used the one with the most
-/// memory, the driver's first of equals.
-fn number(listed: &[Listed], chosen: Option<&str>) -> usize {
-    let found = listed.iter().find(|listed| Some(listed.id.as_str()) == chosen);
-    let most = || listed.iter().rev().filter(|listed| listed.is_usable()).max_by_key(|listed| listed.total_bytes);
-    found.or_else(most).map_or(0, |listed| listed.number)
+impl Seat {
+    fn opened(&self) -> Result<&Open, Absent> {
+        self.card.as_ref().unwrap_or(&Err(Absent::NoDevice)).as_ref().map_err(Absent::clone)
+    }
+
+    fn works(&self) -> bool {
+        self.opened().is_ok_and(|open| open.card.lost().is_none())
+    }
+
+    fn shown(&self, status: &GpuStatus) -> Result<Gpu, GpuReason> {
+        let card = &self.opened().map_err(|absent| reason(&absent, status))?.card;
+        if let Some(detail) = card.lost() {
+            return Err(GpuReason::BadState { detail });
+        }
+        Ok(Gpu {
+            id: card.id().into(),
+            name: self.name.clone(),
+            vram_total: card.total_bytes(),
+            vram_free: card.free_bytes(),
+            driver: Some(status.driver_version.clone().unwrap_or_else(|| cuda(card.cuda_version()))),
+            compute_capability: Some(text(card.capability())),
+            used: true,
+            is_test_device: false,
+        })
+    }
+
+    /// Without memory where it is not there.
+    fn facts(&mut self) -> AcceleratorFacts {
+        let gone = AcceleratorFacts { name: self.name.clone(), ..AcceleratorFacts::default() };
+        let Ok(Open { card, context }) = self.opened().cloned() else { return gone };
+        let Some(free) = card.free_bytes() else { return gone };
+        let code = card.code_bytes();
+        let graphs = card.graph_bytes();
+        let own = card.taken_bytes() + context + code.unwrap_or(0) + graphs;
+        let others = card.total_bytes().saturating_sub(free + own);
+        AcceleratorFacts {
+            name: self.name.clone(),
+            memory_free: free + own,
+            overhead: context + code.unwrap_or(CODE) + graphs.max(GRAPHS) + SLAB,
+            margin: self.others.margin(others, card.total_bytes(), Instant::now()),
+            bandwidth: card.bandwidth(),
+            scratch: backend_cuda::scratch,
+            footprint: backend_cuda::footprint,
+            ..AcceleratorFacts::default()
+        }
+    }
+}
+
+impl Open {
+    fn new(number: usize, status: &GpuStatus) -> Result<Open, Absent> {
+        let card = Card::open(number)?;
+        // Where both tools mean the same GPU, or there is only one.
+        let same = |gpu: &&hardware::Gpu| gpu.id.as_deref() == Some(card.id()) || status.gpus.len() == 1;
+        let before = status.gpus.iter().find(same).map(|gpu| gpu.vram_free);
+        let context = before.zip(card.free_bytes()).map_or(0, |(before, after)| before.saturating_sub(after));
+        Ok(Open { card, context: context.min(4 * CONTEXT) })
+    }
+}
+
+/// The GPUs to open: of those that were chosen the ones that are there, as they were named; or else all that can be used, the
+/// one with the most memory first, the driver's first of equals. At least one, to say what it lacks.
+fn seats_of(listed: &[Listed], chosen: &[String]) -> Result<Vec<Seat>, Absent> {
+    let mut wanted: Vec<&Listed> =
+        chosen.iter().filter_map(|id| listed.iter().find(|listed| listed.id == *id)).collect();
+    if wanted.is_empty() {
+        wanted = listed.iter().filter(|listed| listed.is_usable()).collect();
+        wanted.sort_by_key(|listed| std::cmp::Reverse(listed.total_bytes));
+    }
+    if wanted.is_empty() {
+        wanted.extend(listed.first());
+    }
+    wanted.truncate(model::MAX_ACCELERATORS);
+    let twice = |name: &str| listed.iter().filter(|listed| listed.name == name).count() > 1;
+    let seat = |listed: &&Listed| Seat {
+        id: listed.id.clone(),
+        name: if twice(&listed.name) { format!("{} ({})", listed.name, listed.number) } else { listed.name.clone() },
+        card: None,
+        others: Others::default(),
+    };
+    if wanted.is_empty() { Err(Absent::NoDevice) } else { Ok(wanted.iter().map(seat).collect()) }
 }
 
 fn text((major, minor): (i32, i32)) -> String {
@@ -230,8 +335,9 @@ pub fn gpus() -> Result<Vec<(String, String)>, GpuReason> {
 }
 
 /// A GPU with so many free bytes that nobody has, for plans.
-pub fn imagined_gpu(memory_free: u64) -> AcceleratorFacts {
+pub fn imagined_gpu(number: usize, memory_free: u64) -> AcceleratorFacts {
     AcceleratorFacts {
+        name: format!("GPU {number}"),
         memory_free,
         overhead: CONTEXT + CODE + GRAPHS + SLAB,
         scratch: backend_cuda::scratch,
@@ -321,29 +427,38 @@ mod tests {
     }
 
     #[test]
-    fn the_chosen_gpu_is_taken_or_the_one_with_the_most_memory() {
+    fn chosen_gpus_are_taken_or_all_the_one_with_the_most_memory_first() {
         let card = |number, total_bytes, major| Listed {
             number,
             id: format!("GPU-{number}"),
-            name: "card".into(),
+            name: if number < 2 { format!("card {number}") } else { "card".into() },
             total_bytes,
             capability: (major, 0),
         };
         let cards = [card(0, 8, 8), card(1, 48, 5), card(2, 16, 7), card(3, 16, 8)];
-        assert_eq!(number(&cards, Some("GPU-0")), 0);
-        assert_eq!(number(&cards, Some("GPU-3")), 3);
-        assert_eq!(number(&cards, Some("GPU-1")), 1, "and it is told why it cannot be used");
-        assert_eq!((number(&cards, None), number(&cards, Some("GPU-9"))), (2, 2));
+        let seats = |listed: &[Listed], chosen: &[&str]| {
+            let chosen: Vec<String> = chosen.iter().map(|id| id.to_string()).collect();
+            seats_of(listed, &chosen).map(|seats| seats.into_iter().map(|seat| seat.id).collect::<Vec<_>>())
+        };
+        let are = |ids: &[&str]| Ok(ids.iter().map(|id| id.to_string()).collect::<Vec<_>>());
+        assert_eq!(seats(&cards, &["GPU-0"]), are(&["GPU-0"]));
+        assert_eq!(seats(&cards, &["GPU-3", "GPU-9", "GPU-0"]), are(&["GPU-3", "GPU-0"]));
+        assert_eq!(seats(&cards, &["GPU-1"]), are(&["GPU-1"]), "and it is told why it cannot be used");
+        assert_eq!(seats(&cards, &[]), are(&["GPU-2", "GPU-3", "GPU-0"]));
+        assert_eq!(seats(&cards, &["GPU-9"]), seats(&cards, &[]));
         // What is said of the only one is what it lacks.
-        assert_eq!((number(&cards[1..2], None), number(&[], None)), (0, 0));
+        assert_eq!(seats(&cards[1..2], &[]), are(&["GPU-1"]));
+        assert_eq!(seats(&[], &[]), Err(Absent::NoDevice));
+        let names: Vec<String> = seats_of(&cards, &[]).unwrap().into_iter().map(|seat| seat.name).collect();
+        assert_eq!(names, ["card (2)", "card (3)", "card 0"]);
     }
 
     #[test]
     fn without_leave_nothing_is_asked() {
-        let (slot, status) = (GpuSlot::new(false), GpuStatus::default());
-        slot.renew();
-        assert_eq!(slot.shown(&status), Err(GpuReason::TurnedOff));
-        assert!(matches!(slot.device(&status, &mut |_, _| {}), Err(GpuReason::TurnedOff)));
-        assert!(slot.facts(|| panic!("not asked")).is_none() && slot.memory().is_none());
+        let (gpus, status) = (Gpus::new(false), GpuStatus::default());
+        gpus.renew();
+        assert_eq!(gpus.shown(&status), Err(GpuReason::TurnedOff));
+        assert!(matches!(gpus.device(0, &status, &mut |_, _| {}), Err(GpuReason::TurnedOff)));
+        assert!(gpus.facts(|| panic!("not asked")).is_empty() && gpus.memory().is_empty());
     }
 }

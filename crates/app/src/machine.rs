@@ -3,9 +3,9 @@
 use crate::app::{App, AppConfig, blocking};
 use crate::error::Result;
 use crate::files::{Kind, now, write_atomically};
-use crate::gpu::GpuSlot;
+use crate::gpu::Gpus;
 use crate::gpu_rates::{self, Limits};
-use crate::wire::{AppEvent, Gpu, GpuReason, HardwareReport, MonitorSample, WireError};
+use crate::wire::{AppEvent, Gpu, GpuMemory, GpuReason, HardwareReport, MonitorSample, WireError};
 use backend_cpu::{CpuConfig, TestDevice, TestDeviceControl, ThreadPool};
 use engine::Device;
 use hardware::{GpuStatus, Hardware, MeasureOptions, Measured, Monitor};
@@ -30,7 +30,7 @@ pub struct Machine {
     /// Bytes of the test device, where there is one.
     test_device: Option<u64>,
     test_device_fails: Option<u64>,
-    gpu: GpuSlot,
+    gpus: Gpus,
     measured_path: PathBuf,
     measured: Mutex<Limits>,
     measuring: AtomicBool,
@@ -46,7 +46,7 @@ impl Machine {
         Machine {
             test_device: config.test_device,
             test_device_fails: config.test_device_fails,
-            gpu: GpuSlot::new(config.use_gpu && config.test_device.is_none()),
+            gpus: Gpus::new(config.use_gpu && config.test_device.is_none()),
             measured_path,
             measured: Mutex::new(measured),
             measuring: AtomicBool::new(false),
@@ -59,58 +59,90 @@ impl Machine {
         measured.ram_read_bytes_per_s.is_some() && measured.int8_ops_per_s.is_some()
     }
 
-    /// The device that takes layers, as the window sees it, or why there is none.
-    fn shown_gpu(&self, status: &GpuStatus) -> Result<Gpu, GpuReason> {
+    /// The devices that take layers, as the window sees them, or why there are none.
+    fn shown_gpus(&self, status: &GpuStatus) -> Result<Vec<Gpu>, GpuReason> {
         match self.test_device {
-            Some(bytes) => Ok(test_gpu(bytes)),
-            None => self.gpu.shown(status),
+            Some(bytes) => Ok(vec![test_gpu(bytes)]),
+            None => self.gpus.shown(status).map(|shown| shown.into_iter().flatten().collect()),
         }
     }
 
-    /// Whether a GPU that was lost answers again. Blocks up to some seconds.
-    pub fn gpu_is_back(&self) -> bool {
-        self.test_device.is_some() || self.gpu.is_back(&hardware::gpus())
+    /// Whether GPUs that were lost answer again. Blocks up to some seconds.
+    pub fn gpus_are_back(&self) -> bool {
+        self.test_device.is_some() || self.gpus.are_back(&hardware::gpus())
     }
 
-    /// The GPU that layers go to from now on, by [`Gpu::id`].
-    pub fn choose_gpu(&self, id: Option<String>) {
-        self.gpu.choose(id);
+    /// The GPUs that layers go to from now on, by [`Gpu::id`]; none: all.
+    pub fn choose_gpus(&self, ids: Vec<String>) {
+        self.gpus.choose(ids);
     }
 
-    /// A device for layers. A GPU that was lost or absent is tried again.
+    /// All devices for layers, in the order of [`Facts::accelerators`]. GPUs that were lost or absent are tried again.
     /// Blocks up to some seconds, and longer where the driver compiles the kernels for the first time: `compiled` hears how
     /// many of how many are ready.
-    pub fn device(
+    ///
+    /// # Errors
+    /// Why there are none at all.
+    pub fn devices(
         &self,
         pool: &Arc<ThreadPool>,
         config: CpuConfig,
         compiled: &mut dyn FnMut(usize, usize),
-    ) -> Result<Accelerator, GpuReason> {
+    ) -> Result<Vec<Result<Accelerator, GpuReason>>, GpuReason> {
         if let Some(limit) = self.test_device {
-            let (device, control) = TestDevice::new(pool.clone(), config, limit);
-            if let Some(after) = self.test_device_fails {
-                control.fail_run(after);
-            }
-            return Ok(Accelerator { device: Box::new(device), control: Some(control), shown: test_gpu(limit) });
+            return Ok(vec![Ok(self.test_device(limit, pool, config))]);
         }
         let status = hardware::gpus();
-        self.gpu.renew();
-        let device = self.gpu.device(&status, compiled)?;
-        let shown = self.gpu.shown(&status)?;
-        if !lock(&self.measured).gpus.contains_key(&shown.id) {
-            self.measure_gpu(&status, &shown.id);
+        self.gpus.renew();
+        let devices = self.gpus.devices(&status, compiled)?;
+        self.measure_gpus(&status);
+        let both = devices.into_iter().zip(self.gpus.shown(&status)?);
+        Ok(both.map(|(device, shown)| Ok(Accelerator { device: device?, control: None, shown: shown? })).collect())
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// Why it is not there.
+    pub fn device(&self, number: usize, pool: &Arc<ThreadPool>, config: CpuConfig) -> Result<Accelerator, GpuReason> {
+        if let Some(limit) = self.test_device {
+            return Ok(self.test_device(limit, pool, config));
         }
+        let status = hardware::gpus();
+        self.gpus.renew();
+        let device = self.gpus.device(number, &status, &mut |_, _| {})?;
+        self.measure_gpus(&status);
+        let shown = self.gpus.shown(&status)?.into_iter().nth(number).unwrap_or(Err(GpuReason::NoDevice))?;
         Ok(Accelerator { device, control: None, shown })
     }
 
-    /// Measures the GPU, once its kernels are there; a fraction of a second. Where that fails, it is tried another time.
-    fn measure_gpu(&self, status: &GpuStatus, id: &str) {
-        let Ok(device) = self.gpu.device(status, &mut |_, _| {}) else { return };
-        let Some(rates) = gpu_rates::measure(device) else { return };
-        lock(&self.measured).gpus.insert(id.into(), rates);
+    fn test_device(&self, limit: u64, pool: &Arc<ThreadPool>, config: CpuConfig) -> Accelerator {
+        let (device, control) = TestDevice::new(pool.clone(), config, limit);
+        if let Some(after) = self.test_device_fails {
+            control.fail_run(after);
+        }
+        Accelerator { device: Box::new(device), control: Some(control), shown: test_gpu(limit) }
+    }
+
+    /// Measures GPUs that were not measured yet, once their kernels are there; a fraction of a second each. Where that
+    /// fails, it is tried another time.
+    fn measure_gpus(&self, status: &GpuStatus) {
+        let known = |id: &String| lock(&self.measured).gpus.contains_key(id);
+        let new: Vec<(usize, String)> = self.gpus.ready().into_iter().filter(|(_, id)| !known(id)).collect();
+        if new.into_iter().filter(|(number, id)| self.measure_gpu(*number, id, status)).count() == 0 {
+            return;
+        }
         if let Err(error) = self.keep() {
             tracing::warn!("what was measured cannot be kept: {error}");
         }
+    }
+
+    /// False: it has no memory for that now, or fails.
+    fn measure_gpu(&self, number: usize, id: &str, status: &GpuStatus) -> bool {
+        let device = self.gpus.device(number, status, &mut |_, _| {}).ok();
+        let Some(rates) = device.and_then(gpu_rates::measure) else { return false };
+        lock(&self.measured).gpus.insert(id.into(), rates);
+        true
     }
 
     fn keep(&self) -> Result<()> {
@@ -123,8 +155,8 @@ impl Machine {
     pub fn report(&self, models: &Path) -> HardwareReport {
         let hardware = Hardware::probe();
         let measured = lock(&self.measured).machine;
-        let (gpus, gpu_reason) = match self.shown_gpu(&hardware.gpus) {
-            Ok(gpu) => ([vec![gpu.clone()], self.gpu.others(&hardware.gpus, &gpu)].concat(), None),
+        let (gpus, gpu_reason) = match self.shown_gpus(&hardware.gpus) {
+            Ok(gpus) => ([gpus.clone(), self.gpus.others(&hardware.gpus, &gpus)].concat(), None),
             Err(reason) => (Vec::new(), Some(reason)),
         };
         HardwareReport {
@@ -162,8 +194,9 @@ impl Machine {
             };
         }
         // A GPU whose kernels are not there yet is measured with the first model.
-        if let Some(id) = self.gpu.ready() {
-            self.measure_gpu(&hardware::gpus(), &id);
+        let status = hardware::gpus();
+        for (number, id) in self.gpus.ready() {
+            self.measure_gpu(number, &id, &status);
         }
         self.keep()?;
         Ok(true)
@@ -180,17 +213,21 @@ impl Machine {
         let measured = limits.machine;
         Facts {
             ram_available: self.ram_available().saturating_add(own),
-            accelerator: match self.test_device {
+            accelerators: match self.test_device {
                 Some(bytes) => {
                     let facts = AcceleratorFacts {
+                        name: TEST_GPU.1.into(),
                         memory_free: bytes,
                         // It is RAM with a limit.
                         bandwidth: measured.ram_read_bytes_per_s,
                         ..AcceleratorFacts::default()
                     };
-                    Some(limits.tell(TEST_GPU, facts))
+                    vec![limits.tell(TEST_GPU.0, facts)]
                 }
-                None => self.gpu.facts(hardware::gpus).map(|(id, facts)| limits.tell(&id, facts)),
+                None => {
+                    let found = self.gpus.facts(hardware::gpus).into_iter();
+                    found.map(|(id, facts)| limits.tell(&id, facts)).collect()
+                }
             },
             ram_bandwidth: measured.ram_read_bytes_per_s,
             disk_bandwidth: measured.disk_read_bytes_per_s,
@@ -201,21 +238,23 @@ impl Machine {
     /// Live figures. `own_vram`: bytes of our buffers on the accelerator.
     pub fn sample(&self, own_vram: Option<u64>) -> MonitorSample {
         let sample = self.with_monitor(Monitor::sample);
-        let used = own_vram.unwrap_or(0);
-        let vram = match self.test_device {
-            Some(bytes) => Some((bytes, bytes.saturating_sub(used), used)),
-            // A card that takes no layers is still worth a bar.
-            None => self.gpu.memory().or(sample.gpus.first().map(|gpu| (gpu.vram_total, gpu.vram_free, used))),
+        let own = own_vram.unwrap_or(0);
+        let mut gpus: Vec<GpuMemory> = match self.test_device {
+            Some(total) => vec![GpuMemory { name: TEST_GPU.1.into(), total, free: total.saturating_sub(own), own }],
+            None => self.gpus.memory(),
         };
+        // A card that takes no layers is still worth a bar.
+        if let (true, Some(gpu)) = (gpus.is_empty(), sample.gpus.first()) {
+            let name = format!("GPU {}", gpu.index);
+            gpus.push(GpuMemory { name, total: gpu.vram_total, free: gpu.vram_free, own });
+        }
         MonitorSample {
             at: now(),
             ram_total: sample.ram_total,
             ram_available: sample.ram_available,
             own_private: sample.process.private_bytes,
             own_resident: sample.process.rss_bytes,
-            vram_total: vram.map(|vram| vram.0),
-            vram_free: vram.map(|vram| vram.1),
-            own_vram: vram.map(|vram| vram.2),
+            gpus,
             cpu_load: sample.cpu_load,
         }
     }
@@ -241,17 +280,18 @@ pub fn threads(wanted: Option<u32>, leave_responsive: bool) -> usize {
     if leave_responsive { threads.min(cores.saturating_sub(1)).max(1) } else { threads }
 }
 
-/// [`Gpu::id`] of the test device.
-const TEST_GPU: &str = "test";
+/// [`Gpu::id`] and name of the test device.
+const TEST_GPU: (&str, &str) = ("test", "Test device");
 
 fn test_gpu(bytes: u64) -> Gpu {
     Gpu {
-        id: TEST_GPU.into(),
-        name: "Test device".into(),
+        id: TEST_GPU.0.into(),
+        name: TEST_GPU.1.into(),
         vram_total: bytes,
         vram_free: Some(bytes),
         driver: None,
         compute_capability: None,
+        used: true,
         is_test_device: true,
     }
 }
@@ -304,7 +344,7 @@ impl App {
             while app.monitoring.load(Ordering::Acquire) {
                 let sampler = app.clone();
                 let sample = blocking(move || {
-                    let own_vram = sampler.session().ok().map(|session| session.engine.placement().accelerator_used);
+                    let own_vram = sampler.session().ok().map(|session| session.engine.placement().accelerator_used());
                     Ok(sampler.machine.sample(own_vram))
                 });
                 if let Ok(sample) = sample.await {

@@ -94,7 +94,7 @@ impl App {
         let app = self.clone();
         let loaded = blocking(move || {
             before.inspect(|session| app.park(session, None));
-            app.choose_gpu();
+            app.choose_gpus();
             let mut last = Instant::now();
             let mut progress = |now: LoadStage, share: f32| {
                 if let Slot::Loading { stage, progress, .. } = &mut *lock(&app.slot) {

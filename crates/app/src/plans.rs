@@ -28,6 +28,16 @@ pub fn plan(model: &Model, draft: Option<&Model>, facts: &Facts, settings: &Load
 }
 
 pub fn to_wire(plan: &planner::Plan, facts: &Facts) -> wire::Plan {
+    let share = |(number, share): (usize, &planner::Share)| {
+        let draft = plan.draft.as_ref().filter(|draft| draft.on == Some(number));
+        wire::GpuShare {
+            name: share.name.clone(),
+            layers: share.layers,
+            parts: parts(&share.parts, share.other, draft.map(|draft| (&draft.accelerator, draft.accelerator_other))),
+            // What the draft model takes is not there for the model.
+            available: facts.accelerators.get(number).map_or(0, |gpu| gpu.available()),
+        }
+    };
     wire::Plan {
         gpu_layers: plan.gpu_layers,
         layers: plan.layers,
@@ -47,12 +57,13 @@ pub fn to_wire(plan: &planner::Plan, facts: &Facts) -> wire::Plan {
         },
         ram: parts(&plan.host, plan.host_other, plan.draft.as_ref().map(|draft| (&draft.host, 0))),
         vram: parts(
-            &plan.accelerator,
-            plan.accelerator_other,
+            &plan.on_accelerators(),
+            plan.accelerator_other(),
             plan.draft.as_ref().map(|draft| (&draft.accelerator, draft.accelerator_other)),
         ),
         ram_available: facts.ram_available,
-        vram_available: facts.accelerator.as_ref().map_or(0, |gpu| gpu.memory_free.saturating_sub(gpu.margin)),
+        vram_available: facts.accelerators.iter().map(|gpu| gpu.available()).sum(),
+        gpus: plan.shares.iter().enumerate().map(share).collect(),
         stream_from: plan.streamed.as_ref().map(|streamed| streamed.from),
         forecast: plan.forecast.map(|forecast| wire::Forecast {
             tg_low: forecast.generation.low,

@@ -6,13 +6,13 @@ use crate::drafts::{self, Draft, Found};
 use crate::error::Result;
 use crate::forms::TokenTree;
 use crate::library::name_of;
-use crate::machine::{Machine, TestControl};
+use crate::machine::{Accelerator, Machine, TestControl};
 use crate::memory::Memories;
 use crate::plans::{self, wishes};
 use crate::prompt::Format;
 use crate::wire::{
-    AnswerStats, ErrorCode, FinishReason, Gpu, GpuLayers, GpuReason, LoadSettings, LoadStage, LoadedModel, Plan,
-    RecoveryNotice, WireError,
+    AnswerStats, ErrorCode, FinishReason, Gpu, GpuLayers, GpuReason, GpuUse, LoadSettings, LoadStage, LoadedModel,
+    Plan, RecoveryNotice, WireError,
 };
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
 use engine::{
@@ -81,6 +81,10 @@ const RETRY: Duration = Duration::from_secs(5);
 /// RAM that is left alone, whatever the plan says, in bytes.
 const SPARE: u64 = 512 << 20;
 
+/// A GPU as the window sees it, or why it is not there.
+type Seat = std::result::Result<Gpu, GpuReason>;
+type Seated = std::result::Result<Accelerator, GpuReason>;
+
 /// A loaded model and its chat format.
 pub struct Session {
     pub model_id: String,
@@ -98,7 +102,8 @@ pub struct Session {
     /// For another device after the loss of one.
     pool: Arc<ThreadPool>,
     config: CpuConfig,
-    gpu: Mutex<std::result::Result<Gpu, GpuReason>>,
+    /// By accelerator; or why there is none at all.
+    gpus: Mutex<std::result::Result<Vec<Seat>, GpuReason>>,
     /// Layers were moved to RAM without being asked, and nobody was told yet that they can go back.
     moved_away: AtomicBool,
     /// When a lost GPU was last asked whether it is back.
@@ -130,10 +135,22 @@ impl Session {
             let stage = LoadStage::Compiling { done: done as u32, of: of as u32 };
             progress(stage, done as f32 / of.max(1) as f32);
         };
-        let (accelerator, test_control, gpu) = match machine.device(&pool, config, &mut compiled) {
-            Ok(found) => (Some(found.device), found.control, Ok(found.shown)),
-            Err(reason) => (None, None, Err(reason)),
-        };
+        let (mut accelerators, mut test_control) = (Vec::new(), None);
+        let found = machine.devices(&pool, config, &mut compiled);
+        let gpus = found.map(|found| {
+            let seat = |found: Seated| {
+                let (device, seat) = match found {
+                    Ok(found) => {
+                        test_control = found.control.or(test_control.take());
+                        (Some(found.device), Ok(found.shown))
+                    }
+                    Err(reason) => (None, Err(reason)),
+                };
+                accelerators.push(device);
+                seat
+            };
+            found.into_iter().map(seat).collect()
+        });
         let facts = machine.facts(0);
         let wished = Wishes { ubatch, logits_rows, ..wishes(&settings) };
         let planned = drafts::plan(&model, &mut draft, &mut draft_problem, &facts, &wished)?;
@@ -144,10 +161,10 @@ impl Session {
             return Err(WireError::new(ErrorCode::RamFull, text).numbers(needed, facts.ram_available).about(name));
         }
         plans::whole_in_ram(&planned, &model, &facts, (mmap, mlock)).map_err(|error| error.about(&name))?;
-        let devices = Devices { host: Box::new(CpuDevice::new(pool.clone(), config)), accelerator };
+        let devices = Devices { host: Box::new(CpuDevice::new(pool.clone(), config)), accelerators };
         let options = LoadOptions {
             context: planned.context,
-            gpu_layers: planned.gpu_layers,
+            gpu_layers: planned.placement.shares(),
             cpu_moe: planned.cpu_moe,
             kv_type_k: settings.kv_type_k.ggml_type(),
             kv_type_v: settings.kv_type_v.ggml_type(),
@@ -162,13 +179,9 @@ impl Session {
         let mut layers = |share| progress(LoadStage::Layers, share);
         let engine = Engine::load(&path, options, devices, &mut layers, cancel)?;
         if let (Some(found), Some(planned)) = (&draft, &planned.draft) {
-            let on_gpu = planned.gpu_layers > 0;
-            let accelerator = if on_gpu {
-                machine.device(&pool, config, &mut |_, _| {}).ok().map(|found| found.device)
-            } else {
-                None
-            };
-            let devices = Devices { host: Box::new(CpuDevice::new(pool.clone(), config)), accelerator };
+            let accelerator = planned.on.and_then(|number| machine.device(number, &pool, config).ok());
+            let accelerators = vec![accelerator.map(|found| found.device)];
+            let devices = Devices { host: Box::new(CpuDevice::new(pool.clone(), config)), accelerators };
             match drafts::attach(&engine, found, planned, &loading, devices, cancel) {
                 Err(error) if found.needed || error.code == ErrorCode::Cancelled => return Err(error),
                 attached => draft_problem = attached.err().map(|error| error.about(name_of(&found.path))),
@@ -191,7 +204,7 @@ impl Session {
             facts: Mutex::new(facts),
             pool,
             config,
-            gpu: Mutex::new(gpu),
+            gpus: Mutex::new(gpus),
             moved_away: AtomicBool::new(false),
             asked: Mutex::default(),
             placed,
@@ -241,7 +254,20 @@ impl Session {
         let (settings, plan) = self.placed().clone();
         let placement = self.engine.placement();
         let draft = self.draft_used();
-        let gpu = lock(&self.gpu).clone();
+        let gpus = lock(&self.gpus);
+        let none = Vec::new();
+        let seats = gpus.as_ref().unwrap_or(&none);
+        let used = |(number, seat): (usize, &Seat)| {
+            let held = placement.accelerators.get(number).copied().unwrap_or_default();
+            let name = seat.as_ref().ok()?.name.clone();
+            Some(GpuUse { name, layers: held.layers, used: held.used, lost: !held.present })
+        };
+        // Where one works, the others' reasons are not why there are no layers on GPUs.
+        let reason = match &*gpus {
+            Ok(seats) if seats.iter().any(Result::is_ok) => None,
+            Ok(seats) => seats.iter().find_map(|seat| seat.clone().err()),
+            Err(reason) => Some(reason.clone()),
+        };
         LoadedModel {
             model_id: self.model_id.clone(),
             name: self.name.clone(),
@@ -250,9 +276,9 @@ impl Session {
             gpu_layers: placement.gpu_layers,
             cpu_moe: placement.cpu_moe,
             ram_used: placement.host_used + draft.0,
-            vram_used: placement.accelerator_used + draft.1,
-            gpu_reason: gpu.clone().err(),
-            gpu: gpu.ok(),
+            vram_used: placement.accelerator_used() + draft.1,
+            gpu_reason: reason,
+            gpus: seats.iter().enumerate().filter_map(used).collect(),
             draft_problem: self.draft_problem.clone().map(Box::new),
             template_missing: self.format.missing,
             supports_thinking: self.format.supports_thinking,
@@ -263,17 +289,18 @@ impl Session {
     /// `cpu_moe`: [`LoadSettings::cpu_moe`].
     pub(crate) fn place(&self, wanted: GpuLayers, cpu_moe: Option<u32>) -> Result<Option<RecoveryNotice>> {
         let settings = LoadSettings { gpu_layers: wanted, cpu_moe, ..self.placed().0.clone() };
-        let lost = !self.has_device(wanted);
+        let lost = !self.has_devices(wanted);
         let facts = self.facts_now();
-        // "Auto" means what the planner would choose on the device without this model.
+        // "Auto" means what the planner would choose on the devices without this model.
         let wishes = planner::Wishes { context: Some(self.context()), ..wishes(&settings) };
-        let planner::Plan { gpu_layers: layers, cpu_moe: experts, .. } = self.planned(&facts, &wishes)?;
+        let planned = planner::plan_with_draft(&self.model, self.draft.as_deref(), &facts, &wishes)?;
+        let planner::Plan { gpu_layers: layers, cpu_moe: experts, placement, .. } = planned;
         // What the plan has room for is known when the layers are where they will be.
         self.engine.set_streaming(None);
         *lock(&self.facts) = facts;
         self.placed().0 = settings;
         self.moved_away.store(false, Ordering::Release);
-        let placement = self.engine.place(layers, experts)?;
+        let placement = self.engine.place(placement.shares(), experts)?;
         self.replan(Some((wanted, cpu_moe)))?;
         // Where a later wish was done instead of this one, nothing was missed.
         let asked = match wanted {
@@ -286,6 +313,8 @@ impl Session {
         let missed = missed && (current.gpu_layers, current.cpu_moe) == (wanted, cpu_moe);
         Ok(missed.then(|| RecoveryNotice {
             cause: if lost { "deviceLost" } else { "vramFull" }.into(),
+            gpu: None,
+            layers_shifted: 0,
             layers_moved: asked.saturating_sub(placement.gpu_layers),
             experts_moved: self.experts_between(experts, &placement),
             gpu_layers: placement.gpu_layers,
@@ -294,36 +323,60 @@ impl Session {
         }))
     }
 
-    /// Whether layers have a device to go to; one that was lost is opened again. True where there never was one.
-    fn has_device(&self, wanted: GpuLayers) -> bool {
-        if self.engine.placement().has_accelerator || wanted == (GpuLayers::Fixed { layers: 0 }) {
+    /// Whether layers have a device to go to; those that were lost are opened again. True where there never was one.
+    fn has_devices(&self, wanted: GpuLayers) -> bool {
+        let placement = self.engine.placement();
+        let count = placement.accelerators.len().max(1);
+        let present = |number: usize| placement.accelerators.get(number).is_some_and(|held| held.present);
+        let missing: Vec<usize> = (0..count).filter(|number| !present(*number)).collect();
+        if wanted == (GpuLayers::Fixed { layers: 0 }) {
             return true;
         }
-        match self.machine.device(&self.pool, self.config, &mut |_, _| {}) {
-            Ok(found) => {
-                self.engine.offer_accelerator(found.device);
-                *lock(&self.test_control) = found.control;
-                *lock(&self.gpu) = Ok(found.shown);
-                true
-            }
-            Err(reason) => {
-                let mut gpu = lock(&self.gpu);
-                let had = gpu.is_ok() || matches!(&*gpu, Err(GpuReason::BadState { .. }));
-                *gpu = Err(reason);
-                !had
+        let mut there = placement.has_accelerator();
+        for number in missing {
+            let found = self.machine.device(number, &self.pool, self.config);
+            let mut gpus = lock(&self.gpus);
+            let seat = match found {
+                Ok(found) => {
+                    self.engine.offer_accelerator(number, found.device);
+                    *lock(&self.test_control) = found.control;
+                    there = true;
+                    Ok(found.shown)
+                }
+                Err(reason) => {
+                    let before = match &*gpus {
+                        Ok(seats) => seats.get(number).cloned().unwrap_or(Err(GpuReason::NoDevice)).err(),
+                        Err(reason) => Some(reason.clone()),
+                    };
+                    let had = matches!(before, None | Some(GpuReason::BadState { .. }));
+                    there |= !had && count == 1;
+                    Err(reason)
+                }
+            };
+            match &mut *gpus {
+                Ok(seats) if number < seats.len() => seats[number] = seat,
+                gpus => *gpus = seat.map(|seat| vec![Ok(seat)]),
             }
         }
+        there
     }
 
-    /// Whether the lost GPU answers again; asked now and then.
-    fn gpu_is_back(&self) -> bool {
+    /// What a GPU is called, where there is another one.
+    fn gpu_name(&self, number: usize) -> Option<String> {
+        let gpus = lock(&self.gpus);
+        let seats = gpus.as_ref().ok().filter(|seats| seats.len() > 1)?;
+        Some(seats.get(number)?.as_ref().ok()?.name.clone())
+    }
+
+    /// Whether lost GPUs answer again; asked now and then.
+    fn gpus_are_back(&self) -> bool {
         let mut asked = lock(&self.asked);
         let before = *asked.get_or_insert_with(Instant::now);
         if before.elapsed() < RETRY {
             return false;
         }
         *asked = Some(Instant::now());
-        self.machine.gpu_is_back()
+        self.machine.gpus_are_back()
     }
 
     /// Once after layers were moved to RAM without being asked: whether those that are wished for have room again, on a GPU
@@ -332,21 +385,25 @@ impl Session {
         if !self.moved_away.load(Ordering::Acquire) {
             return Ok(None);
         }
-        let lost = !self.engine.placement().has_accelerator;
-        if lost && !self.gpu_is_back() {
+        let placement = self.engine.placement();
+        let lost = placement.accelerators.iter().any(|held| !held.present);
+        let back = lost && self.gpus_are_back();
+        if !back && !placement.has_accelerator() {
             return Ok(None);
         }
         let facts = self.facts_now();
         let wishes = Wishes { context: Some(self.context()), ..wishes(&self.placed().0) };
-        let plan = self.planned(&facts, &wishes)?;
-        let (possible, placement) = (plan.gpu_layers.min(plan.max_gpu_layers), self.engine.placement());
+        let plan = planner::plan_with_draft(&self.model, self.draft.as_deref(), &facts, &wishes)?;
+        let possible = plan.gpu_layers.min(plan.max_gpu_layers);
         let experts = if possible < placement.gpu_layers { 0 } else { self.experts_between(plan.cpu_moe, &placement) };
         if possible <= placement.gpu_layers && experts == 0 {
             return Ok(None);
         }
         self.moved_away.store(false, Ordering::Release);
         Ok(Some(RecoveryNotice {
-            cause: if lost { "gpuBack" } else { "vramFree" }.into(),
+            cause: if back { "gpuBack" } else { "vramFree" }.into(),
+            gpu: None,
+            layers_shifted: 0,
             layers_moved: possible.saturating_sub(placement.gpu_layers),
             experts_moved: experts,
             gpu_layers: placement.gpu_layers,
@@ -355,11 +412,9 @@ impl Session {
         }))
     }
 
-    /// Layers that are on the accelerator without their experts, but would have them if they began at `cpu_moe`.
+    /// Layers that are on GPUs without their experts, but would have them if they began at `cpu_moe`.
     fn experts_between(&self, cpu_moe: u32, placement: &Placement) -> u32 {
-        let layout = self.engine.layout();
-        let now = model::Placement::new(placement.gpu_layers as usize, layout.block_count());
-        let now = now.with_cpu_moe(placement.cpu_moe as usize);
+        let (layout, now) = (self.engine.layout(), &placement.placed);
         (cpu_moe as usize..now.cpu_moe).filter(|index| layout.experts_apart(now, *index)).count() as u32
     }
 
@@ -375,7 +430,8 @@ impl Session {
         };
         let wishes = Wishes { ubatch: Some(self.engine.layout().params.ubatch), ..wishes(&actual) };
         let facts = lock(&self.facts).clone();
-        let plan = self.planned(&facts, &wishes)?;
+        let draft = self.draft.as_deref();
+        let plan = planner::plan_placed(&self.model, draft, &facts, &wishes, &placement.placed)?;
         let streaming = plan.streamed.as_ref().map(|streamed| streamed.rates);
         let plan = plans::to_wire(&plan, &facts);
         let mut placed = self.placed();
@@ -406,13 +462,9 @@ impl Session {
         left.min(free) / 2
     }
 
-    fn planned(&self, facts: &Facts, wishes: &Wishes) -> Result<planner::Plan> {
-        Ok(planner::plan_with_draft(&self.model, self.draft.as_deref(), facts, wishes)?)
-    }
-
-    /// Bytes of the draft model's buffers: on the host, on the accelerator.
+    /// Bytes of the draft model's buffers: on the host, on accelerators.
     fn draft_used(&self) -> (u64, u64) {
-        self.engine.draft_placement().map_or((0, 0), |draft| (draft.host_used, draft.accelerator_used))
+        self.engine.draft_placement().map_or((0, 0), |draft| (draft.host_used, draft.accelerator_used()))
     }
 
     pub fn context(&self) -> u32 {
@@ -426,7 +478,9 @@ impl Session {
                 RecoveryCause::OutOfMemory => "vramFull".into(),
                 RecoveryCause::DeviceLost => "deviceLost".into(),
             },
+            gpu: self.gpu_name(recovery.accelerator),
             layers_moved: recovery.layers_moved,
+            layers_shifted: recovery.layers_shifted,
             experts_moved: recovery.experts_moved,
             gpu_layers: recovery.gpu_layers,
             layers: self.engine.placement().layers,

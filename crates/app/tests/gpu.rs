@@ -56,6 +56,18 @@ impl Gpu {
         std::fs::rename(self.files.join("new"), self.files.join("others")).unwrap();
     }
 
+    /// The same by card.
+    fn others_of(&self, bytes: &str) {
+        std::fs::write(self.files.join("new"), bytes).unwrap();
+        std::fs::rename(self.files.join("new"), self.files.join("others")).unwrap();
+    }
+
+    /// From now on launches fail on the cards with a 1.
+    fn loses(&self, cards: &str) {
+        std::fs::write(self.files.join("new"), cards).unwrap();
+        std::fs::rename(self.files.join("new"), self.files.join("lose")).unwrap();
+    }
+
     /// From now on launches fail ("lose"), or kernels do not compile ("refuse").
     fn fails(&self, how: &str) {
         std::fs::write(self.files.join(how), "").unwrap();
@@ -144,8 +156,9 @@ fn the_window_sees_the_gpu_and_layers_move_during_an_answer() {
             }
         };
         app.monitor_stop();
-        let (free, own) = (sample.vram_free.unwrap(), sample.own_vram.unwrap());
-        assert_eq!(sample.vram_total, Some(MEMORY));
+        let [GpuMemory { name, total, free, own }] = &sample.gpus[..] else { panic!("{sample:?}") };
+        let (free, own) = (*free, *own);
+        assert_eq!((name.as_str(), *total), ("Fake GPU", MEMORY));
         assert!(own >= now.vram_used, "{own}");
         assert_eq!(free, MEMORY - (1 << 30) - 100_000_000 - code - own);
         // For the plan of the next model our memory is free: that of others and the margin are not.
@@ -250,7 +263,7 @@ fn a_gpu_that_stays_lost_leaves_the_work_to_the_cpu() {
         load(&app, "rustdoc", settings(fixed(99))).await;
         assert!(started.elapsed() < Duration::from_secs(20));
         let now = loaded(&app);
-        assert_eq!((now.gpu_layers, now.gpu), (0, None));
+        assert_eq!((now.gpu_layers, now.gpus), (0, Vec::new()));
         assert!(matches!(now.gpu_reason, Some(GpuReason::BadState { .. })), "{:?}", now.gpu_reason);
         let report = app.hardware().await.unwrap();
         assert!(report.gpus.is_empty() && matches!(report.gpu_reason, Some(GpuReason::BadState { .. })));
@@ -268,7 +281,7 @@ fn a_gpu_that_refuses_the_kernels_takes_no_layers() {
         let all = loaded(&app).plan.layers;
         let on_the_cpu = async |app: &Arc<App>| {
             let now = loaded(app);
-            assert_eq!((now.gpu_layers, now.gpu, now.vram_used), (0, None, 0));
+            assert_eq!((now.gpu_layers, now.gpus.len(), now.vram_used), (0, 0, 0));
             assert!(matches!(now.gpu_reason, Some(GpuReason::BadState { .. })), "{:?}", now.gpu_reason);
             let id = app.library().await.unwrap()[0].id.clone();
             let asked = app.plan(id, settings(GpuLayers::Auto)).await.unwrap();
@@ -298,7 +311,7 @@ fn a_gpu_that_refuses_the_kernels_takes_no_layers() {
     });
 }
 
-/// The one with the most memory is taken; another is chosen in the settings, for the next load.
+/// All are there, and the one with the most memory has the model; another is chosen in the settings, for the next load.
 #[test]
 fn one_of_two_gpus_is_chosen() {
     const NAME: &str = "one_of_two_gpus_is_chosen";
@@ -306,11 +319,18 @@ fn one_of_two_gpus_is_chosen() {
         let (app, _) = gpu.ready(GpuLayers::Auto).await;
         let names =
             async || -> Vec<String> { app.hardware().await.unwrap().gpus.into_iter().map(|gpu| gpu.name).collect() };
-        let on = || loaded(&app).gpu.unwrap().name;
+        let on = || {
+            let gpus = loaded(&app).gpus;
+            let with: Vec<&GpuUse> = gpus.iter().filter(|gpu| gpu.layers > 0 && gpu.used > 0 && !gpu.lost).collect();
+            let [only] = with[..] else { panic!("{gpus:?}") };
+            only.name.clone()
+        };
         assert_eq!((names().await, on()), (vec!["Fake GPU 2".into(), "Fake GPU".into()], "Fake GPU 2".into()));
         let report = app.hardware().await.unwrap();
-        assert_eq!((report.gpus[1].vram_total, report.gpus[1].vram_free), (2 << 30, None), "it was not opened");
-        assert!(loaded(&app).plan.vram_available > 7 << 30);
+        assert!(report.gpus.iter().all(|gpu| gpu.used && gpu.vram_free.is_some()), "{report:?}");
+        let plan = loaded(&app).plan;
+        assert_eq!((plan.gpus[0].layers, plan.gpus[1].layers), (plan.layers, 0), "it holds all");
+        assert!(plan.gpus[0].available > 7 << 30 && plan.gpus[1].available < 2 << 30);
         let choose = async |id: Option<String>| {
             app.settings_set(Settings { gpu: id, ..app.settings_get() }).await.unwrap();
         };
@@ -321,6 +341,8 @@ fn one_of_two_gpus_is_chosen() {
         load(&app, "rustdoc", settings(GpuLayers::Auto)).await;
         let now = loaded(&app);
         assert_eq!((names().await[0].as_str(), on(), now.gpu_layers), ("Fake GPU", "Fake GPU".into(), now.plan.layers));
+        let other = &app.hardware().await.unwrap().gpus[1];
+        assert_eq!((other.used, other.vram_free), (false, None), "it is not opened any more");
         assert!(now.plan.vram_available < 2 << 30 && now.vram_used > 0, "{:?}", now.plan);
         assert!(told(&answered(&app, async || {}).await).is_empty());
         // Without a model it is at once; a card that is not there leaves the choice to the program.
@@ -329,6 +351,74 @@ fn one_of_two_gpus_is_chosen() {
         assert_eq!(names().await[0], "Fake GPU 2");
         choose(Some("GPU-gone".into())).await;
         assert_eq!(names().await[0], "Fake GPU 2");
+    });
+}
+
+/// Two cards that hold a part of the model each: what is planned of each is what is taken there, layers move between them
+/// and RAM, and what one of them lacks or loses is that one's own.
+#[test]
+fn two_gpus_share_a_model() {
+    const NAME: &str = "two_gpus_share_a_model";
+    // 256 MiB are left to others, 150 MB are the context, the code, graphs and a slab, 10 MB what comes with the first layer; 5 MB
+    // are all layers.
+    with_gpu(NAME, ("FAKE_CUDA_MEMORY", "431300000,430800000"), async |gpu: Gpu| {
+        let (app, events) = gpu.ready(GpuLayers::Auto).await;
+        let all = loaded(&app).plan.layers;
+        let shares = |now: &LoadedModel| now.gpus.iter().map(|gpu| gpu.layers).collect::<Vec<_>>();
+        let as_planned = || {
+            let now = loaded(&app);
+            for (share, found) in now.plan.gpus.iter().zip(&now.gpus) {
+                let MemoryParts { weights, kv, compute, .. } = share.parts;
+                let planned = (share.name.as_str(), share.layers, weights + kv + compute);
+                assert_eq!((found.name.as_str(), found.layers, found.used), planned, "{now:?}");
+            }
+            assert_eq!(now.vram_used, now.gpus.iter().map(|gpu| gpu.used).sum::<u64>());
+            now
+        };
+        let now = as_planned();
+        assert_eq!((now.plan.fits, now.gpu_layers), (Fits::Gpu, all), "{:?}", now.plan.gpus);
+        assert!(shares(&now).len() == 2 && shares(&now).iter().all(|layers| *layers > 0), "{now:?}");
+        assert!(now.plan.reasons.iter().any(|reason| reason.code == "severalAccelerators"), "{:?}", now.plan.reasons);
+        assert!(take_notices(&events).is_empty());
+        // Layers move in an answer.
+        let seen = answered(&app, async || {
+            for layers in [0, 3, all, 1, all - 1, all] {
+                app.set_gpu_layers(fixed(layers), None).await.unwrap();
+                assert_eq!(as_planned().gpu_layers, layers);
+            }
+        })
+        .await;
+        assert!(told(&seen).is_empty() && take_notices(&events).is_empty(), "wishes are no recoveries");
+        // Others need the second one's memory: its layers go to RAM, for the first is full; the first keeps its own.
+        let before = shares(&as_planned());
+        let seen = answered(&app, async || gpu.others_of("0,430800000")).await;
+        let notices = told(&seen);
+        assert!(!notices.is_empty(), "layers leave during the answer");
+        let gone: u32 = notices.iter().map(|notice| notice.layers_moved + notice.layers_shifted).sum();
+        assert!(notices.iter().all(|notice| notice.gpu.as_deref() == Some("Fake GPU 2")), "{notices:?}");
+        let after = shares(&loaded(&app));
+        assert!(after[0] >= before[0] && after[1] < before[1] && gone == before[1] - after[1], "{before:?} {after:?}");
+        as_planned();
+        gpu.others_of("0");
+        app.set_gpu_layers(fixed(all), None).await.unwrap();
+        assert_eq!(shares(&as_planned()), before);
+        take_notices(&events);
+        // The first is lost: the second keeps its layers.
+        let seen = answered(&app, async || gpu.loses("1,0")).await;
+        let notices = told(&seen);
+        let [notice] = &notices[..] else { panic!("{notices:?}") };
+        let expected = ("deviceLost", Some("Fake GPU"), before[0], before[1]);
+        let found = (notice.cause.as_str(), notice.gpu.as_deref(), notice.layers_moved, notice.gpu_layers);
+        assert_eq!(found, expected);
+        let now = as_planned();
+        assert_eq!((shares(&now), now.gpus[0].lost, now.gpus[1].lost), (vec![0, before[1]], true, false));
+        assert_eq!(now.gpu_reason, None);
+        // It comes back when layers are asked for.
+        gpu.mend("lose");
+        take_notices(&events);
+        app.set_gpu_layers(fixed(all), None).await.unwrap();
+        assert_eq!((shares(&as_planned()), take_notices(&events).len()), (before, 0));
+        assert!(told(&answered(&app, async || {}).await).is_empty());
     });
 }
 

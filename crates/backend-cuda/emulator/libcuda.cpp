@@ -5,13 +5,14 @@
 // Environment: FAKE_CUDA_MODULES, the emulator's libraries of kernels, separated by colons, FAKE_CUDA_OLD_MODULES, those that
 // PTX for old GPUs takes instead; FAKE_CUDA_VERSION (12000);
 // FAKE_CUDA_CONTEXT and FAKE_CUDA_MODULE (0), bytes that the context and a module take; FAKE_CUDA_RESETS (1), whether a reset
-// mends a GPU that is lost; FAKE_CUDA_OTHERS, a file with the bytes that other programs have taken now;
-// FAKE_CUDA_LOSE, a file: where it is, the next launch finds the GPU lost; FAKE_CUDA_REFUSE, a file: where it is, no module
+// mends a GPU that is lost; FAKE_CUDA_OTHERS, a file with the bytes that other programs have taken now, and FAKE_CUDA_LOSE,
+// a file: where it is (and holds nothing, or not 0), the next launch finds the GPU lost; both may hold one number for each
+// device, separated by commas; FAKE_CUDA_REFUSE, a file: where it is, no module
 // is compiled;
 // FAKE_CUDA_GRAPHS (1), whether there is memory for graphs, and FAKE_CUDA_GRAPH (0), bytes that one takes; FAKE_CUDA_COUNTS, a file that gets, whenever somebody waits, how
 // many kernels were launched one by one, graphs made, nodes of them changed, and graphs launched;
-// FAKE_CUDA_COMPILE (0), milliseconds that a module takes; FAKE_CUDA_DEVICES (as many as are named), up to four; of each of them FAKE_CUDA_CAPABILITY (86) and FAKE_CUDA_MEMORY, bytes, separated by
-// commas, the last one for all that follow; FAKE_CUDA_LAUNCHES, after which the GPU is lost.
+// FAKE_CUDA_COMPILE (0), milliseconds that a module takes; FAKE_CUDA_DEVICES (as many as are named), up to four; of each of them FAKE_CUDA_CAPABILITY (86) and FAKE_CUDA_MEMORY, bytes, and
+// FAKE_CUDA_LAUNCHES, after which it is lost (-1: never), separated by commas, the last one for all that follow.
 #include <dlfcn.h>
 #include <unistd.h>
 #include <cstdint>
@@ -67,6 +68,7 @@ struct Device {
     std::set<Stream *> streams;
     size_t used = 0;
     int handles = 0, contexts = 0;
+    long long launches = 0;
     bool lost = false;
 } devices[4];
 thread_local void *current = nullptr;
@@ -80,17 +82,34 @@ long long setting(const char *name, long long otherwise) {
     return text ? atoll(text) : otherwise;
 }
 
+/// The part of a text that is for one device.
+long long part(const char *text, int device) {
+    for (; device > 0 && strchr(text, ','); device--) text = strchr(text, ',') + 1;
+    return atoll(text);
+}
+
+/// What a file says of one device; where it says nothing of it, but is there, `empty`.
+long long of_file(const char *name, long long absent, long long empty, int device) {
+    const char *path = getenv(name);
+    FILE *file = path ? fopen(path, "r") : nullptr;
+    if (!file) return absent;
+    char text[256];
+    const size_t read = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[read] = 0;
+    return read ? part(text, device) : empty;
+}
+
 /// The part of a setting that is for one device.
 long long of_device(const char *name, long long otherwise, int device) {
     const char *text = getenv(name);
-    for (; text && device > 0 && strchr(text, ','); device--) text = strchr(text, ',') + 1;
-    return text ? atoll(text) : otherwise;
+    return text ? part(text, device) : otherwise;
 }
 
 /// How many devices there are: by default as many as another setting names.
 int device_count() {
     int named = 1;
-    for (const char *name : {"FAKE_CUDA_CAPABILITY", "FAKE_CUDA_MEMORY"}) {
+    for (const char *name : {"FAKE_CUDA_CAPABILITY", "FAKE_CUDA_MEMORY", "FAKE_CUDA_LAUNCHES"}) {
         int parts = 1;
         for (const char *at = getenv(name); at && (at = strchr(at, ',')); at++) parts++;
         if (parts > named) named = parts;
@@ -106,19 +125,9 @@ bool there(const char *name) {
 
 size_t memory(int device) { return size_t(of_device("FAKE_CUDA_MEMORY", 8ll << 30, device)); }
 
-size_t others() {
-    const char *path = getenv("FAKE_CUDA_OTHERS");
-    FILE *file = path ? fopen(path, "r") : nullptr;
-    unsigned long long bytes = 0;
-    if (file) {
-        if (fscanf(file, "%llu", &bytes) != 1) bytes = 0;
-        fclose(file);
-    }
-    return size_t(bytes);
-}
-
 size_t free_memory() {
-    const size_t gone = now().used + others(), all = memory(number(now()));
+    const size_t others = size_t(of_file("FAKE_CUDA_OTHERS", 0, 0, number(now())));
+    const size_t gone = now().used + others, all = memory(number(now()));
     return gone < all ? all - gone : 0;
 }
 
@@ -196,8 +205,10 @@ API cuDevicePrimaryCtxReset_v2(int number) {
     for (auto &memory : device.pinned) free(memory.first);
     for (Stream *stream : device.streams) stream->late.clear();
     const int contexts = device.contexts;
+    const long long launches = device.launches;
     device = Device();
     device.contexts = contexts;
+    device.launches = launches;
     return device.used = size_t(setting("FAKE_CUDA_CONTEXT", 0)), SUCCESS;
 }
 API cuDevicePrimaryCtxRelease_v2(int number) {
@@ -355,9 +366,9 @@ static Node node(const NodeParams &p) {
 
 static int run(const Node &n) {
     if (int error = ready()) return error;
-    static long long launches = 0;
-    if (launches++ == setting("FAKE_CUDA_LAUNCHES", -1)) return now().lost = true, LAUNCH_FAILED;
-    if (there("FAKE_CUDA_LOSE")) return now().lost = true, LAUNCH_FAILED;
+    const int device = number(now());
+    if (now().launches++ == of_device("FAKE_CUDA_LAUNCHES", -1, device)) return now().lost = true, LAUNCH_FAILED;
+    if (of_file("FAKE_CUDA_LOSE", 0, 1, device)) return now().lost = true, LAUNCH_FAILED;
     alignas(8) char arguments[512];
     if (n.arguments.size() > sizeof arguments) abort();
     memcpy(arguments, n.arguments.data(), n.arguments.size());

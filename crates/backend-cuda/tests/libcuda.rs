@@ -12,7 +12,7 @@ use common::driver::{State, TestDriver};
 use common::emulator::all_old;
 use common::library::{self, fake_driver};
 use common::random::Random;
-use engine::{Cancel, Devices, Engine, LoadOptions, Positions, RecoveryCause, Request};
+use engine::{Cancel, Devices, Engine, LoadOptions, Positions, RecoveryCause, Request, Split};
 use quant::GgmlType;
 use std::path::Path;
 use std::process::Command;
@@ -53,9 +53,19 @@ fn host() -> Box<dyn Device> {
 
 fn load(accelerator: Box<dyn Device>, gpu_layers: u32) -> Engine {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/rustdoc-tiny-Q4_K_M.gguf");
-    let options = LoadOptions { context: 96, gpu_layers, ubatch: 16, ..LoadOptions::default() };
-    let devices = Devices { host: host(), accelerator: Some(accelerator) };
-    Engine::load(&path, options, devices, &mut |_| {}, &Cancel::new()).unwrap()
+    load_on(&path, vec![Some(accelerator)], gpu_layers)
+}
+
+fn load_on(path: &Path, accelerators: Vec<Option<Box<dyn Device>>>, gpu_layers: impl Into<Split>) -> Engine {
+    let options = LoadOptions { context: 96, gpu_layers: gpu_layers.into(), ubatch: 16, ..LoadOptions::default() };
+    let devices = Devices { host: host(), accelerators };
+    Engine::load(path, options, devices, &mut |_| {}, &Cancel::new()).unwrap()
+}
+
+fn split(layers: &[u32]) -> Split {
+    let mut split = Split::default();
+    split.0[..layers.len()].copy_from_slice(layers);
+    split
 }
 
 fn cuda() -> Box<CudaDevice> {
@@ -170,7 +180,102 @@ fn a_model_through_the_driver() {
         assert_eq!(logits(&engine), expected);
         let placement = engine.placement();
         assert_eq!(placement.gpu_layers, placement.layers);
-        assert_eq!(placement.accelerator_used, placement.accelerator_planned);
+        assert_eq!(placement.accelerator_used(), placement.accelerator_planned());
+    });
+}
+
+/// One model on two GPUs has the bits of one, whichever layers each has, and each has taken what is planned for it.
+#[test]
+fn one_model_on_two_devices() {
+    with_driver("one_model_on_two_devices", &[("FAKE_CUDA_MEMORY", "8589934592,1073741824")], || {
+        let cards = [0, 1].map(|number| Card::open(number).unwrap());
+        let device = |number: usize| -> Option<Box<dyn Device>> {
+            let driver = cards[number].driver(&mut |_, _| {}).unwrap();
+            Some(Box::new(GpuDevice::new(driver, GpuConfig::default())))
+        };
+        let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
+        let spec = ModelSpec { n_embd: 1024, n_ff: 2600, n_layer: 4, ..ModelSpec::llama3() };
+        std::fs::write(file.path(), spec.build()).unwrap();
+        let one = load_on(file.path(), vec![device(0)], 99);
+        let expected = [5, 3].map(|layers| {
+            one.set_gpu_layers(layers).unwrap();
+            logits(&one)
+        });
+        drop(one);
+        for (shares, bits) in [([3, 2], 0), ([1, 4], 0), ([0, 5], 0), ([2, 1], 1), ([1, 2], 1)] {
+            let engine = load_on(file.path(), vec![device(0), device(1)], split(&shares));
+            assert!(logits(&engine) == expected[bits], "{shares:?}");
+            let placement = engine.placement();
+            let accelerator = |number: usize| planner::AcceleratorFacts {
+                memory_free: cards[number].total_bytes(),
+                scratch: backend_cuda::scratch,
+                footprint: backend_cuda::footprint,
+                ..planner::AcceleratorFacts::default()
+            };
+            let accelerators = [0, 1].map(accelerator).to_vec();
+            let facts = planner::Facts { ram_available: 1 << 40, accelerators, ..planner::Facts::default() };
+            let params = engine.layout().params;
+            let wishes = planner::Wishes {
+                context: Some(params.context),
+                ubatch: Some(params.ubatch),
+                ..planner::Wishes::default()
+            };
+            let plan = planner::plan_placed(engine.model(), None, &facts, &wishes, &placement.placed).unwrap();
+            for (number, (share, held)) in plan.shares.iter().zip(&placement.accelerators).enumerate() {
+                assert_eq!(
+                    (share.layers, held.used, held.planned),
+                    (shares[number], held.planned, share.parts.total())
+                );
+                // But for a slab for what is small, which may as well lie in what large ones leave of their pages.
+                let (given, planned) = (cards[number].taken_bytes(), share.total());
+                let slack = if share.layers > 0 { 16 << 20 } else { 0 };
+                assert!(given.abs_diff(planned) <= slack, "{shares:?}, {number}: {given} given, {planned} planned");
+            }
+            // Away, to each other and back, from another thread.
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for wish in [&[0, 5][..], &[5, 0], &[1, 1], &shares] {
+                        assert_eq!(engine.set_gpu_layers(split(wish)).unwrap().placed.shares(), split(wish));
+                    }
+                });
+            });
+            assert!(logits(&engine) == expected[bits], "{shares:?}, moved");
+            drop(engine);
+            assert_eq!([0, 1].map(|number| cards[number].taken_bytes()), [0, 0], "{shares:?}");
+        }
+    });
+}
+
+/// The memory of one ends at load, one is lost in the middle: the other keeps its layers, and the answer goes on.
+#[test]
+fn one_of_two_devices_fails() {
+    let settings =
+        [("FAKE_CUDA_LAUNCHES", "60,-1"), ("FAKE_CUDA_LAUNCHES", "-1,60"), ("FAKE_CUDA_MEMORY", "1000000,1000000000")];
+    with_driver("one_of_two_devices_fails", &settings, || {
+        let cards = [0, 1].map(|number| Card::open(number).unwrap());
+        let device = |number: usize| -> Option<Box<dyn Device>> {
+            let driver = cards[number].driver(&mut |_, _| {}).unwrap();
+            Some(Box::new(GpuDevice::new(driver, GpuConfig::default())))
+        };
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/rustdoc-tiny-Q4_K_M.gguf");
+        let engine = load_on(&path, vec![device(0), device(1)], split(&[3, 2]));
+        let told = engine.take_recoveries().unwrap();
+        if std::env::var_os("FAKE_CUDA_MEMORY").is_some() {
+            // Nothing has room on the first one.
+            let [told] = told[..] else { panic!("{told:?}") };
+            assert_eq!((told.cause, told.accelerator), (RecoveryCause::OutOfMemory, 0));
+            assert_eq!((told.layers_shifted, told.layers_moved), (3, 0));
+            assert_eq!(engine.placement().placed.shares(), split(&[0, 5]));
+            return assert!(!logits(&engine).is_empty());
+        }
+        assert!(told.is_empty());
+        let lost = usize::from(std::env::var("FAKE_CUDA_LAUNCHES").unwrap().starts_with('-'));
+        let prompt: Vec<u32> = (0..21).map(|i| (i * 37 + 11) % 300 + 3).collect();
+        assert_eq!(greedy(&engine, &prompt, 12).len(), 12);
+        let placement = engine.placement();
+        assert_eq!(placement.accelerators.iter().map(|held| held.layers).collect::<Vec<_>>(), [[0, 2], [3, 0]][lost]);
+        assert_eq!([cards[0].lost().is_some(), cards[1].lost().is_some()], [lost == 0, lost == 1]);
+        assert!(!logits(&engine).is_empty());
     });
 }
 
@@ -188,11 +293,11 @@ fn streamed_prompts() {
             let options = LoadOptions {
                 context: 300,
                 ubatch: 16,
-                gpu_layers: 2,
+                gpu_layers: 2.into(),
                 streaming: Some(rates),
                 ..LoadOptions::default()
             };
-            let devices = Devices { host: host(), accelerator: Some(accelerator) };
+            let devices = Devices { host: host(), accelerators: vec![Some(accelerator)] };
             Engine::load(file.path(), options, devices, &mut |_| {}, &Cancel::new()).unwrap()
         };
         let (driver, _) = TestDriver::new(of_the_same_age());
@@ -232,9 +337,14 @@ fn tokens_are_replayed() {
         }
         let load = |accelerator: Box<dyn Device>| {
             let kv = GgmlType::F32;
-            let options =
-                LoadOptions { context: 300, gpu_layers: 99, kv_type_k: kv, kv_type_v: kv, ..LoadOptions::default() };
-            let devices = Devices { host: host(), accelerator: Some(accelerator) };
+            let options = LoadOptions {
+                context: 300,
+                gpu_layers: 99.into(),
+                kv_type_k: kv,
+                kv_type_v: kv,
+                ..LoadOptions::default()
+            };
+            let devices = Devices { host: host(), accelerators: vec![Some(accelerator)] };
             Engine::load(file.path(), options, devices, &mut |_| {}, &Cancel::new()).unwrap()
         };
         let (driver, state) = TestDriver::new(State::default());

@@ -34,7 +34,8 @@ pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
             generation_rate(engine, &depth, options.count, &mut drafts, &mut rates)?;
         }
     }
-    let totals = engine.layout().totals(engine.placement().gpu_layers as usize);
+    let totals = engine.layout().placed(&engine.placement().placed);
+    let kv = totals.host.kv + totals.on_accelerators().kv;
     let memory = watch.memory();
     let layers = &engine.model().layers;
     // What the limits of speed follow from: weights that a token reads, and its multiply-adds in a prompt.
@@ -53,10 +54,10 @@ pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
         },
         "bytes_per_token": read,
         "multiply_adds_per_token": adds,
-        "kv_bytes": totals.host.kv + totals.accelerator.kv,
+        "kv_bytes": kv,
         "peak_private_bytes": memory.peak_private_bytes,
         "peak_rss_bytes": memory.peak_rss_bytes,
-        "peak_vram_bytes": engine.placement().accelerator_used,
+        "peak_vram_bytes": engine.placement().accelerator_used(),
     });
     if let Some(paged) = engine.placement().paged {
         value["paged"] = json!({
@@ -84,7 +85,7 @@ pub fn bench(program: &Program, options: &Bench) -> Result<(), Failure> {
         }
     }
     let bytes = |bytes: Option<u64>| bytes.map_or("-".into(), output::size);
-    output::line(&format!("KV cache {}", output::size(totals.host.kv + totals.accelerator.kv)))?;
+    output::line(&format!("KV cache {}", output::size(kv)))?;
     output::line(&format!("peak of private memory {}", bytes(memory.peak_private_bytes)))?;
     output::line(&format!("peak of resident memory, with the mapped file {}", bytes(memory.peak_rss_bytes)))
 }

@@ -52,8 +52,8 @@ pub fn doctor(program: &Program) -> Result<(), Failure> {
                 "driver": machine.gpus.driver_version,
                 "cuda": machine.gpus.cuda_version.map(|(major, minor)| format!("{major}.{minor}")),
                 "gpus": gpus,
-                "upload_bytes_per_s": facts.accelerator.as_ref().and_then(|gpu| gpu.upload_rate),
-                "int8_per_s": facts.accelerator.as_ref().and_then(|gpu| gpu.int8_rate),
+                "upload_bytes_per_s": facts.accelerators.first().and_then(|gpu| gpu.upload_rate),
+                "int8_per_s": facts.accelerators.first().and_then(|gpu| gpu.int8_rate),
             },
             "disk": {
                 "folder": folder,
@@ -64,7 +64,6 @@ pub fn doctor(program: &Program) -> Result<(), Failure> {
             "works": { "largest_file_in_ram": in_ram, "speed": works },
         }));
     }
-    let measured_gpu = facts.accelerator.as_ref();
     let rate = |rate: Option<f64>| rate.map_or("not measured".into(), |rate| format!("{}/s", size(rate as u64)));
     output::line(&format!("CPU   {}, {} cores", report.cpu_name, report.physical_cores))?;
     output::line(&format!("      kernels for {} ({})", app::kernels(), report.cpu_features.join(" ")))?;
@@ -85,10 +84,10 @@ pub fn doctor(program: &Program) -> Result<(), Failure> {
     output::line(&format!("      by threads: {}", by_threads.join(", ")))?;
     // Numbers as --gpu takes them, where there is something to choose.
     let order = if report.gpus.len() > 1 { app::gpus().unwrap_or_default() } else { Vec::new() };
-    for (index, gpu) in report.gpus.iter().enumerate() {
+    for gpu in &report.gpus {
         let number = order.iter().position(|(id, _)| *id == gpu.id).map_or(String::new(), |n| n.to_string());
         let free = gpu.vram_free.map_or("?".into(), size);
-        let unused = if index == 0 { "" } else { " (not used: --gpu chooses it)" };
+        let unused = if gpu.used { "" } else { " (not used: --gpu chooses it)" };
         output::line(&format!("GPU {number:<2}{}{unused}, {free} of {} free", gpu.name, size(gpu.vram_total)))?;
         let (capability, driver) = (gpu.compute_capability.as_deref(), gpu.driver.as_deref());
         output::line(&format!(
@@ -96,7 +95,7 @@ pub fn doctor(program: &Program) -> Result<(), Failure> {
             capability.unwrap_or("-"),
             driver.unwrap_or("-")
         ))?;
-        if let Some(facts) = measured_gpu.filter(|_| index == 0) {
+        if let Some(facts) = facts.accelerators.iter().find(|facts| gpu.used && facts.name == gpu.name) {
             // Measured when the first model is loaded.
             output::line(&format!(
                 "      from RAM at {}, 8-bit multiply-adds: {}",
@@ -154,6 +153,7 @@ fn gpu(gpu: &Gpu) -> Value {
         "vram_free": gpu.vram_free,
         "driver": gpu.driver,
         "compute_capability": gpu.compute_capability,
+        "used": gpu.used,
     })
 }
 

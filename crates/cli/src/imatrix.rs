@@ -51,7 +51,7 @@ fn open(path: &Path, context: u32, threads: usize, cancel: &Cancel) -> Result<(E
     let config = CpuConfig { threads, precision: Precision::Exact, simd: None };
     let cpu = CpuDevice::new(Arc::new(ThreadPool::new(threads)), config);
     let (host, measured) = Recorder::new(Box::new(cpu));
-    let devices = Devices { host: Box::new(host), accelerator: None };
+    let devices = Devices { host: Box::new(host), accelerators: Vec::new() };
     let options = LoadOptions { context, ..LoadOptions::default() };
     Ok((Engine::load(path, options, devices, &mut |_| {}, cancel)?, measured))
 }

@@ -104,12 +104,16 @@ pub fn load(
     }
     let (session, notices) = loaded?;
     for notice in notices {
-        output::note(format!(
-            "{} of {} layers are on the GPU: there was no room for {}",
-            notice.gpu_layers,
-            notice.layers,
-            output::moved(&notice)
-        ));
+        let (on, of) = (notice.gpu_layers, notice.layers);
+        if notice.layers_shifted > 0 && notice.layers_moved + notice.experts_moved == 0 {
+            output::note(format!(
+                "{on} of {of} layers are on the GPU, {} on another than planned",
+                notice.layers_shifted
+            ));
+            continue;
+        }
+        let what = output::moved(&notice);
+        output::note(format!("{on} of {of} layers are on the GPU: there was no room for {what}"));
     }
     Ok(Loaded { session, seconds })
 }

@@ -58,6 +58,18 @@ pub fn moved(notice: &RecoveryNotice) -> String {
     }
 }
 
+/// "3 layers moved to RAM", "2 layers moved to another GPU", or both; of which GPU, if there are several
+pub fn moved_away(notice: &RecoveryNotice) -> String {
+    let (to_ram, shifted) = (notice.layers_moved + notice.experts_moved > 0, notice.layers_shifted);
+    let gpu = notice.gpu.as_ref().map_or(String::new(), |name| format!("{name}: "));
+    let what = moved(notice);
+    match shifted {
+        0 => format!("{gpu}{what} moved to RAM"),
+        _ if to_ram => format!("{gpu}{what} moved to RAM, {shifted} to another GPU"),
+        _ => format!("{gpu}{shifted} layers moved to another GPU"),
+    }
+}
+
 /// "4.9 GB"
 pub fn size(bytes: u64) -> String {
     match bytes {

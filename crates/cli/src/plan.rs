@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::program::Program;
 use crate::{load, output};
 use app::App;
-use app::wire::{Fits, MemoryParts};
+use app::wire::{Fits, GpuShare, MemoryParts};
 use model::Model;
 use planner::AcceleratorFacts;
 use serde_json::{Value, json};
@@ -23,11 +23,14 @@ pub fn plan(program: &Program, options: &Plan) -> Result<(), Failure> {
         facts = program.wait(app.facts())?;
     }
     facts.ram_available = options.ram.unwrap_or(facts.ram_available);
-    if let Some(memory_free) = options.vram {
-        facts.accelerator = Some(AcceleratorFacts {
-            memory_free,
-            ..facts.accelerator.unwrap_or_else(|| app::imagined_gpu(memory_free))
+    if !options.vram.is_empty() {
+        // As the GPUs that are there are, but for their memory.
+        let there = |number: usize| facts.accelerators.get(number).filter(|gpu| gpu.memory_free > 0).cloned();
+        let imagined = options.vram.iter().enumerate().map(|(number, memory_free)| AcceleratorFacts {
+            memory_free: *memory_free,
+            ..there(number).unwrap_or_else(|| app::imagined_gpu(number, *memory_free))
         });
+        facts.accelerators = imagined.collect();
     }
     let plan = app::plan(&model, draft.as_deref(), &facts, &options.placement.settings())?;
     let middle = |low: f64, high: f64| (low + high) / 2.0;
@@ -48,6 +51,7 @@ pub fn plan(program: &Program, options: &Plan) -> Result<(), Failure> {
             "fits": fits,
             "ram": parts(&plan.ram),
             "vram": parts(&plan.vram),
+            "gpus": plan.gpus.iter().map(gpu).collect::<Vec<_>>(),
             "tg_tps": generation,
             "pp_tps": prompt,
             "stream_from": plan.stream_from,
@@ -71,6 +75,10 @@ pub fn plan(program: &Program, options: &Plan) -> Result<(), Failure> {
     if plan.vram_available > 0 {
         output::line(&format!("VRAM {} of {}", text(&plan.vram), output::size(plan.vram_available)))?;
     }
+    for gpu in plan.gpus.iter().filter(|_| plan.gpus.len() > 1) {
+        let (parts, available) = (text(&gpu.parts), output::size(gpu.available));
+        output::line(&format!("  {}: {} layers, {parts} of {available}", gpu.name, gpu.layers))?;
+    }
     if let Some(forecast) = plan.forecast {
         output::line(&format!("about {:.1} to {:.1} tokens/s", forecast.tg_low, forecast.tg_high))?;
     }
@@ -80,6 +88,15 @@ pub fn plan(program: &Program, options: &Plan) -> Result<(), Failure> {
 fn parts(parts: &MemoryParts) -> Value {
     let MemoryParts { weights, kv, compute, other, total } = *parts;
     json!({ "weights": weights, "kv": kv, "compute": compute, "other": other, "total": total })
+}
+
+fn gpu(share: &GpuShare) -> Value {
+    json!({
+        "name": share.name,
+        "layers": share.layers,
+        "vram": parts(&share.parts),
+        "available": share.available,
+    })
 }
 
 fn text(parts: &MemoryParts) -> String {

@@ -17,8 +17,8 @@ pub struct Program {
     /// --endpoint
     endpoint: Option<String>,
     use_gpu: bool,
-    /// --gpu, as the driver knows it.
-    gpu: Option<String>,
+    /// --gpu, as the driver knows them; none: all.
+    gpus: Option<Vec<String>>,
     handle: Handle,
 }
 
@@ -34,8 +34,8 @@ impl Program {
         let runtime = runtime.map_err(|error| Failure::new("internal", error))?;
         let handle = runtime.handle().clone();
         let (json, endpoint, use_gpu) = (arguments.json, arguments.endpoint.clone(), !arguments.no_gpu);
-        let gpu = arguments.gpu.as_deref().map(gpu).transpose()?;
-        Ok((Program { json, environment, endpoint, use_gpu, gpu, handle }, runtime))
+        let gpus = gpus(&arguments.gpu)?;
+        Ok((Program { json, environment, endpoint, use_gpu, gpus, handle }, runtime))
     }
 
     pub fn data_dir(&self) -> Result<PathBuf, Failure> {
@@ -71,7 +71,7 @@ impl Program {
             test_device,
             test_device_fails: None,
             use_gpu: self.use_gpu,
-            gpu: self.gpu.clone(),
+            gpus: self.gpus.clone(),
             system_language: Language::En,
             events,
             runtime: self.handle.clone(),
@@ -144,20 +144,33 @@ impl Program {
     }
 }
 
-/// The id of the GPU that --gpu means.
-fn gpu(wanted: &str) -> Result<String, Failure> {
+/// The ids of the GPUs that --gpu means, in its order; `None` without it.
+fn gpus(wanted: &[String]) -> Result<Option<Vec<String>>, Failure> {
+    if wanted.is_empty() {
+        return Ok(None);
+    }
     let gpus = match app::gpus() {
         Ok(gpus) => gpus,
-        Err(reason) => return Err(Failure::new("no-gpu", format!("--gpu {wanted}: {}", crate::doctor::why(&reason)))),
+        Err(reason) => {
+            let text = format!("--gpu {}: {}", wanted.join(","), crate::doctor::why(&reason));
+            return Err(Failure::new("no-gpu", text));
+        }
     };
-    match pick(&gpus, wanted) {
-        Some(id) => Ok(id.to_owned()),
-        None => {
+    if wanted.iter().any(|one| one.eq_ignore_ascii_case("all")) {
+        return Ok(Some(Vec::new()));
+    }
+    let mut ids: Vec<String> = Vec::new();
+    for one in wanted {
+        let Some(id) = pick(&gpus, one) else {
             let all: Vec<String> = gpus.iter().enumerate().map(|(n, (_, name))| format!("{n}: {name}")).collect();
             let all = all.join(", ");
-            Err(Failure::usage(format!("--gpu {wanted} is not one of the GPUs, or more than one of them: {all}")))
+            return Err(Failure::usage(format!("--gpu {one} is not one of the GPUs, or more than one of them: {all}")));
+        };
+        if !ids.iter().any(|known| known == id) {
+            ids.push(id.to_owned());
         }
     }
+    Ok(Some(ids))
 }
 
 /// By number, by id, or by a part of the name that only one of them has.

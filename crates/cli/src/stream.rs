@@ -61,8 +61,8 @@ impl Printer {
                 output::note(format!("[the context is full: {turns} old turns ({tokens} tokens) are left out]"));
             }
             Step::Recovery(notice) => {
-                let (what, of) = (output::moved(&notice), notice.layers);
-                output::note(format!("[{what} moved to RAM; {} of {of} layers are on the GPU now]", notice.gpu_layers));
+                let (what, of) = (output::moved_away(&notice), notice.layers);
+                output::note(format!("[{what}; {} of {of} layers are on the GPU now]", notice.gpu_layers));
             }
         }
     }

@@ -136,8 +136,85 @@ fn experts_stay_on_the_cpu_when_asked_to() {
     assert_eq!(machine.run(&[], &["plan", &mixture, "--n-cpu-moe", "some"]).status, 2);
 }
 
+/// Memory for cards that hold so many percent each of what a plan counts on one, besides what is taken in any case.
+fn rooms(plan: &Value, percents: &[u64]) -> String {
+    let bytes = |part: &str| plan["vram"][part].as_u64().unwrap();
+    let layers = bytes("total") - bytes("other");
+    // What is left to others, and what comes with every card.
+    let room = |percent: &u64| ((256 << 20) + bytes("other") + layers * percent / 100).to_string();
+    percents.iter().map(room).collect::<Vec<_>>().join(",")
+}
+
+/// Two cards that do not hold a model alone share its layers; the plan says so, and answers are those of the CPU, also
+/// when one of them is full or lost.
 #[test]
-fn one_of_several_gpus_is_chosen_by_number_or_name() {
+fn two_gpus_share_a_model() {
+    let machine = Machine::new();
+    let model = fixture(TRAINED);
+    let plan = |settings: &[(&str, &str)], flags: &[&str]| {
+        machine.json(settings, &[&["plan", &model, "-c", "128"], flags].concat())
+    };
+    let layers = |plan: &Value| -> Vec<u64> {
+        plan["gpus"].as_array().unwrap().iter().map(|gpu| gpu["layers"].as_u64().unwrap()).collect()
+    };
+    let whole = plan(&[], &[]);
+    let all = whole["layers"].as_u64().unwrap();
+    let memory = rooms(&whole, &[75, 60]);
+    // What is guessed of the kernels' code until it was measured.
+    let module = ((64 << 20) / library::modules().len() + 1).to_string();
+    let two = [("FAKE_CUDA_MEMORY", memory.as_str()), ("FAKE_CUDA_MODULE", module.as_str())];
+    // On one alone a part of it is.
+    let one = plan(&two, &["--gpu", "0"]);
+    assert_eq!((&one["fits"], layers(&one).len()), (&"split".into(), 1));
+    let both = plan(&two, &[]);
+    assert_eq!((&both["fits"], &both["gpu_layers"]), (&"gpu".into(), &all.into()));
+    let shares = layers(&both);
+    assert!(shares.len() == 2 && shares[0] > shares[1] && shares[1] > 0, "{shares:?}");
+    for gpu in both["gpus"].as_array().unwrap() {
+        assert!(gpu["vram"]["total"].as_u64() <= gpu["available"].as_u64(), "{gpu}");
+    }
+    let sum = |part: &str| -> u64 {
+        both["gpus"].as_array().unwrap().iter().map(|gpu| gpu["vram"][part].as_u64().unwrap()).sum()
+    };
+    assert_eq!(both["vram"]["total"].as_u64().unwrap(), sum("total"));
+    let reasons: Vec<&str> = both["reasons"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    let reason = format!("No GPU holds these layers alone: {} on Fake GPU, {} on Fake GPU 2.", shares[0], shares[1]);
+    assert!(reasons.contains(&reason.as_str()), "{reasons:?}");
+    let text = machine.run(&two, &["plan", &model, "-c", "128"]).stdout;
+    assert!(text.contains(&format!("  Fake GPU 2: {} layers, ", shares[1])), "{text}");
+    assert_eq!(layers(&plan(&two, &["--gpu", "1,0"])).len(), 2);
+    // Where one holds all, one has all.
+    for flags in [&["--vram", "8G,12G"][..], &["--vram", "8G,12G", "--gpu", "all"]] {
+        assert_eq!(layers(&plan(&two, flags)), [all, 0], "{flags:?}");
+    }
+
+    let talk = ["run", &model, "-p", "Tell me about std::vec::Vec.", "--temp", "0", "-n", "8", "-c", "128"];
+    let run = |settings: &[(&str, &str)], flags: &[&str]| machine.run(settings, &[&talk[..], flags].concat());
+    let expected = run(&[], &["-ngl", "0"]).stdout;
+    assert!(expected.starts_with("A draining iterator"), "{expected}");
+    for flags in [&["-ngl", "99"][..], &[], &["-ngl", "99", "--gpu", "1,0"], &["-ngl", "5"]] {
+        let ended = run(&two, flags);
+        assert_eq!((ended.status, &ended.stdout), (0, &expected), "{flags:?}: {ended:?}");
+        assert!(!ended.stderr.contains("moved to") && !ended.stderr.contains("no room"), "{}", ended.stderr);
+    }
+    // One is lost during the prompt: the other keeps its layers.
+    for (launches, name, left) in [("40,-1", "Fake GPU", shares[1]), ("-1,40", "Fake GPU 2", shares[0])] {
+        let ended = run(&[two[0], two[1], ("FAKE_CUDA_LAUNCHES", launches)], &["-ngl", "99"]);
+        assert_eq!((ended.status, &ended.stdout), (0, &expected), "{launches}: {ended:?}");
+        let note = format!("[{name}: {} layers moved to RAM; {left} of {all} layers are on the GPU now]", all - left);
+        assert!(ended.stderr.contains(&note), "{launches}: {} instead of {note}", ended.stderr);
+    }
+    // More than has room: what the first does not hold goes to the second, the rest stays in RAM.
+    let small = rooms(&whole, &[20, 30]);
+    let tight = [("FAKE_CUDA_MEMORY", small.as_str()), two[1]];
+    let fits = plan(&tight, &["-ngl", "99"]);
+    assert_eq!((&fits["fits"], layers(&fits).len()), (&"no".into(), 2));
+    let ended = run(&tight, &["-ngl", "99"]);
+    assert_eq!((ended.status, &ended.stdout), (0, &expected), "{ended:?}");
+}
+
+#[test]
+fn several_gpus_are_chosen_by_number_or_name() {
     let machine = Machine::new();
     let two = [("FAKE_CUDA_MEMORY", "2147483648,8589934592")];
     let names = |flags: &[&str]| -> Vec<String> {
@@ -148,9 +225,16 @@ fn one_of_several_gpus_is_chosen_by_number_or_name() {
     assert_eq!(names(&[]), ["Fake GPU 2", "Fake GPU"], "the one with the most memory");
     assert_eq!(names(&["--gpu", "0"]), ["Fake GPU", "Fake GPU 2"]);
     assert_eq!(names(&["--gpu", "gpu 2"]), ["Fake GPU 2", "Fake GPU"]);
-    let text = machine.run(&two, &["doctor"]).stdout;
-    assert!(text.contains("GPU 1 Fake GPU 2, 8.59 GB of 8.59 GB free"), "{text}");
-    assert!(text.contains("GPU 0 Fake GPU (not used: --gpu chooses it), ? of 2.15 GB free"), "{text}");
+    assert_eq!(names(&["--gpu", "0,1"]), ["Fake GPU", "Fake GPU 2"]);
+    assert_eq!(names(&["--gpu", "all"]), ["Fake GPU 2", "Fake GPU"]);
+    let text = |flags: &[&str]| machine.run(&two, &[&["doctor"], flags].concat()).stdout;
+    let both = text(&[]);
+    assert!(both.contains("GPU 1 Fake GPU 2, 8.59 GB of 8.59 GB free"), "{both}");
+    assert!(both.contains("GPU 0 Fake GPU, 2.15 GB of 2.15 GB free"), "{both}");
+    let one = text(&["--gpu", "1"]);
+    assert!(one.contains("GPU 0 Fake GPU (not used: --gpu chooses it), ? of 2.15 GB free"), "{one}");
+    let gpus = machine.json(&two, &["doctor", "--gpu", "1"])["gpu"]["gpus"].clone();
+    assert_eq!((&gpus[0]["used"], &gpus[1]["used"]), (&true.into(), &false.into()));
     let trained = fixture(TRAINED);
     let plan = |flags: &[&str]| machine.json(&two, &[&["plan", &trained, "-c", "512"], flags].concat());
     for flags in [&["--gpu", "0"][..], &[]] {
@@ -161,7 +245,7 @@ fn one_of_several_gpus_is_chosen_by_number_or_name() {
     let on = |flags: &[&str]| machine.run(&small, &[&generate[..], flags].concat());
     assert!(on(&["--gpu", "0"]).stderr.contains("there was no room for"), "the small one");
     assert!(!on(&["--gpu", "1"]).stderr.contains("there was no room for"));
-    for wanted in ["7", "Radeon", "Fake"] {
+    for wanted in ["7", "Radeon", "Fake", "1,Radeon"] {
         let refused = machine.run(&two, &["doctor", "--gpu", wanted]);
         assert_eq!(refused.status, 2, "{refused:?}");
         assert!(refused.stderr.contains("0: Fake GPU, 1: Fake GPU 2"), "{refused:?}");

@@ -97,8 +97,14 @@ impl Case<'_> {
     ) -> Result<()> {
         let context = facts["n_ctx"].as_u64().unwrap_or(512) as u32;
         let (kv_type_k, kv_type_v) = (ty, ty);
-        let options =
-            LoadOptions { context, kv_type_k, kv_type_v, gpu_layers, logits_rows: 32, ..LoadOptions::default() };
+        let options = LoadOptions {
+            context,
+            kv_type_k,
+            kv_type_v,
+            gpu_layers: gpu_layers.into(),
+            logits_rows: 32,
+            ..LoadOptions::default()
+        };
         let engine = match load(&self.path, options, precision(&self.path)?, self.gpu) {
             Ok(engine) => engine,
             Err(EngineError::Model(model)) => {

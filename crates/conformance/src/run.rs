@@ -25,7 +25,7 @@ pub fn load(
             return Err(EngineError::Device(BackendError::Lost { device, detail }));
         }
     };
-    let devices = Devices { host: Box::new(host), accelerator };
+    let devices = Devices { host: Box::new(host), accelerators: vec![accelerator] };
     Engine::load(path, options, devices, &mut |_| {}, &Cancel::new())
 }
 

@@ -1,7 +1,7 @@
 //! What callers of the engine see: options, requests, events.
 
 use backend::Device;
-use model::StreamRates;
+use model::{Split, StreamRates};
 use quant::GgmlType;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,10 +24,11 @@ impl Cancel {
     }
 }
 
-/// The devices a model may use: the host, which can always take every layer, and at most one accelerator for now.
+/// The devices a model may use: the host, which can always take every layer, and accelerators.
 pub struct Devices {
     pub host: Box<dyn Device>,
-    pub accelerator: Option<Box<dyn Device>>,
+    /// By number, [`model::MAX_ACCELERATORS`] at most; none in the place of one that is not there now.
+    pub accelerators: Vec<Option<Box<dyn Device>>>,
 }
 
 /// How a model is loaded.
@@ -35,9 +36,9 @@ pub struct Devices {
 pub struct LoadOptions {
     /// Tokens that a sequence may have.
     pub context: u32,
-    /// Layers on the accelerator; the model's last layers first, the output layer counted as the last of all. From the
-    /// first on that the accelerator cannot compute ([`model::Offload`]), layers stay on the host.
-    pub gpu_layers: u32,
+    /// Layers on each accelerator; the model's last layers first, the output layer counted as the last of all. From the
+    /// first on that its accelerator cannot compute ([`model::Offload`]), layers stay on the host.
+    pub gpu_layers: Split,
     /// The first so many layers of a mixture of experts leave their routed experts on the host, wherever the rest of
     /// them is.
     pub cpu_moe: u32,
@@ -55,7 +56,7 @@ pub struct LoadOptions {
     /// is read from disk for every step, ahead of use. `None`: as much as it takes.
     pub host_ram: Option<u64>,
     pub speculation: Speculation,
-    /// What was measured, where layers on the host may be computed on the accelerator for micro-batches that are large enough
+    /// What was measured, where layers on the host may be computed on an accelerator for micro-batches that are large enough
     /// for that to be faster ([`model::Streaming`]). `None`: they are not.
     pub streaming: Option<StreamRates>,
 }
@@ -102,7 +103,7 @@ impl Default for LoadOptions {
     fn default() -> Self {
         LoadOptions {
             context: 4096,
-            gpu_layers: 0,
+            gpu_layers: Split::default(),
             cpu_moe: 0,
             kv_type_k: GgmlType::F16,
             kv_type_v: GgmlType::F16,
@@ -140,7 +141,7 @@ pub enum Event {
     Recovered(Recovery),
 }
 
-/// Why layers were taken off the accelerator without being asked.
+/// Why layers were taken off an accelerator without being asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecoveryCause {
     /// An allocation or an operation found no room.
@@ -149,14 +150,19 @@ pub enum RecoveryCause {
     DeviceLost,
 }
 
-/// Layers moved to the host so that work goes on.
+/// Layers moved away from an accelerator so that work goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovery {
     pub cause: RecoveryCause,
+    /// The accelerator that failed, or was short of memory first.
+    pub accelerator: usize,
+    /// To the host.
     pub layers_moved: u32,
+    /// To other accelerators.
+    pub layers_shifted: u32,
     /// Layers that stayed and whose routed experts moved.
     pub experts_moved: u32,
-    /// Layers on the accelerator now.
+    /// Layers on accelerators now.
     pub gpu_layers: u32,
 }
 
@@ -188,24 +194,51 @@ pub struct Completion {
 }
 
 /// Where the layers are and what our own buffers take there, in bytes; planned equals used unless layers are moving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// There is an accelerator, and it was not lost.
-    pub has_accelerator: bool,
+    /// Layer by layer.
+    pub placed: model::Placement,
+    /// Layers on accelerators.
     pub gpu_layers: u32,
-    /// Layers before this one have their routed experts on the host; of those on the accelerator, so many.
+    /// Layers before this one have their routed experts on the host; of those on accelerators, so many.
     pub cpu_moe: u32,
     pub experts_apart: u32,
     /// All layers, the output layer counted.
     pub layers: u32,
     pub host_planned: u64,
     pub host_used: u64,
-    pub accelerator_planned: u64,
-    pub accelerator_used: u64,
-    /// Bytes that went to the accelerator so far for layers that are on the host ([`LoadOptions::streaming`]).
+    /// By number.
+    pub accelerators: Vec<Held>,
+    /// Bytes that went to accelerators so far for layers that are on the host ([`LoadOptions::streaming`]).
     pub streamed: u64,
     /// Where RAM does not hold the weights on the host.
     pub paged: Option<Paged>,
+}
+
+/// What one accelerator has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The device is there: it was not lost.
+    pub present: bool,
+    pub layers: u32,
+    pub planned: u64,
+    pub used: u64,
+}
+
+impl Placement {
+    /// There is an accelerator that was not lost.
+    pub fn has_accelerator(&self) -> bool {
+        self.accelerators.iter().any(|held| held.present)
+    }
+
+    /// Bytes on all accelerators.
+    pub fn accelerator_planned(&self) -> u64 {
+        self.accelerators.iter().map(|held| held.planned).sum()
+    }
+
+    pub fn accelerator_used(&self) -> u64 {
+        self.accelerators.iter().map(|held| held.used).sum()
+    }
 }
 
 /// Weights that come from disk and go again, as counted since layers were moved last, in bytes.

@@ -1,15 +1,15 @@
 //! A loaded model at work: devices, the sequence in the KV cache, steps with recovery. One thread at a time is in here.
 
 use crate::checkpoint::States;
-use crate::decoder::{Context, Sites, StepError};
+use crate::decoder::{Context, StepError};
 use crate::file::Weights;
 use crate::paging::{Advice, Paging};
-use crate::placing::recoverable;
 use crate::site::Site;
+use crate::sites::Sites;
 use crate::streaming::{Stream, Streamer};
 use crate::{Cancel, Devices, EngineError, Recovery, RecoveryCause};
 use backend::{BackendError, Device};
-use model::{Layout, Model, Offload, Placement, Residency};
+use model::{Layout, MAX_ACCELERATORS, Model, Offload, Place, Placement, Residency, Split};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,9 +21,10 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Which layers a device can compute.
-    pub fn offload(&self, device: &dyn Device) -> Offload {
-        Offload::new(&self.model, &self.layout.params, &|need| device.scratch(need))
+    /// An accelerator without layers.
+    pub fn accelerator(&self, number: usize, device: Box<dyn Device>) -> Site {
+        let offload = Offload::new(&self.model, &self.layout.params, &|need| device.scratch(need));
+        Site::new(Place::Accelerator(number), device, Some(offload))
     }
 }
 
@@ -44,33 +45,33 @@ pub(crate) struct Core {
     paged_for: Option<Placement>,
     /// Recoveries that nobody was told of yet.
     pub(crate) recoveries: Vec<Recovery>,
-    /// Which layers the accelerator can compute, if there is one.
-    pub(crate) offload: Option<Offload>,
     /// Layers before this one leave their routed experts on the host.
     pub(crate) cpu_moe: usize,
-    /// When the accelerator was last asked whether other programs need its memory.
+    /// When accelerators were last asked whether other programs need their memory.
     pub(crate) watched: Option<Instant>,
     pub(crate) streamer: Streamer,
 }
 
 impl Core {
-    /// Puts every layer on a device: up to `gpu_layers` on the accelerator as long as there is room, the rest on the
+    /// Puts every layer on a device: those of `gpu_layers` on accelerators as long as there is room, the rest on the
     /// host, as are the routed experts of the first `cpu_moe` layers. `progress` goes from 0 to 1.
     pub fn load(
         loaded: Arc<Loaded>,
         devices: Devices,
-        (gpu_layers, cpu_moe): (usize, usize),
+        (gpu_layers, cpu_moe): (Split, usize),
         host_ram: Option<u64>,
         progress: &mut dyn FnMut(f32),
         cancel: &Cancel,
     ) -> Result<Core, EngineError> {
-        let sites = Sites { host: Site::new(devices.host), accelerator: devices.accelerator.map(Site::new) };
-        let offload = sites.accelerator.as_ref().map(|site| loaded.offload(&*site.device));
-        let cpu_moe = cpu_moe.min(loaded.layout.block_count());
+        let accelerators = devices.accelerators.into_iter().take(MAX_ACCELERATORS).enumerate();
+        let accelerator =
+            |(number, device): (usize, Option<_>)| device.map(|device| loaded.accelerator(number, device));
+        let accelerators = accelerators.map(accelerator).collect();
+        let sites = Sites { host: Site::new(Place::Host, devices.host, None), accelerators };
+        let wanted = Placement::split(gpu_layers, loaded.layout.block_count()).with_cpu_moe(cpu_moe);
         let mut core = Core {
             loaded,
-            offload,
-            cpu_moe,
+            cpu_moe: wanted.cpu_moe,
             sites,
             sequence: Vec::new(),
             computed: 0,
@@ -85,27 +86,33 @@ impl Core {
         let Loaded { model, layout, file } = &*core.loaded;
         core.sites.host.add_input(model, layout, file)?;
         let count = core.loaded.layout.block_count() + 1;
-        let wanted = gpu_layers.min(core.most(cpu_moe));
-        let order: Vec<usize> = core.order().take(wanted).collect();
-        let mut failed = None;
-        while core.gpu_layers() < wanted && failed != Some(RecoveryCause::DeviceLost) {
+        let wanted = core.possible(wanted);
+        let order: Vec<usize> = core.order().filter(|index| wanted.on_accelerator(*index)).collect();
+        let (mut full, mut failed, mut next) = (core.none_full(), None, 0);
+        while let Some(index) = order.get(next) {
             if cancel.is_cancelled() {
                 return Err(EngineError::Cancelled);
             }
-            let Err(error) = core.add_to_accelerator(order[core.gpu_layers()]) else {
-                progress(core.gpu_layers() as f32 / count as f32);
+            if core.sites.on_accelerator(*index) {
+                next += 1;
                 continue;
-            };
-            failed = Some(recoverable(&error).ok_or(error)?);
-            // Where experts may stay behind, more of them do.
-            if failed == Some(RecoveryCause::DeviceLost) {
-                core.abandon_accelerator();
-            } else if !core.leave_experts(wanted)? {
-                break;
+            }
+            match core.bring(*index, &wanted, true, &mut full, &mut failed) {
+                Ok(true) => progress(core.gpu_layers() as f32 / count as f32),
+                Ok(false) => break,
+                Err(fault) => {
+                    let (RecoveryCause::DeviceLost, number) = fault.of_accelerator()? else {
+                        return Err(fault.error.into());
+                    };
+                    failed.get_or_insert((RecoveryCause::DeviceLost, number));
+                    // Its layers begin anew: on others, if these have room.
+                    core.abandon(number);
+                    next = 0;
+                }
             }
         }
-        if let Some(cause) = failed {
-            core.note_since(cause, (wanted, cpu_moe));
+        if let Some((cause, number)) = failed {
+            core.note_since(cause, number, &wanted);
         }
         let rest: Vec<usize> = (0..count).filter(|index| !core.sites.on_accelerator(*index)).collect();
         for (done, index) in rest.iter().enumerate() {
@@ -174,7 +181,7 @@ impl Core {
         }
     }
 
-    /// Computes one micro-batch after the sequence, recovering from the accelerator's failures, and adds it to it.
+    /// Computes one micro-batch after the sequence, recovering from accelerators' failures, and adds it to it.
     pub fn feed(
         &mut self,
         tokens: &[u32],
@@ -211,11 +218,12 @@ impl Core {
     /// Decides which weights on the host stay in RAM, if layers were moved since that was decided.
     fn page(&mut self) -> Result<(), BackendError> {
         let placed = self.placed();
-        let Some(ram) = self.host_ram.filter(|_| self.paged_for != Some(placed)) else { return Ok(()) };
-        self.paged_for = Some(placed);
+        let Some(ram) = self.host_ram.filter(|_| self.paged_for.as_ref() != Some(&placed)) else { return Ok(()) };
         let before = self.sites.host.paging.take().map(Paging::into_advice);
         let Loaded { model, layout, file } = &*self.loaded;
-        let Some(residency) = Residency::new(model, layout, placed, ram) else { return Ok(()) };
+        let residency = Residency::new(model, layout, &placed, ram);
+        self.paged_for = Some(placed);
+        let Some(residency) = residency else { return Ok(()) };
         let pager = || weights::Pager::new().ok().map(|pager| Box::new(pager) as Box<dyn Advice>);
         // Without a thread for it, the system reads pages when they are touched, as for any file.
         let Some(advice) = before.or_else(pager) else { return Ok(()) };
@@ -236,15 +244,15 @@ impl Core {
         let ready = self.ready_to_stream(tokens.len());
         let streamed = match ready {
             Ok(streamed) => streamed,
-            Err(error) => return self.recover(error).map(|_| false),
+            Err(fault) => return self.recover(fault).map(|_| false),
         };
         let Loaded { model, layout, file } = &*self.loaded;
         let context = Context { model, layout, file, cancel, states: &self.states };
         let positions = self.computed..self.computed + tokens.len();
         let stream = streamed.then(|| Stream::new(&mut self.streamer, &self.loaded, &self.states, positions)).flatten();
         let result = context.step(&mut self.sites, stream, tokens, self.computed, rows, logits);
-        if let Some(site) = self.sites.accelerator.as_mut().filter(|_| streamed) {
-            site.take_all_back();
+        if streamed {
+            self.sites.accelerators.iter_mut().flatten().for_each(Site::take_all_back);
         }
         match result {
             Ok(()) => {
@@ -253,10 +261,9 @@ impl Core {
                 Ok(true)
             }
             Err(StepError::Cancelled) => Err(EngineError::Cancelled),
-            Err(StepError::Host(error)) => Err(error.into()),
             // What was to be faster goes first.
-            Err(StepError::Accelerator(BackendError::OutOfMemory { .. })) if self.stop_streaming() => Ok(false),
-            Err(StepError::Accelerator(error)) => self.recover(error).map(|_| false),
+            Err(StepError::Fault(fault)) if self.streamer.is_short(&fault) && self.stop_streaming() => Ok(false),
+            Err(StepError::Fault(fault)) => self.recover(fault).map(|_| false),
         }
     }
 }

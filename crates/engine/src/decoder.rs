@@ -6,18 +6,16 @@ use crate::file::Weights;
 use crate::input::Input;
 use crate::ops::Ops;
 use crate::site::Site;
+use crate::sites::{Fault, Sites};
 use crate::streaming::Stream;
-use crate::transfer::copy_cells;
 use backend::{BackendError, Op};
-use model::{Layout, Model, Slot};
-use std::ops::Range;
+use model::{Layout, Model, Place, Slot};
 
 /// Why a step did not end.
 #[derive(Debug)]
 pub(crate) enum StepError {
     Cancelled,
-    Host(BackendError),
-    Accelerator(BackendError),
+    Fault(Fault),
 }
 
 /// Everything that a step reads and that does not change during it.
@@ -30,51 +28,11 @@ pub(crate) struct Context<'a> {
     pub states: &'a States,
 }
 
-/// The two places where layers can be.
-pub(crate) struct Sites {
-    pub host: Site,
-    pub accelerator: Option<Site>,
-}
-
-impl Sites {
-    /// The site that holds layer `index`.
-    pub fn of(&mut self, index: usize) -> &mut Site {
-        match &mut self.accelerator {
-            Some(site) if site.has(index) => site,
-            _ => &mut self.host,
-        }
-    }
-
-    /// The accelerator, if it is meant and there, or the host.
-    fn at(&mut self, accelerator: bool) -> &mut Site {
-        match &mut self.accelerator {
-            Some(site) if accelerator => site,
-            _ => &mut self.host,
-        }
-    }
-
-    /// The site that holds layer `index`, and the one that holds its routed experts if that is another.
-    fn of_layer(&mut self, index: usize) -> (&mut Site, Option<&mut Site>) {
-        match &mut self.accelerator {
-            Some(site) if site.has(index) => {
-                // What was lent is all there.
-                let apart = !site.is_lent(index);
-                (site, Some(&mut self.host).filter(|host| apart && host.has_guest(index)))
-            }
-            _ => (&mut self.host, None),
-        }
-    }
-
-    pub fn on_accelerator(&self, index: usize) -> bool {
-        self.accelerator.as_ref().is_some_and(|site| site.has(index))
-    }
-}
-
 impl Context<'_> {
     /// Computes `tokens` at positions `start..`, and logits for the rows in `rows` (indices into `tokens`), which are
     /// given to `logits` in pieces of at most `logits_rows` rows x vocab_size, in order.
     ///
-    /// Layers that `stream` has are computed on the accelerator, wherever they are.
+    /// Layers that `stream` has are computed on its accelerator, wherever they are.
     ///
     /// Running the same step again after an error is sound: it only writes cells from `start` on, and recurrent
     /// states that it does not read.
@@ -87,10 +45,11 @@ impl Context<'_> {
         rows: &[u32],
         logits: &mut dyn FnMut(&[f32]),
     ) -> Result<(), StepError> {
-        let mut input = Input::new(self, &mut sites.host, tokens, start).map_err(StepError::Host)?;
+        let input = Input::new(self, &mut sites.host, tokens, start);
+        let mut input = input.map_err(|error| wrap(Place::Host, error))?;
 
         // Where the stream is now: None before it is on any device.
-        let mut current: Option<bool> = None;
+        let mut current: Option<Place> = None;
         for index in 0..=self.layout.block_count() {
             if self.cancel.is_cancelled() {
                 return Err(StepError::Cancelled);
@@ -100,14 +59,15 @@ impl Context<'_> {
                 break;
             }
             let mut streamed = stream.as_mut().filter(|stream| stream.has(index));
-            let target = sites.on_accelerator(index) || streamed.is_some();
+            let target = streamed.as_ref().map_or(sites.place(index), |stream| stream.place());
             if let Some(stream) = &mut streamed {
-                stream.begin(sites, index)?;
+                stream.begin(sites, index).map_err(StepError::Fault)?;
             }
             if current != Some(target) {
                 if let Some(previous) = current {
                     // A layer that was lent is not where it was computed any more.
-                    input.read_stream(sites.at(previous)).map_err(|error| wrap(previous, error))?;
+                    let site = sites.at(previous).ok_or_else(|| gone(previous))?;
+                    input.read_stream(site).map_err(|error| wrap(previous, error))?;
                 }
                 input.write(sites.of(index)).map_err(|error| wrap(target, error))?;
                 current = Some(target);
@@ -120,31 +80,20 @@ impl Context<'_> {
             let (site, experts_site) = sites.of_layer(index);
             let ops = Ops { context: self, site, experts_site, index, n: tokens.len(), start };
             let result = ops.layer(&self.model.layers[index]);
-            result.map_err(|failed| wrap(target && !failed.elsewhere, failed.error))?;
+            result.map_err(|failed| wrap(if failed.elsewhere { Place::Host } else { target }, failed.error))?;
             if let Some(stream) = &mut streamed {
-                stream.end(sites, index)?;
+                stream.end(sites, index).map_err(StepError::Fault)?;
             }
-            self.update_copy(sites, index, start..start + tokens.len())?;
+            let positions = start..start + tokens.len();
+            sites.update_copies(index, self.model, self.layout, positions).map_err(StepError::Fault)?;
         }
         // What nobody has waited for runs while the host computes its layers of the next micro-batch.
-        if let (Some(true), Some(site)) = (current, &mut sites.accelerator) {
-            site.device.start().map_err(StepError::Accelerator)?;
+        if let Some(place @ Place::Accelerator(_)) = current
+            && let Some(site) = sites.at(place)
+        {
+            site.device.start().map_err(|error| wrap(place, error))?;
         }
         Ok(())
-    }
-
-    /// Layers on the accelerator may read the cache of a layer on the host: their copy of it gets the new cells.
-    fn update_copy(&self, sites: &mut Sites, index: usize, positions: Range<usize>) -> Result<(), StepError> {
-        let Some(accelerator) = &mut sites.accelerator else { return Ok(()) };
-        let Some(cache) = accelerator.copy(index) else { return Ok(()) };
-        let bytes = &self.layout.layers[index];
-        let Some(shape) = self.model.layers[index].mixer.as_ref().and_then(|mixer| mixer.part.cache()) else {
-            return Ok(());
-        };
-        let source = sites.host.cache(index).map_err(StepError::Host)?;
-        let (from, to) = (&mut *sites.host.device, &mut *accelerator.device);
-        copy_cells((from, source), (to, cache), &shape, &self.layout.params, bytes.cells, positions)
-            .map_err(StepError::Accelerator)
     }
 
     fn output(&self, site: &mut Site, rows: &[u32], logits: &mut dyn FnMut(&[f32])) -> Result<(), BackendError> {
@@ -184,6 +133,10 @@ impl Context<'_> {
 /// Rows of logits whose memory is kept: what generating takes, guesses included.
 const KEPT_ROWS: usize = 16;
 
-fn wrap(accelerator: bool, error: BackendError) -> StepError {
-    if accelerator { StepError::Accelerator(error) } else { StepError::Host(error) }
+fn gone(place: Place) -> StepError {
+    wrap(place, BackendError::Lost { device: "an accelerator".into(), detail: "it is not there".into() })
+}
+
+fn wrap(place: Place, error: BackendError) -> StepError {
+    StepError::Fault(Fault::at(place, error))
 }

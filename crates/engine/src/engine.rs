@@ -7,7 +7,7 @@ use crate::saved::{Remembered, fingerprint};
 use crate::speculate::{DraftModel, Speculator, same_vocabulary};
 use crate::{Cancel, Completion, Devices, EngineError, Event, LoadOptions, Placement, Recovery, Request};
 use backend::Device;
-use model::{Layout, LayoutParams, Model, StreamRates};
+use model::{Layout, LayoutParams, Model, Split, StreamRates};
 use sampler::Constraint;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -37,16 +37,16 @@ pub struct Engine {
 /// A placement that somebody wants, until it is done.
 #[derive(Default)]
 struct Wish {
-    /// Layers on the accelerator, and those that leave their experts on the host.
-    placement: Mutex<Option<(u32, u32)>>,
-    /// For when there is no accelerator (any more).
-    device: Mutex<Option<Box<dyn Device>>>,
+    /// Layers on accelerators, and those that leave their experts on the host.
+    placement: Mutex<Option<(Split, u32)>>,
+    /// For accelerators, by number, that are not there (any more).
+    devices: Mutex<Vec<(usize, Box<dyn Device>)>>,
     done: Condvar,
 }
 
 impl Engine {
-    /// Opens a model file (the first one of a split model) and puts its layers on the devices. Layers that the
-    /// accelerator has no room for stay on the host: [`Engine::placement`] and [`Engine::take_recoveries`] say so.
+    /// Opens a model file (the first one of a split model) and puts its layers on the devices. Layers that no
+    /// accelerator has room for stay on the host: [`Engine::placement`] and [`Engine::take_recoveries`] say so.
     ///
     /// # Errors
     /// The file cannot be used, the model is not supported, or even the host has no room.
@@ -76,7 +76,7 @@ impl Engine {
         // Memory of our own cannot be dropped and read again, and what is locked stays.
         let host_ram = options.host_ram.filter(|_| options.mmap && !options.mlock);
         let loaded = Arc::new(Loaded { model, layout, file });
-        let wanted = (options.gpu_layers as usize, options.cpu_moe as usize);
+        let wanted = (options.gpu_layers, options.cpu_moe as usize);
         let core = Core::load(loaded.clone(), devices, wanted, host_ram, progress, cancel)?;
         let placement = Mutex::new(core.placement());
         let speculator = Mutex::new(Speculator::new(options.speculation, &loaded.layout));
@@ -110,7 +110,7 @@ impl Engine {
 
     /// Where the draft model is, without waiting; `None` if there is none, or none any more because it failed.
     pub fn draft_placement(&self) -> Option<Placement> {
-        *self.draft.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.draft.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
     fn publish_draft(&self, speculator: &Speculator) {
@@ -142,7 +142,7 @@ impl Engine {
     /// Where the layers are, without waiting.
     pub fn placement(&self) -> Placement {
         // A poisoned lock only means that another thread panicked; the numbers in it are whole.
-        *self.placement.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.placement.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
     /// Recoveries outside of a request (at load, or when layers were asked to move) since the last call. Waits for a
@@ -265,16 +265,16 @@ impl Engine {
     }
 
     /// [`Engine::place`] with the experts as they are.
-    pub fn set_gpu_layers(&self, layers: u32) -> Result<Placement, EngineError> {
+    pub fn set_gpu_layers(&self, layers: impl Into<Split>) -> Result<Placement, EngineError> {
         self.place(layers, self.placement().cpu_moe)
     }
 
-    /// Moves layers and routed experts until `gpu_layers` are on the accelerator and the first `cpu_moe` of the model's
-    /// layers have their experts on the host, between two steps if a request is running, and returns
-    /// when that is done. What fits less is left on the host: compare the answer with the wish. [`Engine::placement`]
-    /// follows layer by layer; another wish that comes meanwhile takes the place of this one.
-    pub fn place(&self, gpu_layers: u32, cpu_moe: u32) -> Result<Placement, EngineError> {
-        *self.wish.placement.lock().map_err(|_| stopped())? = Some((gpu_layers, cpu_moe));
+    /// Moves layers and routed experts until `gpu_layers` are on each accelerator (a number: on the first) and the first
+    /// `cpu_moe` of the model's layers have their experts on the host, between two steps if a request is running, and returns
+    /// when that is done. What has no room there goes to another accelerator or is left on the host: compare the answer with
+    /// the wish. [`Engine::placement`] follows layer by layer; another wish that comes meanwhile takes the place of this one.
+    pub fn place(&self, gpu_layers: impl Into<Split>, cpu_moe: u32) -> Result<Placement, EngineError> {
+        *self.wish.placement.lock().map_err(|_| stopped())? = Some((gpu_layers.into(), cpu_moe));
         loop {
             self.fulfil()?;
             let wish = self.wish.placement.lock().map_err(|_| stopped())?;
@@ -292,10 +292,12 @@ impl Engine {
         *self.streaming.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = rates;
     }
 
-    /// Offers a device in the place of one that was lost, or of none: the next layers that are asked for go there.
-    pub fn offer_accelerator(&self, device: Box<dyn Device>) {
-        // A device is replaced whole.
-        *self.wish.device.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(device);
+    /// Offers a device in the place of an accelerator that was lost, or of none: the next layers that are asked for go there.
+    pub fn offer_accelerator(&self, number: usize, device: Box<dyn Device>) {
+        // Devices are added whole.
+        let mut devices = self.wish.devices.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        devices.retain(|(other, _)| *other != number);
+        devices.push((number, device));
     }
 
     /// Does what is wished for, unless a request is running (which will).
@@ -310,11 +312,12 @@ impl Engine {
     /// Moves layers if somebody wishes it. Called between steps.
     pub(crate) fn apply_wish(&self, core: &mut Core) -> Result<(), EngineError> {
         let Some(wished) = *self.wish.placement.lock().map_err(|_| stopped())? else { return Ok(()) };
-        if let Some(device) = self.wish.device.lock().map_err(|_| stopped())?.take() {
-            core.attach(device);
+        for (number, device) in self.wish.devices.lock().map_err(|_| stopped())?.drain(..) {
+            core.attach(number, device);
         }
         core.set_streaming(self.rates());
-        let result = core.place((wished.0 as usize, wished.1 as usize), &mut |core| {
+        let wanted = model::Placement::split(wished.0, self.loaded.layout.block_count());
+        let result = core.place(wanted.with_cpu_moe(wished.1 as usize), &mut |core| {
             self.publish(core);
             self.wish.placement.lock().is_ok_and(|wish| *wish == Some(wished))
         });

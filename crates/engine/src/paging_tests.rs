@@ -67,7 +67,7 @@ fn paging(spec: &ModelSpec, percent: u64) -> (Paging, Recorder, Model) {
     let layout = Layout::new(&model, params).unwrap();
     let host = layout.totals(0).host;
     let ram = host.kv + host.compute + host.weights / 100 * percent;
-    let residency = Residency::new(&model, &layout, Placement::new(0, layout.block_count()), ram).unwrap();
+    let residency = Residency::new(&model, &layout, &Placement::new(0, layout.block_count()), ram).unwrap();
     let recorder = Recorder::default();
     let paging = Paging::new(file, Box::new(recorder.clone()), None, residency, &model).unwrap();
     (paging, recorder, model)

@@ -9,7 +9,8 @@
 use crate::checkpoint::States;
 use crate::checksum::Checksum;
 use crate::core::{Core, Loaded};
-use crate::transfer::{PIECE, copy_cells, rows, runs};
+use crate::sites::Fault;
+use crate::transfer::{PIECE, rows, runs};
 use crate::{EngineError, SavedError};
 use backend::{BackendError, BufferId, Device};
 use model::{Mixer, STATE_SLOTS};
@@ -66,10 +67,9 @@ fn samples(loaded: &Loaded) -> Vec<(model::Tensor, Range<usize>)> {
     tensors.into_iter().step_by(every).map(|tensor| (tensor, middle(&tensor))).collect()
 }
 
-/// A failure, and of which device.
+/// A failure, of a device or of what was saved.
 pub(crate) enum Failure {
-    Host(BackendError),
-    Accelerator(BackendError),
+    Device(Fault),
     Saved(SavedError),
 }
 
@@ -153,8 +153,8 @@ impl Core {
     ) -> Result<(), Failure> {
         let Loaded { model, layout, .. } = &*self.loaded;
         for (index, bytes) in layout.layers.iter().enumerate() {
-            let accelerator = self.sites.on_accelerator(index);
-            let failed = |error| if accelerator { Failure::Accelerator(error) } else { Failure::Host(error) };
+            let place = self.sites.place(index);
+            let failed = |error| Failure::Device(Fault::at(place, error));
             let mut visit = |device: &mut dyn Device, buffer, range| {
                 visit(device, buffer, range).map_err(|error| error.map_or_else(Failure::Saved, failed))
             };
@@ -184,33 +184,24 @@ impl Core {
         Ok(())
     }
 
-    /// Layers on the accelerator may read caches of layers on the host: their copies of them follow.
+    /// Layers may read caches of layers elsewhere: their copies of them follow.
     pub fn refresh_copies(&mut self, computed: usize, written: usize) -> Result<(), Failure> {
         let Loaded { model, layout, .. } = &*self.loaded;
-        let Some(accelerator) = &mut self.sites.accelerator else { return Ok(()) };
         for (index, bytes) in layout.layers.iter().enumerate() {
-            let (Some(copy), Some(shape)) =
-                (accelerator.copy(index), model.layers[index].mixer.as_ref().and_then(|mixer| mixer.part.cache()))
-            else {
-                continue;
-            };
-            let source = self.sites.host.cache(index).map_err(Failure::Host)?;
-            let (from, to) = (&mut *self.sites.host.device, &mut *accelerator.device);
             let held = bytes.held(computed, written);
-            copy_cells((from, source), (to, copy), &shape, &layout.params, bytes.cells, held)
-                .map_err(Failure::Accelerator)?;
+            self.sites.update_copies(index, model, layout, held).map_err(Failure::Device)?;
         }
         Ok(())
     }
 
-    /// After a failure of the accelerator, work can go on, but not this.
+    /// After a failure of an accelerator, work can go on, but not this.
     pub fn mend(&mut self, result: Result<(), Failure>) -> Result<(), EngineError> {
         match result {
             Ok(()) => Ok(()),
-            Err(Failure::Host(error)) => Err(error.into()),
             Err(Failure::Saved(error)) => Err(error.into()),
-            Err(Failure::Accelerator(error)) => {
-                self.recover(error.clone())?;
+            Err(Failure::Device(fault)) => {
+                let error = fault.error.clone();
+                self.recover(fault)?;
                 Err(error.into())
             }
         }

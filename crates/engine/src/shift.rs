@@ -11,6 +11,7 @@ use crate::input::from_bytes;
 use crate::ops::Ops;
 use crate::saved::Failure;
 use crate::site::{Cache, Site};
+use crate::sites::Fault;
 use crate::transfer::{rows, runs};
 use backend::{BackendError, BufferId, Device, RopePairs, View};
 use model::{CacheShape, Expansion, Layout, Mixer, Rope, Slot};
@@ -93,12 +94,11 @@ impl Core {
             let Some(shape) = mixer.cache() else { continue };
             let bytes = &layout.layers[index];
             let first = bytes.held(end, written).start.max(gap.before + gap.lost);
-            let accelerator = self.sites.on_accelerator(index);
             let site = self.sites.of(index);
+            let place = site.place;
             let moved = Moved { context: &context, index, shape, positions: first..end, by: gap.lost };
-            moved
-                .layer(site, turning(mixer))
-                .map_err(|error| if accelerator { Failure::Accelerator(error) } else { Failure::Host(error) })?;
+            let moved = moved.layer(site, turning(mixer));
+            moved.map_err(|error| Failure::Device(Fault::at(place, error)))?;
         }
         self.refresh_copies(gap.before + gap.after, written)
     }

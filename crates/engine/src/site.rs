@@ -6,7 +6,7 @@ mod lent;
 use crate::file::Weights;
 use crate::paging::Paging;
 use backend::{BackendError, BufferId, Device, HostBytes, KvCache, View, Weight};
-use model::{BufferPlan, CacheShape, Layout, Linear, Model, STATE_SLOTS, Slot, Tensor};
+use model::{BufferPlan, CacheShape, Layout, Linear, Model, Offload, Place, STATE_SLOTS, Slot, Tensor};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -59,7 +59,10 @@ fn missing(detail: String) -> BackendError {
 
 /// A device and what is on it.
 pub(crate) struct Site {
+    pub place: Place,
     pub device: Box<dyn Device>,
+    /// Which layers an accelerator can compute; the host can compute all.
+    offload: Option<Offload>,
     slots: HashMap<Slot, BufferId>,
     /// What was read of the logits last; kept for its memory.
     pub logits: Vec<f32>,
@@ -76,9 +79,11 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    pub fn new(device: Box<dyn Device>) -> Site {
+    pub fn new(place: Place, device: Box<dyn Device>, offload: Option<Offload>) -> Site {
         Site {
+            place,
             device,
+            offload,
             slots: HashMap::new(),
             logits: Vec::new(),
             layers: HashMap::new(),
@@ -102,6 +107,11 @@ impl Site {
             }
         }
         Ok(())
+    }
+
+    /// Whether the device can compute layer `index`, whole or without its routed experts.
+    pub fn can(&self, index: usize, whole: bool) -> bool {
+        self.offload.as_ref().is_none_or(|offload| offload.can(index, whole))
     }
 
     pub fn has(&self, index: usize) -> bool {

@@ -1,14 +1,14 @@
-//! Long prompts: layers and routed experts on the host are computed on the accelerator for one micro-batch, where what was
+//! Long prompts: layers and routed experts on the host are computed on an accelerator for one micro-batch, where what was
 //! measured says that this is faster. Their weights go through two slots of its memory, those of the next layer while one is
 //! computed. What a layer remembers goes with it and comes back: the host's caches stay the ones that count.
 
 use crate::checkpoint::States;
 use crate::core::{Core, Loaded};
-use crate::decoder::{Sites, StepError};
 use crate::site::{Cache, LayerBuffers, Site};
+use crate::sites::{Fault, Sites};
 use crate::transfer::{copy_cells, rows, runs};
 use backend::{BackendError, BufferId, Device};
-use model::{CacheShape, Placement, STATE_SLOTS, STREAM_SLOTS, StreamRates, StreamSlot, Streaming};
+use model::{CacheShape, Place, Placement, STATE_SLOTS, STREAM_SLOTS, StreamRates, StreamSlot, Streaming};
 use std::ops::Range;
 
 /// Whether to stream, what, and where.
@@ -26,6 +26,7 @@ pub(crate) struct Streamer {
 
 /// Buffers of the accelerator, each for one layer at a time.
 struct Slots {
+    on: usize,
     all: [Buffers; STREAM_SLOTS],
     /// Bytes of all.
     bytes: u64,
@@ -40,8 +41,8 @@ struct Buffers {
 }
 
 impl Slots {
-    fn new(device: &mut dyn Device, slot: StreamSlot) -> Result<Slots, BackendError> {
-        let mut slots = Slots { all: [Buffers::default(); STREAM_SLOTS], bytes: slot.total() };
+    fn new(on: usize, device: &mut dyn Device, slot: StreamSlot) -> Result<Slots, BackendError> {
+        let mut slots = Slots { on, all: [Buffers::default(); STREAM_SLOTS], bytes: slot.total() };
         let filled = slots.all.iter_mut().try_for_each(|buffers| {
             let mut buffer = |bytes| if bytes == 0 { Ok(None) } else { device.allocate(bytes).map(Some) };
             buffers.weights = buffer(slot.weights)?;
@@ -69,21 +70,29 @@ impl Streamer {
         }
     }
 
-    /// Bytes of the accelerator's memory that it holds.
-    pub fn held(&self) -> u64 {
-        self.slots.as_ref().map_or(0, |slots| slots.bytes)
+    /// Bytes of an accelerator's memory that it holds.
+    pub fn held(&self, number: usize) -> u64 {
+        self.slots.as_ref().filter(|slots| slots.on == number).map_or(0, |slots| slots.bytes)
+    }
+
+    /// Whether there was no room where it holds memory.
+    pub fn is_short(&self, fault: &Fault) -> bool {
+        self.slots.as_ref().is_some_and(|slots| fault.is_full(Place::Accelerator(slots.on)))
     }
 
     /// Gives its memory back; it is taken again when it is needed.
     fn release(&mut self, sites: &mut Sites) {
-        if let (Some(slots), Some(site)) = (self.slots.take(), &mut sites.accelerator) {
+        if let Some(slots) = self.slots.take()
+            && let Some(site) = sites.at(Place::Accelerator(slots.on))
+        {
             slots.free(&mut *site.device);
         }
     }
 
-    /// The device is gone with everything on it.
-    pub fn forget(&mut self) {
-        (self.slots, self.decided) = (None, None);
+    /// An accelerator is gone with everything on it.
+    pub fn forget(&mut self, number: usize) {
+        self.slots.take_if(|slots| slots.on == number);
+        self.decided = None;
     }
 }
 
@@ -97,7 +106,7 @@ impl Core {
 
     /// Nothing is streamed any more until layers have moved. True: that has given memory back.
     pub(crate) fn stop_streaming(&mut self) -> bool {
-        let held = self.streamer.held() > 0;
+        let held = self.streamer.slots.is_some();
         self.streamer.release(&mut self.sites);
         if let Some((_, streaming)) = &mut self.streamer.decided {
             *streaming = None;
@@ -112,34 +121,34 @@ impl Core {
     }
 
     /// Makes ready to stream a micro-batch; false: it does not pay, or there is no memory for it.
-    pub(crate) fn ready_to_stream(&mut self, tokens: usize) -> Result<bool, BackendError> {
+    pub(crate) fn ready_to_stream(&mut self, tokens: usize) -> Result<bool, Fault> {
         // Weights that come from disk are read for the host, which computes meanwhile.
-        let (Some(rates), Some(offload), None) = (self.streamer.rates, &self.offload, &self.sites.host.paging) else {
-            return Ok(false);
-        };
+        let (Some(rates), None) = (self.streamer.rates, &self.sites.host.paging) else { return Ok(false) };
         let placed = self.placed();
+        let Some(on) = Streaming::accelerator(&placed) else { return Ok(false) };
         if self.streamer.decided.as_ref().is_none_or(|(before, _)| *before != placed) {
             let Loaded { model, layout, .. } = &*self.loaded;
-            let can = |index| offload.computes(index);
+            let can = |index| self.sites.accelerator(on).is_some_and(|site| site.can(index, true));
             let streaming = Streaming::new(model, layout, &placed, &can, rates);
             self.streamer.release(&mut self.sites);
             self.streamer.decided = Some((placed, streaming));
         }
-        let (Some((_, Some(streaming))), Some(site)) = (&self.streamer.decided, &mut self.sites.accelerator) else {
+        let place = Place::Accelerator(on);
+        let (Some((_, Some(streaming))), Some(site)) = (&self.streamer.decided, self.sites.at(place)) else {
             return Ok(false);
         };
         if !streaming.pays(tokens as u32, self.computed as u32) {
             return Ok(false);
         }
         if self.streamer.slots.is_none() {
-            match Slots::new(&mut *site.device, streaming.slot) {
+            match Slots::new(on, &mut *site.device, streaming.slot) {
                 Ok(slots) => self.streamer.slots = Some(slots),
                 // It was to be faster, and need not be.
                 Err(BackendError::OutOfMemory { .. }) => {
                     self.stop_streaming();
                     return Ok(false);
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(Fault::at(place, error)),
             }
         }
         Ok(true)
@@ -179,20 +188,27 @@ impl<'a> Stream<'a> {
         self.streaming.layers().any(|layer| layer == index)
     }
 
+    /// Where its layers are computed.
+    pub fn place(&self) -> Place {
+        Place::Accelerator(self.slots.on)
+    }
+
     /// Layer `index` is on the accelerator from now on.
-    pub fn begin(&mut self, sites: &mut Sites, index: usize) -> Result<(), StepError> {
+    pub fn begin(&mut self, sites: &mut Sites, index: usize) -> Result<(), Fault> {
+        let place = self.place();
+        let there = |error| Fault::at(place, error);
         if self.ready != Some(index) {
             // Nothing before may still use the slot.
-            accelerator(sites)?.device.turn().map_err(there)?;
+            self.both(sites)?.0.device.turn().map_err(there)?;
             self.load(sites, index)?;
         }
         let buffers = self.slots.all[self.slot];
         let layout = &self.loaded.layout.layers[index];
-        let apart = sites.host.has_guest(index);
-        let site = accelerator(sites)?;
+        let (site, host) = self.both(sites)?;
+        let apart = host.has_guest(index);
         site.device.turn().map_err(there)?;
         let tensors = Streaming::tensors(&self.loaded.model.layers[index], apart).0;
-        let weights = buffers.weights.ok_or_else(no_slot)?;
+        let weights = buffers.weights.ok_or_else(|| there(no_slot()))?;
         let streamed = tensors.into_iter().map(|(tensor, offset)| (tensor.index, weights, offset)).collect();
         if apart {
             return site.lend_experts(index, streamed).map_err(there);
@@ -205,8 +221,9 @@ impl<'a> Stream<'a> {
     }
 
     /// The operations of layer `index` were given: while they run the next layer comes, then what is new goes to the host.
-    pub fn end(&mut self, sites: &mut Sites, index: usize) -> Result<(), StepError> {
-        accelerator(sites)?.device.start().map_err(there)?;
+    pub fn end(&mut self, sites: &mut Sites, index: usize) -> Result<(), Fault> {
+        let place = self.place();
+        self.both(sites)?.0.device.start().map_err(|error| Fault::at(place, error))?;
         let used = self.slots.all[self.slot];
         self.slot = (self.slot + 1) % STREAM_SLOTS;
         self.ready = self.streaming.layers().find(|next| *next > index);
@@ -216,17 +233,23 @@ impl<'a> Stream<'a> {
         if !sites.host.has_guest(index) {
             self.bring_back(sites, index, used)?;
         }
-        accelerator(sites)?.take_back(index);
+        self.both(sites)?.0.take_back(index);
         Ok(())
     }
 
+    /// The accelerator and the host.
+    fn both<'s>(&self, sites: &'s mut Sites) -> Result<(&'s mut Site, &'s mut Site), Fault> {
+        sites.pair(self.place(), Place::Host).ok_or_else(|| Fault::at(self.place(), no_slot()))
+    }
+
     /// Writes a layer into the slot, beside what the accelerator is doing.
-    fn load(&mut self, sites: &mut Sites, index: usize) -> Result<(), StepError> {
+    fn load(&mut self, sites: &mut Sites, index: usize) -> Result<(), Fault> {
         let Loaded { model, layout, file } = self.loaded;
-        let (layer, buffers) = (&model.layers[index], self.slots.all[self.slot]);
-        let apart = sites.host.has_guest(index);
-        let Some(site) = &mut sites.accelerator else { return Err(no_slot()) };
-        let weights = buffers.weights.ok_or_else(no_slot)?;
+        let (layer, buffers, place) = (&model.layers[index], self.slots.all[self.slot], self.place());
+        let (site, host) = self.both(sites)?;
+        let there = |error| Fault::at(place, error);
+        let apart = host.has_guest(index);
+        let weights = buffers.weights.ok_or_else(|| there(no_slot()))?;
         for (tensor, offset) in Streaming::tensors(layer, apart).0 {
             let bytes = file.bytes(&tensor).map_err(on_host)?;
             let bytes: &[u8] = (*bytes).as_ref();
@@ -237,42 +260,40 @@ impl<'a> Stream<'a> {
             return Ok(());
         }
         if let (Some(shape), Some(k)) = (cache_shape(layer), buffers.k) {
-            let (bytes, source) = (&layout.layers[index], sites.host.cache(index).map_err(on_host)?);
+            let (bytes, source) = (&layout.layers[index], host.cache(index).map_err(on_host)?);
             let held = self.positions.start.saturating_sub(bytes.cells)..self.positions.start;
             let mut pairs = vec![(source.k, k)];
             pairs.extend(source.v.zip(buffers.v));
             let rows = rows(&shape, &layout.params).map_err(on_host)?;
             for ((source, target), row) in pairs.into_iter().zip(rows) {
                 for range in runs(shape.head_count_kv, bytes.cells, row, held.clone()) {
-                    let host = &mut *sites.host.device;
-                    *self.bytes += beside((host, source), (&mut *site.device, target), range)?;
+                    *self.bytes += beside((host, source), (site, target), range)?;
                 }
             }
         }
         if let (true, Some(target)) = (layout.layers[index].state > 0, buffers.state) {
-            let (source, len) = sites.host.layer(index).and_then(LayerBuffers::state).map_err(on_host)?;
-            let range = state_range(self.states.current, len);
-            *self.bytes += beside((&mut *sites.host.device, source), (&mut *site.device, target), range)?;
+            let (source, len) = host.layer(index).and_then(LayerBuffers::state).map_err(on_host)?;
+            *self.bytes += beside((host, source), (site, target), state_range(self.states.current, len))?;
         }
         Ok(())
     }
 
     /// New cells and the new state, as the host would have written them but for the accelerator's rounding.
-    fn bring_back(&self, sites: &mut Sites, index: usize, used: Buffers) -> Result<(), StepError> {
+    fn bring_back(&self, sites: &mut Sites, index: usize, used: Buffers) -> Result<(), Fault> {
         let Loaded { model, layout, .. } = self.loaded;
-        let Sites { host, accelerator: Some(site) } = sites else { return Err(no_slot()) };
+        let (site, host) = self.both(sites)?;
         if let (Some(shape), Some(k)) = (cache_shape(&model.layers[index]), used.k) {
             let cells = layout.layers[index].cells;
             let target = host.cache(index).map_err(on_host)?;
-            let (from, to) = ((&mut *site.device, Cache { k, v: used.v }), (&mut *host.device, target));
             let positions = self.positions.end.saturating_sub(cells).max(self.positions.start)..self.positions.end;
-            copy_cells(from, to, &shape, &layout.params, cells, positions).map_err(there)?;
+            copy_cells((site, Cache { k, v: used.v }), (host, target), &shape, &layout.params, cells, positions)?;
         }
         if let (true, Some(source)) = (layout.layers[index].state > 0, used.state) {
             let (target, len) = host.layer(index).and_then(LayerBuffers::state).map_err(on_host)?;
             let range = state_range(self.states.next(), len);
             let mut bytes = vec![0; (range.end - range.start) as usize];
-            site.device.read(source, range.start, &mut bytes).map_err(there)?;
+            let read = site.device.read(source, range.start, &mut bytes);
+            read.map_err(|error| Fault::at(self.place(), error))?;
             host.device.write(target, range.start, &bytes).map_err(on_host)?;
         }
         Ok(())
@@ -281,13 +302,14 @@ impl<'a> Stream<'a> {
 
 /// Copies a range of a buffer of the host to the same range of the accelerator's, and gives its length.
 fn beside(
-    (host, source): (&mut dyn Device, BufferId),
-    (device, target): (&mut dyn Device, BufferId),
+    (host, source): (&mut Site, BufferId),
+    (site, target): (&mut Site, BufferId),
     range: Range<u64>,
-) -> Result<u64, StepError> {
+) -> Result<u64, Fault> {
     let mut bytes = vec![0u8; (range.end - range.start) as usize];
-    host.read(source, range.start, &mut bytes).map_err(on_host)?;
-    device.write_beside(target, range.start, &bytes).map_err(there)?;
+    host.device.read(source, range.start, &mut bytes).map_err(on_host)?;
+    let written = site.device.write_beside(target, range.start, &bytes);
+    written.map_err(|error| Fault::at(site.place, error))?;
     Ok(range.end - range.start)
 }
 
@@ -300,18 +322,10 @@ fn cache_shape(layer: &model::Layer) -> Option<CacheShape> {
     layer.mixer.as_ref().and_then(|mixer| mixer.part.cache())
 }
 
-fn accelerator(sites: &mut Sites) -> Result<&mut Site, StepError> {
-    sites.accelerator.as_mut().ok_or_else(no_slot)
+fn no_slot() -> BackendError {
+    BackendError::Invalid { op: "stream", detail: "there is no slot for the layer".into() }
 }
 
-fn no_slot() -> StepError {
-    there(BackendError::Invalid { op: "stream", detail: "there is no slot for the layer".into() })
-}
-
-fn there(error: BackendError) -> StepError {
-    StepError::Accelerator(error)
-}
-
-fn on_host(error: BackendError) -> StepError {
-    StepError::Host(error)
+fn on_host(error: BackendError) -> Fault {
+    Fault::at(Place::Host, error)
 }

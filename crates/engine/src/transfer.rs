@@ -1,8 +1,9 @@
 //! What a layer remembers, copied from one device to another: cells of its cache, its recurrent state.
 
 use crate::site::{Cache, Site};
-use backend::{BackendError, BufferId, Device};
-use model::{CacheShape, Layer, Layout, LayoutParams};
+use crate::sites::Fault;
+use backend::{BackendError, BufferId};
+use model::{CacheShape, Layer, Layout, LayoutParams, Place};
 use std::ops::Range;
 
 /// Copies everything that `computed` tokens left in layer `index`, and fills the copy of a cache that it reads, unless
@@ -14,7 +15,7 @@ pub(crate) fn copy_layer(
     layout: &Layout,
     computed: usize,
     had_copy: bool,
-) -> Result<(), BackendError> {
+) -> Result<(), Fault> {
     let Some(mixer) = layer.mixer.as_ref().map(|mixer| &mixer.part) else { return Ok(()) };
     if computed == 0 {
         return Ok(());
@@ -29,8 +30,12 @@ pub(crate) fn copy_layer(
         copy_cache(from, to, source, &attention.cache_shape(), layout, computed)?;
     }
     if layout.layers[index].state > 0 {
-        let ((source, _), (target, _)) = (from.layer(index)?.state()?, to.layer(index)?.state()?);
-        copy_bytes(&mut *from.device, source, &mut *to.device, target, 0..layout.layers[index].state)?;
+        let state = |site: &Site| {
+            let found = site.layer(index).and_then(|layer| layer.state());
+            found.map(|(buffer, _)| buffer).map_err(|error| Fault::at(site.place, error))
+        };
+        let (source, target) = (state(from)?, state(to)?);
+        copy_bytes(from, source, to, target, 0..layout.layers[index].state)?;
     }
     Ok(())
 }
@@ -42,26 +47,27 @@ fn copy_cache(
     shape: &CacheShape,
     layout: &Layout,
     computed: usize,
-) -> Result<(), BackendError> {
-    let (source, target, cells) = (from.cache(index)?, to.cache(index)?, layout.layers[index].cells);
+) -> Result<(), Fault> {
+    let cache = |site: &Site| site.cache(index).map_err(|error| Fault::at(site.place, error));
+    let (source, target, cells) = (cache(from)?, cache(to)?, layout.layers[index].cells);
     // Of a ring that went round, every cell.
     let positions = computed.saturating_sub(cells)..computed;
-    let (from, to) = ((&mut *from.device, source), (&mut *to.device, target));
-    copy_cells(from, to, shape, &layout.params, cells, positions)
+    copy_cells((from, source), (to, target), shape, &layout.params, cells, positions)
 }
 
 /// Copies the cells of `positions` from one cache of `capacity` cells to another.
 pub(crate) fn copy_cells(
-    (from, source): (&mut (dyn Device + 'static), Cache),
-    (to, target): (&mut (dyn Device + 'static), Cache),
+    (from, source): (&mut Site, Cache),
+    (to, target): (&mut Site, Cache),
     shape: &CacheShape,
     params: &LayoutParams,
     capacity: usize,
     positions: Range<usize>,
-) -> Result<(), BackendError> {
+) -> Result<(), Fault> {
     let mut pairs = vec![(source.k, target.k)];
     pairs.extend(source.v.zip(target.v));
-    for ((source, target), row) in pairs.into_iter().zip(rows(shape, params)?) {
+    let rows = rows(shape, params).map_err(|error| Fault::at(Place::Host, error))?;
+    for ((source, target), row) in pairs.into_iter().zip(rows) {
         for range in runs(shape.head_count_kv, capacity, row, positions.clone()) {
             copy_bytes(from, source, to, target, range)?;
         }
@@ -99,15 +105,15 @@ pub(crate) fn runs(heads: usize, capacity: usize, row: usize, positions: Range<u
 pub(crate) const PIECE: usize = 1 << 20;
 
 fn copy_bytes(
-    from: &mut dyn Device,
+    from: &mut Site,
     source: BufferId,
-    to: &mut dyn Device,
+    to: &mut Site,
     target: BufferId,
     range: Range<u64>,
-) -> Result<(), BackendError> {
+) -> Result<(), Fault> {
     let mut staging = vec![0u8; (range.end - range.start) as usize];
-    from.read(source, range.start, &mut staging)?;
-    to.write(target, range.start, &staging)
+    from.device.read(source, range.start, &mut staging).map_err(|error| Fault::at(from.place, error))?;
+    to.device.write(target, range.start, &staging).map_err(|error| Fault::at(to.place, error))
 }
 
 fn invalid(detail: &str) -> BackendError {

@@ -37,7 +37,7 @@ fn with_cache(gpu_layers: u32, (kv_type_k, kv_type_v): (GgmlType, GgmlType)) -> 
 /// As planned, to the byte.
 fn assert_planned(placement: Placement) {
     assert_eq!(placement.host_used, placement.host_planned);
-    assert_eq!(placement.accelerator_used, placement.accelerator_planned);
+    assert_eq!(placement.accelerator_used(), placement.accelerator_planned());
 }
 
 /// Where layers are between two answers does not show in the next one, whose prompt is mostly in the cache.

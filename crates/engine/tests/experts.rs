@@ -26,7 +26,7 @@ fn placed(layers: u32, cpu_moe: u32) -> LoadOptions {
 fn check(placement: Placement, engine: &Engine, (layers, cpu_moe): (u32, u32), arch: &str) {
     assert_eq!((placement.gpu_layers, placement.cpu_moe), (layers, cpu_moe), "{arch}");
     assert_eq!(placement.host_used, placement.host_planned, "host, {arch} with {layers}, {cpu_moe}");
-    assert_eq!(placement.accelerator_used, placement.accelerator_planned, "{arch} with {layers}, {cpu_moe}");
+    assert_eq!(placement.accelerator_used(), placement.accelerator_planned(), "{arch} with {layers}, {cpu_moe}");
     let blocks = engine.model().layers.len() as u32;
     let first = blocks - layers.min(blocks);
     let apart = (first..cpu_moe).filter(|index| engine.model().layers[*index as usize].experts().is_some());
@@ -93,7 +93,7 @@ fn experts_and_layers_move_during_an_answer_and_the_tokens_stay_the_same() {
 fn bytes(engine: &Engine, layers: usize, cpu_moe: usize) -> u64 {
     let layout = engine.layout();
     let whole = model::Placement::new(layers, layout.block_count());
-    layout.placed(whole.with_cpu_moe(cpu_moe)).accelerator.total()
+    layout.placed(&whole.with_cpu_moe(cpu_moe)).accelerator(0).total()
 }
 
 #[test]
@@ -123,7 +123,14 @@ fn video_memory_taken_in_the_middle_of_an_answer_costs_experts_first() {
             let cause = RecoveryCause::OutOfMemory;
             let first = 4 - left.0.min(4);
             let experts_moved = (from.max(first)..left.1).count() as u32;
-            let told = Recovery { cause, layers_moved: 5 - left.0, experts_moved, gpu_layers: left.0 };
+            let told = Recovery {
+                cause,
+                accelerator: 0,
+                layers_shifted: 0,
+                layers_moved: 5 - left.0,
+                experts_moved,
+                gpu_layers: left.0,
+            };
             assert_eq!(recoveries, [told], "{}", spec.arch);
             // When there is room again, both go back.
             control.set_limit(PLENTY);
@@ -141,13 +148,13 @@ fn a_device_too_small_at_load_or_later_takes_fewer_experts_and_says_so() {
     let room = bytes(&engine, 5, 3);
     let (engine, _) = load(&spec, placed(5, 1), Some(room)).unwrap();
     check(engine.placement(), &engine, (5, 3), &spec.arch);
-    let told = Recovery { cause, layers_moved: 0, experts_moved: 2, gpu_layers: 5 };
+    let told = Recovery { cause, accelerator: 0, layers_shifted: 0, layers_moved: 0, experts_moved: 2, gpu_layers: 5 };
     assert_eq!(engine.take_recoveries().unwrap(), [told]);
     assert_eq!(greedy(&engine, &prompt(40), TOKENS).0.ids, expected);
     // Wished for, and no room: what fits comes.
     check(engine.place(5, 4).unwrap(), &engine, (5, 4), &spec.arch);
     check(engine.place(5, 0).unwrap(), &engine, (5, 3), &spec.arch);
-    let told = Recovery { cause, layers_moved: 0, experts_moved: 3, gpu_layers: 5 };
+    let told = Recovery { cause, accelerator: 0, layers_shifted: 0, layers_moved: 0, experts_moved: 3, gpu_layers: 5 };
     assert_eq!(engine.take_recoveries().unwrap(), [told]);
     assert_eq!(greedy(&engine, &prompt(40), TOKENS).0.ids, expected);
 }
@@ -167,7 +174,7 @@ fn every_single_failing_allocation_is_survived() {
             let found = wishes.map(|(layers, cpu_moe)| engine.place(layers, cpu_moe).unwrap());
             let recovered = engine.take_recoveries().unwrap();
             for placement in found {
-                assert_eq!(placement.accelerator_used, placement.accelerator_planned, "{} {allocation}", spec.arch);
+                assert_eq!(placement.accelerator_used(), placement.accelerator_planned(), "{} {allocation}", spec.arch);
                 assert_eq!(placement.host_used, placement.host_planned, "{} {allocation}", spec.arch);
             }
             assert_eq!(greedy(&engine, &prompt(20), 8).0.ids, expected, "{} {allocation}", spec.arch);
@@ -199,7 +206,12 @@ fn a_device_lost_in_the_middle_of_an_answer_costs_no_token() {
         });
         assert_eq!(completion.unwrap().ids, expected, "{}", spec.arch);
         let cause = RecoveryCause::DeviceLost;
-        assert_eq!(told, [Recovery { cause, layers_moved: 4, experts_moved: 0, gpu_layers: 0 }], "{}", spec.arch);
+        assert_eq!(
+            told,
+            [Recovery { cause, accelerator: 0, layers_shifted: 0, layers_moved: 4, experts_moved: 0, gpu_layers: 0 }],
+            "{}",
+            spec.arch
+        );
         let placement = engine.placement();
         assert_eq!((placement.gpu_layers, placement.experts_apart), (0, 0));
         assert_eq!(placement.host_used, placement.host_planned);
@@ -213,7 +225,7 @@ fn experts_on_the_host_may_be_larger_than_ram() {
         let (engine, _) = load(&spec, options(128, 0), None).unwrap();
         let expected = greedy(&engine, &prompt(40), TOKENS).0.ids;
         let (layout, blocks) = (engine.layout(), engine.layout().block_count());
-        let host = layout.placed(model::Placement::new(99, blocks).with_cpu_moe(99)).host;
+        let host = layout.placed(&model::Placement::new(99, blocks).with_cpu_moe(99)).host;
         let options = LoadOptions { cpu_moe: 99, ..options(128, 99) };
         for (percent, paged) in [(30, true), (70, true), (101, false)] {
             let host_ram = Some(host.kv + host.compute + host.weights * percent / 100);

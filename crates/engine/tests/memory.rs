@@ -60,7 +60,7 @@ fn planned_bytes_are_allocated_bytes_for_random_settings() {
         let layers = random.below(spec.n_layer + 2);
         let options = LoadOptions {
             context: 8 + random.below(500),
-            gpu_layers: layers,
+            gpu_layers: layers.into(),
             cpu_moe: random.below(4),
             kv_type_k: random.one_of(&cache_types),
             kv_type_v: random.one_of(&cache_types),
@@ -72,7 +72,7 @@ fn planned_bytes_are_allocated_bytes_for_random_settings() {
         let accelerator = AcceleratorFacts { memory_free: PLENTY, ..AcceleratorFacts::default() };
         let facts = Facts {
             ram_available: PLENTY,
-            accelerator: Some(accelerator),
+            accelerators: vec![accelerator],
             ram_bandwidth: None,
             disk_bandwidth: None,
             int8_rate: None,
@@ -92,7 +92,7 @@ fn planned_bytes_are_allocated_bytes_for_random_settings() {
             let used = engine.placement();
             assert_eq!((used.gpu_layers, used.cpu_moe), (plan.gpu_layers, plan.cpu_moe), "{about}, {when}");
             assert_eq!(used.host_used, plan.host.kv + plan.host.compute, "host, {about}, {when}");
-            assert_eq!(used.accelerator_used, plan.accelerator.total(), "accelerator, {about}, {when}");
+            assert_eq!(used.accelerator_used(), plan.on_accelerators().total(), "accelerator, {about}, {when}");
         };
         check("loaded");
         greedy(&engine, &prompt(7), 1);
@@ -110,12 +110,12 @@ fn other_settings_take_other_bytes() {
     let spec = ModelSpec { n_layer: 3, head_dim: 32, ..ModelSpec::llama() };
     let used = |options: LoadOptions| {
         let placement = load(&spec, options, Some(PLENTY)).unwrap().0.placement();
-        (placement.host_used, placement.accelerator_used)
+        (placement.host_used, placement.accelerator_used())
     };
     let expected = used(base);
     for other in [
         LoadOptions { context: 257, ..base },
-        LoadOptions { gpu_layers: 1, ..base },
+        LoadOptions { gpu_layers: 1.into(), ..base },
         LoadOptions { ubatch: 17, ..base },
         LoadOptions { kv_type_k: GgmlType::Q8_0, ..base },
         LoadOptions { kv_type_v: GgmlType::F32, ..base },

@@ -74,8 +74,8 @@ fn load(spec: &ModelSpec, options: LoadOptions, lacks: fn(&Need) -> bool) -> (En
     let (pool, config) = (Arc::new(ThreadPool::new(2)), config(Precision::Exact));
     let needed: Arc<Mutex<Vec<Need>>> = Arc::default();
     let (device, _) = TestDevice::new(pool.clone(), config, 1 << 30);
-    let accelerator = Box::new(Picky { device, lacks, needed: needed.clone() });
-    let devices = Devices { host: Box::new(CpuDevice::new(pool, config)), accelerator: Some(accelerator) };
+    let accelerator: Box<dyn Device> = Box::new(Picky { device, lacks, needed: needed.clone() });
+    let devices = Devices { host: Box::new(CpuDevice::new(pool, config)), accelerators: vec![Some(accelerator)] };
     (Engine::load(&file, options, devices, &mut |_| {}, &Cancel::new()).unwrap(), needed)
 }
 
@@ -185,11 +185,11 @@ fn the_first_layer_that_is_lacking_ends_the_row() {
     let lack = offload.lack(0).unwrap();
     assert!(matches!(lack, Lack { layer, need: Need::Attention { cells: 4096, .. } } if layer == full), "{lack:?}");
     assert_eq!(offload.layers(0), 5 - full);
-    let place = |layers| Placement::new(layers, 6);
-    assert_eq!(offload.scratch(place(0)), 0);
+    let (place, there) = (|layers| Placement::new(layers, 6), model::Place::Accelerator(0));
+    assert_eq!(offload.scratch(&place(0), there), 0);
     if offload.layers(0) > 0 {
-        assert_eq!((offload.scratch(place(1)), offload.scratch(place(99))), (108, 108));
+        assert_eq!((offload.scratch(&place(1), there), offload.scratch(&place(99), there)), (108, 108));
     }
     let all = Offload::new(&model, &params, &|_| Some(1));
-    assert_eq!((all.layers(0), all.lack(0), all.scratch(place(7))), (7, None, 2));
+    assert_eq!((all.layers(0), all.lack(0), all.scratch(&place(7), there)), (7, None, 2));
 }

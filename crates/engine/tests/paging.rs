@@ -109,7 +109,7 @@ fn a_file_cut_short_while_it_is_read_again_and_again_is_an_error() {
     let file = common::file(&spec);
     let pool = Arc::new(backend_cpu::ThreadPool::new(2));
     let host = Box::new(backend_cpu::CpuDevice::new(pool, common::config(backend_cpu::Precision::Fast)));
-    let devices = engine::Devices { host, accelerator: None };
+    let devices = engine::Devices { host, accelerators: Vec::new() };
     let options = LoadOptions { host_ram: Some(0), ..options(64, 0) };
     let engine = Engine::load(&file, options, devices, &mut |_| {}, &Cancel::new()).unwrap();
     let mut tokens = 0;

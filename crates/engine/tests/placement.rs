@@ -88,7 +88,7 @@ fn planned_bytes_are_the_bytes_used_wherever_layers_are() {
             let placement = engine.placement();
             assert_eq!(placement.gpu_layers, layers);
             assert_eq!(placement.host_used, placement.host_planned, "host, {} with {layers}", spec.arch);
-            assert_eq!(placement.accelerator_used, placement.accelerator_planned, "{} with {layers}", spec.arch);
+            assert_eq!(placement.accelerator_used(), placement.accelerator_planned(), "{} with {layers}", spec.arch);
         }
     }
 }
@@ -98,15 +98,25 @@ fn a_device_too_small_at_load_takes_fewer_layers_and_says_so() {
     let spec = ModelSpec { n_layer: 4, ..ModelSpec::llama() };
     let (engine, _) = load(&spec, options(128, 0), None).unwrap();
     let expected = greedy(&engine, &prompt(40), TOKENS).0.ids;
-    let room_for = |layers: usize| engine.layout().totals(layers).accelerator.total();
+    let room_for = |layers: usize| engine.layout().totals(layers).accelerator(0).total();
     for fitting in 0..5u32 {
         let (engine, _) = load(&spec, options(128, 5), Some(room_for(fitting as usize + 1) - 1)).unwrap();
         let placement = engine.placement();
         assert_eq!(placement.gpu_layers, fitting);
-        assert_eq!(placement.accelerator_used, placement.accelerator_planned);
+        assert_eq!(placement.accelerator_used(), placement.accelerator_planned());
         let told = engine.take_recoveries().unwrap();
         let cause = RecoveryCause::OutOfMemory;
-        assert_eq!(told, [Recovery { cause, layers_moved: 5 - fitting, experts_moved: 0, gpu_layers: fitting }]);
+        assert_eq!(
+            told,
+            [Recovery {
+                cause,
+                accelerator: 0,
+                layers_shifted: 0,
+                layers_moved: 5 - fitting,
+                experts_moved: 0,
+                gpu_layers: fitting
+            }]
+        );
         assert_eq!(greedy(&engine, &prompt(40), TOKENS).0.ids, expected);
     }
 }
@@ -124,7 +134,7 @@ fn every_single_failing_allocation_at_load_is_survived() {
             let (engine, _) = load_with(&spec, options(64, all), Some(PLENTY), fail).unwrap();
             assert_eq!(greedy(&engine, &prompt(20), 8).0.ids, expected, "{} {allocation}", spec.arch);
             let placement = engine.placement();
-            assert_eq!(placement.accelerator_used, placement.accelerator_planned, "{} {allocation}", spec.arch);
+            assert_eq!(placement.accelerator_used(), placement.accelerator_planned(), "{} {allocation}", spec.arch);
             if placement.gpu_layers == all {
                 break;
             }
@@ -144,7 +154,7 @@ fn video_memory_taken_in_the_middle_of_an_answer_costs_layers_and_no_token() {
         let (engine2, control2) = load(&spec, options(128, 5), Some(PLENTY)).unwrap();
         drop((engine, control));
         let control2 = control2.unwrap();
-        let limit = engine2.layout().totals(2).accelerator.total();
+        let limit = engine2.layout().totals(2).accelerator(0).total();
         let mut events = Vec::new();
         let mut tokens = 0;
         let completion = engine2
@@ -162,7 +172,7 @@ fn video_memory_taken_in_the_middle_of_an_answer_costs_layers_and_no_token() {
         let cause = RecoveryCause::OutOfMemory;
         assert_eq!(
             recoveries(&events),
-            [Recovery { cause, layers_moved: 3, experts_moved: 0, gpu_layers: 2 }],
+            [Recovery { cause, accelerator: 0, layers_shifted: 0, layers_moved: 3, experts_moved: 0, gpu_layers: 2 }],
             "{}",
             spec.arch
         );
@@ -197,7 +207,7 @@ fn a_device_lost_in_the_middle_of_an_answer_costs_no_token() {
         let cause = RecoveryCause::DeviceLost;
         assert_eq!(
             recoveries(&events),
-            [Recovery { cause, layers_moved: 3, experts_moved: 0, gpu_layers: 0 }],
+            [Recovery { cause, accelerator: 0, layers_shifted: 0, layers_moved: 3, experts_moved: 0, gpu_layers: 0 }],
             "{}",
             spec.arch
         );
@@ -210,13 +220,20 @@ fn a_device_lost_in_the_middle_of_an_answer_costs_no_token() {
 fn a_wish_beyond_the_room_is_fulfilled_as_far_as_it_goes() {
     let spec = ModelSpec { n_layer: 4, ..ModelSpec::qwen3() };
     let (engine, _) = load(&spec, options(64, 0), None).unwrap();
-    let room = engine.layout().totals(3).accelerator.total();
+    let room = engine.layout().totals(3).accelerator(0).total();
     let (engine, _) = load(&spec, options(64, 1), Some(room)).unwrap();
     assert_eq!(engine.set_gpu_layers(5).unwrap().gpu_layers, 3);
     let told = engine.take_recoveries().unwrap();
     assert_eq!(
         told,
-        [Recovery { cause: RecoveryCause::OutOfMemory, layers_moved: 2, experts_moved: 0, gpu_layers: 3 }]
+        [Recovery {
+            cause: RecoveryCause::OutOfMemory,
+            accelerator: 0,
+            layers_shifted: 0,
+            layers_moved: 2,
+            experts_moved: 0,
+            gpu_layers: 3
+        }]
     );
 }
 
@@ -227,7 +244,7 @@ fn layers_leave_when_other_programs_need_the_memory() {
     let (engine, control) = load(&spec, options(128, 5), Some(PLENTY)).unwrap();
     let control = control.unwrap();
     let expected = greedy(&engine, &prompt(40), TOKENS).0.ids;
-    let used = engine.placement().accelerator_used;
+    let used = engine.placement().accelerator_used();
     let mut told = Vec::new();
     let mut made = 0;
     let completion = engine.generate(request(&prompt(40), TOKENS), &Cancel::new(), &mut |event| match event {
@@ -246,7 +263,7 @@ fn layers_leave_when_other_programs_need_the_memory() {
     let [(at, recovery)] = told[..] else { panic!("{told:?}") };
     assert_eq!((at, recovery.cause), (5, RecoveryCause::OutOfMemory), "in the step after");
     assert!(recovery.gpu_layers > 0 && recovery.gpu_layers < 5, "as many as it takes: {recovery:?}");
-    assert!(engine.placement().accelerator_used <= used / 2);
+    assert!(engine.placement().accelerator_used() <= used / 2);
 }
 
 #[test]
@@ -257,13 +274,13 @@ fn another_device_takes_the_place_of_a_lost_one() {
     control.unwrap().lose();
     assert_eq!(greedy(&engine, &prompt(41), 2).0.ids.len(), 2);
     let placement = engine.set_gpu_layers(3).unwrap();
-    assert_eq!((placement.has_accelerator, placement.gpu_layers), (false, 0));
+    assert_eq!((placement.has_accelerator(), placement.gpu_layers), (false, 0));
     let pool = std::sync::Arc::new(backend_cpu::ThreadPool::new(2));
     let config = common::config(backend_cpu::Precision::Fast);
     let (device, _) = backend_cpu::TestDevice::new(pool, config, PLENTY);
-    engine.offer_accelerator(Box::new(device));
+    engine.offer_accelerator(0, Box::new(device));
     let placement = engine.set_gpu_layers(3).unwrap();
-    assert_eq!((placement.has_accelerator, placement.gpu_layers), (true, 3));
-    assert_eq!(placement.accelerator_used, placement.accelerator_planned);
+    assert_eq!((placement.has_accelerator(), placement.gpu_layers), (true, 3));
+    assert_eq!(placement.accelerator_used(), placement.accelerator_planned());
     assert_eq!(greedy(&engine, &prompt(40), TOKENS).0.ids, expected);
 }

@@ -139,7 +139,7 @@ fn an_unusable_file_is_refused() {
     let truncated = common::file_of(&bytes[..bytes.len() - 1000]);
     let pool = std::sync::Arc::new(backend_cpu::ThreadPool::new(1));
     let host = backend_cpu::CpuDevice::new(pool, common::config(backend_cpu::Precision::Fast));
-    let devices = engine::Devices { host: Box::new(host), accelerator: None };
+    let devices = engine::Devices { host: Box::new(host), accelerators: Vec::new() };
     let result = engine::Engine::load(&truncated, LoadOptions::default(), devices, &mut |_| {}, &Cancel::new());
     assert!(matches!(result.err(), Some(EngineError::File(_))));
 }

@@ -131,7 +131,7 @@ fn any_split_and_any_micro_batch_give_the_same_tokens() {
         for layers in 0..=5 {
             let (ahead, _) = load(&spec, speculating(options(128, layers), 5), Some(PLENTY)).unwrap();
             assert_eq!(greedy(&ahead, &repeating(40), 40).ids, expected, "{} with {layers} layers", spec.arch);
-            assert_eq!(ahead.placement().accelerator_used, ahead.placement().accelerator_planned);
+            assert_eq!(ahead.placement().accelerator_used(), ahead.placement().accelerator_planned());
         }
         for (ubatch, logits_rows, max) in [(1, 1, 8), (2, 4, 8), (3, 2, 2), (64, 16, 15)] {
             let options = LoadOptions { ubatch, logits_rows, ..options(128, 0) };
@@ -153,7 +153,7 @@ fn layers_move_and_devices_fail_between_guesses() {
             for what in ["lost", "full", "fails", "moves"] {
                 let (ahead, control) = load(&spec, speculating(options(128, 4), 5), Some(PLENTY)).unwrap();
                 let control = control.unwrap();
-                let limit = ahead.layout().totals(2).accelerator.total();
+                let limit = ahead.layout().totals(2).accelerator(0).total();
                 let mut made = 0;
                 let ahead = &ahead;
                 let completion = std::thread::scope(|scope| {

@@ -6,7 +6,7 @@
 mod common;
 
 use backend_cpu::TestDeviceControl;
-use common::{greedy, load, options, prompt, request};
+use common::{greedy, load, load_several, options, prompt, request};
 use engine::{Cancel, Engine, Event, LoadOptions, RecoveryCause};
 use model::{Placement, StreamRates, Streaming};
 use quant::GgmlType;
@@ -66,7 +66,7 @@ fn streamed_layers_give_the_same_tokens() {
             assert!(control.streamed() > 0 || !something || spec.arch.starts_with("gemma"), "{what}");
             assert_eq!(after.streamed, control.streamed(), "{what}");
             assert_eq!((after.gpu_layers, after.cpu_moe), (before.gpu_layers, before.cpu_moe), "{what}");
-            assert_eq!(after.accelerator_used, after.accelerator_planned, "{what}");
+            assert_eq!(after.accelerator_used(), after.accelerator_planned(), "{what}");
             assert_eq!(after.host_used, before.host_used, "{what}");
             assert!(engine.take_recoveries().unwrap().is_empty(), "{what}");
             // What was computed there is remembered here.
@@ -131,7 +131,7 @@ fn the_bytes_are_those_of_the_layers_and_their_caches() {
 fn without_memory_for_it_prompts_are_computed_as_before() {
     let expected = expected(&llama());
     let (engine, _) = open(&llama(), options(128, 2), PLENTY);
-    let (used, slots) = (engine.placement().accelerator_used, decision(&engine, 2, ALWAYS).slot.total());
+    let (used, slots) = (engine.placement().accelerator_used(), decision(&engine, 2, ALWAYS).slot.total());
     for (limit, streams) in [(used + slots, true), (used + slots - 1, false), (used, false)] {
         let (engine, control) = open(&llama(), streamed(2, 0, ALWAYS), limit);
         let (completion, events) = greedy(&engine, &prompt(40), TOKENS);
@@ -139,7 +139,7 @@ fn without_memory_for_it_prompts_are_computed_as_before() {
         assert_eq!(control.streamed() > 0, streams, "{limit} of {used} + {slots}");
         assert!(!events.iter().any(|event| matches!(event, Event::Recovered(_))), "nothing has moved");
         let placement = engine.placement();
-        assert_eq!((placement.gpu_layers, placement.accelerator_used), (2, placement.accelerator_planned));
+        assert_eq!((placement.gpu_layers, placement.accelerator_used()), (2, placement.accelerator_planned()));
     }
 }
 
@@ -176,17 +176,17 @@ fn failures_in_a_streamed_prompt_are_mended() {
 #[test]
 fn its_memory_goes_first() {
     let (engine, control) = open(&llama(), streamed(2, 0, ALWAYS), PLENTY);
-    let before = engine.placement().accelerator_used;
+    let before = engine.placement().accelerator_used();
     greedy(&engine, &prompt(40), 1);
     let slots = decision(&engine, 2, ALWAYS).slot.total();
-    assert_eq!(engine.placement().accelerator_used, before + slots);
+    assert_eq!(engine.placement().accelerator_used(), before + slots);
     // Exactly so much that the slots must go.
     control.set_others(PLENTY - before);
     // The device is asked four times a second at most.
     std::thread::sleep(std::time::Duration::from_millis(300));
     let (_, events) = greedy(&engine, &prompt(41), 1);
     assert!(!events.iter().any(|event| matches!(event, Event::Recovered(_))), "{events:?}");
-    assert_eq!((engine.placement().gpu_layers, engine.placement().accelerator_used), (2, before));
+    assert_eq!((engine.placement().gpu_layers, engine.placement().accelerator_used()), (2, before));
     control.set_others(0);
     let count = control.streamed();
     greedy(&engine, &prompt(42), 1);
@@ -194,8 +194,42 @@ fn its_memory_goes_first() {
     // All layers there: nothing is left to stream, and nothing is held.
     engine.set_gpu_layers(5).unwrap();
     let placement = engine.placement();
-    assert_eq!((placement.gpu_layers, placement.accelerator_used), (5, placement.accelerator_planned));
+    assert_eq!((placement.gpu_layers, placement.accelerator_used()), (5, placement.accelerator_planned()));
     engine.set_gpu_layers(3).unwrap();
     greedy(&engine, &prompt(43), 1);
     assert!(control.streamed() > count, "decided anew");
+}
+
+/// Of several accelerators, the one that has the first of the layers on accelerators computes those on the host.
+#[test]
+fn one_of_several_accelerators_is_streamed_to() {
+    let mixture = ModelSpec { n_layer: 4, ..ModelSpec::qwen3moe() };
+    for spec in [llama(), mixture, ModelSpec::gemma4(), ModelSpec::qwen35()] {
+        let expected = expected(&spec);
+        for (shares, cpu_moe, on) in [([1, 2], 0, 1), ([2, 0], 0, 0), ([2, 3], 2, 1), ([1, 2], 4, 1)] {
+            let mut gpu_layers = model::Split::default();
+            gpu_layers.0[..2].copy_from_slice(&shares);
+            let options = LoadOptions { gpu_layers, ..streamed(0, cpu_moe, ALWAYS) };
+            let (engine, controls) = load_several(&spec, options, &[PLENTY; 2]).unwrap();
+            let what = format!("{} on {shares:?}, experts of {cpu_moe} on the host", spec.arch);
+            assert_eq!(greedy(&engine, &prompt(40), TOKENS).0.ids, expected, "{what}");
+            let placement = engine.placement();
+            assert_eq!(Streaming::accelerator(&placement.placed), Some(on), "{what}");
+            assert_eq!((controls[1 - on].streamed(), placement.streamed), (0, controls[on].streamed()), "{what}");
+            if shares[0] + shares[1] < 5 || placement.experts_apart > 0 {
+                assert!(placement.streamed > 0 || spec.arch.starts_with("gemma"), "{what}");
+            }
+            for held in &placement.accelerators {
+                assert_eq!(held.used, held.planned, "{what}");
+            }
+            // The other one is lost, or this one.
+            for lost in [1 - on, on] {
+                controls[lost].lose();
+                assert_eq!(greedy(&engine, &prompt(41), TOKENS).0.ids.len(), TOKENS as usize);
+                assert_eq!(greedy(&engine, &prompt(40), TOKENS).0.ids, expected, "{what}, {lost} lost");
+                let placement = engine.placement();
+                assert!(placement.accelerators.iter().all(|held| held.used == held.planned), "{what}, {lost} lost");
+            }
+        }
+    }
 }

@@ -59,8 +59,8 @@ impl Loaded {
         let config = CpuConfig { threads, precision: Precision::Fast, simd: None };
         let host = Box::new(CpuDevice::new(Arc::new(ThreadPool::new(threads)), config));
         let device = GpuDevice::new(driver, GpuConfig::default());
-        let devices = Devices { host, accelerator: Some(Box::new(device)) };
-        let options = LoadOptions { context, ubatch, gpu_layers: u32::MAX, ..LoadOptions::default() };
+        let devices = Devices { host, accelerators: vec![Some(Box::new(device))] };
+        let options = LoadOptions { context, ubatch, gpu_layers: u32::MAX.into(), ..LoadOptions::default() };
         let (seconds, engine) = seconds(|| Ok(Engine::load(path, options, devices, &mut |_| {}, &Cancel::new())?))?;
         Ok(Loaded { engine, seconds, card: card.clone(), free })
     }
@@ -126,7 +126,7 @@ impl Loaded {
             footprint: backend_cuda::footprint,
             ..AcceleratorFacts::default()
         };
-        let facts = Facts { ram_available: u64::MAX / 2, accelerator: Some(facts), ..Facts::default() };
+        let facts = Facts { ram_available: u64::MAX / 2, accelerators: vec![facts], ..Facts::default() };
         let params = self.engine.layout().params;
         let wishes = Wishes {
             gpu_layers: GpuLayers::Fixed(self.engine.placement().gpu_layers),

@@ -1,10 +1,10 @@
 //! The one place that counts bytes: every buffer of a loaded model, per layer and device.
 //!
 //! The planner shows these numbers, the engine allocates them. A host computes with weights where they lie in the
-//! mapped file; an accelerator holds copies.
+//! mapped file; accelerators hold copies.
 
 use crate::slots::{input_slots, layer_slots, output_slots};
-use crate::{BufferPlan, CacheShape, Layer, Model, ModelError, Tensor};
+use crate::{BufferPlan, CacheShape, Layer, Model, ModelError, Place, Placement, Tensor};
 use quant::GgmlType;
 use std::ops::Range;
 
@@ -69,47 +69,43 @@ impl Parts {
     }
 }
 
-/// Bytes on both sides.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+impl std::ops::Add for Parts {
+    type Output = Parts;
+
+    fn add(self, other: Parts) -> Parts {
+        Parts { weights: self.weights + other.weights, kv: self.kv + other.kv, compute: self.compute + other.compute }
+    }
+}
+
+/// Bytes of a placement, memory by memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub host: Parts,
-    pub accelerator: Parts,
+    /// Up to the last accelerator that has layers.
+    pub accelerators: Vec<Parts>,
 }
 
-/// Which layers are on the accelerator: the last of the model first, the output layer after all others. The first
-/// `cpu_moe` of the model's layers leave their routed experts on the host, wherever the rest of them is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Placement {
-    pub gpu_layers: usize,
-    pub cpu_moe: usize,
-    /// Layers without the output layer.
-    pub block_count: usize,
-}
-
-impl Placement {
-    /// As many layers as asked for, or all there are, each of them whole.
-    pub fn new(gpu_layers: usize, block_count: usize) -> Placement {
-        Placement { gpu_layers: gpu_layers.min(block_count + 1), cpu_moe: 0, block_count }
+impl Totals {
+    /// Bytes on one accelerator.
+    pub fn accelerator(&self, number: usize) -> Parts {
+        self.accelerators.get(number).copied().unwrap_or_default()
     }
 
-    /// The same with the experts of the first `cpu_moe` layers on the host.
-    #[must_use]
-    pub fn with_cpu_moe(self, cpu_moe: usize) -> Placement {
-        Placement { cpu_moe: cpu_moe.min(self.block_count), ..self }
+    /// Bytes on all accelerators together.
+    pub fn on_accelerators(&self) -> Parts {
+        self.accelerators.iter().fold(Parts::default(), |all, parts| all + *parts)
     }
 
-    /// Whether layer `index` is on the accelerator (`block_count` is the output layer).
-    pub fn on_accelerator(&self, index: usize) -> bool {
-        if index >= self.block_count {
-            self.gpu_layers > self.block_count
-        } else {
-            index + self.gpu_layers.min(self.block_count) >= self.block_count
+    fn at(&mut self, place: Place) -> &mut Parts {
+        match place {
+            Place::Accelerator(number) => {
+                if self.accelerators.len() <= number {
+                    self.accelerators.resize(number + 1, Parts::default());
+                }
+                &mut self.accelerators[number]
+            }
+            Place::Host => &mut self.host,
         }
-    }
-
-    /// Whether layer `index` is on the accelerator but for its routed experts, if it has any.
-    pub fn without_experts(&self, index: usize) -> bool {
-        index < self.cpu_moe && self.on_accelerator(index)
     }
 }
 
@@ -164,52 +160,50 @@ impl Layout {
         self.layers.len()
     }
 
-    /// Bytes on host and accelerator with this many layers, each of them whole, on the accelerator.
+    /// Bytes with this many layers, each of them whole, on one accelerator.
     pub fn totals(&self, gpu_layers: usize) -> Totals {
-        self.placed(Placement::new(gpu_layers, self.block_count()))
+        self.placed(&Placement::new(gpu_layers, self.block_count()))
     }
 
-    /// Bytes on host and accelerator.
-    pub fn placed(&self, placement: Placement) -> Totals {
+    /// Bytes in every memory.
+    pub fn placed(&self, placement: &Placement) -> Totals {
         let mut totals = Totals::default();
         let size = |slots: &[BufferPlan]| slots.iter().map(|slot| slot.bytes).sum::<u64>();
         totals.host.weights = self.embedding + self.per_layer_input;
         totals.host.compute = size(&self.input_slots);
         for (index, layer) in self.layers.iter().enumerate() {
-            let on_accelerator = placement.on_accelerator(index);
-            let side = if on_accelerator { &mut totals.accelerator } else { &mut totals.host };
-            side.weights += if on_accelerator { layer.device_weights } else { layer.weights };
-            side.kv += layer.cache() + layer.state;
+            let place = placement.place(index);
+            let parts = totals.at(place);
+            parts.weights += if place == Place::Host { layer.weights } else { layer.device_weights };
+            parts.kv += layer.cache() + layer.state;
             if placement.without_experts(index) {
-                totals.accelerator.weights -= layer.device_experts;
+                parts.weights -= layer.device_experts;
                 totals.host.weights += layer.experts;
             }
         }
-        // Layers go to the accelerator from the last on, so it is never the host that lacks a source.
-        for source in self.copied_sources(&|index| placement.on_accelerator(index)) {
-            totals.accelerator.kv += self.layers[source].cache();
+        let output = placement.place(self.block_count());
+        for place in placement.used() {
+            let copies = self.copied_sources(placement, place).into_iter();
+            totals.at(place).kv += copies.map(|source| self.layers[source].cache()).sum::<u64>();
         }
-        let computes = |index| !placement.on_accelerator(index) || self.experts_apart(placement, index);
-        if (0..=self.block_count()).any(computes) {
-            totals.host.compute += size(&self.slots);
+        let experts_on_host = (0..self.block_count()).any(|index| self.experts_apart(placement, index));
+        let host = Some(Place::Host).filter(|_| experts_on_host && !placement.has(Place::Host));
+        for place in placement.used().into_iter().chain(host) {
+            totals.at(place).compute += size(&self.slots);
         }
-        if placement.gpu_layers > 0 {
-            totals.accelerator.compute += size(&self.slots);
-        }
-        if placement.on_accelerator(self.block_count()) {
-            totals.accelerator.weights += self.output.device_weights;
-            totals.accelerator.compute += size(&self.output_slots);
-        } else {
-            totals.host.weights += if self.tied { self.output.weights - self.embedding } else { self.output.weights };
-            totals.host.compute += size(&self.output_slots);
-        }
+        totals.at(output).weights += match output {
+            Place::Accelerator(_) => self.output.device_weights,
+            Place::Host if self.tied => self.output.weights - self.embedding,
+            Place::Host => self.output.weights,
+        };
+        totals.at(output).compute += size(&self.output_slots);
         totals
     }
 }
 
 impl Layout {
-    /// Whether layer `index` is on the accelerator and its routed experts are on the host.
-    pub fn experts_apart(&self, placement: Placement, index: usize) -> bool {
+    /// Whether layer `index` is on an accelerator and its routed experts are on the host.
+    pub fn experts_apart(&self, placement: &Placement, index: usize) -> bool {
         placement.without_experts(index) && self.layers.get(index).is_some_and(|layer| layer.experts > 0)
     }
 
@@ -218,11 +212,11 @@ impl Layout {
         self.layers.iter().filter(|layer| layer.experts > 0).count()
     }
 
-    /// Layers on the host whose caches layers on the accelerator read: these have copies there.
-    pub fn copied_sources(&self, on_accelerator: &dyn Fn(usize) -> bool) -> Vec<usize> {
-        let users = self.layers.iter().enumerate().filter(|(index, _)| on_accelerator(*index));
-        let mut sources: Vec<usize> =
-            users.filter_map(|(_, layer)| layer.cache_source).filter(|source| !on_accelerator(*source)).collect();
+    /// Layers elsewhere whose caches layers at `place` read: these have copies there.
+    pub fn copied_sources(&self, placement: &Placement, place: Place) -> Vec<usize> {
+        let users = self.layers.iter().enumerate().filter(|(index, _)| placement.place(*index) == place);
+        let sources = users.filter_map(|(_, layer)| layer.cache_source);
+        let mut sources: Vec<usize> = sources.filter(|source| placement.place(*source) != place).collect();
         sources.sort_unstable();
         sources.dedup();
         sources

@@ -1,12 +1,12 @@
 //! Which layers an accelerator can compute, and what of its memory besides buffers that takes.
 
-use crate::{LayoutParams, Model, Placement};
+use crate::{LayoutParams, Model, Place, Placement};
 use backend::Need;
 
 /// A layer that an accelerator cannot compute, and what it lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lack {
-    /// As [`crate::Placement`] counts: the number of layers is the output layer.
+    /// As [`Placement`] counts: the number of layers is the output layer.
     pub layer: usize,
     pub need: Need,
 }
@@ -60,25 +60,25 @@ impl Offload {
         self.ordered(cpu_moe).find_map(|(layer, scratch)| Some(Lack { layer, need: scratch.err()? }))
     }
 
-    /// Bytes of scratch memory for the layers there.
-    pub fn scratch(&self, placement: Placement) -> u64 {
-        self.scratch_with(placement, [])
+    /// Whether layer `index` can be computed, whole or without its experts.
+    pub fn can(&self, index: usize, whole: bool) -> bool {
+        self.layers.get(index).is_some_and(|layer| layer[usize::from(!whole)].is_ok())
+    }
+
+    /// Bytes of scratch memory for the layers at `place`.
+    pub fn scratch(&self, placement: &Placement, place: Place) -> u64 {
+        self.scratch_with(placement, place, [])
     }
 
     /// The same with further layers, each of them whole, that are there now and then.
-    pub fn scratch_with(&self, placement: Placement, streamed: impl IntoIterator<Item = usize>) -> u64 {
-        let there = self.ordered(placement.cpu_moe).take(placement.gpu_layers);
-        let there = there.map_while(|(_, scratch)| scratch.ok());
+    pub fn scratch_with(&self, placement: &Placement, place: Place, streamed: impl IntoIterator<Item = usize>) -> u64 {
+        let there = self.ordered(placement.cpu_moe).filter(|(layer, _)| placement.place(*layer) == place);
+        let there = there.filter_map(|(_, scratch)| scratch.ok());
         let streamed = streamed.into_iter().filter_map(|layer| self.layers[layer][0].ok());
         let most = there.chain(streamed).fold(Scratch::default(), |most, layer| Scratch {
             products: most.products.max(layer.products),
             attention: most.attention.max(layer.attention),
         });
         most.products.saturating_add(most.attention)
-    }
-
-    /// Whether the accelerator can compute a layer, whole.
-    pub fn computes(&self, layer: usize) -> bool {
-        self.layers.get(layer).is_some_and(|kinds| kinds[0].is_ok())
     }
 }

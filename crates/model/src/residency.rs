@@ -39,7 +39,7 @@ const SLACK: u64 = 32;
 impl Residency {
     /// With some layers elsewhere and `ram` bytes for the rest of the model and its buffers. `None`: all of it
     /// fits, and nothing has to be done.
-    pub fn new(model: &Model, layout: &Layout, placement: Placement, ram: u64) -> Option<Residency> {
+    pub fn new(model: &Model, layout: &Layout, placement: &Placement, ram: u64) -> Option<Residency> {
         let host = layout.placed(placement).host;
         if host.total() <= ram {
             return None;

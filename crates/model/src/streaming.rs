@@ -1,7 +1,7 @@
 //! Layers and experts on the host that an accelerator computes when many tokens come at once: their weights go through its
 //! memory, those of the next layer while this one is computed. When that pays follows from what was measured.
 
-use crate::{Layer, Layout, Model, Placement, STATE_SLOTS, Tensor};
+use crate::{Layer, Layout, Model, Place, Placement, STATE_SLOTS, Tensor};
 
 /// What was measured, per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,6 +57,8 @@ struct Streamed {
 /// Which layers are streamed, what that takes of the accelerator's memory, and when it pays.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Streaming {
+    /// The accelerator that they go to.
+    pub on: usize,
     pub slot: StreamSlot,
     rates: StreamRates,
     layers: Vec<Streamed>,
@@ -68,8 +70,17 @@ pub struct Streaming {
 const ALIGNMENT: u64 = 256;
 
 impl Streaming {
-    /// What can be streamed of a placement with layers on the accelerator: layers on the host that it can compute (`can`), and
-    /// routed experts there. `None`: there is nothing, or nothing was measured. Layers that read another one's cache stay on the host.
+    /// The accelerator that layers are streamed to: the one that has the first of the layers on accelerators, so that the
+    /// stream goes on there.
+    pub fn accelerator(placement: &Placement) -> Option<usize> {
+        (0..=placement.block_count()).find_map(|index| match placement.place(index) {
+            Place::Accelerator(number) => Some(number),
+            Place::Host => None,
+        })
+    }
+
+    /// What can be streamed of a placement with layers on accelerators: layers on the host that [`Streaming::accelerator`] can
+    /// compute (`can`), and routed experts that its layers left there. `None`: there is nothing, or nothing was measured. Layers that read another one's cache stay on the host.
     pub fn new(
         model: &Model,
         layout: &Layout,
@@ -78,13 +89,14 @@ impl Streaming {
         rates: StreamRates,
     ) -> Option<Streaming> {
         let known = |rate: f64| rate.is_finite() && rate > 0.0;
-        let there = (0..=layout.block_count()).any(|index| placement.on_accelerator(index));
-        if !there || ![rates.host, rates.accelerator, rates.upload].into_iter().all(known) {
+        let on = Streaming::accelerator(placement)?;
+        if ![rates.host, rates.accelerator, rates.upload].into_iter().all(known) {
             return None;
         }
         let (mut slot, mut layers) = (StreamSlot::default(), Vec::new());
         for (index, (layer, bytes)) in model.layers.iter().zip(&layout.layers).enumerate() {
-            let apart = placement.without_experts(index) && bytes.experts > 0;
+            let apart = placement.without_experts(index) && placement.place(index) == Place::Accelerator(on);
+            let apart = apart && bytes.experts > 0;
             let host = !placement.on_accelerator(index) && bytes.cache_source.is_none();
             if !(apart || host) || !can(index) {
                 continue;
@@ -102,7 +114,7 @@ impl Streaming {
             let weights = weights + 2 * bytes.state / STATE_SLOTS as u64;
             layers.push(Streamed { index, adds, weights, cell: bytes.cache() / cells.max(1), cells });
         }
-        (!layers.is_empty()).then_some(Streaming { slot, rates, layers, most: layout.params.ubatch })
+        (!layers.is_empty()).then_some(Streaming { on, slot, rates, layers, most: layout.params.ubatch })
     }
 
     /// What goes into a slot of a layer, each tensor with its place, and the bytes of all: the layer, or only its experts.

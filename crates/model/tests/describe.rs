@@ -1,6 +1,6 @@
 //! Descriptions of what the families have, and refusals.
 
-use model::{Layout, LayoutParams, ModelError, Placement};
+use model::{Layout, LayoutParams, ModelError, Place, Placement};
 use quant::GgmlType;
 use test_models::ModelSpec;
 
@@ -148,12 +148,56 @@ fn the_layout_is_the_sum_of_its_parts_at_every_placement() {
     let all = layout.totals(0).host;
     for layers in 0..=5 {
         let totals = layout.totals(layers);
-        assert_eq!(totals.host.kv + totals.accelerator.kv, all.kv);
-        assert_eq!(totals.host.weights + totals.accelerator.weights, all.weights);
-        assert_eq!(totals.accelerator.total() == 0, layers == 0);
+        assert_eq!(totals.host.kv + totals.accelerator(0).kv, all.kv);
+        assert_eq!(totals.host.weights + totals.accelerator(0).weights, all.weights);
+        assert_eq!(totals.accelerator(0).total() == 0, layers == 0);
     }
     assert_eq!(layout.totals(5).host.compute, 0);
     assert_eq!(layout.totals(99), layout.totals(5));
+}
+
+/// Every byte is somewhere, wherever layers are: also in holes, and with caches that layers elsewhere read.
+#[test]
+fn layers_may_be_on_several_accelerators() {
+    for spec in [ModelSpec { n_layer: 4, ..ModelSpec::mixtral() }, ModelSpec::gemma4(), ModelSpec::qwen35()] {
+        let model = describe(&spec).unwrap();
+        let (kv_type_k, kv_type_v) = (GgmlType::F16, GgmlType::F16);
+        let params = LayoutParams { context: 64, ubatch: 8, kv_type_k, kv_type_v, logits_rows: 1 };
+        let layout = Layout::new(&model, params).unwrap();
+        let (blocks, all) = (layout.block_count(), layout.totals(0).host);
+        let one = layout.totals(blocks + 1).accelerator(0);
+        for round in 0..3usize.pow(blocks.min(5) as u32 + 1) {
+            let place = |index: usize| match round / 3usize.pow(index.min(5) as u32) % 3 {
+                0 => Place::Host,
+                number => Place::Accelerator(number - 1),
+            };
+            let placement = Placement::at((0..=blocks).map(place));
+            let totals = layout.placed(&placement);
+            let copies: u64 = placement
+                .used()
+                .into_iter()
+                .flat_map(|place| layout.copied_sources(&placement, place))
+                .map(|source| layout.layers[source].cache())
+                .sum();
+            assert_eq!(totals.host.kv + totals.on_accelerators().kv, all.kv + copies);
+            for number in 0..2 {
+                let parts = totals.accelerator(number);
+                assert_eq!(parts.total() > 0, placement.has(Place::Accelerator(number)));
+                assert!(parts.weights <= one.weights && parts.compute <= one.compute);
+            }
+            if !placement.has(Place::Host) {
+                assert_eq!((totals.on_accelerators().weights, totals.host.kv), (one.weights, 0));
+            }
+            // Which of two it is makes no difference.
+            let turned = (0..=blocks).map(|index| match place(index) {
+                Place::Accelerator(number) => Place::Accelerator(1 - number),
+                Place::Host => Place::Host,
+            });
+            let turned = layout.placed(&Placement::at(turned));
+            assert_eq!((turned.accelerator(0), turned.accelerator(1)), (totals.accelerator(1), totals.accelerator(0)));
+            assert_eq!(turned.host, totals.host);
+        }
+    }
 }
 
 #[test]
@@ -177,17 +221,17 @@ fn routed_experts_may_stay_behind() {
             let whole = layout.totals(gpu_layers);
             for cpu_moe in 0..=blocks {
                 let placement = Placement::new(gpu_layers, blocks).with_cpu_moe(cpu_moe);
-                let totals = layout.placed(placement);
+                let totals = layout.placed(&placement);
                 let apart: u64 = (0..blocks)
                     .filter(|index| *index < cpu_moe && placement.on_accelerator(*index))
                     .map(|index| model.layers[index].expert_tensors().iter().map(|tensor| tensor.bytes).sum::<u64>())
                     .sum();
                 assert_eq!(totals.host.weights, whole.host.weights + apart);
-                assert_eq!(totals.host.kv + totals.accelerator.kv, all.kv);
-                assert_eq!(totals.accelerator.kv, whole.accelerator.kv, "caches are where the attention is");
-                assert_eq!(totals.accelerator.compute, whole.accelerator.compute);
+                assert_eq!(totals.host.kv + totals.accelerator(0).kv, all.kv);
+                assert_eq!(totals.accelerator(0).kv, whole.accelerator(0).kv, "caches are where the attention is");
+                assert_eq!(totals.accelerator(0).compute, whole.accelerator(0).compute);
                 assert_eq!(totals.host.compute > 0, apart > 0 || gpu_layers <= blocks);
-                assert_eq!(totals.accelerator.weights < whole.accelerator.weights, apart > 0);
+                assert_eq!(totals.accelerator(0).weights < whole.accelerator(0).weights, apart > 0);
             }
         }
         let everywhere = Placement::new(99, blocks).with_cpu_moe(99);

@@ -29,8 +29,8 @@ fn a_model_that_fits_is_left_alone() {
     let (model, layout) = model(&ModelSpec::llama3_8b(GgmlType::Q4_K));
     for gpu_layers in [0, 5, 33] {
         let total = layout.totals(gpu_layers).host.total();
-        assert_eq!(Residency::new(&model, &layout, at(&layout, gpu_layers), total), None);
-        assert!(Residency::new(&model, &layout, at(&layout, gpu_layers), total - 1).is_some());
+        assert_eq!(Residency::new(&model, &layout, &at(&layout, gpu_layers), total), None);
+        assert!(Residency::new(&model, &layout, &at(&layout, gpu_layers), total - 1).is_some());
     }
 }
 
@@ -40,13 +40,13 @@ fn what_is_in_ram_is_never_more_than_there_is() {
         let (model, layout) = model(&spec);
         for (gpu_layers, cpu_moe) in [(0, 0), (7, 0), (32, 0), (49, 12), (33, 48)] {
             let placement = at(&layout, gpu_layers).with_cpu_moe(cpu_moe);
-            let host = layout.placed(placement).host;
+            let host = layout.placed(&placement).host;
             if host.compute == 0 {
                 continue;
             }
             for percent in [0, 1, 5, 20, 40, 60, 80, 95, 99] {
                 let ram = host.total() / 100 * percent;
-                let residency = Residency::new(&model, &layout, placement, ram).unwrap();
+                let residency = Residency::new(&model, &layout, &placement, ram).unwrap();
                 let kept: u64 = share(&residency, |piece| piece.kept).iter().sum();
                 let streamed: u64 = share(&residency, |piece| !piece.kept).iter().sum();
                 assert_eq!(residency.streamed, streamed);
@@ -77,7 +77,7 @@ fn most_of_the_ram_is_used() {
     let host = layout.totals(0).host;
     for percent in [30, 60, 90] {
         let ram = host.total() / 100 * percent;
-        let residency = Residency::new(&model, &layout, at(&layout, 0), ram).unwrap();
+        let residency = Residency::new(&model, &layout, &at(&layout, 0), ram).unwrap();
         let missing = host.total() - ram;
         assert!(residency.streamed < missing + host.weights / 8, "{percent} %: {} {missing}", residency.streamed);
     }
@@ -86,7 +86,7 @@ fn most_of_the_ram_is_used() {
 #[test]
 fn what_is_read_is_spread_over_the_layers() {
     let (model, layout) = model(&ModelSpec::llama3_8b(GgmlType::Q4_K));
-    let residency = Residency::new(&model, &layout, at(&layout, 0), layout.totals(0).host.total() * 6 / 10).unwrap();
+    let residency = Residency::new(&model, &layout, &at(&layout, 0), layout.totals(0).host.total() * 6 / 10).unwrap();
     let mut streamed = share(&residency, |piece| !piece.kept);
     assert_eq!(streamed.pop(), Some(0), "the output layer stays");
     let largest = residency.layers.iter().flatten().map(|piece| piece.tensor.bytes).max().unwrap();
@@ -100,7 +100,7 @@ fn what_is_read_is_spread_over_the_layers() {
 #[test]
 fn of_a_mixture_everything_but_the_experts_stays() {
     let (model, layout) = model(&ModelSpec::qwen3_30b_a3b(GgmlType::Q4_K));
-    let residency = Residency::new(&model, &layout, at(&layout, 0), layout.totals(0).host.total() * 6 / 10).unwrap();
+    let residency = Residency::new(&model, &layout, &at(&layout, 0), layout.totals(0).host.total() * 6 / 10).unwrap();
     assert_eq!((residency.streamed, residency.window), (0, 0));
     let cached = residency.experts as f64 / residency.all_experts as f64;
     assert!((0.4..0.6).contains(&cached), "{cached}");
@@ -112,7 +112,7 @@ fn of_a_mixture_everything_but_the_experts_stays() {
 #[test]
 fn a_batch_reads_more_experts_than_a_token_but_each_once() {
     let (model, layout) = model(&ModelSpec::qwen3_30b_a3b(GgmlType::Q4_K));
-    let residency = Residency::new(&model, &layout, at(&layout, 0), layout.totals(0).host.total() * 6 / 10).unwrap();
+    let residency = Residency::new(&model, &layout, &at(&layout, 0), layout.totals(0).host.total() * 6 / 10).unwrap();
     let missing = residency.all_experts - residency.experts;
     let reads = [1, 2, 16, 512].map(|tokens| residency.bytes_per_batch(tokens));
     assert_eq!(reads[0], residency.bytes_per_token());

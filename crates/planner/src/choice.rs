@@ -1,7 +1,7 @@
-//! Which layers go to the accelerator, and which leave their routed experts in RAM.
+//! Which layers go to accelerators, and which leave their routed experts in RAM.
 
 use crate::forecast::{Reads, seconds_per_token};
-use crate::room::Room;
+use crate::room::Rooms;
 use crate::{Facts, GpuLayers, Wishes};
 use model::{Layout, Model, Placement};
 
@@ -15,47 +15,50 @@ pub(crate) struct Choice {
 }
 
 impl Choice {
-    pub fn new(model: &Model, layout: &Layout, room: Option<&Room>, facts: &Facts, wishes: &Wishes) -> Choice {
+    pub fn new(model: &Model, layout: &Layout, rooms: Option<&Rooms>, facts: &Facts, wishes: &Wishes) -> Choice {
         let blocks = layout.block_count();
         let wished = wishes.cpu_moe.map(|layers| layers as usize);
         let none = Placement::new(0, blocks).with_cpu_moe(wished.unwrap_or(0));
-        let Some(room) = room else { return Choice { placement: none, best: none, max_gpu_layers: 0 } };
-        let held: Vec<Placement> = (1..=blocks + 1).map_while(|layers| held(layout, room, layers, wished)).collect();
-        let most = held.last().copied().unwrap_or(none);
+        let Some(rooms) = rooms else { return Choice { placement: none.clone(), best: none, max_gpu_layers: 0 } };
+        // By number of layers, from 1 on: those that leave their experts.
+        let held: Vec<usize> = (1..=blocks + 1).map_while(|layers| held(layout, rooms, layers, wished)).collect();
+        let place = |layers: usize| {
+            let cpu_moe = layers.checked_sub(1).and_then(|at| held.get(at));
+            cpu_moe.and_then(|cpu_moe| rooms.place(layout, layers, *cpu_moe)).unwrap_or_else(|| none.clone())
+        };
         // Whole layers are the faster the more there are. Experts in RAM are a trade.
-        let best = match held.iter().any(|placement| apart(layout, *placement) > 0) && wished.is_none() {
+        let trade = held.iter().enumerate().any(|(at, cpu_moe)| leaves(layout, at + 1, *cpu_moe) > 0);
+        let best = match trade && wished.is_none() {
             true => {
                 let reads = Reads::new(model);
-                let seconds = |placement: &Placement| seconds_per_token(&reads, layout, *placement, facts);
-                let rated = held.iter().rev().chain([&none]).map(|placement| (seconds(placement), *placement));
-                rated.min_by(|(a, _), (b, _)| a.total_cmp(b)).map_or(none, |(_, placement)| placement)
+                let seconds = |placement: &Placement| seconds_per_token(&reads, layout, placement, facts);
+                let rated = (0..=held.len()).rev().map(place).map(|placement| (seconds(&placement), placement));
+                rated.min_by(|(a, _), (b, _)| a.total_cmp(b)).map_or(none.clone(), |(_, placement)| placement)
             }
-            false => most,
+            false => place(held.len()),
         };
         let placement = match wishes.gpu_layers {
-            GpuLayers::Auto => best,
+            GpuLayers::Auto => best.clone(),
             GpuLayers::Fixed(0) => none,
-            GpuLayers::Fixed(wanted) => {
-                let layers = (wanted as usize).min(blocks + 1);
-                held.get(layers - 1).copied().unwrap_or_else(|| {
+            GpuLayers::Fixed(wanted) => match (wanted as usize).min(blocks + 1) {
+                layers if layers <= held.len() => place(layers),
+                layers => {
                     let cpu_moe = wished.unwrap_or(if layout.expert_layers() > 0 { blocks } else { 0 });
-                    Placement::new(layers.min(room.offload.layers(cpu_moe)), blocks).with_cpu_moe(cpu_moe)
-                })
-            }
+                    rooms.spread(layout, layers, cpu_moe)
+                }
+            },
         };
-        Choice { placement, best, max_gpu_layers: most.gpu_layers }
+        Choice { placement, best, max_gpu_layers: held.len() }
     }
 }
 
-/// So many layers with as few experts in RAM as it takes, or as many as are wished; `None`: they do not fit.
-fn held(layout: &Layout, room: &Room, gpu_layers: usize, wished: Option<usize>) -> Option<Placement> {
-    let blocks = layout.block_count();
-    let with = |cpu_moe| Placement::new(gpu_layers, blocks).with_cpu_moe(cpu_moe);
-    let holds = |cpu_moe: usize| room.holds(layout, with(cpu_moe));
+/// How many of so many layers leave their experts in RAM: as few as it takes, or as wished; `None`: they do not fit.
+fn held(layout: &Layout, rooms: &Rooms, gpu_layers: usize, wished: Option<usize>) -> Option<usize> {
+    let holds = |cpu_moe: usize| rooms.can_place(layout, gpu_layers, cpu_moe);
     let (mut low, mut high) = match wished {
         Some(cpu_moe) => (cpu_moe, cpu_moe),
         None if layout.expert_layers() == 0 => (0, 0),
-        None => (0, blocks),
+        None => (0, layout.block_count()),
     };
     if !holds(high) {
         return None;
@@ -65,10 +68,15 @@ fn held(layout: &Layout, room: &Room, gpu_layers: usize, wished: Option<usize>) 
         if holds(middle) { high = middle } else { low = middle + 1 }
     }
     // Layers that are not there leave nothing behind.
-    Some(if wished.is_none() && apart(layout, with(low)) == 0 { with(0) } else { with(low) })
+    Some(if wished.is_none() && leaves(layout, gpu_layers, low) == 0 { 0 } else { low })
 }
 
-/// Layers on the accelerator whose experts are in RAM.
-pub(crate) fn apart(layout: &Layout, placement: Placement) -> usize {
+/// Of so many layers on accelerators, those whose experts are in RAM.
+fn leaves(layout: &Layout, gpu_layers: usize, cpu_moe: usize) -> usize {
+    apart(layout, &Placement::new(gpu_layers, layout.block_count()).with_cpu_moe(cpu_moe))
+}
+
+/// Layers on accelerators whose experts are in RAM.
+pub(crate) fn apart(layout: &Layout, placement: &Placement) -> usize {
     (0..layout.block_count()).filter(|index| layout.experts_apart(placement, *index)).count()
 }

@@ -1,7 +1,7 @@
 //! Speed from limits: generation reads every used weight once per token, a prompt is multiply-adds.
 
 use crate::{Facts, Fits, Plan};
-use model::{Layer, Layout, Mixer, Model, Placement, Streaming};
+use model::{Layer, Layout, MAX_ACCELERATORS, Mixer, Model, Place, Placement, Streaming};
 
 /// Tokens per second, from what is likely with a full context to what is possible with an empty one.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
@@ -28,7 +28,8 @@ const ATTENTION_COST: u64 = 4;
 const RAM: f64 = 40e9;
 const ACCELERATOR: f64 = 8.0;
 const DISK: f64 = 1e9;
-/// Seconds for the way to the host and back in a layer whose experts are there. A guess: no GPU was there to measure it.
+/// Seconds for the way to the host and back: in a layer whose experts are there, and from one accelerator to another. A
+/// guess: no GPU was there to measure it.
 const CROSSING: f64 = 40e-6;
 
 /// Bytes that computing one token reads.
@@ -38,11 +39,36 @@ pub(crate) struct Reads {
     output: u64,
 }
 
-/// Where they are, and the seconds a token spends on the way to experts in RAM.
+/// Where they are, and the seconds a token spends on the way to experts in RAM and between accelerators.
 struct Traffic {
     host: u64,
-    accelerator: u64,
+    /// By number.
+    accelerators: Vec<u64>,
     crossings: f64,
+}
+
+impl Traffic {
+    fn at(&mut self, place: Place) -> &mut u64 {
+        match place {
+            Place::Accelerator(number) => {
+                if self.accelerators.len() <= number {
+                    self.accelerators.resize(number + 1, 0);
+                }
+                &mut self.accelerators[number]
+            }
+            Place::Host => &mut self.host,
+        }
+    }
+
+    /// Seconds on accelerators, whose layers are computed one after the other, where `kv` more bytes are read on each;
+    /// `None`: a rate is not known.
+    fn on_accelerators(&self, kv: impl Fn(usize) -> f64, rate: impl Fn(usize) -> Option<f64>) -> Option<f64> {
+        let seconds = |(number, bytes): (usize, &u64)| {
+            let bytes = *bytes as f64 + kv(number);
+            if bytes > 0.0 { rate(number).map(|rate| bytes / rate) } else { Some(0.0) }
+        };
+        self.accelerators.iter().enumerate().map(seconds).sum()
+    }
 }
 
 impl Reads {
@@ -51,35 +77,33 @@ impl Reads {
         Reads { layers: model.layers.iter().map(layer).collect(), output: model.output.weight.weight.bytes }
     }
 
-    fn traffic(&self, placement: Placement) -> Traffic {
-        let mut all = Traffic { host: 0, accelerator: 0, crossings: 0.0 };
+    fn traffic(&self, placement: &Placement) -> Traffic {
+        let crossings = CROSSING * placement.crossings() as f64;
+        let mut all = Traffic { host: 0, accelerators: Vec::new(), crossings };
         for (index, (bytes, experts)) in self.layers.iter().enumerate() {
-            if !placement.on_accelerator(index) {
-                all.host += bytes;
-                continue;
-            }
             let experts = if placement.without_experts(index) { *experts } else { 0 };
             all.host += experts;
-            all.accelerator += bytes - experts;
+            *all.at(placement.place(index)) += bytes - experts;
             all.crossings += if experts > 0 { CROSSING } else { 0.0 };
         }
-        let output = placement.on_accelerator(self.layers.len());
-        *(if output { &mut all.accelerator } else { &mut all.host }) += self.output;
+        *all.at(placement.place(self.layers.len())) += self.output;
         all
     }
 }
 
 /// What a token is likely to take with a context half full; to compare placements of one model by, measured or not.
-pub(crate) fn seconds_per_token(reads: &Reads, layout: &Layout, placement: Placement, facts: &Facts) -> f64 {
-    let (Traffic { host, accelerator, crossings }, totals) = (reads.traffic(placement), layout.placed(placement));
+pub(crate) fn seconds_per_token(reads: &Reads, layout: &Layout, placement: &Placement, facts: &Facts) -> f64 {
+    let (traffic, totals) = (reads.traffic(placement), layout.placed(placement));
+    let (host, crossings) = (traffic.host, traffic.crossings);
     let ram = positive(facts.ram_bandwidth).unwrap_or(RAM);
-    let gpu = facts.accelerator.as_ref().and_then(|gpu| positive(gpu.bandwidth)).unwrap_or(ram * ACCELERATOR);
+    let rate = |number| Some(bandwidth(facts, number).unwrap_or(ram * ACCELERATOR));
+    let gpus = traffic.on_accelerators(|number| totals.accelerator(number).kv as f64 / 2.0, rate).unwrap_or(0.0);
     let disk = positive(facts.disk_bandwidth).unwrap_or(DISK);
     // What RAM does not hold comes from disk, whatever part of the weights it is.
     let missing = totals.host.total().saturating_sub(facts.ram_available).min(totals.host.weights);
     let from_disk = host as f64 * missing as f64 / totals.host.weights.max(1) as f64;
     let on_host = host as f64 + totals.host.kv as f64 / 2.0;
-    on_host / ram + (accelerator as f64 + totals.accelerator.kv as f64 / 2.0) / gpu + crossings + from_disk / disk
+    on_host / ram + gpus + crossings + from_disk / disk
 }
 
 /// `None` until bandwidths were measured, or where the model does not run at all.
@@ -88,18 +112,17 @@ pub(crate) fn forecast(model: &Model, plan: &Plan, facts: &Facts) -> Option<Fore
         return None;
     }
     let ram = positive(facts.ram_bandwidth)?;
-    let Traffic { host, accelerator, crossings } = Reads::new(model).traffic(plan.placement());
+    let traffic = Reads::new(model).traffic(&plan.placement);
     let from_disk = plan.residency.as_ref().map_or(0, |residency| residency.bytes_per_token());
     let disk = match positive(facts.disk_bandwidth) {
         Some(disk) => from_disk as f64 / disk,
         None if from_disk > 0 => return None,
         None => 0.0,
     };
-    let gpu_bandwidth = facts.accelerator.as_ref().and_then(|gpu| positive(gpu.bandwidth));
-    let on_gpu = |bytes: f64| if bytes == 0.0 { Some(0.0) } else { gpu_bandwidth.map(|rate| bytes / rate) };
+    let kv = |number: usize| plan.shares.get(number).map_or(0, |share| share.parts.kv) as f64;
     let seconds = |kv_share: f64| -> Option<f64> {
-        let on_host = (host as f64 + plan.host.kv as f64 * kv_share) / ram + crossings;
-        Some(on_host + on_gpu(accelerator as f64 + plan.accelerator.kv as f64 * kv_share)?)
+        let on_host = (traffic.host as f64 + plan.host.kv as f64 * kv_share) / ram + traffic.crossings;
+        Some(on_host + traffic.on_accelerators(|number| kv(number) * kv_share, |number| bandwidth(facts, number))?)
     };
     // The disk works during the computation; at worst, one waits for the other.
     let (slow, fast) = (seconds(1.0)? + disk, seconds(0.0)?.max(disk));
@@ -110,7 +133,7 @@ pub(crate) fn forecast(model: &Model, plan: &Plan, facts: &Facts) -> Option<Fore
 /// `None` where the rate of a device that computes is not known.
 fn prompt(model: &Model, plan: &Plan, facts: &Facts) -> Option<Speed> {
     let streaming = plan.streamed.as_ref().map(|streamed| &streamed.streaming);
-    let seconds = |start| prompt_seconds(model, &plan.layout, &plan.placement(), streaming, facts, start);
+    let seconds = |start| prompt_seconds(model, &plan.layout, &plan.placement, streaming, facts, start);
     // The disk works during the computation; at worst, one waits for the other.
     let disk = disk_per_prompt_token(plan, facts).unwrap_or(0.0);
     // A prompt that fills the context sees half of it on average.
@@ -129,9 +152,13 @@ pub(crate) fn prompt_seconds(
     start: u32,
 ) -> Option<f64> {
     let rate = positive(facts.int8_rate)?;
-    let there = || facts.accelerator.as_ref().and_then(|accelerator| positive(accelerator.int8_rate));
-    let PromptShares { host, accelerator } = PromptShares::new(model, placement, streaming, start.into());
-    let elsewhere = if accelerator == 0 { 0.0 } else { accelerator as f64 / there()? };
+    let there = |number: usize| facts.accelerators.get(number).and_then(|gpu| positive(gpu.int8_rate));
+    let PromptShares { host, accelerators } = PromptShares::new(model, placement, streaming, start.into());
+    let seconds = |(number, adds): (usize, &u64)| match adds {
+        0 => Some(0.0),
+        adds => there(number).map(|rate| *adds as f64 / rate),
+    };
+    let elsewhere = accelerators.iter().enumerate().map(seconds).sum::<Option<f64>>()?;
     let tokens = layout.params.ubatch.max(1);
     let streamed = streaming.map_or(0.0, |streaming| streaming.seconds(tokens, start)) / f64::from(tokens);
     Some(host as f64 / rate + elsewhere + streamed)
@@ -139,30 +166,35 @@ pub(crate) fn prompt_seconds(
 
 /// 8-bit multiply-adds of a prompt's token that sees so many others, by where they are done. The output layer computes a prompt's
 /// last token only; matrices that are streamed are in neither share.
-#[derive(Default)]
 struct PromptShares {
     host: u64,
-    accelerator: u64,
+    /// By number.
+    accelerators: Vec<u64>,
 }
 
 impl PromptShares {
     fn new(model: &Model, placement: &Placement, streaming: Option<&Streaming>, others: u64) -> PromptShares {
-        let mut shares = PromptShares::default();
+        let mut shares = PromptShares { host: 0, accelerators: vec![0; MAX_ACCELERATORS] };
         for (index, layer) in model.layers.iter().enumerate() {
             let streamed = streaming.is_some_and(|all| all.layers().any(|layer| layer == index));
             let (adds, attention) = (layer.multiply_adds_per_token(), ATTENTION_COST * attention_adds(layer, others));
-            let there = placement.on_accelerator(index);
+            let place = placement.place(index);
             let apart = if placement.without_experts(index) { layer.expert_multiply_adds_per_token() } else { 0 };
-            *(if there || streamed { &mut shares.accelerator } else { &mut shares.host }) += attention;
-            if there {
-                shares.accelerator += adds - apart;
-                shares.host += if streamed { 0 } else { apart };
-            } else if !streamed {
-                shares.host += adds;
+            match (place, streaming.filter(|_| streamed)) {
+                (Place::Accelerator(number), _) => {
+                    shares.accelerators[number] += attention + adds - apart;
+                    shares.host += if streamed { 0 } else { apart };
+                }
+                (Place::Host, Some(streaming)) => shares.accelerators[streaming.on] += attention,
+                (Place::Host, None) => shares.host += attention + adds,
             }
         }
         shares
     }
+}
+
+fn bandwidth(facts: &Facts, accelerator: usize) -> Option<f64> {
+    facts.accelerators.get(accelerator).and_then(|gpu| positive(gpu.bandwidth))
 }
 
 fn adds_per_token(model: &Model) -> u64 {

@@ -8,9 +8,9 @@ mod plan;
 mod room;
 mod stream;
 
-pub use draft::{Draft, plan_with_draft};
+pub use draft::{Draft, plan_placed, plan_with_draft};
 pub use forecast::{Forecast, Speed};
-pub use plan::{Fits, Plan, Reason, ReasonCode, TOKEN_BYTES, plan};
+pub use plan::{Fits, Plan, Reason, ReasonCode, Share, TOKEN_BYTES, plan};
 pub use stream::Streamed;
 
 use backend::Need;
@@ -21,16 +21,19 @@ use quant::GgmlType;
 pub struct Facts {
     /// RAM that can be taken without driving others out, in bytes.
     pub ram_available: u64,
-    pub accelerator: Option<AcceleratorFacts>,
+    /// By number, as [`model::Place`] counts them. One that has gone has no free memory.
+    pub accelerators: Vec<AcceleratorFacts>,
     pub ram_bandwidth: Option<f64>,
     pub disk_bandwidth: Option<f64>,
     /// 8-bit multiply-adds per second of all cores.
     pub int8_rate: Option<f64>,
 }
 
-/// The device that takes layers.
+/// A device that takes layers.
 #[derive(Clone, Debug)]
 pub struct AcceleratorFacts {
+    /// For people.
+    pub name: String,
     /// Bytes that are free, or would be without us: what the driver holds for us is counted in here.
     pub memory_free: u64,
     /// Bytes that the driver takes for us besides buffers and scratch memory: its context, the kernels' code.
@@ -53,6 +56,7 @@ impl Default for AcceleratorFacts {
     /// Nothing is free; whatever a model needs can be done, without scratch memory.
     fn default() -> Self {
         AcceleratorFacts {
+            name: "GPU".into(),
             memory_free: 0,
             overhead: 0,
             margin: 0,
@@ -65,7 +69,14 @@ impl Default for AcceleratorFacts {
     }
 }
 
-/// How many layers go to the accelerator.
+impl AcceleratorFacts {
+    /// Bytes for layers and what comes with them.
+    pub fn available(&self) -> u64 {
+        self.memory_free.saturating_sub(self.margin)
+    }
+}
+
+/// How many layers go to accelerators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GpuLayers {
     Auto,

@@ -1,8 +1,8 @@
 use crate::choice::{Choice, apart};
 use crate::forecast::{self, Forecast};
-use crate::room::Room;
+use crate::room::Rooms;
 use crate::{Draft, Facts, Streamed, Wishes};
-use model::{Layout, LayoutParams, Model, ModelError, Offload, Parts, Placement, Residency};
+use model::{Layout, LayoutParams, Model, ModelError, Parts, Place, Placement, Residency};
 
 /// What our process takes besides a model's buffers: program, window, tokenizer, allocator. Measured, rounded up.
 const PROCESS_BYTES: u64 = 160 << 20;
@@ -23,7 +23,7 @@ const BUFFERS_SHARE: u64 = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fits {
-    /// Everything on the accelerator.
+    /// Everything on accelerators.
     Gpu,
     /// Some layers there, the rest in RAM.
     Split,
@@ -45,6 +45,7 @@ pub enum ReasonCode {
     AcceleratorLacks,
     ExpertsInRam,
     PromptsStreamed,
+    SeveralAccelerators,
     ContextReduced,
     ContextBeyondTraining,
     WeightsFromDisk,
@@ -61,6 +62,27 @@ pub struct Reason {
     pub text: String,
     pub needed: Option<u64>,
     pub available: Option<u64>,
+}
+
+/// What one accelerator is given.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Share {
+    pub name: String,
+    /// The output layer counted.
+    pub layers: u32,
+    pub parts: Parts,
+    /// Bytes besides: scratch memory, what buffers take beyond their size, what the driver takes for us.
+    pub other: u64,
+    /// What of that is scratch memory, which is taken when something is computed.
+    pub scratch: u64,
+    /// Bytes that there are for all of that.
+    pub available: u64,
+}
+
+impl Share {
+    pub fn total(&self) -> u64 {
+        self.parts.total() + self.other
+    }
 }
 
 /// Which layers go where, what that takes, and how fast it will be.
@@ -86,24 +108,29 @@ pub struct Plan {
     pub host_ram: u64,
     /// What stays there and what is read from disk, where not all of it fits.
     pub residency: Option<Residency>,
-    pub accelerator: Parts,
-    pub accelerator_other: u64,
-    /// Layers on the host that long prompts are computed in on the accelerator.
+    /// By accelerator, also of those that have nothing.
+    pub shares: Vec<Share>,
+    /// Where every layer is.
+    pub placement: Placement,
+    /// Layers on the host that long prompts are computed in on an accelerator.
     pub streamed: Option<Streamed>,
     pub forecast: Option<Forecast>,
     pub reasons: Vec<Reason>,
     /// What the engine will allocate.
     pub layout: Layout,
-    /// What the accelerator can compute of it; `None`: there is none.
-    pub offload: Option<Offload>,
     /// The model that guesses for this one; what is said of the machine above is what it leaves.
     pub draft: Option<Draft>,
 }
 
 impl Plan {
-    /// Where its parts are.
-    pub fn placement(&self) -> Placement {
-        Placement::new(self.gpu_layers as usize, self.layout.block_count()).with_cpu_moe(self.cpu_moe as usize)
+    /// What the layout counts on all accelerators together.
+    pub fn on_accelerators(&self) -> Parts {
+        self.shares.iter().fold(Parts::default(), |all, share| all + share.parts)
+    }
+
+    /// What else they take.
+    pub fn accelerator_other(&self) -> u64 {
+        self.shares.iter().map(|share| share.other).sum()
     }
 
     /// With the draft model's.
@@ -114,7 +141,7 @@ impl Plan {
     /// With the draft model's.
     pub fn accelerator_total(&self) -> u64 {
         let draft = |draft: &Draft| draft.accelerator.total() + draft.accelerator_other;
-        self.accelerator.total() + self.accelerator_other + self.draft.as_ref().map_or(0, draft)
+        self.shares.iter().map(Share::total).sum::<u64>() + self.draft.as_ref().map_or(0, draft)
     }
 }
 
@@ -123,21 +150,40 @@ impl Plan {
 /// # Errors
 /// Sizes in the file that overflow, or a KV type that the model's heads do not allow.
 pub fn plan(model: &Model, facts: &Facts, wishes: &Wishes) -> Result<Plan, ModelError> {
+    plan_at(model, facts, wishes, None)
+}
+
+/// [`plan`], where it is known where every layer is.
+pub(crate) fn plan_at(
+    model: &Model,
+    facts: &Facts,
+    wishes: &Wishes,
+    at: Option<&Placement>,
+) -> Result<Plan, ModelError> {
     let mut reasons = Vec::new();
     let (context, layout) = choose_context(model, facts, wishes, &mut reasons)?;
     let layers = layout.block_count() as u32 + 1;
-    let room = Room::new(model, facts, &layout);
-    let Choice { placement, best, max_gpu_layers } = Choice::new(model, &layout, room.as_ref(), facts, wishes);
-    let totals = layout.placed(placement);
-    let accelerator_other = room.as_ref().map_or(0, |room| room.other(placement));
+    let rooms = Rooms::new(model, facts, &layout);
+    let Choice { placement, best, max_gpu_layers } = Choice::new(model, &layout, rooms.as_ref(), facts, wishes);
+    let placement = at.cloned().unwrap_or(placement);
+    let totals = layout.placed(&placement);
+    let share = |(number, room): (usize, &crate::room::Room)| Share {
+        name: room.name.clone(),
+        layers: placement.count(Place::Accelerator(number)) as u32,
+        parts: totals.accelerator(number),
+        other: room.other(&placement, Place::Accelerator(number)),
+        scratch: room.offload.scratch(&placement, Place::Accelerator(number)),
+        available: room.free,
+    };
+    let shares = rooms.iter().flat_map(|rooms| rooms.0.iter().enumerate()).map(share).collect();
     let mut plan = Plan {
-        gpu_layers: placement.gpu_layers as u32,
+        gpu_layers: placement.gpu_layers() as u32,
         layers,
-        recommended_gpu_layers: best.gpu_layers as u32,
+        recommended_gpu_layers: best.gpu_layers() as u32,
         max_gpu_layers: max_gpu_layers as u32,
         cpu_moe: placement.cpu_moe as u32,
         expert_layers: layout.expert_layers() as u32,
-        experts_apart: apart(&layout, placement) as u32,
+        experts_apart: apart(&layout, &placement) as u32,
         context,
         context_max: model.context_length,
         fits: Fits::No,
@@ -145,28 +191,29 @@ pub fn plan(model: &Model, facts: &Facts, wishes: &Wishes) -> Result<Plan, Model
         host_other: process_bytes(model),
         host_ram: facts.ram_available.saturating_sub(process_bytes(model)),
         residency: None,
-        accelerator: totals.accelerator,
-        accelerator_other,
+        shares,
+        placement,
         streamed: None,
         forecast: None,
         reasons,
         layout,
-        offload: room.as_ref().map(|room| room.offload.clone()),
         draft: None,
     };
-    let held = room.as_ref().is_none_or(|room| room.holds(&plan.layout, placement));
+    let held = rooms.as_ref().is_none_or(|rooms| rooms.holds(&plan.layout, &plan.placement));
     plan.fits = if held { fits(&plan, facts) } else { Fits::No };
     if plan.fits == Fits::Disk {
-        plan.residency = Residency::new(model, &plan.layout, placement, plan.host_ram);
-        if wishes.ubatch.is_none() && placement.gpu_layers == 0 {
+        plan.residency = Residency::new(model, &plan.layout, &plan.placement, plan.host_ram);
+        if wishes.ubatch.is_none() && plan.gpu_layers == 0 {
             grow_ubatch(model, &mut plan, facts)?;
         }
     }
-    if let Some(room) = room.as_ref().filter(|_| matches!(plan.fits, Fits::Split | Fits::Ram)) {
-        plan.streamed = Streamed::new(model, &plan.layout, &placement, room, facts);
-        plan.accelerator_other += plan.streamed.as_ref().map_or(0, |streamed| streamed.bytes);
+    if let Some(rooms) = rooms.as_ref().filter(|_| matches!(plan.fits, Fits::Split | Fits::Ram)) {
+        plan.streamed = Streamed::new(model, &plan.layout, &plan.placement, rooms, facts);
+        if let Some(streamed) = &plan.streamed {
+            plan.shares[streamed.streaming.on].other += streamed.bytes;
+        }
     }
-    explain(&mut plan, facts, room.as_ref());
+    explain(&mut plan, facts, rooms.as_ref());
     plan.forecast = forecast::forecast(model, &plan, facts);
     Ok(plan)
 }
@@ -191,12 +238,11 @@ fn grow_ubatch(model: &Model, plan: &mut Plan, facts: &Facts) -> Result<(), Mode
     while params.ubatch < MAX_UBATCH.min(plan.context) && forecast::prompt_waits_for_disk(model, plan, facts) {
         params.ubatch = (2 * params.ubatch).min(plan.context);
         let layout = Layout::new(model, params)?;
-        let placement = plan.placement();
-        let host = layout.placed(placement).host;
+        let host = layout.placed(&plan.placement).host;
         if host.compute > plan.host_ram / BUFFERS_SHARE {
             break;
         }
-        plan.residency = Residency::new(model, &layout, placement, plan.host_ram);
+        plan.residency = Residency::new(model, &layout, &plan.placement, plan.host_ram);
         (plan.host, plan.layout) = (host, layout);
     }
     Ok(())
@@ -235,8 +281,8 @@ fn choose_context(
     let mut context = model.context_length.min(DEFAULT_CONTEXT);
     loop {
         let layout = layout(model, wishes, context)?;
-        let room = Room::new(model, facts, &layout);
-        let host = layout.placed(Choice::new(model, &layout, room.as_ref(), facts, wishes).best).host;
+        let rooms = Rooms::new(model, facts, &layout);
+        let host = layout.placed(&Choice::new(model, &layout, rooms.as_ref(), facts, wishes).best).host;
         let needed = anonymous(&host, process_bytes(model));
         if needed <= facts.ram_available || context <= MIN_CONTEXT {
             if context < model.context_length.min(DEFAULT_CONTEXT) {
@@ -266,18 +312,18 @@ fn fits(plan: &Plan, facts: &Facts) -> Fits {
     if plan.gpu_layers > 0 { Fits::Split } else { Fits::Ram }
 }
 
-fn explain(plan: &mut Plan, facts: &Facts, room: Option<&Room>) {
-    let placement = plan.placement();
+fn explain(plan: &mut Plan, facts: &Facts, rooms: Option<&Rooms>) {
+    let on_accelerators = plan.on_accelerators();
     let mut add = |code, text: String, needed, available| plan.reasons.push(Reason { code, text, needed, available });
     let (n, layers, max) = (plan.gpu_layers, plan.layers, plan.max_gpu_layers);
-    let vram = plan.accelerator.total() + plan.accelerator_other;
-    match room {
+    let vram = plan.shares.iter().map(Share::total).sum();
+    match rooms {
         None => add(ReasonCode::NoAccelerator, "No GPU can take layers: all run on the CPU.".into(), None, None),
-        Some(room) => {
-            let free = Some(room.free);
+        Some(rooms) => {
+            let free = Some(rooms.free());
             let cpu_moe = plan.cpu_moe as usize;
-            let most = room.offload.layers(cpu_moe) as u32;
-            if let Some(lack) = room.offload.lack(cpu_moe) {
+            let most = rooms.computable(cpu_moe) as u32;
+            if let Some(lack) = rooms.lack(cpu_moe) {
                 let on_cpu = layers - most;
                 let text = format!("The GPU cannot compute {}: {on_cpu} or more layers stay on the CPU.", lack.need);
                 add(ReasonCode::AcceleratorLacks, text, None, None);
@@ -288,8 +334,7 @@ fn explain(plan: &mut Plan, facts: &Facts, room: Option<&Room>) {
                 let text = format!("{n} layers do not fit into video memory; {max} do.");
                 add(ReasonCode::BeyondAccelerator, text, Some(vram), free);
             } else if max == 0 {
-                let one = Placement::new(1, plan.layout.block_count()).with_cpu_moe(cpu_moe);
-                let first = room.takes(&plan.layout, one);
+                let first = rooms.first_layer(&plan.layout, cpu_moe);
                 let text = "Video memory is too small for even one layer.".into();
                 add(ReasonCode::AcceleratorTooSmall, text, Some(first), free);
             } else if n == layers && plan.experts_apart == 0 {
@@ -305,7 +350,7 @@ fn explain(plan: &mut Plan, facts: &Facts, room: Option<&Room>) {
                      GPU that is faster than fewer whole layers."
                 );
                 let bytes = plan.layout.layers.iter().enumerate();
-                let bytes = bytes.filter(|(index, _)| plan.layout.experts_apart(placement, *index));
+                let bytes = bytes.filter(|(index, _)| plan.layout.experts_apart(&plan.placement, *index));
                 add(ReasonCode::ExpertsInRam, text, Some(bytes.map(|(_, layer)| layer.experts).sum()), None);
             }
             if let Some(streamed) = &plan.streamed {
@@ -315,6 +360,13 @@ fn explain(plan: &mut Plan, facts: &Facts, room: Option<&Room>) {
                     streamed.from
                 );
                 add(ReasonCode::PromptsStreamed, text, Some(streamed.bytes), None);
+            }
+            let used: Vec<&Share> = plan.shares.iter().filter(|share| share.layers > 0).collect();
+            if used.len() > 1 {
+                let each: Vec<String> =
+                    used.iter().map(|share| format!("{} on {}", share.layers, share.name)).collect();
+                let text = format!("No GPU holds these layers alone: {}.", each.join(", "));
+                add(ReasonCode::SeveralAccelerators, text, None, None);
             }
         }
     }
@@ -328,8 +380,8 @@ fn explain(plan: &mut Plan, facts: &Facts, room: Option<&Room>) {
         let text = "The weights do not fit into RAM: a part is read from disk again for every token.".into();
         add(ReasonCode::WeightsFromDisk, text, Some(host), available);
     }
-    let kv = plan.host.kv + plan.accelerator.kv;
-    let weights = plan.host.weights + plan.accelerator.weights;
+    let kv = plan.host.kv + on_accelerators.kv;
+    let weights = plan.host.weights + on_accelerators.weights;
     if kv > weights / 2 {
         let text = "The KV cache is large beside the model: q8_0 halves it, a shorter context too.".into();
         add(ReasonCode::KvLarge, text, Some(kv), None);

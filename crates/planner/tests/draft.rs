@@ -25,7 +25,12 @@ fn facts(ram: u64, vram: Option<u64>) -> Facts {
         margin: 200 << 20,
         ..AcceleratorFacts::default()
     });
-    Facts { ram_available: ram, accelerator, ram_bandwidth: Some(40e9), ..Facts::default() }
+    Facts {
+        ram_available: ram,
+        accelerators: accelerator.into_iter().collect(),
+        ram_bandwidth: Some(40e9),
+        ..Facts::default()
+    }
 }
 
 fn both(facts: &Facts, wishes: &Wishes) -> (Plan, Plan) {
@@ -60,7 +65,7 @@ fn in_video_memory_it_takes_the_room_of_layers() {
     assert_eq!(draft.gpu_layers, 5);
     assert!(with.gpu_layers > 0 && with.gpu_layers < alone.gpu_layers, "{} {}", with.gpu_layers, alone.gpu_layers);
     assert!(with.accelerator_total() <= 5 * GIB - (200 << 20));
-    assert!(with.accelerator_total() > with.accelerator.total() + draft.accelerator.weights);
+    assert!(with.accelerator_total() > with.on_accelerators().total() + draft.accelerator.weights);
     // Layers that were asked for come first; without any, nothing is there.
     for layers in [alone.max_gpu_layers, 0] {
         let wishes = Wishes { gpu_layers: GpuLayers::Fixed(layers), ..Wishes::default() };

@@ -14,19 +14,24 @@ fn model(spec: &ModelSpec) -> model::Model {
     model::describe(&gguf::Gguf::parse(&header, file_len).unwrap()).unwrap()
 }
 
+fn gpu(memory_free: u64) -> AcceleratorFacts {
+    AcceleratorFacts {
+        name: "GPU".into(),
+        memory_free,
+        overhead: 300 << 20,
+        margin: 200 << 20,
+        bandwidth: Some(400e9),
+        upload_rate: None,
+        int8_rate: None,
+        scratch: |_| Some(0),
+        footprint: |bytes| bytes,
+    }
+}
+
 fn facts(ram: u64, vram: Option<u64>) -> Facts {
     Facts {
         ram_available: ram,
-        accelerator: vram.map(|memory_free| AcceleratorFacts {
-            memory_free,
-            overhead: 300 << 20,
-            margin: 200 << 20,
-            bandwidth: Some(400e9),
-            upload_rate: None,
-            int8_rate: None,
-            scratch: |_| Some(0),
-            footprint: |bytes| bytes,
-        }),
+        accelerators: vram.into_iter().map(gpu).collect(),
         ram_bandwidth: Some(40e9),
         disk_bandwidth: Some(2e9),
         int8_rate: Some(1e12),
@@ -170,7 +175,7 @@ fn whole_layers_are_taken_where_they_are_faster() {
 fn experts_that_the_gpu_cannot_compute_stay_behind() {
     let model = model(&ModelSpec::qwen3_30b_a3b(GgmlType::Q4_K));
     let mut facts = facts(32 * GIB, Some(40 * GIB));
-    facts.accelerator.as_mut().unwrap().scratch = |need| (!matches!(need, Need::ExpertMatMul { .. })).then_some(0);
+    facts.accelerators[0].scratch = |need| (!matches!(need, Need::ExpertMatMul { .. })).then_some(0);
     let chosen = plan(&model, &facts, &Wishes::default()).unwrap();
     assert_eq!((chosen.gpu_layers, chosen.cpu_moe, chosen.fits), (49, 48, Fits::Split));
     let whole = plan(&model, &facts, &Wishes { cpu_moe: Some(0), ..Wishes::default() }).unwrap();
@@ -218,20 +223,20 @@ fn scratch_memory_counts_and_what_a_gpu_lacks_stays_on_the_cpu_with_a_reason() {
     let model = model(&ModelSpec::llama3_8b(GgmlType::Q4_K));
     let with = |scratch: fn(&Need) -> Option<u64>, wishes: Wishes| {
         let mut facts = facts(32 * GIB, Some(24 * GIB));
-        facts.accelerator.as_mut().unwrap().scratch = scratch;
+        facts.accelerators[0].scratch = scratch;
         plan(&model, &facts, &wishes).unwrap()
     };
     let all = with(|_| Some(50 << 20), Wishes::default());
     // Products and attention have a piece each.
-    assert_eq!(all.accelerator_other, (300 << 20) + (100 << 20));
+    assert_eq!(all.accelerator_other(), (300 << 20) + (100 << 20));
     assert!(all.fits == Fits::Gpu && !has(&all, ReasonCode::AcceleratorLacks));
 
     // Buffers may take more than they hold: of every layer's tensors, its two caches, the slots.
     let mut wide = facts(32 * GIB, Some(24 * GIB));
-    wide.accelerator.as_mut().unwrap().footprint = |bytes| bytes + u64::from(bytes > 0);
+    wide.accelerators[0].footprint = |bytes| bytes + u64::from(bytes > 0);
     let fixed = |layers| Wishes { gpu_layers: GpuLayers::Fixed(layers), ..Wishes::default() };
     let padding =
-        |layers: u32| plan(&model, &wide, &fixed(layers)).unwrap().accelerator_other.saturating_sub(300 << 20);
+        |layers: u32| plan(&model, &wide, &fixed(layers)).unwrap().accelerator_other().saturating_sub(300 << 20);
     let tensors = model.layers[31].tensors().len() as u64;
     assert_eq!(padding(0), 0);
     assert_eq!(padding(2) - padding(1), tensors + 2);
@@ -287,7 +292,7 @@ fn prompts_of_models_from_disk_are_computed_in_larger_pieces_where_the_disk_is_s
 
 fn streamed_8b(vram: u64, gpu_layers: u32, facts_of: impl Fn(&mut Facts)) -> Plan {
     let mut facts = facts(32 * GIB, Some(vram));
-    let accelerator = facts.accelerator.as_mut().unwrap();
+    let accelerator = &mut facts.accelerators[0];
     (accelerator.upload_rate, accelerator.int8_rate) = (Some(12e9), Some(20e12));
     facts_of(&mut facts);
     let wishes = Wishes { gpu_layers: GpuLayers::Fixed(gpu_layers), ..Wishes::default() };
@@ -306,10 +311,10 @@ fn prompts_are_streamed_where_there_is_room_for_it() {
     assert!((layer.device_weights + layer.cache()..layer.device_weights + layer.cache() + rounding).contains(&slot));
     assert!(has(&with, ReasonCode::PromptsStreamed));
     // It is counted, and the layers are those that were wished.
-    let without = streamed_8b(6 * GIB, 10, |facts| facts.accelerator.as_mut().unwrap().upload_rate = None);
+    let without = streamed_8b(6 * GIB, 10, |facts| facts.accelerators[0].upload_rate = None);
     assert_eq!((without.streamed.as_ref(), has(&without, ReasonCode::PromptsStreamed)), (None, false));
     assert_eq!(with.accelerator_total(), without.accelerator_total() + streamed.bytes);
-    assert_eq!((with.gpu_layers, with.accelerator), (without.gpu_layers, without.accelerator));
+    assert_eq!((with.gpu_layers, with.on_accelerators()), (without.gpu_layers, without.on_accelerators()));
     // To the byte.
     let enough = with.accelerator_total() + (200 << 20);
     assert_eq!(streamed_8b(enough, 10, |_| {}).streamed.as_ref(), Some(streamed));
@@ -322,9 +327,9 @@ fn prompts_are_streamed_where_there_is_room_for_it() {
 #[test]
 fn prompts_are_not_streamed_where_that_would_be_slower() {
     let never: [fn(&mut Facts); 5] = [
-        |facts| facts.accelerator.as_mut().unwrap().upload_rate = Some(1e9),
-        |facts| facts.accelerator.as_mut().unwrap().int8_rate = Some(0.5e12),
-        |facts| facts.accelerator.as_mut().unwrap().int8_rate = None,
+        |facts| facts.accelerators[0].upload_rate = Some(1e9),
+        |facts| facts.accelerators[0].int8_rate = Some(0.5e12),
+        |facts| facts.accelerators[0].int8_rate = None,
         |facts| facts.int8_rate = None,
         // What is read from disk is not streamed.
         |facts| facts.ram_available = 3 * GIB,

@@ -75,17 +75,26 @@ test("a code that this window does not know is told in the program's words", () 
 });
 
 test("plans are explained with their numbers", () => {
-  const plan = { gpuLayers: 28, layers: 33, maxGpuLayers: 23, context: 8192, contextMax: 32768 } as Plan;
+  const numbers = { gpuLayers: 28, layers: 33, maxGpuLayers: 23, context: 8192, contextMax: 32768 };
+  const plan = { ...numbers, gpus: [] as Plan["gpus"] } as Plan;
   const reason = { code: "beyondAccelerator", text: "english", needed: 9e9, available: 7.4e9 };
   expect(reasonSentence(reason, plan)).toBe(
     "28 layers need 9.0 GB of video memory, 7.4 GB is free. At most 23 layers fit.",
   );
   expect(reasonSentence({ ...reason, code: "unknown" }, plan)).toBe("english");
+  const parts = { weights: 0, kv: 0, compute: 0, other: 0, total: 0 };
+  const gpu = (name: string, layers: number) => ({ name, layers, parts, available: 0 });
+  const several = { ...plan, gpus: [gpu("A", 20), gpu("B", 0), gpu("C", 8)] };
+  expect(reasonSentence({ ...reason, code: "severalAccelerators" }, several)).toBe(
+    "No single GPU holds these layers: 20 on A, 8 on C.",
+  );
 });
 
 test("recoveries and missing GPUs are told as the design says", () => {
   const notice = {
     cause: "vramFull",
+    gpu: null,
+    layersShifted: 0,
     layersMoved: 4,
     expertsMoved: 0,
     gpuLayers: 8,
@@ -110,8 +119,21 @@ test("recoveries and missing GPUs are told as the design says", () => {
   expect(recoverySentence({ ...notice, cause: "gpuBack", duringAnswer: false })).toBe(
     "The GPU works again: 4 layers can go back to it.",
   );
+  const shifted = { ...notice, gpu: "RTX A2000", layersMoved: 0, layersShifted: 2 };
+  expect(recoverySentence(shifted)).toBe(
+    "RTX A2000: VRAM ran out: 2 layers moved to another GPU, the answer went on.",
+  );
+  expect(recoverySentence({ ...shifted, gpu: null, duringAnswer: false })).toBe(
+    "VRAM is full: 2 layers went to another GPU.",
+  );
+  expect(recoverySentence({ ...shifted, layersMoved: 1, layersShifted: 1 })).toBe(
+    "RTX A2000: VRAM ran out: 1 layer moved to RAM, the answer went on. 1 layer moved to another GPU.",
+  );
   expect(gpuReasonSentence({ type: "noDriver" })).toBe(en.plan.gpu_noDriver);
   setLanguage("ja");
+  expect(recoverySentence(shifted)).toBe(
+    "RTX A2000: VRAMが不足したため2層を別のGPUに移し、回答を続けました。",
+  );
   expect(recoverySentence(notice)).toBe("VRAMが不足したため4層をRAMに移し、回答を続けました。");
   expect(recoverySentence(experts)).toBe(
     "VRAMが不足したため3層分のエキスパートをRAMに移し、回答を続けました。",

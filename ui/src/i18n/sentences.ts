@@ -50,6 +50,10 @@ export function reasonSentence(reason: Reason, plan: Plan): string {
     contextMax: plan.contextMax,
     needed: bytes(reason.needed ?? 0),
     available: bytes(reason.available ?? 0),
+    gpus: plan.gpus
+      .filter((gpu) => gpu.layers > 0)
+      .map(({ name, layers }) => t("plan.onGpu", { name, n: layers }))
+      .join(t("plan.comma")),
   };
   return has(key) ? tCode(key, values) : reason.text;
 }
@@ -65,9 +69,19 @@ export function fitsSentence(plan: Pick<Plan, "fits" | "gpuLayers" | "layers">):
 }
 
 export function recoverySentence(notice: RecoveryNotice): string {
+  const text = whatMoved(notice);
+  return notice.gpu === null ? text : t("plan.recovery_of", { gpu: notice.gpu, text });
+}
+
+function whatMoved(notice: RecoveryNotice): string {
+  const shifted = notice.layersShifted;
+  if (shifted > 0 && notice.layersMoved + notice.expertsMoved === 0) {
+    return t(notice.duringAnswer ? "plan.recovery_shifted_answer" : "plan.recovery_shifted", { n: shifted });
+  }
   const key = `plan.recovery_${notice.cause}${notice.duringAnswer ? "_answer" : ""}`;
   const what = moved(notice);
-  return has(key) ? tCode(key, { what }) : t("plan.recovery_unknown", { what });
+  const text = has(key) ? tCode(key, { what }) : t("plan.recovery_unknown", { what });
+  return shifted > 0 ? t("plan.recovery_besides", { text, n: shifted }) : text;
 }
 
 /** "3 layers", "the experts of 2 layers" */

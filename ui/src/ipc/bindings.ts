@@ -56,7 +56,7 @@ threads: number | null,
  */
 leaveResponsive: boolean, 
 /**
- * The GPU that layers go to, by its id, from the next load on; null: the one with the most memory.
+ * The GPU that layers go to, by its id, from the next load on; null: all that there are.
  */
 gpu: string | null, 
 /**
@@ -104,6 +104,10 @@ vramFree: number | null, driver: string | null,
  */
 computeCapability: string | null, 
 /**
+ * It takes layers; others could be chosen.
+ */
+used: boolean, 
+/**
  * The test device, not a real card.
  */
 isTestDevice: boolean, };
@@ -114,7 +118,7 @@ export type HardwareReport = { cpuName: string, physicalCores: number, logicalCo
  */
 cpuFeatures: Array<string>, ramTotal: number, ramAvailable: number, 
 /**
- * GPUs that can take layers; the first one is used.
+ * GPUs that can take layers, those that do first, in the order in which they are filled.
  */
 gpus: Array<Gpu>, 
 /**
@@ -126,15 +130,21 @@ gpuReason: GpuReason | null, modelsDiskFree: number | null,
  */
 ramBandwidth: number | null, diskBandwidth: number | null, measuring: boolean, };
 
+export type GpuMemory = { name: string, total: number, free: number, 
+/**
+ * What our own buffers take.
+ */
+own: number, };
+
 export type MonitorSample = { at: number, ramTotal: number, ramAvailable: number, 
 /**
  * This process: private (anonymous) and resident bytes.
  */
-ownPrivate: number | null, ownResident: number | null, vramTotal: number | null, vramFree: number | null, 
+ownPrivate: number | null, ownResident: number | null, 
 /**
- * Bytes our own buffers take on the accelerator.
+ * Those that take layers; where there is none, the first that could.
  */
-ownVram: number | null, 
+gpus: Array<GpuMemory>, 
 /**
  * 0..1
  */
@@ -162,10 +172,13 @@ export type Fits = "gpu" | "split" | "ram" | "disk" | "no";
 
 export type MemoryParts = { weights: number, kv: number, compute: number, other: number, total: number, };
 
+export type GpuShare = { name: string, layers: number, parts: MemoryParts, available: number, };
+
 export type Reason = { 
 /**
  * "noAccelerator", "allOnAccelerator", "acceleratorHolds", "acceleratorTooSmall", "beyondAccelerator", "acceleratorLacks",
- * "expertsInRam", "promptsStreamed", "contextReduced", "contextBeyondTraining", "weightsFromDisk", "ramShort", "kvLarge", "draftModel"
+ * "expertsInRam", "promptsStreamed", "severalAccelerators", "contextReduced", "contextBeyondTraining", "weightsFromDisk",
+ * "ramShort", "kvLarge", "draftModel"
  */
 code: string, 
 /**
@@ -181,7 +194,7 @@ ppLow: number | null, ppHigh: number | null, };
 
 export type Plan = { 
 /**
- * Layers on the accelerator, of `layers` (the output layer is the last one).
+ * Layers on GPUs, of `layers` (the output layer is the last one).
  */
 gpuLayers: number, layers: number, 
 /**
@@ -197,15 +210,23 @@ maxGpuLayers: number,
  */
 cpuMoe: number, 
 /**
- * Layers that have routed experts (0: no mixture of experts), and those on the accelerator whose experts are in RAM.
+ * Layers that have routed experts (0: no mixture of experts), and those on GPUs whose experts are in RAM.
  */
 expertLayers: number, expertsApart: number, context: number, 
 /**
  * The most tokens the model was trained for.
  */
-contextMax: number, fits: Fits, ram: MemoryParts, vram: MemoryParts, ramAvailable: number, vramAvailable: number, 
+contextMax: number, fits: Fits, ram: MemoryParts, 
 /**
- * Prompts of so many tokens or more are computed on the accelerator also in what is in RAM; null: none are.
+ * Of all GPUs.
+ */
+vram: MemoryParts, ramAvailable: number, vramAvailable: number, 
+/**
+ * The same by GPU, also of those that are given nothing.
+ */
+gpus: Array<GpuShare>, 
+/**
+ * Prompts of so many tokens or more are computed on a GPU also in what is in RAM; null: none are.
  */
 streamFrom: number | null, forecast: Forecast | null, reasons: Array<Reason>, };
 
@@ -233,6 +254,16 @@ export type ModelState = { "type": "none" } | { "type": "loading", modelId: stri
  */
 progress: number, } | { "type": "ready", loaded: LoadedModel, } | { "type": "failed", modelId: string, name: string, error: WireError, };
 
+export type GpuUse = { name: string, 
+/**
+ * Layers that are on it now, and the bytes that our buffers take.
+ */
+layers: number, used: number, 
+/**
+ * It does not answer any more.
+ */
+lost: boolean, };
+
 export type LoadedModel = { modelId: string, name: string, 
 /**
  * As asked for.
@@ -243,7 +274,7 @@ settings: LoadSettings,
  */
 plan: Plan, 
 /**
- * Layers on the accelerator now; differs from the plan while layers move.
+ * Layers on GPUs now; differs from the plan while layers move.
  */
 gpuLayers: number, 
 /**
@@ -255,9 +286,9 @@ cpuMoe: number,
  */
 ramUsed: number, vramUsed: number, 
 /**
- * The device that takes layers, or why there is none.
+ * The devices that take layers, or why there are none.
  */
-gpu: Gpu | null, gpuReason: GpuReason | null, 
+gpus: Array<GpuUse>, gpuReason: GpuReason | null, 
 /**
  * The model's chat template is missing: a plain one is used.
  */
@@ -273,11 +304,19 @@ export type RecoveryNotice = {
  */
 cause: string, 
 /**
+ * The GPU that it is about, where there is more than one.
+ */
+gpu: string | null, 
+/**
  * To RAM; with the last two those that can go back.
  */
 layersMoved: number, 
 /**
- * Layers that stay on the GPU and whose routed experts were moved, or can go back.
+ * To other GPUs.
+ */
+layersShifted: number, 
+/**
+ * Layers that stay on GPUs and whose routed experts were moved, or can go back.
  */
 expertsMoved: number, gpuLayers: number, layers: number, 
 /**

@@ -88,6 +88,8 @@ describe("an answer's events", () => {
     take(state, { type: "dropped", turns: 1, tokens: 100 });
     const notice = {
       cause: "vramFull",
+      gpu: null,
+      layersShifted: 0,
       layersMoved: 4,
       expertsMoved: 0,
       gpuLayers: 8,

@@ -28,6 +28,7 @@ pub fn typescript() -> String {
         GpuReason,
         Gpu,
         HardwareReport,
+        GpuMemory,
         MonitorSample,
         // plans
         KvType,
@@ -35,6 +36,7 @@ pub fn typescript() -> String {
         LoadSettings,
         Fits,
         MemoryParts,
+        GpuShare,
         Reason,
         Forecast,
         Plan,
@@ -43,6 +45,7 @@ pub fn typescript() -> String {
         InstalledModel,
         LoadStage,
         ModelState,
+        GpuUse,
         LoadedModel,
         RecoveryNotice,
         // Hub

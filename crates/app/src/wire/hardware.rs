@@ -35,6 +35,8 @@ pub struct Gpu {
     pub driver: Option<String>,
     /// "8.9"
     pub compute_capability: Option<String>,
+    /// It takes layers; others could be chosen.
+    pub used: bool,
     /// The test device, not a real card.
     pub is_test_device: bool,
 }
@@ -50,7 +52,7 @@ pub struct HardwareReport {
     pub cpu_features: Vec<String>,
     pub ram_total: u64,
     pub ram_available: u64,
-    /// GPUs that can take layers; the first one is used.
+    /// GPUs that can take layers, those that do first, in the order in which they are filled.
     pub gpus: Vec<Gpu>,
     /// Why `gpus` is empty.
     pub gpu_reason: Option<GpuReason>,
@@ -59,6 +61,17 @@ pub struct HardwareReport {
     pub ram_bandwidth: Option<f64>,
     pub disk_bandwidth: Option<f64>,
     pub measuring: bool,
+}
+
+/// A GPU's memory, in bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuMemory {
+    pub name: String,
+    pub total: u64,
+    pub free: u64,
+    /// What our own buffers take.
+    pub own: u64,
 }
 
 /// Live figures for the bars. Command `monitor_start` / `monitor_stop`.
@@ -71,10 +84,8 @@ pub struct MonitorSample {
     /// This process: private (anonymous) and resident bytes.
     pub own_private: Option<u64>,
     pub own_resident: Option<u64>,
-    pub vram_total: Option<u64>,
-    pub vram_free: Option<u64>,
-    /// Bytes our own buffers take on the accelerator.
-    pub own_vram: Option<u64>,
+    /// Those that take layers; where there is none, the first that could.
+    pub gpus: Vec<GpuMemory>,
     /// 0..1
     pub cpu_load: Option<f32>,
 }

@@ -1,4 +1,4 @@
-use super::{Gpu, GpuReason, LoadSettings, Plan, WireError};
+use super::{GpuReason, LoadSettings, Plan, WireError};
 use serde::Serialize;
 use ts_rs::TS;
 
@@ -74,6 +74,18 @@ pub enum ModelState {
     },
 }
 
+/// A GPU of the loaded model.
+#[derive(Clone, Debug, PartialEq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuUse {
+    pub name: String,
+    /// Layers that are on it now, and the bytes that our buffers take.
+    pub layers: u32,
+    pub used: u64,
+    /// It does not answer any more.
+    pub lost: bool,
+}
+
 #[derive(Clone, Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadedModel {
@@ -83,15 +95,15 @@ pub struct LoadedModel {
     pub settings: LoadSettings,
     /// As planned for the placement that holds now.
     pub plan: Plan,
-    /// Layers on the accelerator now; differs from the plan while layers move.
+    /// Layers on GPUs now; differs from the plan while layers move.
     pub gpu_layers: u32,
     /// Layers before this one have their routed experts in RAM now.
     pub cpu_moe: u32,
     /// Bytes our buffers really take now.
     pub ram_used: u64,
     pub vram_used: u64,
-    /// The device that takes layers, or why there is none.
-    pub gpu: Option<Gpu>,
+    /// The devices that take layers, or why there are none.
+    pub gpus: Vec<GpuUse>,
     pub gpu_reason: Option<GpuReason>,
     /// The model's chat template is missing: a plain one is used.
     pub template_missing: bool,
@@ -106,9 +118,13 @@ pub struct LoadedModel {
 pub struct RecoveryNotice {
     /// "vramFull", "deviceLost"; "vramFree": there is room again; "gpuBack": a lost GPU answers again
     pub cause: String,
+    /// The GPU that it is about, where there is more than one.
+    pub gpu: Option<String>,
     /// To RAM; with the last two those that can go back.
     pub layers_moved: u32,
-    /// Layers that stay on the GPU and whose routed experts were moved, or can go back.
+    /// To other GPUs.
+    pub layers_shifted: u32,
+    /// Layers that stay on GPUs and whose routed experts were moved, or can go back.
     pub experts_moved: u32,
     pub gpu_layers: u32,
     pub layers: u32,

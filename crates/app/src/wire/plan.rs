@@ -110,12 +110,23 @@ pub struct MemoryParts {
     pub total: u64,
 }
 
+/// What one GPU is given.
+#[derive(Clone, Debug, PartialEq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuShare {
+    pub name: String,
+    pub layers: u32,
+    pub parts: MemoryParts,
+    pub available: u64,
+}
+
 /// One reason for the plan's choices, for the window to put into words.
 #[derive(Clone, Debug, PartialEq, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct Reason {
     /// "noAccelerator", "allOnAccelerator", "acceleratorHolds", "acceleratorTooSmall", "beyondAccelerator", "acceleratorLacks",
-    /// "expertsInRam", "promptsStreamed", "contextReduced", "contextBeyondTraining", "weightsFromDisk", "ramShort", "kvLarge", "draftModel"
+    /// "expertsInRam", "promptsStreamed", "severalAccelerators", "contextReduced", "contextBeyondTraining", "weightsFromDisk",
+    /// "ramShort", "kvLarge", "draftModel"
     pub code: String,
     /// English.
     pub text: String,
@@ -138,7 +149,7 @@ pub struct Forecast {
 #[derive(Clone, Debug, PartialEq, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
-    /// Layers on the accelerator, of `layers` (the output layer is the last one).
+    /// Layers on GPUs, of `layers` (the output layer is the last one).
     pub gpu_layers: u32,
     pub layers: u32,
     /// What the planner would choose.
@@ -147,7 +158,7 @@ pub struct Plan {
     pub max_gpu_layers: u32,
     /// Layers before this one leave their routed experts in RAM.
     pub cpu_moe: u32,
-    /// Layers that have routed experts (0: no mixture of experts), and those on the accelerator whose experts are in RAM.
+    /// Layers that have routed experts (0: no mixture of experts), and those on GPUs whose experts are in RAM.
     pub expert_layers: u32,
     pub experts_apart: u32,
     pub context: u32,
@@ -155,10 +166,13 @@ pub struct Plan {
     pub context_max: u32,
     pub fits: Fits,
     pub ram: MemoryParts,
+    /// Of all GPUs.
     pub vram: MemoryParts,
     pub ram_available: u64,
     pub vram_available: u64,
-    /// Prompts of so many tokens or more are computed on the accelerator also in what is in RAM; null: none are.
+    /// The same by GPU, also of those that are given nothing.
+    pub gpus: Vec<GpuShare>,
+    /// Prompts of so many tokens or more are computed on a GPU also in what is in RAM; null: none are.
     pub stream_from: Option<u32>,
     pub forecast: Option<Forecast>,
     pub reasons: Vec<Reason>,

@@ -93,7 +93,7 @@ pub struct Settings {
     pub threads: Option<u32>,
     /// Leave one core to other programs.
     pub leave_responsive: bool,
-    /// The GPU that layers go to, by its id, from the next load on; null: the one with the most memory.
+    /// The GPU that layers go to, by its id, from the next load on; null: all that there are.
     pub gpu: Option<String>,
     /// Bytes on disk for what models remember of chats, so that these need not be read again; 0: none.
     pub chat_memory: u64,

@@ -45,7 +45,7 @@ fn config(folder: &Path) -> (AppConfig, Events) {
         test_device: None,
         test_device_fails: None,
         use_gpu: false,
-        gpu: None,
+        gpus: None,
         system_language: Language::En,
         events: Arc::new(move |event| seen.lock().unwrap().push(event)),
         runtime: tokio::runtime::Handle::current(),

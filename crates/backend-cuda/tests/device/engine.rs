@@ -21,13 +21,18 @@ fn try_load(path: &Path, options: LoadOptions, state: State) -> Result<(Engine, 
     let (driver, state) = TestDriver::new(state);
     let devices = Devices {
         host: Box::new(CpuDevice::new(Arc::new(ThreadPool::new(2)), config)),
-        accelerator: Some(Box::new(GpuDevice::new(driver, GpuConfig::default()))),
+        accelerators: vec![Some(Box::new(GpuDevice::new(driver, GpuConfig::default())))],
     };
     Ok((Engine::load(path, options, devices, &mut |_| {}, &Cancel::new())?, state))
 }
 
 pub fn load(path: &Path, gpu_layers: u32, state: State) -> (Engine, Arc<Mutex<State>>) {
-    try_load(path, LoadOptions { context: 96, gpu_layers, ubatch: 16, ..LoadOptions::default() }, state).unwrap()
+    try_load(
+        path,
+        LoadOptions { context: 96, gpu_layers: gpu_layers.into(), ubatch: 16, ..LoadOptions::default() },
+        state,
+    )
+    .unwrap()
 }
 
 pub fn tiny(spec: &ModelSpec) -> tempfile::NamedTempFile {
@@ -101,7 +106,10 @@ fn any_split_gives_the_logits_of_the_cpu() {
         // f32 caches: one of f16 would turn the last bit of a sum into one of eleven.
         let kv = GgmlType::F32;
         let options = LoadOptions { context: 96, ubatch: 16, kv_type_k: kv, kv_type_v: kv, ..LoadOptions::default() };
-        let load = |gpu_layers| try_load(file.path(), LoadOptions { gpu_layers, ..options }, State::default()).unwrap();
+        let load = |gpu_layers| {
+            try_load(file.path(), LoadOptions { gpu_layers: u32::into(gpu_layers), ..options }, State::default())
+                .unwrap()
+        };
         let (host, _) = load(0);
         let expected = logits(&host, &tokens);
         // GELU is rounded to f16, and with it whatever is a last bit off.
@@ -128,7 +136,12 @@ fn experts_on_the_host_give_the_logits_of_the_cpu() {
         let (tokens, kv) = (prompt(30), GgmlType::F32);
         let options = LoadOptions { context: 96, ubatch: 16, kv_type_k: kv, kv_type_v: kv, ..LoadOptions::default() };
         let load = |gpu_layers, cpu_moe| {
-            try_load(file.path(), LoadOptions { gpu_layers, cpu_moe, ..options }, State::default()).unwrap()
+            try_load(
+                file.path(),
+                LoadOptions { gpu_layers: u32::into(gpu_layers), cpu_moe, ..options },
+                State::default(),
+            )
+            .unwrap()
         };
         let expected = logits(&load(0, 0).0, &tokens);
         let allowed = if spec.arch.starts_with("gemma") { 2e-3 } else { 1e-5 };
@@ -140,7 +153,7 @@ fn experts_on_the_host_give_the_logits_of_the_cpu() {
             assert!(error <= allowed, "{} with {gpu_layers}, {cpu_moe}: {error}", spec.arch);
             assert!(state.lock().unwrap().launches > 0);
             let placement = engine.placement();
-            assert_eq!(placement.accelerator_used, placement.accelerator_planned);
+            assert_eq!(placement.accelerator_used(), placement.accelerator_planned());
         }
     }
 }
@@ -182,7 +195,7 @@ fn streamed_prompts_give_the_logits_of_the_cpu() {
         let options = LoadOptions { context: 96, ubatch: 16, kv_type_k: kv, kv_type_v: kv, ..LoadOptions::default() };
         let expected = logits(&try_load(file.path(), options, State::default()).unwrap().0, &tokens);
         let gpu_layers = if cpu_moe > 0 { 99 } else { 1 };
-        let options = LoadOptions { gpu_layers, cpu_moe, streaming: Some(rates), ..options };
+        let options = LoadOptions { gpu_layers: u32::into(gpu_layers), cpu_moe, streaming: Some(rates), ..options };
         let (engine, state) = try_load(file.path(), options, State::default()).unwrap();
         let launches = state.lock().unwrap().launches;
         let allowed = if spec.arch.starts_with("gemma") { 2e-3 } else { 1e-5 };
@@ -191,7 +204,7 @@ fn streamed_prompts_give_the_logits_of_the_cpu() {
         let placement = engine.placement();
         assert!(placement.streamed > 0 || spec.arch == "gemma3n", "{}", spec.arch);
         assert!(state.lock().unwrap().launches > launches + 20);
-        assert_eq!(placement.accelerator_used, placement.accelerator_planned);
+        assert_eq!(placement.accelerator_used(), placement.accelerator_planned());
     }
 }
 
@@ -235,7 +248,11 @@ fn quantized_weights_and_caches_stay_near_the_cpu() {
             let options =
                 LoadOptions { context: 96, ubatch: 16, kv_type_k: kv, kv_type_v: kv, ..LoadOptions::default() };
             let run = |gpu_layers| {
-                let result = try_load(file.path(), LoadOptions { gpu_layers, ..options }, State::default());
+                let result = try_load(
+                    file.path(),
+                    LoadOptions { gpu_layers: u32::into(gpu_layers), ..options },
+                    State::default(),
+                );
                 logits(&result.unwrap().0, &tokens)
             };
             // What rounding activations to 8 bits costs.
@@ -280,8 +297,11 @@ fn quantized_caches_move_with_their_layers() {
     let tokens = prompt(24);
     for (k, v) in [(Q8_0, Q4_0), (Q4_0, Q4_0), (Q5_0, IQ4_NL), (Q4_1, Q8_0)] {
         let options = LoadOptions { context: 64, ubatch: 16, kv_type_k: k, kv_type_v: v, ..LoadOptions::default() };
-        let load =
-            |gpu_layers| try_load(file.path(), LoadOptions { gpu_layers, ..options }, State::default()).unwrap().0;
+        let load = |gpu_layers| {
+            try_load(file.path(), LoadOptions { gpu_layers: u32::into(gpu_layers), ..options }, State::default())
+                .unwrap()
+                .0
+        };
         let (host, engine) = (load(0), load(99));
         assert_eq!(engine.placement().gpu_layers, engine.placement().layers);
         let expected = greedy(&host, &tokens, 12);
@@ -327,10 +347,10 @@ fn planned_bytes_are_the_bytes_used() {
     let (engine, state) = load(file.path(), 0, State::default());
     for layers in [0, 3, 5, 1, 0] {
         let placement = engine.set_gpu_layers(layers).unwrap();
-        assert_eq!(placement.accelerator_used, placement.accelerator_planned, "{layers} layers");
+        assert_eq!(placement.accelerator_used(), placement.accelerator_planned(), "{layers} layers");
         greedy(&engine, &prompt(20), 2);
         let placement = engine.placement();
-        assert_eq!(placement.accelerator_used, placement.accelerator_planned, "{layers} layers, after an answer");
+        assert_eq!(placement.accelerator_used(), placement.accelerator_planned(), "{layers} layers, after an answer");
     }
     // Without layers nothing but scratch memory is left.
     assert!(state.lock().unwrap().used <= 16 << 20);
@@ -347,7 +367,7 @@ fn planned_memory_is_what_the_driver_gives() {
         footprint: backend_cuda::footprint,
         ..planner::AcceleratorFacts::default()
     };
-    let facts = planner::Facts { ram_available: 1 << 40, accelerator: Some(accelerator), ..planner::Facts::default() };
+    let facts = planner::Facts { ram_available: 1 << 40, accelerators: vec![accelerator], ..planner::Facts::default() };
     for layers in 1..=3 {
         let (engine, state) = load(file.path(), layers, State::default());
         let params = engine.layout().params;
@@ -358,9 +378,9 @@ fn planned_memory_is_what_the_driver_gives() {
             ..planner::Wishes::default()
         };
         let plan = planner::plan(engine.model(), &facts, &wishes).unwrap();
-        let scratch = plan.offload.as_ref().unwrap().scratch(plan.placement());
+        let scratch = plan.shares[0].scratch;
         let (given, planned) = (state.lock().unwrap().used, plan.accelerator_total() - scratch);
-        assert!(plan.accelerator_other - scratch > 1 << 20, "pages count: {}", plan.accelerator_other - scratch);
+        assert!(plan.accelerator_other() - scratch > 1 << 20, "pages count: {}", plan.accelerator_other() - scratch);
         assert!((planned..planned + (16 << 20)).contains(&given), "{layers} layers: {given} given, {planned} planned");
     }
 }

@@ -27,9 +27,9 @@ pub struct Arguments {
     /// Leave the GPU alone: everything runs on the CPU
     #[arg(long, global = true)]
     pub no_gpu: bool,
-    /// Take this GPU: its number or a part of its name, as `headroom doctor` shows them
-    #[arg(long, global = true, value_name = "N|NAME", conflicts_with = "no_gpu")]
-    pub gpu: Option<String>,
+    /// Take these GPUs: numbers or parts of their names, as `headroom doctor` shows them, separated by commas; or all
+    #[arg(long, global = true, value_name = "N|NAME,...|all", value_delimiter = ',', conflicts_with = "no_gpu")]
+    pub gpu: Vec<String>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -105,9 +105,9 @@ pub struct Plan {
     /// RAM to plan for, in bytes (K, M, G allowed); what is available now, if not given
     #[arg(long, value_parser = bytes)]
     pub ram: Option<u64>,
-    /// Video memory to plan for, in bytes (K, M, G allowed)
-    #[arg(long, value_parser = bytes)]
-    pub vram: Option<u64>,
+    /// Video memory to plan for, in bytes (K, M, G allowed); of several GPUs: 8G,12G
+    #[arg(long, value_parser = bytes, value_delimiter = ',', value_name = "BYTES")]
+    pub vram: Vec<u64>,
     /// A smaller model that guesses tokens; what it takes is counted
     #[arg(long, visible_alias = "md", value_name = "MODEL")]
     pub draft_model: Option<String>,

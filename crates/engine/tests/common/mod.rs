@@ -52,23 +52,43 @@ pub fn load_file(
     prepare: impl Fn(&TestDeviceControl),
     precision: Precision,
 ) -> Result<(Engine, Option<TestDeviceControl>), EngineError> {
+    let limits: Vec<u64> = limit.into_iter().collect();
+    let (engine, mut controls) = load_on(bytes, options, &limits, prepare, precision)?;
+    Ok((engine, controls.pop()))
+}
+
+/// The same with several test devices.
+pub fn load_several(
+    spec: &ModelSpec,
+    options: LoadOptions,
+    limits: &[u64],
+) -> Result<(Engine, Vec<TestDeviceControl>), EngineError> {
+    load_on(&spec.build(), options, limits, |_| {}, Precision::Fast)
+}
+
+fn load_on(
+    bytes: &[u8],
+    options: LoadOptions,
+    limits: &[u64],
+    prepare: impl Fn(&TestDeviceControl),
+    precision: Precision,
+) -> Result<(Engine, Vec<TestDeviceControl>), EngineError> {
     let file = file_of(bytes);
     let pool = Arc::new(ThreadPool::new(2));
     let config = config(precision);
-    let mut control = None;
-    let accelerator = limit.map(|limit| {
-        let (device, handle) = TestDevice::new(pool.clone(), config, limit);
-        prepare(&handle);
-        control = Some(handle);
-        Box::new(device) as Box<dyn engine::Device>
-    });
-    let devices = Devices { host: Box::new(CpuDevice::new(pool, config)), accelerator };
+    let device = |limit: &u64| {
+        let (device, control) = TestDevice::new(pool.clone(), config, *limit);
+        prepare(&control);
+        (Some(Box::new(device) as Box<dyn engine::Device>), control)
+    };
+    let (accelerators, controls) = limits.iter().map(device).unzip();
+    let devices = Devices { host: Box::new(CpuDevice::new(pool.clone(), config)), accelerators };
     let engine = Engine::load(&file, options, devices, &mut |_| {}, &Cancel::new())?;
-    Ok((engine, control))
+    Ok((engine, controls))
 }
 
 pub fn options(context: u32, gpu_layers: u32) -> LoadOptions {
-    LoadOptions { context, gpu_layers, ubatch: 16, ..LoadOptions::default() }
+    LoadOptions { context, gpu_layers: gpu_layers.into(), ubatch: 16, ..LoadOptions::default() }
 }
 
 pub fn prompt(len: usize) -> Vec<u32> {

@@ -77,6 +77,8 @@ test("a recovery is told in the conversation, with the way back", async () => {
     type: "recovery",
     notice: {
       cause: "vramFull",
+      gpu: null,
+      layersShifted: 0,
       layersMoved: 4,
       expertsMoved: 0,
       gpuLayers: 8,

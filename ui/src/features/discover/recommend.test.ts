@@ -13,6 +13,7 @@ function pc(ramAvailable: number, vramFree = 0): HardwareReport {
     vramFree,
     driver: null,
     computeCapability: null,
+    used: true,
   };
   return {
     cpuName: "",

@@ -34,7 +34,8 @@ export function sizeOf(repo: string): Size | null {
 
 /** Bytes that a model may take here. */
 export function memoryOf({ gpus, ramAvailable }: HardwareReport): { vram: number; ram: number } {
-  return { vram: gpus[0]?.vramFree ?? 0, ram: ramAvailable };
+  const free = gpus.map(({ used, vramFree }) => (used ? (vramFree ?? 0) : 0));
+  return { vram: free.reduce((sum, bytes) => sum + bytes, 0), ram: ramAvailable };
 }
 
 /** Three models for this PC: the one to start with, a larger one, a small one. */

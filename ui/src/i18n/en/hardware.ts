@@ -37,6 +37,7 @@ export const hardware = {
   last: "the last 2 minutes",
   ramUsed: "RAM in use",
   vramUsed: "Video memory in use",
+  vramUsedOf: "Video memory in use, {name}",
   cpuLoad: "CPU load",
   of: "{used} of {total}",
   waiting: "Waiting for the first figures",
@@ -47,5 +48,6 @@ export const hardware = {
   ownResidentText:
     "with the parts of the model file that are in RAM; the system takes them back when it needs them",
   ownVram: "Video memory",
+  ownVramOf: "Video memory, {name}",
   plotLabel: "{name}: {value}. Lowest {low}, highest {high} in the last 2 minutes.",
 } as const;

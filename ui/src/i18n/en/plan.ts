@@ -21,6 +21,9 @@ export const plan = {
   free: "Free",
   over: "{bytes} over",
   fromDisk: "{bytes} from disk",
+  gpuBar: "{name}, {n} {n|layer|layers}",
+  onGpu: "{n} on {name}",
+  comma: ", ",
   barOf: "{used} of {available}",
   barLabel: "{name}: {used} of {available} available",
   fits_gpu: "All on the GPU",
@@ -42,6 +45,7 @@ export const plan = {
     "The experts of {apart} of {experts} layers ({needed}) are computed on the CPU. With everything else on the GPU, that is faster than fewer whole layers.",
   reason_promptsStreamed:
     "Prompts of {from} or more tokens are computed on the GPU as a whole: copying the layers in RAM there is faster than computing them on the CPU. {needed} of video memory is kept for that.",
+  reason_severalAccelerators: "No single GPU holds these layers: {gpus}.",
   reason_contextReduced: "The context was set to {context} tokens, because more does not fit into RAM.",
   reason_contextBeyondTraining:
     "The model was trained for {contextMax} tokens; answers get worse beyond that.",
@@ -69,6 +73,10 @@ export const plan = {
     "Layers had been moved to RAM because the GPU was lost. It answers again; moved back, answers get faster. If it is lost once more, the answer goes on in RAM as before.",
   recovery_whyFree:
     "Layers had been moved to RAM because video memory was short. There is room for them now; moved back, answers get faster.",
+  recovery_of: "{gpu}: {text}",
+  recovery_shifted: "VRAM is full: {n} {n|layer|layers} went to another GPU.",
+  recovery_shifted_answer: "VRAM ran out: {n} {n|layer|layers} moved to another GPU, the answer went on.",
+  recovery_besides: "{text} {n} {n|layer|layers} moved to another GPU.",
   recovery_unknown: "Moved to RAM: {what}.",
   moved_layers: "{n} {n|layer|layers}",
   moved_experts: "the experts of {n} {n|layer|layers}",

@@ -84,9 +84,9 @@ export const settings = {
   threadsHintUnknown: "Empty: one for each core.",
   leaveResponsive: "Leave the PC responsive",
   leaveResponsiveHint: "Leaves one core to other programs. Takes effect with the next load.",
-  gpu: "Graphics card for models",
-  gpuHint: "Its memory takes the layers. Takes effect with the next load.",
-  gpuAuto: "Automatic: the one with the most memory",
+  gpu: "Graphics cards for models",
+  gpuHint: "Their memory takes the layers. Takes effect with the next load.",
+  gpuAuto: "All: a model that fits into one stays on one",
   gpuGone: "A card that is not there now",
   chatMemory: "Disk space to keep chats ready",
   chatMemoryHint:

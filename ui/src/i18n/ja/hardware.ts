@@ -42,6 +42,7 @@ export const hardware: Words<typeof en> = {
   last: "直近2分間",
   ramUsed: "RAM使用量",
   vramUsed: "VRAM使用量",
+  vramUsedOf: "VRAM使用量({name})",
   cpuLoad: "CPU使用率",
   of: "{used} / {total}",
   waiting: "最初の値を待っています",
@@ -51,5 +52,6 @@ export const hardware: Words<typeof en> = {
   ownResident: "RAM上の合計",
   ownResidentText: "RAMにあるモデルファイルの部分を含みます。必要になればシステムが回収します",
   ownVram: "VRAM",
+  ownVramOf: "VRAM({name})",
   plotLabel: "{name}: {value}。直近2分間の最小{low}、最大{high}。",
 };

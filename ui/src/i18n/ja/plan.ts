@@ -23,6 +23,9 @@ export const plan: Words<typeof en> = {
   free: "空き",
   over: "{bytes}超過",
   fromDisk: "{bytes}はディスク",
+  gpuBar: "{name}({n}層)",
+  onGpu: "{name}に{n}層",
+  comma: "、",
   barOf: "{used} / {available}",
   barLabel: "{name}: 使用可能{available}のうち{used}",
   fits_gpu: "すべてGPU",
@@ -43,6 +46,7 @@ export const plan: Words<typeof en> = {
     "{experts}層のうち{apart}層のエキスパート({needed})はCPUで計算します。残りをすべてGPUに置けるため、層ごとRAMに移すより速くなります。",
   reason_promptsStreamed:
     "{from}トークン以上のプロンプトは、RAMにある層もGPUへ送って計算します。CPUで計算するより速いためで、VRAMの{needed}をそのために使います。",
+  reason_severalAccelerators: "1枚のGPUには収まらないため、分けて置きます({gpus})。",
   reason_contextReduced: "RAMに収まるよう、コンテキストを{context}トークンにしました。",
   reason_contextBeyondTraining:
     "このモデルの学習時の長さは{contextMax}トークンです。それを超えると回答の質が下がります。",
@@ -69,6 +73,10 @@ export const plan: Words<typeof en> = {
     "GPUが使えなくなったため層をRAMに移していました。今は応答しています。GPUに戻すと回答が速くなります。再び使えなくなっても、回答はRAMで続きます。",
   recovery_whyFree:
     "VRAMの不足により層をRAMに移していました。今は空きがあります。GPUに戻すと回答が速くなります。",
+  recovery_of: "{gpu}: {text}",
+  recovery_shifted: "VRAMに空きがないため、{n}層を別のGPUに置きました。",
+  recovery_shifted_answer: "VRAMが不足したため{n}層を別のGPUに移し、回答を続けました。",
+  recovery_besides: "{text}ほかに{n}層を別のGPUに移しました。",
   recovery_unknown: "{what}をRAMに移しました。",
   moved_layers: "{n}層",
   moved_experts: "{n}層分のエキスパート",

@@ -88,8 +88,8 @@ export const settings: Words<typeof en> = {
   leaveResponsive: "PCの応答性を保つ",
   leaveResponsiveHint: "コアを1つほかのプログラムに残します。次の読み込みから有効です。",
   gpu: "モデルに使うグラフィックボード",
-  gpuHint: "層はこのカードのVRAMに置きます。次の読み込みから有効です。",
-  gpuAuto: "自動: VRAMが最も多いもの",
+  gpuHint: "層は選んだカードのVRAMに置きます。次の読み込みから有効です。",
+  gpuAuto: "すべて: 1枚に収まるモデルは1枚だけに置きます",
   gpuGone: "現在接続されていないカード",
   chatMemory: "チャットの再開用ディスク容量",
   chatMemoryHint:

@@ -91,12 +91,22 @@ export function fakeApi(options: FakeOptions = {}): Api {
     if (model.problem) {
       throw model.problem;
     }
-    return fakePlan(model, wish, gpuReason === null);
+    return fakePlan(model, wish, gpuReason === null, used());
   };
   const gpus = () => {
-    const all = twoGpus ? [GPU, SECOND_GPU] : [GPU];
+    const all = (twoGpus ? [GPU, SECOND_GPU] : [GPU]).map((gpu) => ({
+      ...gpu,
+      used: [gpu.id, null].includes(settings.gpu),
+    }));
     return settings.gpu === "GPU-2" ? all.reverse() : all;
   };
+  /** Names of the cards that take layers. */
+  const used = () => gpus().flatMap((gpu) => (gpu.used ? [gpu.name] : []));
+  /** The first card is given everything. */
+  const gpuUse = (layers: number, bytes: number) =>
+    gpuReason
+      ? []
+      : used().map((name, i) => ({ name, layers: i ? 0 : layers, used: i ? 0 : bytes, lost: false }));
   const hardware = (): HardwareReport => ({
     cpuName: "AMD Ryzen 7 7700",
     physicalCores: 8,
@@ -145,7 +155,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
         cpuMoe: planned.cpuMoe,
         ramUsed: planned.ram.total,
         vramUsed: planned.vram.total,
-        gpu: gpuReason ? null : GPU,
+        gpus: gpuUse(planned.gpuLayers, planned.vram.total),
         gpuReason,
         draftProblem: null,
         templateMissing: false,
@@ -175,6 +185,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
         cpuMoe: planned.cpuMoe,
         ramUsed: ram.total,
         vramUsed: vram.total,
+        gpus: gpuUse(layers, vram.total),
       };
       setState({ type: "ready", loaded: { ...loaded, ...now } });
     };
@@ -189,7 +200,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
     show(target, placed(target));
     if (planned.gpuLayers > target) {
       const { layers, gpuLayers } = planned;
-      const moved = { layersMoved: gpuLayers - target, expertsMoved: 0 };
+      const moved = { gpu: null, layersMoved: gpuLayers - target, layersShifted: 0, expertsMoved: 0 };
       const notice = { cause: "vramFull", ...moved, gpuLayers: target, layers };
       emit({ type: "recovery", notice: { ...notice, duringAnswer: false } });
     }
@@ -207,9 +218,12 @@ export function fakeApi(options: FakeOptions = {}): Api {
         ramAvailable: Math.max(0.8e9, MACHINE.ramAvailable - (loaded?.ramUsed ?? 0) * 0.9 + jitter),
         ownPrivate: 0.3e9,
         ownResident: 0.3e9 + (loaded?.ramUsed ?? 0),
-        vramTotal: gpuReason ? null : MACHINE.vramTotal,
-        vramFree: gpuReason ? null : MACHINE.vramAvailable - (loaded?.vramUsed ?? 0),
-        ownVram: gpuReason ? null : (loaded?.vramUsed ?? 0),
+        gpus: gpuReason
+          ? []
+          : used().map((name, i) => {
+              const own = i ? 0 : (loaded?.vramUsed ?? 0);
+              return { name, total: MACHINE.vramTotal, free: MACHINE.vramAvailable - own, own };
+            }),
         cpuLoad:
           0.2 +
           0.15 * Math.sin(Date.now() / 1500) +

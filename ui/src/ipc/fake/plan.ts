@@ -27,6 +27,7 @@ export function fakePlan(
   model: Pick<InstalledModel, "bytes" | "layers" | "contextMax"> & Partial<InstalledModel>,
   wish: LoadSettings,
   gpu: boolean,
+  cards: string[] = ["GeForce"],
 ): Plan {
   const layers = model.layers ?? 33;
   const contextMax = model.contextMax ?? 32768;
@@ -83,6 +84,14 @@ export function fakePlan(
     ramAvailable: MACHINE.ramAvailable,
     vramAvailable,
     streamFrom: null,
+    gpus: gpu
+      ? cards.map((name, i) => ({
+          name,
+          layers: i ? 0 : gpuLayers,
+          parts: i ? parts(0, 0, 0, 0) : vram,
+          available: vramAvailable,
+        }))
+      : [],
     forecast,
     reasons: [...reasons, ...code.map((code) => reason(code, apart * perLayer * EXPERTS))],
   };

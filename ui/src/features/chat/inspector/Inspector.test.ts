@@ -60,6 +60,24 @@ test("a mixture of experts has a second count: layers whose experts are in RAM",
   await until(() => experts() === null);
 });
 
+test("with several graphics cards each has its own bar", async () => {
+  const app = await startApp({ twoGpus: true });
+  renderWith(app, Inspector, {});
+  const bars = () => screen.queryAllByTestId("memory-gpu");
+  await until(() => bars().length === 2);
+  expect(screen.queryByTestId("memory-vram")).toBeNull();
+  const layers = slider().valueAsNumber;
+  expect(bars().map((bar) => bar.querySelector(".name")?.textContent)).toEqual([
+    `NVIDIA GeForce RTX 4060, ${layers} layers`,
+    "NVIDIA RTX A2000 12GB, 0 layers",
+  ]);
+  await fireEvent.click(screen.getByTestId("load-model"));
+  await until(() => screen.queryByTestId("unload-model") !== null);
+  const [first, second] = bars();
+  expect(first!.dataset.used).toBe(first!.dataset.planned);
+  expect([second!.dataset.used, second!.dataset.planned]).toEqual(["0", "0"]);
+});
+
 test("loading says what it is about: the driver's work first, the first time", async () => {
   const app = await startApp({ pace: 1 });
   renderWith(app, Inspector, {});
