@@ -5,7 +5,7 @@ use super::{invalid, product, reused};
 use crate::buffers::{Buffers, Span};
 use crate::cpu::{Machine, Precision};
 use crate::simd::cells::Cells;
-use crate::simd::packed::{self, Form, PANEL_ROWS, ROWS, Row};
+use crate::simd::packed::{self, Form, Lanes32, PANEL_ROWS, PANEL_VALUES, ROWS, Row, Stripe};
 use crate::simd::tiles::Product;
 use backend::{BackendError, Linear, View, Weight};
 use quant::GgmlType;
@@ -13,16 +13,18 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 const OP: &str = "MatMul";
-/// Rows of weights in a chunk of work: two panels, which share a tile of activations in the second-level cache.
-pub(crate) const CHUNK_ROWS: usize = PANELS * PANEL_ROWS;
-pub(crate) const PANELS: usize = 2;
+/// Rows of weights in a chunk of work: two panels, which share the activations that the second-level cache has.
+const CHUNK_ROWS: usize = 2 * PANEL_ROWS;
 /// The same where few activations meet them: what is left for the last thread is short.
 const FEW_ROWS: usize = 16;
+/// Activations that meet a panel before it holds other values: the second-level cache has room for as many of theirs.
+const PANEL_INPUTS: usize = 512;
 /// Activations from which on unpacking a panel pays. Both ways give the same bits.
 const PANEL_TOKENS: usize = 4;
 /// Rows that are made f32 together for few activations: they stay in the first-level cache.
 const FLOAT_ROWS: usize = 4;
-/// Activations that meet a panel before the next panel does.
+/// Rows that are made f32 together for more of them, and how many meet them at a time.
+const FLOAT_GROUP: usize = 32;
 const TILE: usize = 8;
 
 /// One product with everything looked up.
@@ -187,22 +189,42 @@ impl<'a> Rows<'a> {
         write: Write<'_>,
     ) {
         let mut scratch = machine.scratch.worker(worker);
-        let parts: Vec<(usize, usize)> =
-            range.clone().step_by(PANEL_ROWS).map(|first| (first, PANEL_ROWS.min(range.end - first))).collect();
-        for ((first, count), panel) in parts.iter().zip(&mut scratch.panels) {
-            machine.simd.fill_panel(self.weight.ty, self.packed(*first, *count), *count, panel);
-        }
-        for (tile, tokens) in operand.tokens.chunks(TILE).enumerate() {
-            // Missing rows are the first one again, and are not asked for.
-            let rows: [Row<'_>; TILE] =
-                std::array::from_fn(|t| operand.activations.row(form, tokens[if t < tokens.len() { t } else { 0 }]));
-            for ((first, count), panel) in parts.iter().zip(&scratch.panels) {
-                let mut out = [[0f32; PANEL_ROWS]; TILE];
-                machine.simd.dot_panel(panel, &rows[..tokens.len()], &mut out[..tokens.len()]);
-                for (t, out) in out.iter().enumerate().take(tokens.len()) {
-                    write(tile * TILE + t, *first, &out[..*count]);
+        let super::Worker { panel, sums, .. } = &mut *scratch;
+        let size = self.weight.ty.block_size();
+        let (blocks, at_once) = (self.weight.cols / size, (PANEL_VALUES / size).max(1));
+        let mut before = 0;
+        for tokens in operand.tokens.chunks(PANEL_INPUTS) {
+            let rows: Vec<Row<'_>> = tokens.iter().map(|token| operand.activations.row(form, *token)).collect();
+            sums.clear();
+            sums.resize(range.len().div_ceil(PANEL_ROWS) * tokens.len(), Lanes32::default());
+            let parts = || range.clone().step_by(PANEL_ROWS).map(|first| (first, PANEL_ROWS.min(range.end - first)));
+            let stripe = |first, rows, block| Stripe {
+                bytes: self.packed(first, rows),
+                row_bytes: self.row_bytes,
+                rows,
+                first: block,
+                blocks: at_once.min(blocks - block),
+            };
+            let stripes: Vec<Stripe<'_>> = (0..blocks)
+                .step_by(at_once)
+                .flat_map(|block| parts().map(move |(first, rows)| (first, rows, block)))
+                .map(|(first, rows, block)| stripe(first, rows, block))
+                .collect();
+            for (index, part) in stripes.iter().enumerate() {
+                machine.simd.fill_panel(self.weight.ty, part, panel);
+                // What is filled next comes from memory meanwhile; after the last one probably the next rows.
+                let behind = self.weight.rows.saturating_sub(range.end).min(PANEL_ROWS);
+                let next = stripes.get(index + 1).copied();
+                next.unwrap_or_else(|| stripe(range.end, behind, 0)).prefetch(self.weight.ty.type_size());
+                let sums = sums.chunks_exact_mut(tokens.len()).nth(index % parts().len()).expect("a part");
+                machine.simd.dot_panel(panel, &rows, part.first * size, sums);
+            }
+            for ((first, count), sums) in parts().zip(sums.chunks_exact(tokens.len())) {
+                for (t, sums) in sums.iter().enumerate() {
+                    write(before + t, first, &bytemuck::cast_slice(sums)[..count]);
                 }
             }
+            before += tokens.len();
         }
     }
 
@@ -218,7 +240,7 @@ impl<'a> Rows<'a> {
         let mut scratch = machine.scratch.worker(worker);
         // One token's rows are read as they are kept; those that several meet are made f32 once. Both give the same bits.
         let few = operand.tokens.len() < PANEL_TOKENS;
-        let group = if few { FLOAT_ROWS } else { CHUNK_ROWS };
+        let group = if few { FLOAT_ROWS } else { FLOAT_GROUP };
         for first in range.clone().step_by(group) {
             let count = group.min(range.end - first);
             let (weights, stride) = self.rows(machine, (first, count), few, &mut scratch.floats)?;
@@ -226,11 +248,11 @@ impl<'a> Rows<'a> {
             for tokens in operand.tokens.chunk_by(|a, b| a + 1 == *b).flat_map(|run| run.chunks(TILE)) {
                 // SAFETY: the input is not written during the operation.
                 let input = unsafe { operand.input.read(tokens[0] * cols, tokens.len() * cols) };
-                let mut out = [0f32; TILE * CHUNK_ROWS];
-                let strides = [cols, stride, CHUNK_ROWS];
+                let mut out = [0f32; TILE * FLOAT_GROUP];
+                let strides = [cols, stride, FLOAT_GROUP];
                 let dots = Product { m: tokens.len(), k: cols, n: count.next_multiple_of(4), strides };
                 machine.simd.dots(&dots, input, weights, &mut out);
-                for out in out.chunks_exact(CHUNK_ROWS).take(tokens.len()) {
+                for out in out.chunks_exact(FLOAT_GROUP).take(tokens.len()) {
                     write(index, first, &out[..count]);
                     index += 1;
                 }

@@ -17,7 +17,7 @@ mod streams;
 
 use crate::buffers::Buffers;
 use crate::cpu::Machine;
-use crate::simd::packed::Panel;
+use crate::simd::packed::{Lanes32, Panel};
 use backend::check::{invalid, product, strided};
 use backend::{BackendError, Op};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -34,7 +34,9 @@ pub(crate) struct Scratch {
 /// What one worker needs.
 #[derive(Default)]
 pub(crate) struct Worker {
-    panels: [Panel; matmul::PANELS],
+    panel: Panel,
+    /// Of a panel's rows with each activation.
+    sums: Vec<Lanes32<f32>>,
     floats: Vec<f32>,
     more_floats: Vec<f32>,
 }

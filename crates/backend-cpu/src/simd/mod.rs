@@ -24,7 +24,9 @@ pub enum SimdLevel {
     Scalar,
     /// AVX2, FMA, F16C
     Avx2,
-    /// AVX-512 F, BW, VL and VNNI, used on 256-bit vectors
+    /// And AVX-VNNI
+    AvxVnni,
+    /// AVX-512 F, BW, VL and VNNI
     Avx512Vnni,
     /// What every AArch64 has
     Neon,
@@ -35,9 +37,10 @@ pub enum SimdLevel {
 }
 
 impl SimdLevel {
-    pub const ALL: [SimdLevel; 6] = [
+    pub const ALL: [SimdLevel; 7] = [
         SimdLevel::Scalar,
         SimdLevel::Avx2,
+        SimdLevel::AvxVnni,
         SimdLevel::Avx512Vnni,
         SimdLevel::Neon,
         SimdLevel::NeonDot,
@@ -50,6 +53,7 @@ impl SimdLevel {
             SimdLevel::Scalar if cfg!(target_arch = "x86_64") => "SSE2",
             SimdLevel::Scalar => "plain instructions",
             SimdLevel::Avx2 => "AVX2",
+            SimdLevel::AvxVnni => "AVX-VNNI",
             SimdLevel::Avx512Vnni => "AVX-512 VNNI",
             SimdLevel::Neon => "NEON",
             SimdLevel::NeonDot => "NEON dotprod",
@@ -76,6 +80,8 @@ impl Simd {
             SimdLevel::Avx2 => {
                 is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
             }
+            #[cfg(target_arch = "x86_64")]
+            SimdLevel::AvxVnni => Simd::with(SimdLevel::Avx2).is_some() && is_x86_feature_detected!("avxvnni"),
             #[cfg(target_arch = "x86_64")]
             SimdLevel::Avx512Vnni => {
                 Simd::with(SimdLevel::Avx2).is_some()
@@ -135,7 +141,7 @@ impl Simd {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions.
-            SimdLevel::Avx2 => unsafe { x86::exp_minus_avx2(x, max) },
+            SimdLevel::Avx2 | SimdLevel::AvxVnni => unsafe { x86::exp_minus_avx2(x, max) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             SimdLevel::Avx512Vnni => unsafe { x86::exp_minus_avx512(x, max) },
@@ -186,7 +192,7 @@ impl Simd {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions.
-            SimdLevel::Avx2 => unsafe { x86::swiglu_avx2(gate, up) },
+            SimdLevel::Avx2 | SimdLevel::AvxVnni => unsafe { x86::swiglu_avx2(gate, up) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             SimdLevel::Avx512Vnni => unsafe { x86::swiglu_avx512(gate, up) },
@@ -262,7 +268,7 @@ impl Simd {
             SimdLevel::Avx512Vnni => unsafe { x86_tiles::product_avx512(p, a, b, c) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            SimdLevel::Avx2 => unsafe { x86_tiles::product_avx2(p, a, b, c) },
+            SimdLevel::Avx2 | SimdLevel::AvxVnni => unsafe { x86_tiles::product_avx2(p, a, b, c) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: the slices hold the matrices.
             SimdLevel::Neon | SimdLevel::NeonDot | SimdLevel::NeonI8mm => unsafe { aarch64::product(p, a, b, c) },
@@ -281,7 +287,7 @@ impl Simd {
             SimdLevel::Avx512Vnni => unsafe { x86_tiles::dots_avx512(p, a, b, c) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            SimdLevel::Avx2 => unsafe { x86_tiles::dots_avx2(p, a, b, c) },
+            SimdLevel::Avx2 | SimdLevel::AvxVnni => unsafe { x86_tiles::dots_avx2(p, a, b, c) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: the slices hold the matrices.
             SimdLevel::Neon | SimdLevel::NeonDot | SimdLevel::NeonI8mm => unsafe { aarch64::dots(p, a, b, c) },
@@ -328,7 +334,7 @@ impl Simd {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions; the lengths are equal.
-            SimdLevel::Avx2 => unsafe { x86::widen_f16_avx2(x, out) },
+            SimdLevel::Avx2 | SimdLevel::AvxVnni => unsafe { x86::widen_f16_avx2(x, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             SimdLevel::Avx512Vnni => unsafe { x86::widen_f16_avx512(x, out) },

@@ -47,14 +47,7 @@ pub fn exp_minus<const LANES: usize>(x: &mut [f32], max: f32) -> f32 {
             *lane += *x;
         }
     }
-    // By halves: one lane after the other would take longer than the exponentials of a tile.
-    let mut half = LANES / 2;
-    while half > 0 {
-        let (low, high) = lanes.split_at_mut(half);
-        low.iter_mut().zip(high).for_each(|(low, high)| *low += *high);
-        half /= 2;
-    }
-    let mut sum = lanes[0];
+    let mut sum = halved(lanes, |a, b| a + b);
     for x in rest {
         *x = exp(*x - max);
         sum += *x;
@@ -81,7 +74,20 @@ pub fn max(x: &[f32], least: f32) -> f32 {
             *lane = larger(*lane, *x);
         }
     }
-    lanes.into_iter().chain(rest.iter().copied()).fold(least, larger)
+    rest.iter().copied().fold(halved(lanes, larger), larger)
+}
+
+/// Lanes put together, halves first: one after the other they would wait for each other.
+#[inline(always)]
+fn halved<const LANES: usize>(mut lanes: [f32; LANES], put: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = put(lanes[i], lanes[i + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! Every block-quantized type in one integer form, from which both dequantization and the integer dot product follow.
 
-mod codes;
+pub mod codes;
 mod fp4;
 mod grids;
 mod iq;

@@ -59,7 +59,15 @@ fn largest(x: &[f32]) -> (f32, f32) {
             high[i] = high[i].max(*x);
         }
     }
-    (low.iter().copied().fold(0.0, f32::min), high.iter().copied().fold(0.0, f32::max))
+    // Halves first: one after the other they would wait for each other.
+    let mut half = 8;
+    while half > 0 {
+        for i in 0..half {
+            (low[i], high[i]) = (low[i].min(low[i + half]), high[i].max(high[i + half]));
+        }
+        half /= 2;
+    }
+    (low[0], high[0])
 }
 
 /// To the nearest integer, ties to even. The caller has scaled `x` to -127..=127.
@@ -99,7 +107,7 @@ pub fn wide(x: &[f32], out: &mut [WideBlock]) {
 
 /// To the precision in which ggml keeps these numbers; beyond f16's range they stay as they are.
 #[inline(always)]
-fn to_f16_and_back(x: f32) -> f32 {
+pub fn to_f16_and_back(x: f32) -> f32 {
     let narrow = f16::from_f32(x);
     if narrow.is_finite() { narrow.to_f32() } else { x }
 }

@@ -17,6 +17,7 @@ mod activations;
 mod lanes;
 mod limit;
 mod panel;
+mod panel_dot;
 mod portable;
 mod super_scales;
 #[cfg(test)]
@@ -26,7 +27,7 @@ mod x86;
 
 use super::{Simd, SimdLevel};
 pub use activations::{NarrowBlock, Row, WideBlock};
-pub use panel::{PANEL_ROWS, Panel};
+pub use panel::{Lanes32, PANEL_ROWS, PANEL_VALUES, Panel, Stripe};
 use quant::GgmlType;
 
 /// Rows of weights that [`Simd::dot_rows`] takes at a time.
@@ -97,7 +98,10 @@ impl Simd {
         match self.level() {
             SimdLevel::Scalar => activations::wide(x, out),
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `Simd` proves that the CPU has the instructions (AVX-512 machines have AVX2).
+            // SAFETY: `Simd` proves that the CPU has the instructions.
+            SimdLevel::Avx512Vnni => unsafe { x86::quantize_wide_vnni(x, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
             _ => unsafe { x86::quantize_wide(x, out) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => activations::wide(x, out),
@@ -110,7 +114,10 @@ impl Simd {
         match self.level() {
             SimdLevel::Scalar => activations::narrow(x, out),
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `Simd` proves that the CPU has the instructions (AVX-512 machines have AVX2).
+            // SAFETY: `Simd` proves that the CPU has the instructions.
+            SimdLevel::Avx512Vnni => unsafe { x86::quantize_narrow_vnni(x, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
             _ => unsafe { x86::quantize_narrow(x, out) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => activations::narrow(x, out),
@@ -128,6 +135,9 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions.
             SimdLevel::Avx2 => unsafe { x86::dot_rows_avx2(ty, rows, count, activation, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            SimdLevel::AvxVnni => unsafe { x86::dot_rows_avx_vnni(ty, rows, count, activation, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             SimdLevel::Avx512Vnni => unsafe { x86::dot_rows_vnni(ty, rows, count, activation, out) },
@@ -149,6 +159,9 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions.
             SimdLevel::Avx2 => unsafe { x86::multiply_adds_avx2(rounds) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            SimdLevel::AvxVnni => unsafe { x86::multiply_adds_avx_vnni(rounds) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             SimdLevel::Avx512Vnni => unsafe { x86::multiply_adds_vnni(rounds) },
@@ -184,50 +197,61 @@ impl Simd {
         }
     }
 
-    /// Unpacks up to [`PANEL_ROWS`] rows of packed weights for [`Simd::dot_panel`].
+    /// Unpacks rows of packed weights for [`Simd::dot_panel`].
     ///
     /// # Panics
-    /// The type has no form, or lengths do not fit.
-    pub fn fill_panel(self, ty: GgmlType, rows: &[u8], count: usize, panel: &mut Panel) {
-        assert!((1..=PANEL_ROWS).contains(&count));
+    /// The type has no form, or the bytes are not those of the blocks.
+    pub fn fill_panel(self, ty: GgmlType, stripe: &Stripe<'_>, panel: &mut Panel) {
         match self.level() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions.
-            SimdLevel::Avx2 => unsafe { x86::fill_panel(ty, rows, count, panel, false) },
+            SimdLevel::Avx2 => unsafe { x86::fill_panel_avx2(ty, stripe, panel) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above (AVX-512 machines have AVX2).
-            SimdLevel::Avx512Vnni => unsafe { x86::fill_panel(ty, rows, count, panel, true) },
+            // SAFETY: as above.
+            SimdLevel::AvxVnni => unsafe { x86::fill_panel_avx_vnni(ty, stripe, panel) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            SimdLevel::Avx512Vnni => unsafe { x86::fill_panel_vnni(ty, stripe, panel) },
             #[cfg(target_arch = "aarch64")]
-            SimdLevel::Neon | SimdLevel::NeonDot => aarch64::fill_panel::<aarch64::NeonDot>(ty, rows, count, panel),
+            // SAFETY: NEON is part of AArch64.
+            SimdLevel::Neon => unsafe { aarch64::fill_panel::<aarch64::Neon>(ty, stripe, panel) },
             #[cfg(target_arch = "aarch64")]
-            SimdLevel::NeonI8mm => aarch64::fill_panel::<aarch64::NeonI8mm>(ty, rows, count, panel),
-            _ => panel::fill_portable(ty, rows, count, panel),
+            // SAFETY: `Simd` proves that the CPU has the instructions.
+            SimdLevel::NeonDot => unsafe { aarch64::fill_panel::<aarch64::NeonDot>(ty, stripe, panel) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            SimdLevel::NeonI8mm => unsafe { aarch64::fill_panel::<aarch64::NeonI8mm>(ty, stripe, panel) },
+            _ => panel_dot::fill_portable(ty, stripe, panel),
         }
     }
 
-    /// Products of the panel's rows with rows of activations: for prompts. The panel was filled by the same `Simd`.
+    /// Adds products of the panel's rows with rows of activations, which begin with the value `start`, to `out`: for
+    /// prompts. The panel was filled by the same `Simd`.
     ///
     /// # Panics
     /// Lengths do not fit.
-    pub fn dot_panel(self, panel: &Panel, activations: &[Row<'_>], out: &mut [[f32; PANEL_ROWS]]) {
+    pub fn dot_panel(self, panel: &Panel, activations: &[Row<'_>], start: usize, out: &mut [Lanes32<f32>]) {
         assert_eq!(activations.len(), out.len());
         match self.level() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions.
-            SimdLevel::Avx2 => unsafe { x86::dot_panel_avx2(panel, activations, out) },
+            SimdLevel::Avx2 => unsafe { x86::dot_panel_avx2(panel, activations, start, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            SimdLevel::Avx512Vnni => unsafe { x86::dot_panel_vnni(panel, activations, out) },
+            SimdLevel::AvxVnni => unsafe { x86::dot_panel_avx_vnni(panel, activations, start, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            SimdLevel::Avx512Vnni => unsafe { x86::dot_panel_vnni(panel, activations, start, out) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: NEON is part of AArch64.
-            SimdLevel::Neon => unsafe { aarch64::dot_panel::<aarch64::Neon>(panel, activations, out) },
-            #[cfg(target_arch = "aarch64")]
-            // SAFETY: `Simd` proves that the CPU has the instructions.
-            SimdLevel::NeonDot => unsafe { aarch64::dot_panel::<aarch64::NeonDot>(panel, activations, out) },
+            SimdLevel::Neon => unsafe { aarch64::dot_panel::<aarch64::Neon>(panel, activations, start, out) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            SimdLevel::NeonI8mm => unsafe { aarch64::dot_panel::<aarch64::NeonI8mm>(panel, activations, out) },
-            _ => panel::dot_portable(panel, activations, out),
+            SimdLevel::NeonDot => unsafe { aarch64::dot_panel::<aarch64::NeonDot>(panel, activations, start, out) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            SimdLevel::NeonI8mm => unsafe { aarch64::dot_panel::<aarch64::NeonI8mm>(panel, activations, start, out) },
+            _ => panel_dot::dot_portable(panel, activations, start, out),
         }
     }
 }

@@ -1,38 +1,92 @@
-//! Panels: 16 rows of weights unpacked to bytes in cache, once, for all rows of activations of a micro-batch.
+//! Panels: 32 rows of weights unpacked to bytes, as many values of each as the first-level cache has room for, once for all
+//! rows of activations of a micro-batch.
 //!
 //! Four neighbouring values of each row lie side by side, so that a vector of 16 lanes is one load, meets the same four
 //! activations, and needs no sum across lanes.
 
-use super::activations::{NarrowBlock, Row, WideBlock, scrambled};
-use super::lanes::{Lanes, Portable};
-use super::portable::{Narrow, Wide, narrow_count, unpack_narrow};
-use super::{Form, NARROW, WIDE, blocks, for_narrow, for_wide};
-use quant::GgmlType;
+use super::activations::scrambled;
+use super::lanes::Lanes;
+use super::portable::{NARROWS, Narrows, UnpackNarrow, UnpackWide, Wide, narrow_count};
+use super::{Form, NARROW, WIDE, blocks};
 use quant::unpack::Unpack;
+use std::mem::offset_of;
 
 /// Rows of weights in a panel.
-pub const PANEL_ROWS: usize = 16;
+pub const PANEL_ROWS: usize = VECTORS * LANES;
+/// Rows in a vector.
+pub const LANES: usize = 16;
+/// Vectors of rows: both meet activations that were loaded once.
+pub const VECTORS: usize = 2;
+/// Values of a row that a panel should hold: with their scales and some rows of activations they fit the first-level cache.
+pub const PANEL_VALUES: usize = 512;
 
-/// One value for each row.
-#[derive(Clone, Copy)]
+/// One value for each row of a vector.
+#[derive(Clone, Copy, Default)]
 #[repr(C, align(64))]
-pub struct Lane16<T>(pub [T; PANEL_ROWS]);
+pub struct Lane16<T>(pub [T; LANES]);
+
+// SAFETY: an array without padding.
+unsafe impl bytemuck::Zeroable for Lane16<f32> {}
+// SAFETY: as above.
+unsafe impl bytemuck::Pod for Lane16<f32> {}
+
+/// One value for each row of a panel.
+pub type Lanes32<T> = [Lane16<T>; VECTORS];
+
+/// Blocks of some rows of packed weights.
+#[derive(Clone, Copy)]
+pub struct Stripe<'a> {
+    /// From the first of the rows on.
+    pub bytes: &'a [u8],
+    pub row_bytes: usize,
+    /// At most [`PANEL_ROWS`].
+    pub rows: usize,
+    /// Blocks of the file from here on.
+    pub first: usize,
+    pub blocks: usize,
+}
+
+impl Stripe<'_> {
+    /// Asks for blocks of `block_bytes` that will be wanted: of each row there are too few for the CPU's own prefetcher.
+    pub fn prefetch(&self, block_bytes: usize) {
+        for row in 0..self.rows {
+            let start = self.bytes.as_ptr().wrapping_add(row * self.row_bytes + self.first * block_bytes);
+            for line in (0..self.blocks * block_bytes).step_by(64) {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: prefetching is allowed at any address, and every x86-64 has the instruction.
+                unsafe {
+                    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+                    _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line).cast());
+                }
+                #[cfg(not(target_arch = "x86_64"))]
+                let _ = start.wrapping_add(line);
+            }
+        }
+    }
+
+    fn row<B: Unpack>(&self, row: usize) -> &[B] {
+        let start = row * self.row_bytes + self.first * size_of::<B>();
+        blocks(&self.bytes[start..][..self.blocks * size_of::<B>()])
+    }
+}
 
 /// Unpacked rows. Kept from use to use, so that filling allocates nothing.
 pub struct Panel {
-    form: Form,
-    blocks: usize,
+    pub(super) form: Form,
+    pub(super) blocks: usize,
     /// Narrow blocks that meet the same activations.
-    shared: usize,
+    pub(super) shared: usize,
     /// Wide: groups in a block.
-    groups: usize,
-    has_mins: bool,
-    /// Four bytes of each row, or eight of each row in two ([`Panel::pair`]).
-    q: Vec<Lane16<u32>>,
-    scales: Vec<Lane16<i32>>,
-    mins: Vec<Lane16<[i16; 2]>>,
-    d: Vec<Lane16<f32>>,
-    dmin: Vec<Lane16<f32>>,
+    pub(super) groups: usize,
+    pub(super) has_mins: bool,
+    /// Four bytes of each row, or eight of each row in two ([`Panel::pair`]); a multiple of 16.
+    pub(super) q: Vec<Lanes32<u32>>,
+    /// i32 for each group
+    pub(super) scales: Vec<Lanes32<u32>>,
+    /// i16 for two groups each, the first in the low half
+    pub(super) mins: Vec<Lanes32<u32>>,
+    pub(super) d: Vec<Lanes32<f32>>,
+    pub(super) dmin: Vec<Lanes32<f32>>,
 }
 
 impl Default for Panel {
@@ -42,76 +96,134 @@ impl Default for Panel {
     }
 }
 
+/// The 64 bytes of each of 16 rows that begin at `rows`, `stride` apart, as 16 vectors: lane `r` of `out[i]` becomes word `i`
+/// of row `r`, with the bits of `flip` changed.
+///
+/// # Safety
+/// The CPU has the instructions of `V`; the bytes can be read.
+#[inline(always)]
+unsafe fn turn<V: Lanes>(rows: *const u8, stride: usize, flip: u32, out: &mut [Lanes32<u32>], vector: usize) {
+    let out: &mut [Lanes32<u32>; 16] = out.try_into().expect("sixteen");
+    // SAFETY: the caller's.
+    unsafe { V::turn(rows, stride, flip, out, vector) }
+}
+
 impl Panel {
     fn shape(&mut self, form: Form, blocks: usize, shared: usize, groups: usize, has_mins: bool) {
         (self.form, self.blocks, self.shared) = (form, blocks, shared);
         (self.groups, self.has_mins) = (groups, has_mins);
         let quads = if form == Form::Wide { WIDE / 4 } else { NARROW / 4 };
         // Only the length changes: rows that are missing keep old values, whose products nobody reads.
-        self.q.resize(blocks * quads, Lane16([0; PANEL_ROWS]));
-        self.d.resize(blocks, Lane16([0.0; PANEL_ROWS]));
-        self.scales.resize(blocks * groups, Lane16([0; PANEL_ROWS]));
-        self.mins.resize(if has_mins { blocks * groups / 2 } else { 0 }, Lane16([[0; 2]; PANEL_ROWS]));
-        self.dmin.resize(if has_mins { blocks } else { 0 }, Lane16([0.0; PANEL_ROWS]));
+        self.q.resize((blocks * quads).next_multiple_of(16), [Lane16([0; LANES]); VECTORS]);
+        self.d.resize(blocks, [Lane16([0.0; LANES]); VECTORS]);
+        self.scales.resize(blocks * groups, [Lane16([0; LANES]); VECTORS]);
+        self.mins.resize(if has_mins { blocks * groups / 2 } else { 0 }, [Lane16([0; LANES]); VECTORS]);
+        self.dmin.resize(if has_mins { blocks } else { 0 }, [Lane16([0.0; LANES]); VECTORS]);
     }
 
-    #[inline(always)]
-    fn put_wide(&mut self, row: usize, index: usize, w: &Wide, flip: u32) {
-        let quads = &mut self.q[index * (WIDE / 4)..][..WIDE / 4];
-        for (quad, q) in quads.iter_mut().zip(bytemuck::cast_slice::<i8, [u8; 4]>(&w.q)) {
-            quad.0[row] = u32::from_le_bytes(*q) ^ flip;
-        }
-        self.d[index].0[row] = w.d;
-        let groups = self.groups;
-        for g in 0..groups {
-            self.scales[index * groups + g].0[row] = i32::from(w.scales[scrambled(g * 16 / groups)]);
-        }
-        if self.has_mins {
-            self.dmin[index].0[row] = w.dmin;
-            // Groups of 32 meet sums in their order; groups of 16 meet sums in scrambled order.
-            for pair in 0..groups / 2 {
-                self.mins[index * groups / 2 + pair].0[row] = [w.mins[2 * pair], w.mins[2 * pair + 1]];
-            }
-        }
+    /// What makes signed weights what the products of `V` take.
+    fn flip<V: Lanes>(&self) -> u32 {
+        if V::OFFSET && !self.has_mins { 0x8080_8080 } else { 0 }
     }
 
+    /// Fills the panel with rows of a wide type.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `V` and `U`.
     #[inline(always)]
-    fn put_narrow(&mut self, row: usize, index: usize, w: &Narrow, flip: u32) {
-        let quads = &mut self.q[index * (NARROW / 4)..][..NARROW / 4];
-        for (quad, q) in quads.iter_mut().zip(bytemuck::cast_slice::<i8, [u8; 4]>(&w.q)) {
-            quad.0[row] = u32::from_le_bytes(*q) ^ flip;
-        }
-        self.d[index].0[row] = w.d;
-        if self.has_mins {
-            self.dmin[index].0[row] = w.dmin;
-        }
-    }
-
-    /// Fills the panel with rows of a wide type. `offset`: store signed weights plus 128.
-    #[inline(always)]
-    pub fn fill_wide<B: Unpack>(&mut self, rows: &[u8], count: usize, offset: bool, unpack: impl Fn(&B) -> Wide) {
-        let rows = blocks::<B>(rows);
-        let per_row = rows.len() / count;
-        self.shape(Form::Wide, per_row, 1, WIDE / B::GROUP, B::HAS_MINS);
-        let flip = if offset && !B::HAS_MINS { 0x8080_8080 } else { 0 };
-        for (row, row_blocks) in rows.chunks_exact(per_row).enumerate() {
-            for (index, block) in row_blocks.iter().enumerate() {
-                self.put_wide(row, index, &unpack(block), flip);
+    pub unsafe fn fill_wide<V: Lanes, B: Unpack, U: UnpackWide<B>>(&mut self, stripe: &Stripe<'_>) {
+        let groups = WIDE / B::GROUP;
+        assert!((1..=PANEL_ROWS).contains(&stripe.rows));
+        self.shape(Form::Wide, stripe.blocks, 1, groups, B::HAS_MINS);
+        let flip = self.flip::<V>();
+        let mut staged = [const { Wide::new() }; LANES];
+        let mut turned = [[Lane16([0; LANES]); VECTORS]; 16];
+        // (Indices: iterators are not always inlined into something as long as this.)
+        for vector in 0..stripe.rows.div_ceil(LANES) {
+            let first_row = vector * LANES;
+            let rows = LANES.min(stripe.rows - first_row);
+            for index in 0..stripe.blocks {
+                for lane in 0..rows {
+                    let w = &mut staged[lane];
+                    // SAFETY: the caller's.
+                    unsafe { U::wide(&stripe.row::<B>(first_row + lane)[index], w) };
+                    self.d[index][vector].0[lane] = w.d;
+                    if B::HAS_MINS {
+                        self.dmin[index][vector].0[lane] = w.dmin;
+                    }
+                }
+                let q = &mut self.q[index * (WIDE / 4)..][..WIDE / 4];
+                // SAFETY: the caller's; rows are 64 bytes inside a `Wide`.
+                unsafe {
+                    for c in 0..WIDE / 64 {
+                        let out = &mut q[16 * c..][..16];
+                        turn::<V>(staged[0].q.as_ptr().add(64 * c).cast(), size_of::<Wide>(), flip, out, vector);
+                    }
+                    let rows = staged.as_ptr().cast::<u8>().add(offset_of!(Wide, scales));
+                    turn::<V>(rows, size_of::<Wide>(), 0, &mut turned, vector);
+                }
+                // Pairs of scales, then of mins.
+                for g in 0..groups {
+                    let place = scrambled(g * 16 / groups);
+                    let pairs = &turned[place / 2][vector].0;
+                    let out = &mut self.scales[index * groups + g][vector].0;
+                    for lane in 0..LANES {
+                        let [even, odd] = [i32::from(pairs[lane] as i16), (pairs[lane] as i32) >> 16];
+                        out[lane] = if place % 2 == 0 { even } else { odd } as u32;
+                    }
+                }
+                if B::HAS_MINS {
+                    // Groups of 32 meet sums in their order; groups of 16 meet sums in scrambled order.
+                    for pair in 0..groups / 2 {
+                        self.mins[index * groups / 2 + pair][vector] = turned[8 + pair][vector];
+                    }
+                }
             }
         }
     }
 
     /// Fills the panel with rows of a narrow type.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `V` and `U`.
     #[inline(always)]
-    pub fn fill_narrow<B: Unpack>(&mut self, rows: &[u8], count: usize, offset: bool) {
-        let rows = blocks::<B>(rows);
-        let per_row = rows.len() / count;
+    pub unsafe fn fill_narrow<V: Lanes, B: Unpack, U: UnpackNarrow<B>>(&mut self, stripe: &Stripe<'_>) {
         let (narrow, shared) = narrow_count::<B>();
-        self.shape(Form::Narrow, per_row * narrow, shared, 0, B::HAS_MINS);
-        let flip = if offset && !B::HAS_MINS { 0x8080_8080 } else { 0 };
-        for (row, row_blocks) in rows.chunks_exact(per_row).enumerate() {
-            for (index, block) in row_blocks.iter().enumerate() {
-                unpack_narrow(block, |i, w| self.put_narrow(row, index * narrow + i, w, flip));
+        assert!((1..=PANEL_ROWS).contains(&stripe.rows));
+        self.shape(Form::Narrow, stripe.blocks * narrow, shared, 0, B::HAS_MINS);
+        let flip = self.flip::<V>();
+        let at_once = NARROWS / narrow;
+        let mut staged = [const { Narrows::new() }; LANES];
+        for vector in 0..stripe.rows.div_ceil(LANES) {
+            let first_row = vector * LANES;
+            let rows = LANES.min(stripe.rows - first_row);
+            let mut first = 0;
+            while first < stripe.blocks {
+                let some = at_once.min(stripe.blocks - first);
+                let count = some * narrow;
+                for lane in 0..rows {
+                    let (w, row) = (&mut staged[lane], stripe.row::<B>(first_row + lane));
+                    for i in 0..some {
+                        // SAFETY: the caller's.
+                        unsafe { U::narrow(&row[first + i], i * narrow, w) };
+                    }
+                    for i in 0..count {
+                        self.d[first * narrow + i][vector].0[lane] = w.d[i];
+                        if B::HAS_MINS {
+                            self.dmin[first * narrow + i][vector].0[lane] = w.dmin[i];
+                        }
+                    }
+                }
+                // Two narrow blocks are turned together.
+                for pair in 0..count.div_ceil(2) {
+                    let out = &mut self.q[first * narrow * (NARROW / 4) + 16 * pair..][..16];
+                    // SAFETY: the caller's; rows are 64 bytes inside `Narrows`.
+                    unsafe {
+                        let rows = staged[0].q.as_ptr().add(2 * pair).cast();
+                        turn::<V>(rows, size_of::<Narrows>(), flip, out, vector);
+                    }
+                }
+                first += at_once;
             }
         }
     }
@@ -120,160 +232,14 @@ impl Panel {
     #[cfg(target_arch = "aarch64")]
     pub fn pair(&mut self) {
         for [even, odd] in self.q.as_chunks_mut::<2>().0 {
-            let (a, b) = (even.0, odd.0);
-            for (i, (a, b)) in a.into_iter().zip(b).enumerate() {
-                let out = if i < PANEL_ROWS / 2 { &mut even.0 } else { &mut odd.0 };
-                let at = 2 * i % PANEL_ROWS;
-                (out[at], out[at + 1]) = (a, b);
+            for (even, odd) in even.iter_mut().zip(odd) {
+                let (a, b) = (even.0, odd.0);
+                for (i, (a, b)) in a.into_iter().zip(b).enumerate() {
+                    let out = if i < LANES / 2 { &mut even.0 } else { &mut odd.0 };
+                    let at = 2 * i % LANES;
+                    (out[at], out[at + 1]) = (a, b);
+                }
             }
         }
     }
-
-    /// Products with all rows of activations, `T` at a time.
-    ///
-    /// # Safety
-    /// The CPU has the instructions of `V`.
-    #[inline(always)]
-    pub unsafe fn dot<V: Lanes, const T: usize>(&self, activations: &[Row<'_>], out: &mut [[f32; PANEL_ROWS]]) {
-        let whole = activations.len() / T * T;
-        // SAFETY: passed on.
-        unsafe {
-            for start in (0..whole).step_by(T) {
-                self.tile::<V, T>(&activations[start..][..T], &mut out[start..][..T]);
-            }
-            for index in whole..activations.len() {
-                self.tile::<V, 1>(&activations[index..][..1], &mut out[index..][..1]);
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn tile<V: Lanes, const T: usize>(&self, activations: &[Row<'_>], out: &mut [[f32; PANEL_ROWS]]) {
-        // SAFETY: passed on.
-        unsafe {
-            let sums = match (self.form, self.groups, self.has_mins) {
-                (Form::Wide, 8, false) => self.wide::<V, T, 8, false>(wide_rows(activations, self.blocks)),
-                (Form::Wide, 8, true) => self.wide::<V, T, 8, true>(wide_rows(activations, self.blocks)),
-                (Form::Wide, _, false) => self.wide::<V, T, 16, false>(wide_rows(activations, self.blocks)),
-                (Form::Wide, _, true) => self.wide::<V, T, 16, true>(wide_rows(activations, self.blocks)),
-                (Form::Narrow, _, false) => self.narrow::<V, T, false>(self.narrow_rows(activations)),
-                (Form::Narrow, _, true) => self.narrow::<V, T, true>(self.narrow_rows(activations)),
-            };
-            for (sum, out) in sums.into_iter().zip(out) {
-                V::store(sum, out);
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn wide<V: Lanes, const T: usize, const GROUPS: usize, const MINS: bool>(
-        &self,
-        rows: [&[WideBlock]; T],
-    ) -> [V::F; T] {
-        // SAFETY: the caller has the instructions of `V`.
-        unsafe {
-            let mut sums = [V::splat_f(0.0); T];
-            let quads = self.q.chunks_exact(WIDE / 4).zip(self.scales.chunks_exact(GROUPS)).zip(&self.d);
-            for (index, ((quads, scales), d)) in quads.enumerate() {
-                let a: [&WideBlock; T] = rows.map(|row| &row[index]);
-                let mut products = [V::splat(0); T];
-                for (g, (quads, scales)) in quads.chunks_exact(WIDE / 4 / GROUPS).zip(scales).enumerate() {
-                    let mut dots = [V::splat(0); T];
-                    if V::OFFSET && !MINS {
-                        for t in 0..T {
-                            dots[t] = V::splat(if GROUPS == 8 { a[t].offsets32[g] } else { a[t].offsets[g] });
-                        }
-                    }
-                    let values = g * WIDE / GROUPS..(g + 1) * WIDE / GROUPS;
-                    let bytes = a.map(|a| a.q[values.clone()].as_ptr());
-                    let dots = match MINS {
-                        true => V::dots::<T, false>(dots, quads, bytes),
-                        false => V::dots::<T, true>(dots, quads, bytes),
-                    };
-                    for t in 0..T {
-                        products[t] = V::add_scaled(products[t], dots[t], &scales.0);
-                    }
-                }
-                let d = V::load(&d.0);
-                for t in 0..T {
-                    let scale = V::mul(d, V::splat_f(a[t].d));
-                    sums[t] = V::add(sums[t], V::mul(scale, V::to_f(products[t])));
-                }
-                if MINS {
-                    let dmin = V::load(&self.dmin[index].0);
-                    let mins = &self.mins[index * GROUPS / 2..][..GROUPS / 2];
-                    for t in 0..T {
-                        let mut offsets = V::splat(0);
-                        for (i, mins) in mins.iter().enumerate() {
-                            let pair = |sums: &[i16]| i32::from(sums[2 * i] as u16) | i32::from(sums[2 * i + 1]) << 16;
-                            let pair = if GROUPS == 8 { pair(&a[t].sums32) } else { pair(&a[t].sums) };
-                            offsets = V::add_pairs(offsets, &mins.0, pair);
-                        }
-                        let scale = V::mul(dmin, V::splat_f(a[t].d));
-                        sums[t] = V::sub(sums[t], V::mul(scale, V::to_f(offsets)));
-                    }
-                }
-            }
-            sums
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn narrow<V: Lanes, const T: usize, const MINS: bool>(&self, rows: [&[NarrowBlock]; T]) -> [V::F; T] {
-        // SAFETY: the caller has the instructions of `V`.
-        unsafe {
-            let mut sums = [V::splat_f(0.0); T];
-            for (index, (quads, d)) in self.q.chunks_exact(NARROW / 4).zip(&self.d).enumerate() {
-                let a: [&NarrowBlock; T] = rows.map(|row| &row[index / self.shared]);
-                let mut dots = [V::splat(0); T];
-                if V::OFFSET && !MINS {
-                    for t in 0..T {
-                        dots[t] = V::splat(a[t].offset);
-                    }
-                }
-                let bytes = a.map(|a| a.q.as_ptr());
-                let dots = match MINS {
-                    true => V::dots::<T, false>(dots, quads, bytes),
-                    false => V::dots::<T, true>(dots, quads, bytes),
-                };
-                let d = V::load(&d.0);
-                for t in 0..T {
-                    let scale = V::mul(d, V::splat_f(a[t].d));
-                    sums[t] = V::add(sums[t], V::mul(scale, V::to_f(dots[t])));
-                    if MINS {
-                        let dmin = V::load(&self.dmin[index].0);
-                        sums[t] = V::sub(sums[t], V::mul(dmin, V::splat_f(a[t].sum)));
-                    }
-                }
-            }
-            sums
-        }
-    }
-
-    fn narrow_rows<'a, const T: usize>(&self, rows: &[Row<'a>]) -> [&'a [NarrowBlock]; T] {
-        std::array::from_fn(|t| match rows[t] {
-            Row::Narrow(row) if row.len() * self.shared == self.blocks => row,
-            _ => panic!("activations do not fit the panel"),
-        })
-    }
-}
-
-fn wide_rows<'a, const T: usize>(rows: &[Row<'a>], blocks: usize) -> [&'a [WideBlock]; T] {
-    std::array::from_fn(|t| match rows[t] {
-        Row::Wide(row) if row.len() == blocks => row,
-        _ => panic!("activations do not fit the panel"),
-    })
-}
-
-pub fn fill_portable(ty: GgmlType, rows: &[u8], count: usize, panel: &mut Panel) {
-    if super::form(ty) == Some(Form::Wide) {
-        for_wide!(ty, B => panel.fill_wide::<B>(rows, count, false, Wide::unpack), _ => ());
-    } else {
-        for_narrow!(ty, B => panel.fill_narrow::<B>(rows, count, false), _ => panic!("{ty} has no form"));
-    }
-}
-
-pub fn dot_portable(panel: &Panel, activations: &[Row<'_>], out: &mut [[f32; PANEL_ROWS]]) {
-    // SAFETY: no special instructions are needed.
-    unsafe { panel.dot::<Portable, 2>(activations, out) }
 }

@@ -6,6 +6,7 @@ use quant::GgmlType;
 use quant::unpack::{Unpack, Unpacked};
 
 /// A wide block of weights as integers; groups in the order of [`scrambled`].
+#[repr(C, align(64))]
 pub struct Wide {
     pub q: [i8; WIDE],
     pub scales: [i16; 16],
@@ -20,47 +21,91 @@ impl Wide {
     }
 
     #[inline(always)]
-    pub fn unpack<B: Unpack>(block: &B) -> Wide {
+    pub fn unpack<B: Unpack>(block: &B, wide: &mut Wide) {
         let mut unpacked = Unpacked::new();
         block.unpack(&mut unpacked);
-        let mut wide = Wide { q: unpacked.q, d: unpacked.d, dmin: unpacked.dmin, ..Wide::new() };
+        (wide.q, wide.d, wide.dmin) = (unpacked.q, unpacked.d, unpacked.dmin);
         for g in 0..16 {
             // Group scales of all wide types have at most 8 bits.
             wide.scales[scrambled(g)] = unpacked.scales[16 * g / B::GROUP] as i16;
             wide.mins[scrambled(g)] = unpacked.mins[16 * g / B::GROUP] as i16;
         }
-        wide
     }
 }
 
-/// A narrow block of weights.
-pub struct Narrow {
-    pub q: [i8; NARROW],
-    pub d: f32,
-    pub dmin: f32,
+/// Narrow blocks of weights.
+#[repr(C, align(64))]
+pub struct Narrows {
+    pub q: [[i8; NARROW]; NARROWS],
+    pub d: [f32; NARROWS],
+    pub dmin: [f32; NARROWS],
+}
+
+/// As many as a block of any type has.
+pub const NARROWS: usize = 4;
+
+impl Narrows {
+    pub const fn new() -> Narrows {
+        Narrows { q: [[0; NARROW]; NARROWS], d: [0.0; NARROWS], dmin: [0.0; NARROWS] }
+    }
 }
 
 /// How many narrow blocks a block of the file makes, and how many of them meet the same activations: one, except where
 /// each 16 values have a float scale of their own. Those make two blocks, in each of which the other half is zero.
 pub const fn narrow_count<B: Unpack>() -> (usize, usize) {
     let shared = NARROW / if B::GROUP < NARROW { B::GROUP } else { NARROW };
-    (B::TYPE.block_size() / NARROW * shared, shared)
+    let count = B::TYPE.block_size() / NARROW * shared;
+    assert!(NARROWS % count == 0);
+    (count, shared)
 }
 
-/// Calls `each(index, block)` for every narrow block of a block of the file.
+/// Unpacks the narrow blocks of a block as those from `at` on.
 #[inline(always)]
-pub fn unpack_narrow<B: Unpack>(block: &B, mut each: impl FnMut(usize, &Narrow)) {
+pub fn unpack_narrow<B: Unpack>(block: &B, at: usize, out: &mut Narrows) {
     let (count, shared) = narrow_count::<B>();
     let mut unpacked = Unpacked::new();
     block.unpack(&mut unpacked);
     let dmin = if B::HAS_MINS { unpacked.dmin * unpacked.mins[0] as f32 } else { 0.0 };
     for index in 0..count {
-        let mut narrow = Narrow { q: [0; NARROW], d: 0.0, dmin };
+        let mut q = [0; NARROW];
         let (start, len) = (index % shared * (NARROW / shared), NARROW / shared);
-        narrow.q[start..start + len].copy_from_slice(&unpacked.q[index / shared * NARROW + start..][..len]);
+        q[start..start + len].copy_from_slice(&unpacked.q[index / shared * NARROW + start..][..len]);
         let group = if shared > 1 { index } else { index * NARROW / B::GROUP };
-        narrow.d = unpacked.d * unpacked.scales[group] as f32;
-        each(index, &narrow);
+        (out.q[at + index], out.dmin[at + index]) = (q, dmin);
+        out.d[at + index] = unpacked.d * unpacked.scales[group] as f32;
+    }
+}
+
+/// How blocks of a type are unpacked for panels. (A trait, because closures around instructions are not always inlined.)
+pub trait UnpackWide<B> {
+    /// # Safety
+    /// The CPU has the instructions of the implementation.
+    unsafe fn wide(block: &B, out: &mut Wide);
+}
+
+/// The same of narrow types.
+pub trait UnpackNarrow<B> {
+    /// Writes narrow blocks from `at` on.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of the implementation.
+    unsafe fn narrow(block: &B, at: usize, out: &mut Narrows);
+}
+
+/// Unpacks as the scalar code does.
+pub struct Plain;
+
+impl<B: Unpack> UnpackWide<B> for Plain {
+    #[inline(always)]
+    unsafe fn wide(block: &B, out: &mut Wide) {
+        Wide::unpack(block, out);
+    }
+}
+
+impl<B: Unpack> UnpackNarrow<B> for Plain {
+    #[inline(always)]
+    unsafe fn narrow(block: &B, at: usize, out: &mut Narrows) {
+        unpack_narrow(block, at, out);
     }
 }
 
@@ -71,8 +116,9 @@ fn dot16(w: &[i8], a: &[i8]) -> i32 {
 
 fn wide_row<B: Unpack>(row: &[B], activation: &[WideBlock]) -> f32 {
     let mut sum = 0f32;
+    let mut w = Wide::new();
     for (block, a) in row.iter().zip(activation) {
-        let w = Wide::unpack(block);
+        Wide::unpack(block, &mut w);
         let (mut products, mut offsets) = (0i32, 0i32);
         for (g, (wq, aq)) in w.q.chunks_exact(16).zip(a.q.chunks_exact(16)).enumerate() {
             let g = scrambled(g);
@@ -90,15 +136,17 @@ fn wide_row<B: Unpack>(row: &[B], activation: &[WideBlock]) -> f32 {
 fn narrow_row<B: Unpack>(row: &[B], activation: &[NarrowBlock]) -> f32 {
     let (count, shared) = narrow_count::<B>();
     let mut sum = 0f32;
+    let mut w = Narrows::new();
     for (block, a) in row.iter().zip(activation.chunks_exact(count / shared)) {
-        unpack_narrow(block, |index, w| {
+        unpack_narrow(block, 0, &mut w);
+        for index in 0..count {
             let a = &a[index / shared];
-            let product = dot16(&w.q[..16], &a.q[..16]) + dot16(&w.q[16..], &a.q[16..]);
-            sum += (w.d * a.d) * product as f32;
+            let product = dot16(&w.q[index][..16], &a.q[..16]) + dot16(&w.q[index][16..], &a.q[16..]);
+            sum += (w.d[index] * a.d) * product as f32;
             if B::HAS_MINS {
-                sum -= w.dmin * a.sum;
+                sum -= w.dmin[index] * a.sum;
             }
-        });
+        }
     }
     sum
 }

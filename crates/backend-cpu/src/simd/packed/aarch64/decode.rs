@@ -24,8 +24,7 @@ pub trait DecodeWide: SuperScales {
 impl WideRegisters {
     /// The block in memory, as the portable kernel unpacks it.
     #[inline(always)]
-    pub fn store<B: DecodeWide>(&self, block: &B) -> Wide {
-        let mut wide = Wide::new();
+    pub fn store<B: DecodeWide>(&self, block: &B, wide: &mut Wide) {
         let [d, dmin, ..] = widen([block.d(), block.dmin(), 0, 0]);
         (wide.d, wide.dmin) = (d * B::FACTOR, dmin);
         // SAFETY: NEON is part of AArch64; stores are inside the arrays.
@@ -38,7 +37,6 @@ impl WideRegisters {
                 vst1q_s16(wide.mins.as_mut_ptr().add(8 * i), self.mins[i]);
             }
         }
-        wide
     }
 }
 
@@ -247,7 +245,8 @@ macro_rules! wide_by_scalar {
         impl DecodeWide for $block {
             #[inline(always)]
             fn registers(&self) -> WideRegisters {
-                let wide = Wide::unpack(self);
+                let mut wide = Wide::new();
+                Wide::unpack(self, &mut wide);
                 let mut q = zeros();
                 // SAFETY: NEON is part of AArch64; loads are inside the arrays.
                 unsafe {

@@ -1,6 +1,6 @@
 //! Narrow blocks of weights in registers.
 
-use super::super::portable::{Narrow, unpack_narrow};
+use super::super::portable::{Narrows, unpack_narrow};
 use super::decode::{look_up, nibbles};
 use super::widen;
 use quant::blocks::*;
@@ -116,13 +116,9 @@ narrow_with_scale! {
 
 #[inline(always)]
 fn by_scalar<B: Unpack>(block: &B, part: usize) -> [int8x16_t; 2] {
-    let mut bytes = [0i8; 32];
-    unpack_narrow(block, |index, w: &Narrow| {
-        if index == part {
-            bytes = w.q;
-        }
-    });
-    thirty_two(&bytes)
+    let mut all = Narrows::new();
+    unpack_narrow(block, 0, &mut all);
+    thirty_two(&all.q[part])
 }
 
 /// Values of blocks of 32; `false` if the bytes are not aligned as blocks. Nothing is fused, as in the scalar code.

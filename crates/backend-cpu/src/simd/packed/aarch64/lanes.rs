@@ -1,7 +1,7 @@
 //! The vectors of the panel kernel, and the products of the row kernel.
 
-use super::super::lanes::{Lanes, by_fours};
-use super::super::panel::{Lane16, PANEL_ROWS};
+use super::super::lanes::{Lanes, Sums, by_fours};
+use super::super::panel::{LANES, Lanes32};
 use std::arch::aarch64::*;
 use std::arch::asm;
 use std::array::from_fn;
@@ -117,14 +117,15 @@ pub unsafe fn matrices(rounds: u32) -> u64 {
 /// # Safety
 /// i8mm; each token has at least four values for a quad.
 #[inline(always)]
-unsafe fn by_pairs<const T: usize>(sums: [I; T], quads: &[Lane16<u32>], a: [*const i8; T]) -> [I; T] {
+unsafe fn by_pairs<const T: usize>(sums: [I; T], quads: &[Lanes32<u32>], vector: usize, a: [*const i8; T]) -> [I; T] {
     // SAFETY: the caller's.
     unsafe {
         // For two tokens each; two rows in a vector. (A half of them is not used.)
         let mut dots = [[vdupq_n_s32(0); 2 * VECTORS]; T];
         for (i, quads) in quads.as_chunks::<2>().0.iter().enumerate() {
-            let w: [int8x16_t; 2 * VECTORS] =
-                from_fn(|v| vreinterpretq_s8_u32(vld1q_u32(quads[v / VECTORS].0.as_ptr().add(4 * (v % VECTORS)))));
+            let w: [int8x16_t; 2 * VECTORS] = from_fn(|v| {
+                vreinterpretq_s8_u32(vld1q_u32(quads[v / VECTORS][vector].0.as_ptr().add(4 * (v % VECTORS))))
+            });
             for pair in 0..T.div_ceil(2) {
                 // A last token without another one meets itself.
                 let (x, y) = (a[2 * pair].add(8 * i), a[(2 * pair + 1).min(T - 1)].add(8 * i));
@@ -147,13 +148,15 @@ unsafe fn by_pairs<const T: usize>(sums: [I; T], quads: &[Lane16<u32>], a: [*con
 /// The lanes of the panel kernel.
 pub struct Panels<P>(PhantomData<P>);
 
-const VECTORS: usize = PANEL_ROWS / 4;
+/// NEON vectors that make one of 16 lanes.
+const VECTORS: usize = LANES / 4;
 
 // SAFETY: methods need the instructions of `P`.
 unsafe impl<P: Products> Lanes for Panels<P> {
     type I = I;
     type F = [float32x4_t; VECTORS];
     type W = [int8x16_t; VECTORS];
+    type A = int8x16_t;
     const OFFSET: bool = false;
 
     #[inline(always)]
@@ -167,34 +170,53 @@ unsafe impl<P: Products> Lanes for Panels<P> {
         unsafe { [vdupq_n_f32(x); VECTORS] }
     }
     #[inline(always)]
-    unsafe fn weights(w: &[u32; PANEL_ROWS]) -> Self::W {
+    unsafe fn weights(w: &[u32; LANES]) -> Self::W {
         // SAFETY: as above; loads are inside the array.
         from_fn(|i| unsafe { vreinterpretq_s8_u32(vld1q_u32(w.as_ptr().add(4 * i))) })
     }
     #[inline(always)]
-    unsafe fn dot4<const SIGNED: bool>(sum: Self::I, w: Self::W, a: i32) -> Self::I {
+    unsafe fn bytes(a: i32) -> Self::A {
+        // SAFETY: as above.
+        unsafe { vreinterpretq_s8_s32(vdupq_n_s32(a)) }
+    }
+    #[inline(always)]
+    unsafe fn dot4<const SIGNED: bool>(sum: Self::I, w: Self::W, a: Self::A) -> Self::I {
         // SAFETY: as above, and the caller has the instructions of `P`.
         unsafe {
-            let a = vreinterpretq_s8_s32(vdupq_n_s32(a));
             [P::dot4(sum[0], w[0], a), P::dot4(sum[1], w[1], a), P::dot4(sum[2], w[2], a), P::dot4(sum[3], w[3], a)]
         }
     }
     #[inline(always)]
-    unsafe fn dots<const T: usize, const SIGNED: bool>(
-        sums: [I; T],
-        quads: &[Lane16<u32>],
+    unsafe fn dots<const R: usize, const T: usize, const SIGNED: bool>(
+        mut sums: Sums<Self, R, T>,
+        quads: &[Lanes32<u32>],
+        vector: usize,
         a: [*const i8; T],
-    ) -> [I; T] {
+    ) -> Sums<Self, R, T> {
         // SAFETY: the caller's; panels are paired where `P` says so.
-        unsafe { if P::PAIRED { by_pairs::<T>(sums, quads, a) } else { by_fours::<Self, T, SIGNED>(sums, quads, a) } }
+        unsafe {
+            if !P::PAIRED {
+                return by_fours::<Self, R, T, SIGNED>(sums, quads, vector, a);
+            }
+            for r in 0..R {
+                let own = by_pairs::<T>(sums.map(|sums| sums[r]), quads, vector + r, a);
+                sums.iter_mut().zip(own).for_each(|(sums, own)| sums[r] = own);
+            }
+            sums
+        }
     }
     #[inline(always)]
-    unsafe fn add_scaled(sum: Self::I, x: Self::I, scales: &[i32; PANEL_ROWS]) -> Self::I {
+    unsafe fn scales(x: &[u32; LANES]) -> Self::I {
         // SAFETY: as above; loads are inside the array.
-        from_fn(|i| unsafe { vmlaq_s32(sum[i], x[i], vld1q_s32(scales.as_ptr().add(4 * i))) })
+        from_fn(|i| unsafe { vreinterpretq_s32_u32(vld1q_u32(x.as_ptr().add(4 * i))) })
     }
     #[inline(always)]
-    unsafe fn add_pairs(sum: Self::I, x: &[[i16; 2]; PANEL_ROWS], y: i32) -> Self::I {
+    unsafe fn add_scaled(sum: Self::I, x: Self::I, scales: Self::I) -> Self::I {
+        // SAFETY: as above.
+        from_fn(|i| unsafe { vmlaq_s32(sum[i], x[i], scales[i]) })
+    }
+    #[inline(always)]
+    unsafe fn add_pairs(sum: Self::I, x: &[u32; LANES], y: i32) -> Self::I {
         // SAFETY: as above; loads are inside the array.
         unsafe {
             let y = vreinterpretq_s16_s32(vdupq_n_s32(y));
@@ -211,12 +233,12 @@ unsafe impl<P: Products> Lanes for Panels<P> {
         from_fn(|i| unsafe { vcvtq_f32_s32(x[i]) })
     }
     #[inline(always)]
-    unsafe fn load(x: &[f32; PANEL_ROWS]) -> Self::F {
+    unsafe fn load(x: &[f32; LANES]) -> Self::F {
         // SAFETY: as above; loads are inside the array.
         from_fn(|i| unsafe { vld1q_f32(x.as_ptr().add(4 * i)) })
     }
     #[inline(always)]
-    unsafe fn store(x: Self::F, out: &mut [f32; PANEL_ROWS]) {
+    unsafe fn store(x: Self::F, out: &mut [f32; LANES]) {
         for (i, x) in x.into_iter().enumerate() {
             // SAFETY: as above; stores are inside the array.
             unsafe { vst1q_f32(out.as_mut_ptr().add(4 * i), x) };

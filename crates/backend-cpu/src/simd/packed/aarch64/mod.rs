@@ -7,9 +7,10 @@ mod rows;
 
 use super::super::aarch64::widen_low;
 use super::activations::Row;
-use super::panel::{PANEL_ROWS, Panel};
+use super::panel::{Lanes32, Panel, Stripe};
+use super::portable::{Plain, UnpackWide, Wide};
 use super::{Form, ROWS, for_narrow, for_wide, form, limit};
-use decode::DecodeWide as _;
+use decode::DecodeWide;
 use lanes::Panels;
 pub use lanes::{Neon, NeonDot, NeonI8mm, Products};
 use quant::GgmlType;
@@ -41,22 +42,37 @@ pub unsafe fn dot_rows<P: Products>(
     unsafe { rows::dot::<P>(ty, rows, count, activation, out) }
 }
 
-pub fn fill_panel<P: Products>(ty: GgmlType, rows: &[u8], count: usize, panel: &mut Panel) {
-    if form(ty) == Some(Form::Wide) {
-        for_wide!(ty, B => panel.fill_wide::<B>(rows, count, false, |block| block.registers().store(block)), _ => ());
-    } else {
-        for_narrow!(ty, B => panel.fill_narrow::<B>(rows, count, false), _ => panic!("{ty} has no form"));
+/// # Safety
+/// The instructions of `P`.
+pub unsafe fn fill_panel<P: Products>(ty: GgmlType, stripe: &Stripe<'_>, panel: &mut Panel) {
+    // SAFETY: passed on.
+    unsafe {
+        if form(ty) == Some(Form::Wide) {
+            for_wide!(ty, B => panel.fill_wide::<Panels<P>, B, Registers>(stripe), _ => ());
+        } else {
+            for_narrow!(ty, B => panel.fill_narrow::<Panels<P>, B, Plain>(stripe), _ => panic!("{ty} has no form"));
+        }
     }
     if P::PAIRED {
         panel.pair();
     }
 }
 
+/// Unpacks in registers.
+struct Registers;
+
+impl<B: DecodeWide> UnpackWide<B> for Registers {
+    #[inline(always)]
+    unsafe fn wide(block: &B, out: &mut Wide) {
+        block.registers().store(block, out);
+    }
+}
+
 /// # Safety
 /// The instructions of `P`.
-pub unsafe fn dot_panel<P: Products>(panel: &Panel, activations: &[Row<'_>], out: &mut [[f32; PANEL_ROWS]]) {
+pub unsafe fn dot_panel<P: Products>(panel: &Panel, activations: &[Row<'_>], start: usize, out: &mut [Lanes32<f32>]) {
     // SAFETY: passed on.
-    unsafe { panel.dot::<Panels<P>, 4>(activations, out) }
+    unsafe { panel.dot::<Panels<P>, 1, 4>(activations, start, out) }
 }
 
 /// # Safety

@@ -33,8 +33,7 @@ impl WideRegisters {
     /// # Safety
     /// AVX2 and F16C.
     #[inline(always)]
-    pub unsafe fn store<B: DecodeWide>(&self, block: &B) -> Wide {
-        let mut wide = Wide::new();
+    pub unsafe fn store<B: DecodeWide>(&self, block: &B, wide: &mut Wide) {
         // SAFETY: the caller has AVX2; stores are of whole arrays.
         unsafe {
             wide.d = widen(f16::from_bits(block.d())) * B::FACTOR;
@@ -46,7 +45,6 @@ impl WideRegisters {
             _mm256_storeu_si256(wide.scales.as_mut_ptr().cast(), self.scales);
             _mm256_storeu_si256(wide.mins.as_mut_ptr().cast(), self.mins);
         }
-        wide
     }
 }
 
@@ -331,7 +329,8 @@ macro_rules! wide_by_scalar {
             const SIGNED: bool = true;
             #[inline(always)]
             unsafe fn registers(&self) -> WideRegisters {
-                let wide = Wide::unpack(self);
+                let mut wide = Wide::new();
+                Wide::unpack(self, &mut wide);
                 // SAFETY: the caller's; loads are of whole arrays.
                 unsafe {
                     let mut q = [_mm256_setzero_si256(); 8];

@@ -1,6 +1,6 @@
 //! Narrow blocks of weights in registers.
 
-use super::super::portable::{Narrow, narrow_count, unpack_narrow};
+use super::super::portable::{Narrows, narrow_count, unpack_narrow};
 use super::decode::{look_up, mask, nibbles, widen4};
 use quant::blocks::*;
 use quant::unpack::{FP4_VALUES, IQ4_VALUES, Unpack};
@@ -25,6 +25,25 @@ pub trait DecodeNarrow: Unpack {
     #[inline(always)]
     fn min(&self) -> u16 {
         0
+    }
+    /// The narrow blocks in memory, from `at` on, as the portable kernel unpacks them.
+    ///
+    /// # Safety
+    /// AVX2, F16C.
+    #[inline(always)]
+    unsafe fn store(&self, at: usize, out: &mut Narrows) {
+        for part in 0..narrow_count::<Self>().0 {
+            // SAFETY: the caller's; the store is of the whole array.
+            unsafe {
+                let offset = _mm256_set1_epi8(Self::OFFSET.unwrap_or(0) as i8);
+                let q = _mm256_sub_epi8(self.quants(part), offset);
+                _mm256_storeu_si256(out.q[at + part].as_mut_ptr().cast(), q);
+                out.d[at + part] = _mm_cvtss_f32(Self::scales([self.scale(part); 4]));
+                if Self::HAS_MINS {
+                    out.dmin[at + part] = -_mm_cvtss_f32(widen4([self.min(); 4]));
+                }
+            }
+        }
     }
 }
 
@@ -138,14 +157,10 @@ macro_rules! narrow_by_scalar {
             type Scale = f32;
             #[inline(always)]
             unsafe fn quants(&self, part: usize) -> __m256i {
-                let mut bytes = [0i8; 32];
-                unpack_narrow(self, |index, w: &Narrow| {
-                    if index == part {
-                        bytes = w.q;
-                    }
-                });
+                let mut all = Narrows::new();
+                unpack_narrow(self, 0, &mut all);
                 // SAFETY: the caller's; the load is of the whole array.
-                unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+                unsafe { _mm256_loadu_si256(all.q[part].as_ptr().cast()) }
             }
             #[inline(always)]
             fn scale(&$self, $part: usize) -> f32 {
@@ -155,6 +170,10 @@ macro_rules! narrow_by_scalar {
             unsafe fn scales([a, b, c, d]: [f32; 4]) -> __m128 {
                 // SAFETY: the caller's.
                 unsafe { _mm_setr_ps(a, b, c, d) }
+            }
+            #[inline(always)]
+            unsafe fn store(&self, at: usize, out: &mut Narrows) {
+                unpack_narrow(self, at, out);
             }
         }
     )*};

@@ -1,26 +1,45 @@
 //! The vectors of the panel kernel, and the products of the row kernel.
 
 use super::super::lanes::Lanes;
-use super::super::panel::PANEL_ROWS;
+use super::super::panel::{LANES, Lanes32};
+use super::rows512::transposed;
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
 pub struct Avx2;
+pub struct AvxVnni;
 pub struct Vnni;
 
-/// Products of bytes in the row kernel.
+/// Products of bytes.
 ///
 /// # Safety
 /// Methods may only be called on CPUs that have the instructions of the implementation.
 pub unsafe trait Products {
-    /// `sum` plus products of unsigned with signed bytes, added by fours. Unsigned bytes are at most 128, signed ones at
-    /// least -127.
+    /// Panels have signed weights plus 128.
+    const OFFSET: bool = true;
+    /// `sum` plus products of unsigned with signed bytes, added by fours. Where `OFFSET` is not set, unsigned bytes are at
+    /// most 128 and signed ones at least -127.
     unsafe fn dot4(sum: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i;
     /// Products of weights with activations, the sum of which is -1/128 of `offset`.
-    unsafe fn dot4_signed(w: __m256i, a: __m256i, offset: i32) -> __m256i;
+    #[inline(always)]
+    unsafe fn dot4_signed(w: __m256i, a: __m256i, offset: i32) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe {
+            let start = _mm256_zextsi128_si256(_mm_cvtsi32_si128(offset));
+            Self::dot4(start, _mm256_xor_si256(w, _mm256_set1_epi8(-128)), a)
+        }
+    }
+    /// `sum` plus products of a panel's weights, some of them negative if `SIGNED`, with activations.
+    #[inline(always)]
+    unsafe fn dot4_panel<const SIGNED: bool>(sum: __m256i, w: __m256i, a: __m256i) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe { Self::dot4(sum, w, a) }
+    }
 }
 
 // SAFETY: the caller has AVX2.
 unsafe impl Products for Avx2 {
+    const OFFSET: bool = false;
     #[inline(always)]
     unsafe fn dot4(sum: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
         // SAFETY: the caller has AVX2. No pair exceeds 2 * 128 * 127, so nothing saturates.
@@ -32,7 +51,26 @@ unsafe impl Products for Avx2 {
     #[inline(always)]
     unsafe fn dot4_signed(w: __m256i, a: __m256i, _offset: i32) -> __m256i {
         // SAFETY: the caller has AVX2.
-        unsafe { <Self as Products>::dot4(_mm256_setzero_si256(), _mm256_abs_epi8(w), _mm256_sign_epi8(a, w)) }
+        unsafe { Self::dot4(_mm256_setzero_si256(), _mm256_abs_epi8(w), _mm256_sign_epi8(a, w)) }
+    }
+    #[inline(always)]
+    unsafe fn dot4_panel<const SIGNED: bool>(sum: __m256i, w: __m256i, a: __m256i) -> __m256i {
+        // SAFETY: the caller has AVX2.
+        unsafe {
+            match SIGNED {
+                true => Self::dot4(sum, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w)),
+                false => Self::dot4(sum, w, a),
+            }
+        }
+    }
+}
+
+// SAFETY: the caller has AVX-VNNI.
+unsafe impl Products for AvxVnni {
+    #[inline(always)]
+    unsafe fn dot4(sum: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
+        // SAFETY: the caller has AVX-VNNI.
+        unsafe { _mm256_dpbusd_avx_epi32(sum, unsigned, signed) }
     }
 }
 
@@ -43,15 +81,10 @@ unsafe impl Products for Vnni {
         // SAFETY: the caller has AVX-512 VL and VNNI.
         unsafe { _mm256_dpbusd_epi32(sum, unsigned, signed) }
     }
-    #[inline(always)]
-    unsafe fn dot4_signed(w: __m256i, a: __m256i, offset: i32) -> __m256i {
-        // SAFETY: the caller has AVX-512 VL and VNNI.
-        unsafe {
-            let start = _mm256_zextsi128_si256(_mm_cvtsi32_si128(offset));
-            _mm256_dpbusd_epi32(start, _mm256_xor_si256(w, _mm256_set1_epi8(-128)), a)
-        }
-    }
 }
+
+/// 16 lanes in two vectors.
+pub struct Halves<P>(PhantomData<P>);
 
 /// Both halves of 16 lanes.
 #[inline(always)]
@@ -59,12 +92,13 @@ fn both<A: Copy, B>(x: [A; 2], f: impl Fn(A) -> B) -> [B; 2] {
     [f(x[0]), f(x[1])]
 }
 
-// SAFETY: methods say what they need: AVX2 and FMA.
-unsafe impl Lanes for Avx2 {
+// SAFETY: methods say what they need: AVX2 and the instructions of `P`.
+unsafe impl<P: Products> Lanes for Halves<P> {
     type I = [__m256i; 2];
     type F = [__m256; 2];
     type W = [__m256i; 2];
-    const OFFSET: bool = false;
+    type A = __m256i;
+    const OFFSET: bool = P::OFFSET;
 
     #[inline(always)]
     unsafe fn splat(x: i32) -> Self::I {
@@ -77,27 +111,29 @@ unsafe impl Lanes for Avx2 {
         unsafe { [_mm256_set1_ps(x); 2] }
     }
     #[inline(always)]
-    unsafe fn weights(w: &[u32; PANEL_ROWS]) -> Self::W {
+    unsafe fn weights(w: &[u32; LANES]) -> Self::W {
         // SAFETY: as above; both halves are inside the array.
         unsafe { both([0, 8], |at| _mm256_loadu_si256(w.as_ptr().add(at).cast())) }
     }
     #[inline(always)]
-    unsafe fn dot4<const SIGNED: bool>(sum: Self::I, w: Self::W, a: i32) -> Self::I {
+    unsafe fn bytes(a: i32) -> Self::A {
         // SAFETY: as above.
-        unsafe {
-            let a = _mm256_set1_epi32(a);
-            let half = |sum, w| match SIGNED {
-                true => <Avx2 as Products>::dot4(sum, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w)),
-                false => <Avx2 as Products>::dot4(sum, w, a),
-            };
-            [half(sum[0], w[0]), half(sum[1], w[1])]
-        }
+        unsafe { _mm256_set1_epi32(a) }
     }
     #[inline(always)]
-    unsafe fn add_scaled(sum: Self::I, x: Self::I, scales: &[i32; PANEL_ROWS]) -> Self::I {
+    unsafe fn dot4<const SIGNED: bool>(sum: Self::I, w: Self::W, a: Self::A) -> Self::I {
+        // SAFETY: as above.
+        unsafe { [P::dot4_panel::<SIGNED>(sum[0], w[0], a), P::dot4_panel::<SIGNED>(sum[1], w[1], a)] }
+    }
+    #[inline(always)]
+    unsafe fn scales(x: &[u32; LANES]) -> Self::I {
         // SAFETY: as above; both halves are inside the array.
+        unsafe { both([0, 8], |at| _mm256_loadu_si256(x.as_ptr().add(at).cast())) }
+    }
+    #[inline(always)]
+    unsafe fn add_scaled(sum: Self::I, x: Self::I, s: Self::I) -> Self::I {
+        // SAFETY: as above.
         unsafe {
-            let s = both([0, 8], |at| _mm256_loadu_si256(scales.as_ptr().add(at).cast()));
             [
                 _mm256_add_epi32(sum[0], _mm256_mullo_epi32(x[0], s[0])),
                 _mm256_add_epi32(sum[1], _mm256_mullo_epi32(x[1], s[1])),
@@ -105,7 +141,7 @@ unsafe impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn add_pairs(sum: Self::I, x: &[[i16; 2]; PANEL_ROWS], y: i32) -> Self::I {
+    unsafe fn add_pairs(sum: Self::I, x: &[u32; LANES], y: i32) -> Self::I {
         // SAFETY: as above; both halves are inside the array.
         unsafe {
             let x = both([0, 8], |at| _mm256_loadu_si256(x.as_ptr().add(at).cast()));
@@ -119,12 +155,12 @@ unsafe impl Lanes for Avx2 {
         unsafe { both(x, |x| _mm256_cvtepi32_ps(x)) }
     }
     #[inline(always)]
-    unsafe fn load(x: &[f32; PANEL_ROWS]) -> Self::F {
+    unsafe fn load(x: &[f32; LANES]) -> Self::F {
         // SAFETY: as above; both halves are inside the array.
         unsafe { both([0, 8], |at| _mm256_loadu_ps(x.as_ptr().add(at))) }
     }
     #[inline(always)]
-    unsafe fn store(x: Self::F, out: &mut [f32; PANEL_ROWS]) {
+    unsafe fn store(x: Self::F, out: &mut [f32; LANES]) {
         // SAFETY: as above; both halves are inside the array.
         unsafe {
             _mm256_storeu_ps(out.as_mut_ptr(), x[0]);
@@ -153,6 +189,7 @@ unsafe impl Lanes for Vnni {
     type I = __m512i;
     type F = __m512;
     type W = __m512i;
+    type A = __m512i;
     const OFFSET: bool = true;
 
     #[inline(always)]
@@ -166,22 +203,47 @@ unsafe impl Lanes for Vnni {
         unsafe { _mm512_set1_ps(x) }
     }
     #[inline(always)]
-    unsafe fn weights(w: &[u32; PANEL_ROWS]) -> Self::W {
+    unsafe fn weights(w: &[u32; LANES]) -> Self::W {
         // SAFETY: as above; the array is 64 bytes.
         unsafe { _mm512_loadu_si512(w.as_ptr().cast()) }
     }
     #[inline(always)]
-    unsafe fn dot4<const SIGNED: bool>(sum: Self::I, w: Self::W, a: i32) -> Self::I {
+    unsafe fn bytes(a: i32) -> Self::A {
+        // SAFETY: as above.
+        unsafe { _mm512_set1_epi32(a) }
+    }
+    #[inline(always)]
+    unsafe fn dot4<const SIGNED: bool>(sum: Self::I, w: Self::W, a: Self::A) -> Self::I {
         // SAFETY: as above. Signed weights are stored plus 128.
-        unsafe { _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(a)) }
+        unsafe { _mm512_dpbusd_epi32(sum, w, a) }
     }
     #[inline(always)]
-    unsafe fn add_scaled(sum: Self::I, x: Self::I, scales: &[i32; PANEL_ROWS]) -> Self::I {
+    unsafe fn scales(x: &[u32; LANES]) -> Self::I {
         // SAFETY: as above; the array is 64 bytes.
-        unsafe { _mm512_add_epi32(sum, _mm512_mullo_epi32(x, _mm512_loadu_si512(scales.as_ptr().cast()))) }
+        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
     }
     #[inline(always)]
-    unsafe fn add_pairs(sum: Self::I, x: &[[i16; 2]; PANEL_ROWS], y: i32) -> Self::I {
+    unsafe fn add_scaled(sum: Self::I, x: Self::I, scales: Self::I) -> Self::I {
+        // SAFETY: as above.
+        unsafe { _mm512_add_epi32(sum, _mm512_mullo_epi32(x, scales)) }
+    }
+    #[inline(always)]
+    unsafe fn turn(rows: *const u8, stride: usize, flip: u32, out: &mut [Lanes32<u32>; 16], vector: usize) {
+        // SAFETY: as above; rows have 64 bytes, and stores are of whole arrays.
+        unsafe {
+            let mut words = [_mm512_setzero_ps(); LANES];
+            for (lane, words) in words.iter_mut().enumerate() {
+                *words = _mm512_loadu_ps(rows.add(lane * stride).cast());
+            }
+            let flip = _mm512_set1_epi32(flip as i32);
+            for (column, out) in transposed(words).into_iter().zip(out) {
+                let column = _mm512_xor_si512(_mm512_castps_si512(column), flip);
+                _mm512_storeu_si512(out[vector].0.as_mut_ptr().cast(), column);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_pairs(sum: Self::I, x: &[u32; LANES], y: i32) -> Self::I {
         // SAFETY: as above; the array is 64 bytes.
         unsafe { _mm512_dpwssd_epi32(sum, _mm512_loadu_si512(x.as_ptr().cast()), _mm512_set1_epi32(y)) }
     }
@@ -191,12 +253,12 @@ unsafe impl Lanes for Vnni {
         unsafe { _mm512_cvtepi32_ps(x) }
     }
     #[inline(always)]
-    unsafe fn load(x: &[f32; PANEL_ROWS]) -> Self::F {
+    unsafe fn load(x: &[f32; LANES]) -> Self::F {
         // SAFETY: as above; the array is 64 bytes.
         unsafe { _mm512_loadu_ps(x.as_ptr()) }
     }
     #[inline(always)]
-    unsafe fn store(x: Self::F, out: &mut [f32; PANEL_ROWS]) {
+    unsafe fn store(x: Self::F, out: &mut [f32; LANES]) {
         // SAFETY: as above; the array is 64 bytes.
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), x) }
     }

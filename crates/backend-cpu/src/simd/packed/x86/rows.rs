@@ -5,7 +5,7 @@ use super::super::portable::narrow_count;
 use super::super::{NARROW, ROWS, blocks, for_narrow, for_wide};
 use super::decode::{DecodeWide, SuperScales, widen4};
 use super::decode_narrow::DecodeNarrow;
-use super::lanes::{Avx2, Products, Vnni};
+use super::lanes::{Products, Vnni};
 use super::narrow512::Narrow512;
 use super::rows512;
 use super::wide512::Wide512;
@@ -15,15 +15,21 @@ use quant::unpack::Unpack;
 use std::arch::x86_64::*;
 
 /// # Safety
-/// AVX2, FMA, F16C.
+/// AVX2, FMA, F16C and the instructions of `P`.
 #[inline(always)]
-pub unsafe fn dot_avx2(ty: GgmlType, rows: &[u8], count: usize, activation: Row<'_>, out: &mut [f32; ROWS]) {
+pub unsafe fn dot_avx2<P: Products>(
+    ty: GgmlType,
+    rows: &[u8],
+    count: usize,
+    activation: Row<'_>,
+    out: &mut [f32; ROWS],
+) {
     // SAFETY: passed on.
     unsafe {
         match activation {
             Row::Wide(a) => for_wide!(ty, B => each_row::<B>(rows, count, a.len(), out, |row| wide(row, a)),
                 _ => panic!("{ty} does not meet these activations")),
-            Row::Narrow(a) => dot_narrow::<Avx2>(ty, rows, count, a, out),
+            Row::Narrow(a) => dot_narrow::<P>(ty, rows, count, a, out),
         }
     }
 }

@@ -132,7 +132,7 @@ unsafe fn add_up(terms: &Terms, some: usize, count: usize, out: &mut [f32]) {
 /// # Safety
 /// AVX-512 F.
 #[inline(always)]
-unsafe fn transposed(x: [__m512; LANES]) -> [__m512; LANES] {
+pub unsafe fn transposed(x: [__m512; LANES]) -> [__m512; LANES] {
     // SAFETY: the caller's.
     unsafe {
         let zero = _mm512_setzero_ps();
