@@ -19,6 +19,8 @@ const CHUNK_ROWS: usize = 2 * PANEL_ROWS;
 const FEW_ROWS: usize = 16;
 /// Activations that meet a panel before it holds other values: the second-level cache has room for as many of theirs.
 const PANEL_INPUTS: usize = 512;
+/// Activations that meet it without a look at anything else: a multiple of what any kernel takes at a time.
+const PANEL_STEP: usize = 48;
 /// Activations from which on unpacking a panel pays. Both ways give the same bits.
 const PANEL_TOKENS: usize = 4;
 /// Rows that are made f32 together for few activations: they stay in the first-level cache.
@@ -195,9 +197,11 @@ impl<'a> Rows<'a> {
         let mut before = 0;
         for tokens in operand.tokens.chunks(PANEL_INPUTS) {
             let rows: Vec<Row<'_>> = tokens.iter().map(|token| operand.activations.row(form, *token)).collect();
-            sums.clear();
-            sums.resize(range.len().div_ceil(PANEL_ROWS) * tokens.len(), Lanes32::default());
-            let parts = || range.clone().step_by(PANEL_ROWS).map(|first| (first, PANEL_ROWS.min(range.end - first)));
+            let parts: Vec<(usize, usize)> =
+                range.clone().step_by(PANEL_ROWS).map(|first| (first, PANEL_ROWS.min(range.end - first))).collect();
+            if sums.len() < parts.len() * tokens.len() {
+                sums.resize(parts.len() * tokens.len(), Lanes32::default());
+            }
             let stripe = |first, rows, block| Stripe {
                 bytes: self.packed(first, rows),
                 row_bytes: self.row_bytes,
@@ -205,23 +209,31 @@ impl<'a> Rows<'a> {
                 first: block,
                 blocks: at_once.min(blocks - block),
             };
-            let stripes: Vec<Stripe<'_>> = (0..blocks)
-                .step_by(at_once)
-                .flat_map(|block| parts().map(move |(first, rows)| (first, rows, block)))
-                .map(|(first, rows, block)| stripe(first, rows, block))
-                .collect();
-            for (index, part) in stripes.iter().enumerate() {
-                machine.simd.fill_panel(self.weight.ty, part, panel);
-                // What is filled next comes from memory meanwhile; after the last one probably the next rows.
-                let behind = self.weight.rows.saturating_sub(range.end).min(PANEL_ROWS);
-                let next = stripes.get(index + 1).copied();
-                next.unwrap_or_else(|| stripe(range.end, behind, 0)).prefetch(self.weight.ty.type_size());
-                let sums = sums.chunks_exact_mut(tokens.len()).nth(index % parts().len()).expect("a part");
-                machine.simd.dot_panel(panel, &rows, part.first * size, sums);
-            }
-            for ((first, count), sums) in parts().zip(sums.chunks_exact(tokens.len())) {
-                for (t, sums) in sums.iter().enumerate() {
-                    write(before + t, first, &bytemuck::cast_slice(sums)[..count]);
+            for block in (0..blocks).step_by(at_once) {
+                let last = block + at_once >= blocks;
+                for (index, (first, rows_of_part)) in parts.iter().copied().enumerate() {
+                    machine.simd.fill_panel(self.weight.ty, &stripe(first, rows_of_part, block), panel);
+                    // What is filled next comes from memory meanwhile; after the last one probably the next rows.
+                    let next = match parts.get(index + 1) {
+                        Some((first, rows)) => stripe(*first, *rows, block),
+                        None if !last => stripe(parts[0].0, parts[0].1, block + at_once),
+                        None => stripe(range.end, PANEL_ROWS.min(self.weight.rows - range.end), 0),
+                    };
+                    next.prefetch(self.weight.ty.type_size());
+                    // Results of some activations are on their way to memory while the next ones are computed.
+                    let sums = &mut sums[index * tokens.len()..][..tokens.len()];
+                    for (some, sums) in sums.chunks_mut(PANEL_STEP).enumerate() {
+                        let some = some * PANEL_STEP;
+                        if block == 0 {
+                            sums.fill(Lanes32::default());
+                        }
+                        machine.simd.dot_panel(panel, &rows[some..some + sums.len()], block * size, sums);
+                        if last {
+                            for (t, sums) in sums.iter().enumerate() {
+                                write(before + some + t, first, &bytemuck::cast_slice(sums)[..rows_of_part]);
+                            }
+                        }
+                    }
                 }
             }
             before += tokens.len();
