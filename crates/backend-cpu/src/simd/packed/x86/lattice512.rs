@@ -253,7 +253,7 @@ decode!(BlockIQ2_S, EIGHTS SPREAD16, offset 0, signs true, self => {
     let (low, signs) = (&self.qs.as_chunks::<32>().0[0], &self.qs.as_chunks::<32>().0[1]);
     // Bits 2 i and up of byte g to bits 8 and up of lane 4 g + i.
     let bytes = _mm512_set1_epi64(i64::from_le_bytes(self.qh));
-    let own = |byte: i64| 0x8000_8000_8000_8000_u64 as i64 | byte * 0x0001_0001_0001_0001;
+    let own = |byte: i64| 0x8000_8000_8000_8000_u64 as i64 | (byte * 0x0001_0001_0001_0001);
     let own = _mm512_setr_epi64(own(0), own(1), own(2), own(3), own(4), own(5), own(6), own(7));
     let high = _mm512_mullo_epi16(_mm512_shuffle_epi8(bytes, own), _mm512_set1_epi64(0x0004_0010_0040_0100));
     let index = _mm512_or_si512(widened(low), _mm512_and_si512(high, _mm512_set1_epi16(0x300)));
