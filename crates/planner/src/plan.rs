@@ -339,7 +339,7 @@ fn explain(plan: &mut Plan, facts: &Facts, rooms: Option<&Rooms>) {
                 add(ReasonCode::AcceleratorTooSmall, text, Some(first), free);
             } else if n == layers && plan.experts_apart == 0 {
                 add(ReasonCode::AllOnAccelerator, "All layers fit into video memory.".into(), Some(vram), free);
-            } else if n > 0 {
+            } else if 0 < n && n < layers {
                 let text = format!("Video memory holds {max} of {layers} layers.");
                 add(ReasonCode::AcceleratorHolds, text, Some(vram), free);
             }

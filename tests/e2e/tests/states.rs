@@ -271,3 +271,31 @@ async fn a_draft_model_is_chosen_counted_and_done_without_when_it_is_gone() -> R
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn experts_go_to_ram_and_come_back() -> Result<()> {
+    for look in LOOKS.iter().copied() {
+        let data = tempfile::tempdir()?;
+        let models = tempfile::tempdir()?;
+        let path = models.path().join("mixture-F16.gguf");
+        std::fs::write(&path, test_models::ModelSpec::qwen3moe().build())?;
+        let path = path.to_string_lossy();
+        let window = open(data.path(), look, json!({}), &["--demo", &path, "--test-device", "1000000000"]).await?;
+        window.ready().await?;
+        let used = async || -> Result<u64> {
+            Ok(window.attribute("memory-vram", "data-used").await?.unwrap_or_default().parse().unwrap_or(0))
+        };
+        // End: the whole model on the device.
+        window.press("gpu-layers", "\u{e010}").await?;
+        window.until("the model is on the device", async || Ok(used().await? > 0)).await?;
+        let whole = used().await?;
+        window.press("cpu-moe", "\u{e010}").await?;
+        window.until("experts leave", async || Ok((1..whole).contains(&used().await?))).await?;
+        window.look(&format!("experts-{}-{}", look.0, look.1)).await?;
+        // Home: no layer's experts apart.
+        window.press("cpu-moe", "\u{e011}").await?;
+        window.until("experts come back", async || Ok(used().await? == whole)).await?;
+        window.close().await?;
+    }
+    Ok(())
+}
