@@ -1,7 +1,8 @@
 use crate::choice::{Choice, apart};
 use crate::forecast::{self, Forecast};
 use crate::room::Rooms;
-use crate::{Draft, Facts, Streamed, Wishes};
+use crate::stream;
+use crate::{Draft, Facts, GpuLayers, Streamed, Wishes};
 use model::{Layout, LayoutParams, Model, ModelError, Parts, Place, Placement, Residency};
 
 /// What our process takes besides a model's buffers: program, window, tokenizer, allocator. Measured, rounded up.
@@ -165,6 +166,14 @@ pub(crate) fn plan_at(
     let layers = layout.block_count() as u32 + 1;
     let rooms = Rooms::new(model, facts, &layout);
     let Choice { placement, best, max_gpu_layers } = Choice::new(model, &layout, rooms.as_ref(), facts, wishes);
+    let best = match rooms.as_ref().filter(|_| wishes.cpu_moe.is_none()) {
+        Some(rooms) => {
+            let ram = facts.ram_available.saturating_sub(process_bytes(model));
+            stream::with_room(model, &layout, best, rooms, facts, ram)
+        }
+        None => best,
+    };
+    let placement = if wishes.gpu_layers == GpuLayers::Auto { best.clone() } else { placement };
     let placement = at.cloned().unwrap_or(placement);
     let totals = layout.placed(&placement);
     let share = |(number, room): (usize, &crate::room::Room)| Share {

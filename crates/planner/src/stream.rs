@@ -1,6 +1,8 @@
 //! Whether long prompts go through the accelerator also in layers that are on the host, and from how many tokens on.
 
 use crate::Facts;
+use crate::choice::apart;
+use crate::forecast::{Reads, prompt_seconds, seconds_per_token};
 use crate::room::Rooms;
 use model::{Layout, Model, Place, Placement, StreamRates, Streaming};
 
@@ -39,4 +41,56 @@ impl Streamed {
         let left = room.free.saturating_sub(taken);
         (bytes <= left).then_some(Streamed { from, bytes, rates, streaming })
     }
+}
+
+/// A turn of a chat, by which it is decided whether layers make room for this: tokens that are read, and written. Chosen, not
+/// measured: who reads long texts gains more.
+const TURN: (f64, f64) = (1000.0, 300.0);
+/// Layers that make room at most, or whose experts do: two slots are as large as two to four of them.
+const MOST: usize = 6;
+
+/// Where nobody says how many layers go to accelerators: `best`, or a little less of it, where a turn is forecast to be shorter
+/// with prompts streamed through the room that this leaves. What is on the host then must fit into `ram`.
+pub(crate) fn with_room(
+    model: &Model,
+    layout: &Layout,
+    best: Placement,
+    rooms: &Rooms,
+    facts: &Facts,
+    ram: u64,
+) -> Placement {
+    let streamed = |placement: &Placement| Streamed::new(model, layout, placement, rooms, facts);
+    let something = (0..layout.block_count()).any(|index| !best.on_accelerator(index)) || apart(layout, &best) > 0;
+    if !something || streamed(&best).is_some() {
+        return best;
+    }
+    let reads = Reads::new(model);
+    let turn = |placement: &Placement, streamed: Option<&Streamed>| {
+        let prompt = prompt_seconds(model, layout, placement, streamed.map(|streamed| &streamed.streaming), facts, 0)?;
+        Some(TURN.0 * prompt + TURN.1 * seconds_per_token(&reads, layout, placement, facts))
+    };
+    let lean = (1..=MOST).map_while(|count| leaner(layout, &best, count)).find_map(|placement| {
+        let streamed = streamed(&placement)?;
+        Some((turn(&placement, Some(&streamed))?, placement))
+    });
+    match (lean, turn(&best, None)) {
+        (Some((seconds, lean)), Some(before)) if seconds < before && layout.placed(&lean).host.total() <= ram => lean,
+        _ => best,
+    }
+}
+
+/// With the experts of so many layers more on the host, where some are there already, or else with so many layers less.
+fn leaner(layout: &Layout, best: &Placement, count: usize) -> Option<Placement> {
+    let blocks = layout.block_count();
+    if apart(layout, best) > 0 {
+        return (best.cpu_moe + count <= blocks).then(|| best.clone().with_cpu_moe(best.cpu_moe + count));
+    }
+    let first = (0..blocks).find(|index| best.on_accelerator(*index))?;
+    // One stays, or it would not be the accelerator that prompts go through.
+    let same = |index| best.place(index) == best.place(first);
+    let mut lean = best.clone();
+    (first..=first + count).all(|index| index < blocks && same(index)).then(|| {
+        (first..first + count).for_each(|index| lean.set(index, Place::Host));
+        lean
+    })
 }

@@ -341,3 +341,53 @@ fn prompts_are_not_streamed_where_that_would_be_slower() {
     assert_eq!(streamed_8b(6 * GIB, 0, |_| {}).streamed, None, "the GPU is not wanted");
     assert_eq!(streamed_8b(24 * GIB, 33, |_| {}).streamed, None, "nothing is in RAM");
 }
+
+/// Where nobody says how many layers, two or three make room for streaming if a turn gets shorter by that.
+#[test]
+fn layers_make_room_for_streaming_where_that_is_faster() {
+    let of = |vram: u64, change: fn(&mut AcceleratorFacts), wishes: Wishes| {
+        let mut facts = facts(32 * GIB, Some(vram));
+        let gpu = &mut facts.accelerators[0];
+        (gpu.upload_rate, gpu.int8_rate) = (Some(12e9), Some(20e12));
+        change(gpu);
+        plan_of(&model(&ModelSpec::llama3_8b(GgmlType::Q4_K)), &facts, wishes)
+    };
+    let full = of(3 * GIB, |gpu| gpu.upload_rate = None, Wishes::default());
+    let lean = of(3 * GIB, |_| {}, Wishes::default());
+    assert_eq!((full.streamed.as_ref(), full.gpu_layers), (None, full.max_gpu_layers));
+    let less = full.gpu_layers - lean.gpu_layers;
+    assert!(lean.streamed.is_some() && (1..=3).contains(&less), "{less}");
+    assert_eq!((lean.recommended_gpu_layers, lean.max_gpu_layers), (lean.gpu_layers, full.max_gpu_layers));
+    assert!(lean.accelerator_total() <= 3 * GIB - (200 << 20));
+    // A turn of 1000 tokens read and 300 written.
+    let forecast = |plan: &Plan| plan.forecast.unwrap();
+    let turn = |plan: &Plan| 1000.0 / forecast(plan).prompt.unwrap().high + 300.0 / forecast(plan).generation.high;
+    assert!(turn(&lean) < turn(&full), "{} {}", turn(&lean), turn(&full));
+    // With few layers in RAM prompts gain less than the answer loses: by hand, 10 x 0.2 s of 2 x 300 x 3 ms.
+    let most = of(4 * GIB, |_| {}, Wishes::default());
+    assert_eq!((most.streamed.as_ref(), most.gpu_layers), (None, most.max_gpu_layers));
+    // Copies that take long: the layers stay. So they do where somebody says how many.
+    let slow = of(3 * GIB, |gpu| gpu.upload_rate = Some(2e9), Wishes::default());
+    assert_eq!((slow.streamed.as_ref(), slow.gpu_layers), (None, full.gpu_layers));
+    let wished = Wishes { gpu_layers: GpuLayers::Fixed(full.gpu_layers), ..Wishes::default() };
+    let wished = of(3 * GIB, |_| {}, wished);
+    assert_eq!((wished.streamed.as_ref(), wished.gpu_layers), (None, full.gpu_layers));
+    assert_eq!(of(23 * GIB, |_| {}, Wishes::default()).gpu_layers, 33, "nothing is in RAM");
+}
+
+/// Of a mixture, the experts of some layers more.
+#[test]
+fn experts_make_room_for_streaming_where_that_is_faster() {
+    let of = |upload_rate| {
+        let mut facts = facts(32 * GIB, Some(10 * GIB));
+        let gpu = &mut facts.accelerators[0];
+        (gpu.upload_rate, gpu.int8_rate) = (upload_rate, Some(20e12));
+        // A processor that is slow beside its memory.
+        facts.int8_rate = Some(0.2e12);
+        plan_of(&model(&ModelSpec::qwen3_30b_a3b(GgmlType::Q4_K)), &facts, Wishes::default())
+    };
+    let (full, lean) = (of(None), of(Some(25e9)));
+    assert!(full.experts_apart > 0 && full.streamed.is_none(), "{}", full.experts_apart);
+    assert!(lean.streamed.is_some() && lean.gpu_layers == full.gpu_layers, "{:?}", lean.streamed.map(|all| all.from));
+    assert!((1..=6).contains(&(lean.cpu_moe - full.cpu_moe)), "{} {}", lean.cpu_moe, full.cpu_moe);
+}
