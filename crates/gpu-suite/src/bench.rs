@@ -2,10 +2,11 @@
 //! take to move.
 
 use crate::Options;
-use crate::measure::{Loaded, copy_bandwidth, seconds};
+use crate::measure::{Loaded, copy_bandwidth, seconds, stream_rates};
 use crate::row::Row;
 use anyhow::{Context, Result};
 use backend_cuda::Card;
+use model::StreamRates;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -68,16 +69,26 @@ pub fn bench(options: &Options, tell: &mut dyn FnMut(Row)) -> Result<()> {
     tell(Row::figure("kernels' code in video memory", mib(card.code_bytes().unwrap_or(0))));
     let bandwidth = copy_bandwidth(&card)?;
     tell(Row::figure("copies within the GPU, read + written", format!("{:.1} GB/s", bandwidth / 1e9)));
+    let rates = stream_rates(&card)?;
+    tell(Row::figure("copies from RAM", format!("{:.2} GB/s", rates.upload / 1e9)));
+    tell(Row::figure("8-bit multiply-adds on the GPU", format!("{:.2} T/s", rates.accelerator / 1e12)));
+    tell(Row::figure("8-bit multiply-adds on the CPU", format!("{:.2} T/s", rates.host / 1e12)));
     for case in cases(options.tiny) {
         // One model that has no room is no reason not to measure the next one.
-        if let Err(error) = model(&case, &card, bandwidth, options, tell) {
+        if let Err(error) = model(&case, &card, (bandwidth, rates), options, tell) {
             tell(Row::check(case.name, format!("{error:#}"), false, "measured"));
         }
     }
     Ok(())
 }
 
-fn model(case: &Case, card: &Card, bandwidth: f64, options: &Options, tell: &mut dyn FnMut(Row)) -> Result<()> {
+fn model(
+    case: &Case,
+    card: &Card,
+    (bandwidth, rates): (f64, StreamRates),
+    options: &Options,
+    tell: &mut dyn FnMut(Row),
+) -> Result<()> {
     let path = file(case, &options.models, tell)?;
     let deepest = case.depths.iter().max().copied().unwrap_or(0);
     let context = deepest + case.prompt.max(case.tokens) + 1;
@@ -112,7 +123,7 @@ fn model(case: &Case, card: &Card, bandwidth: f64, options: &Options, tell: &mut
     memory(name, &loaded, tell);
     moves(case, &loaded, prompt_rate, options, tell)?;
     if let Some(whole) = at_start.filter(|_| on_gpu > 1) {
-        partly(case, &loaded, whole, tell)?;
+        partly(case, &loaded, whole, rates, tell)?;
     }
     Ok(())
 }
@@ -190,7 +201,7 @@ fn moves(case: &Case, loaded: &Loaded, prompt_rate: f64, options: &Options, tell
 }
 
 /// Half of the layers on the GPU, beside what the two halves take by themselves.
-fn partly(case: &Case, loaded: &Loaded, whole: f64, tell: &mut dyn FnMut(Row)) -> Result<()> {
+fn partly(case: &Case, loaded: &Loaded, whole: f64, rates: StreamRates, tell: &mut dyn FnMut(Row)) -> Result<()> {
     let placement = loaded.engine.placement();
     let (all, on_gpu) = (placement.layers, placement.gpu_layers);
     let few = case.tokens.min(16);
@@ -205,6 +216,12 @@ fn partly(case: &Case, loaded: &Loaded, whole: f64, tell: &mut dyn FnMut(Row)) -
     let what = format!("{}: generation, {half} of {all} layers on the GPU", case.name);
     let wanted_text = format!("{wanted:.2} by both shares");
     tell(Row::check(what, format!("{rate:.2} tokens/s"), rate >= wanted, wanted_text));
+    // Whether the decision would have been right.
+    let apart = loaded.prompt_rate(case.prompt)?;
+    let (streamed, pays) = loaded.streamed_prompt_rate(case.prompt, rates)?;
+    let what = format!("{}: prompt of {}, {half} of {all} layers on the GPU, streamed", case.name, case.prompt);
+    let wanted_text = format!("{apart:.1} without; {} by what was measured", if pays { "faster" } else { "slower" });
+    tell(Row::check(what, format!("{streamed:.1} tokens/s"), (streamed > apart) == pays, wanted_text));
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use backend::{Device, Op, View};
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
 use backend_cuda::{Card, GpuConfig, GpuDevice};
 use engine::{Cancel, Devices, Engine, LoadOptions, Positions, Request};
+use model::{StreamRates, Streaming};
 use planner::{AcceleratorFacts, Facts, GpuLayers, Wishes};
 use std::path::Path;
 use std::sync::Arc;
@@ -41,6 +42,18 @@ pub fn copy_bandwidth(card: &Card) -> Result<f64> {
     Ok(2.0 * f64::from(COPIES) * bytes as f64 / taken)
 }
 
+/// What decides whether layers in RAM are computed on the GPU for long prompts.
+pub fn stream_rates(card: &Card) -> Result<StreamRates> {
+    let driver = card.driver(&mut |_, _| {}).map_err(|absent| anyhow::anyhow!("{absent:?}"))?;
+    let rates = backend_cuda::measure(&mut GpuDevice::new(driver, GpuConfig::default()))?;
+    let host = backend_cpu::int8_rate(threads())?;
+    Ok(StreamRates { host, accelerator: rates.int8, upload: rates.upload })
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |count| count.get())
+}
+
 pub struct Loaded {
     pub engine: Engine,
     /// What loading took.
@@ -55,7 +68,7 @@ impl Loaded {
     pub fn new(path: &Path, card: &Card, context: u32, ubatch: u32) -> Result<Loaded> {
         let driver = card.driver(&mut |_, _| {}).map_err(|absent| anyhow::anyhow!("{absent:?}"))?;
         let free = card.free_bytes().unwrap_or(0);
-        let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
+        let threads = threads();
         let config = CpuConfig { threads, precision: Precision::Fast, simd: None };
         let host = Box::new(CpuDevice::new(Arc::new(ThreadPool::new(threads)), config));
         let device = GpuDevice::new(driver, GpuConfig::default());
@@ -80,6 +93,17 @@ impl Loaded {
             best = best.min(seconds(run)?.0);
         }
         Ok(f64::from(count) / best)
+    }
+
+    /// The same with what is in RAM computed on the GPU, whether that is faster or not, and whether it is by these rates.
+    pub fn streamed_prompt_rate(&self, count: u32, rates: StreamRates) -> Result<(f64, bool)> {
+        let always = StreamRates { host: 1.0, accelerator: 1e15, upload: 1e15 };
+        self.engine.set_streaming(Some(always));
+        let rate = self.prompt_rate(count);
+        self.engine.set_streaming(None);
+        let (model, layout, placed) = (self.engine.model(), self.engine.layout(), self.engine.placement().placed);
+        let streaming = Streaming::new(model, layout, &placed, &|_| true, rates);
+        Ok((rate?, streaming.is_some_and(|streaming| streaming.pays(count, 0))))
     }
 
     /// Tokens per second of generation after `depth` tokens (of the same text for every depth, so that a deeper one goes on

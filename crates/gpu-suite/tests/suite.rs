@@ -54,7 +54,7 @@ fn both_models_are_measured() {
         let at = |what: &str| row(&table, &format!("{name}: {what}"));
         assert!(at("layers on the GPU").1.contains("3 of 3"), "{all}");
         for rate in [
-            "prompt of 16",
+            "prompt of 16 ",
             "generation, 0 tokens",
             "generation, 20 tokens",
             "generation, 40 tokens",
@@ -67,6 +67,8 @@ fn both_models_are_measured() {
         // The emulator is slow, but it takes what is planned, and moves nothing but layers.
         assert_eq!((at("video memory").0, at("tokens after the moves").0), ("ok", "ok"), "{all}");
         assert!(at("generation, 1 of 3 layers").1.contains("by both shares"));
+        let streamed = at("prompt of 16, 1 of 3 layers on the GPU, streamed").1;
+        assert!(streamed.contains(" tokens/s") && streamed.contains("by what was measured"), "{streamed}");
     }
     // Models are kept for the next time.
     let (_, table, _) = suite(folder.path(), &["--tiny", "--only", "bench"]);
