@@ -67,7 +67,8 @@ mod platform {
                 factory.EnumAdapterByLuid::<IDXGIAdapter3>(luid).ok()?
             };
             let adapter = Adapter { adapter: Mutex::new(adapter), node };
-            adapter.now().map(|_| adapter)
+            // One that grants nothing at all does not mean what it says.
+            adapter.now().filter(|granted| granted.budget > 0).map(|_| adapter)
         }
 
         pub fn now(&self) -> Option<Granted> {
