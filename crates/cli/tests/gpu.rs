@@ -254,3 +254,50 @@ fn several_gpus_are_chosen_by_number_or_name() {
     assert!(none.status == 1 && none.stderr.contains("there is no NVIDIA GPU"), "{none:?}");
     assert_eq!(machine.run(&two, &["doctor", "--gpu", "0", "--no-gpu"]).status, 2);
 }
+
+/// The first model measures the GPU; what was measured decides whether layers in RAM are computed there for a prompt.
+#[test]
+fn long_prompts_go_through_the_gpu_where_that_was_measured_to_be_faster() {
+    let machine = Machine::new();
+    let model = machine.home.model("m.gguf", &ModelSpec { n_layer: 4, ..ModelSpec::llama3() });
+    let ids = (0..40).map(|id| (3 + id * 7 % 200).to_string()).collect::<Vec<_>>().join(",");
+    let counted = machine.home.path("counts");
+    // The tokens, and how often the driver was told to work.
+    let generate = |layers: &str| {
+        let flags = ["generate", &model, "--ids", &ids, "-n", "4", "--temp", "0", "-c", "128", "-ngl", layers];
+        let made = machine.json(&[("FAKE_CUDA_COUNTS", &counted)], &flags)["ids"].clone();
+        let counts = std::fs::read_to_string(&counted).unwrap();
+        let counts: Vec<u64> = counts.split(' ').map(|count| count.parse().unwrap()).collect();
+        (made, counts[0] + counts[3])
+    };
+    let plan = |layers: &str| {
+        let plan = machine.json(&[], &["plan", &model, "-c", "512", "-ngl", layers]);
+        (plan["stream_from"].clone(), plan["reasons"].to_string(), plan["vram"]["other"].as_u64().unwrap())
+    };
+    let expected =
+        machine.json(&[], &["generate", &model, "--ids", &ids, "-n", "4", "--temp", "0", "-ngl", "0"])["ids"].clone();
+    generate("2");
+    let limits = machine.home.data().join("measured.json");
+    let known: Value = serde_json::from_slice(&std::fs::read(&limits).unwrap()).unwrap();
+    let rates = &known["gpus"]["GPU-01010101-0101-0101-0101-010101010101"];
+    assert!(rates["upload_bytes_per_s"].as_f64().unwrap() > 0.0 && rates["int8_ops_per_s"].as_f64().unwrap() > 0.0);
+    let rate = |upload: &str| {
+        let gpu = format!(
+            r#""GPU-01010101-0101-0101-0101-010101010101":{{"upload_bytes_per_s":{upload},"int8_ops_per_s":1e12}}"#
+        );
+        let known = format!(r#"{{"ram_read_bytes_per_s":1e10,"int8_ops_per_s":1e9,"gpus":{{{gpu}}}}}"#);
+        std::fs::write(&limits, known).unwrap();
+    };
+    rate("1e3");
+    let (apart, (from, reasons, other)) = (generate("2"), plan("2"));
+    assert_eq!((&apart.0, &from), (&expected, &Value::Null));
+    assert!(!reasons.contains("computed on the GPU also"), "{reasons}");
+    rate("1e12");
+    let (streamed, (from, reasons, more)) = (generate("2"), plan("2"));
+    assert_eq!(streamed.0, expected);
+    assert!(streamed.1 > apart.1, "two layers more: {} after {}", streamed.1, apart.1);
+    let from = from.as_u64().unwrap();
+    assert!((1..=40).contains(&from) && more > other, "from {from}");
+    assert!(reasons.contains(&format!("Prompts of {from} or more tokens")), "{reasons}");
+    assert_eq!(plan("99").0, Value::Null, "nothing is in RAM");
+}
