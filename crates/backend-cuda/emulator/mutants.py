@@ -2,7 +2,7 @@
 library that it makes, beside the instructions that they replace; HEADROOM_MUTANT=MODULE:NUMBER chooses one of them when a
 test runs. `ptx.py FILE COUNT list` says which there are. Instead of a number, `barriers` are all barriers, left out.
 
-They are drawn by the text of the file alone, so that the same PTX always has the same ones.
+They are drawn by the text of the file and a seed (COUNT@SEED), so that the same PTX always has the same ones.
 """
 
 import hashlib
@@ -64,8 +64,9 @@ def draw(kernels, text, count):
     if count == "barriers":
         bars = [(name, i, line) for name, lines in kernels.items() for i, line in enumerate(lines) if line[1:2] and line[1].startswith("bar.")]
         return {(name, i): (number, next(of(*line))) for number, (name, i, line) in enumerate(bars)}
+    count, _, seed = count.partition("@")
     count = int(count)
-    chance = random.Random(int(hashlib.sha256(text.encode()).hexdigest()[:16], 16))
+    chance = random.Random(seed + hashlib.sha256(text.encode()).hexdigest())
     places = {name: [i for i, line in enumerate(lines) if len(line) == 3 and any(of(*line))] for name, lines in kernels.items()}
     chosen, names = {}, [name for name in kernels if places[name]]
     chance.shuffle(names)

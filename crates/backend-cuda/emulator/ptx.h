@@ -41,7 +41,9 @@ inline int chosen_mutant(const char *module) {
     return chosen && !strncmp(chosen, module, length) && chosen[length] == ':' ? atoi(chosen + length + 1) : -1;
 }
 
-template <class T> T parameter(const void *parameters, size_t offset) {
+/// A kernel's only parameter is a struct of `size` bytes.
+template <class T> T parameter(const void *parameters, size_t offset, size_t size) {
+    if (offset + sizeof(T) > size) emulator::die("the arguments end before this");
     T value;
     memcpy(&value, static_cast<const char *>(parameters) + offset, sizeof value);
     return value;

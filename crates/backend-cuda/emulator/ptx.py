@@ -74,7 +74,7 @@ def memory(parts, operands):
         step = f" + {i} * sizeof({c})"
         if space == "param":
             name, _, offset = place.strip("[]").partition("+")
-            code.append(put(item, f"parameter<{c}>(parameters, {offset or 0}{step})", type))
+            code.append(put(item, f"parameter<{c}>(parameters, {offset or 0}{step}, PARAMETERS)", type))
             continue
         at = f"{'shared_at' if space == 'shared' else 'global_at'}<{c}>({address(place)}{step})"
         code.append(put(item, f"*{at}", type) if load else f"*{at} = {value(item, type)};")
@@ -247,6 +247,7 @@ def statement(guard, opcode, operands):
 def kernel(name, parameters, body, lines, chosen):
     size = re.search(r"\[(\d+)\]", parameters).group(1)
     print(f"static void ptx_{name}(const void *parameters) {{ (void)parameters;")
+    print(f"  const size_t PARAMETERS = {size}; (void)PARAMETERS;")
     # Dynamic shared memory is at 0, static at STATIC.
     offset = 0
     for align, symbol, length in re.findall(r"\.shared \.align (\d+) \.b8 (\w+)\[(\d+)\];", body):

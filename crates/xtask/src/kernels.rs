@@ -17,7 +17,12 @@ const PTX: &str = "crates/backend-cuda/ptx";
 
 /// `kernels` rewrites the PTX. With `--check` nothing may change, and everything must assemble without spilled registers.
 /// With `--prove` the tests of the kernels run the PTX itself, translated to C++, instead of the sources; and more.
+/// What goes on with that (`--resume`) has the PTX already.
 pub fn kernels(arguments: &[String]) -> Result<ExitCode> {
+    if ["--prove", "--resume"].iter().all(|wanted| arguments.iter().any(|argument| argument == wanted)) {
+        prove(&ARCHITECTURES, arguments)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let tools = tools()?;
     let library = find(&tools, "libnvrtc.so.12").context("the package has no NVRTC library for this system")?;
     let library = library.to_str().context("the path of NVRTC is not UTF-8")?;

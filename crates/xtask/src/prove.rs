@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 const ROOT: &str = "crates/backend-cuda";
 /// What was killed so far, for `--resume`.
 const RECORD: &str = "target/kernels/mutants.tsv";
-/// Mutants of a module and an architecture, unless `--mutants` says otherwise.
+/// Mutants of a module and an architecture, unless `--mutants` says otherwise, and what they are drawn with.
 const MUTANTS: &str = "12";
+const SEED: &str = "1";
 const BARRIERS: &str = "barriers";
 /// The number of no mutant.
 const UNCHANGED: &str = "-1";
-/// What a mutant gets for each of the two rounds of tests. One that goes on is noticed by the emulator, mostly.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// What a mutant gets for each of the two rounds of tests, also beside other work. One that goes on is noticed by the
+/// emulator, mostly.
+const PATIENCE: Duration = Duration::from_secs(1800);
 /// What the tests get without a mutant: they compile first.
 const FIRST: Duration = Duration::from_secs(3600);
 
@@ -56,7 +58,22 @@ const LONG: &str = "more_slots_than_a_grid_has";
 
 pub fn prove(architectures: &[&str], arguments: &[String]) -> Result<()> {
     let only = arguments.iter().find_map(|argument| argument.strip_prefix("--only="));
-    let count = arguments.iter().find_map(|argument| argument.strip_prefix("--mutants=")).unwrap_or(MUTANTS);
+    let value = |name: &str, otherwise: &'static str| {
+        let found = arguments.iter().find_map(|argument| argument.strip_prefix(name)?.strip_prefix('='));
+        found.unwrap_or(otherwise).to_owned()
+    };
+    let drawn = format!("{}@{}", value("--mutants", MUTANTS), value("--seed", SEED));
+    let modules = value("--modules", "");
+    let modules: Vec<&(&str, &str, &str)> = match modules.as_str() {
+        "" => TESTS.iter().collect(),
+        names => {
+            let one = |name| {
+                let found = TESTS.iter().find(|(module, ..)| *module == name);
+                found.with_context(|| format!("there is no module {name}"))
+            };
+            names.split(',').map(one).collect::<Result<_>>()?
+        }
+    };
     let resume = arguments.iter().any(|argument| argument == "--resume");
     let wanted = |part: &str| only.is_none_or(|only| only == part);
     if wanted("ptx") {
@@ -69,10 +86,10 @@ pub fn prove(architectures: &[&str], arguments: &[String]) -> Result<()> {
         sanitize(&tests)?;
     }
     if wanted("mutants") {
-        Mutants::new(&tests, count, resume)?.run(architectures)?;
+        Mutants::new(&tests, &drawn, resume)?.run(architectures, &modules)?;
     }
     if wanted("barriers") {
-        Mutants::new(&tests, BARRIERS, true)?.run(architectures)?;
+        Mutants::new(&tests, BARRIERS, true)?.run(architectures, &modules)?;
     }
     Ok(())
 }
@@ -159,9 +176,16 @@ impl Mutants {
         })
     }
 
-    fn run(mut self, architectures: &[&str]) -> Result<()> {
-        for architecture in architectures {
-            for (module, quick, all) in TESTS {
+    fn run(mut self, architectures: &[&str], modules: &[&(&str, &str, &str)]) -> Result<()> {
+        for (module, quick, all) in modules {
+            let mut seen: Vec<String> = Vec::new();
+            for architecture in architectures {
+                // Most modules are the same for all of them, and so are their mutants.
+                let text = instructions(architecture, module)?;
+                if seen.contains(&text) {
+                    continue;
+                }
+                seen.push(text);
                 let mutants = self.list(architecture, module)?;
                 if mutants.is_empty() {
                     continue;
@@ -169,13 +193,17 @@ impl Mutants {
                 if !self.passes(architecture, module, UNCHANGED, None, quick)? {
                     bail!("{architecture} {module}: the tests fail without a mutant");
                 }
-                for mutant in mutants {
-                    self.judge(architecture, module, &mutant, [quick, all])?;
-                }
                 let [killed, equivalent] = self.counts;
+                let survivors = self.survivors.len();
+                for mutant in &mutants {
+                    self.judge(architecture, module, mutant, [quick, all])?;
+                }
                 println!(
-                    "{module}: in all {killed} killed, {equivalent} equivalent, {} survived",
-                    self.survivors.len()
+                    "{architecture} {module}: of {} mutants {} killed, {} equivalent, {} survived",
+                    mutants.len(),
+                    self.counts[0] - killed,
+                    self.counts[1] - equivalent,
+                    self.survivors.len() - survivors
                 );
             }
         }
@@ -224,7 +252,7 @@ impl Mutants {
         Ok(())
     }
 
-    /// Whether tests pass with a mutant.
+    /// Whether tests pass with a mutant of a module, of which alone the PTX is run then.
     fn passes(&self, architecture: &str, module: &str, number: &str, ty: Option<&str>, filter: &str) -> Result<bool> {
         let mut command = fixed_addresses(&self.tests);
         command.args([filter, "--skip", LONG, "--test-threads", "1"]).envs([
@@ -239,6 +267,12 @@ impl Mutants {
         let patience = if number == UNCHANGED { FIRST } else { PATIENCE };
         passes(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?, patience)
     }
+}
+
+/// The text of a module's PTX, but for the line that names its architecture.
+fn instructions(architecture: &str, module: &str) -> Result<String> {
+    let text = std::fs::read_to_string(format!("{ROOT}/ptx/{architecture}/{module}.ptx"))?;
+    Ok(text.lines().filter(|line| !line.starts_with(".target")).collect::<Vec<_>>().join("\n"))
 }
 
 /// Whether all tests pass; ends them at the first that does not, and when they take too long.

@@ -127,10 +127,17 @@ pub fn ptx() -> Option<String> {
     std::env::var("HEADROOM_PTX").ok()
 }
 
-/// The library of a module: of its source, or of its PTX; the one that GPUs without tensor cores get, if `old`.
+/// The library of a module: of its source, or of its PTX; the one that GPUs without tensor cores get, if `old`. While a
+/// mutant of one module is tried, the others are their sources, which compile much sooner.
 pub fn module(name: &str, old: bool) -> PathBuf {
     let old = old && DIFFERENT.contains(&name);
+    let tried = std::env::var("HEADROOM_MUTANT").ok();
+    let other = tried.is_some_and(|tried| tried.split(':').next() != Some(name));
     match ptx() {
+        Some(architecture) if other => {
+            let old = old || architecture == "compute_61" && DIFFERENT.contains(&name);
+            compile_for(&format!("kernels/{name}.cu"), if old { 610 } else { 800 })
+        }
         Some(_) if old => compile(&format!("ptx/compute_61/{name}.ptx")),
         Some(architecture) => compile(&format!("ptx/{architecture}/{name}.ptx")),
         None => compile_for(&format!("kernels/{name}.cu"), if old { 610 } else { 800 }),

@@ -351,6 +351,15 @@ fn experts_in_prompts() {
     }
 }
 
+/// So many slots that each warp of groups.cu has several rounds of them: two, and six.
+#[test]
+fn experts_in_long_prompts() {
+    for n in [150, 450] {
+        let mixture = Mixture::new(types()[0], false, n, 3);
+        mixture.check(&mixture.run(&mut device(5), n));
+    }
+}
+
 /// A grid has at most 65535 blocks in one direction: heads as experts, 128 of them, reach that with 512 rows.
 #[test]
 fn more_slots_than_a_grid_has() {
