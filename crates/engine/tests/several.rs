@@ -6,7 +6,7 @@
 mod common;
 
 use common::{greedy, load, load_several, options, prompt, request};
-use engine::{Cancel, Engine, Event, LoadOptions, Positions, Recovery, RecoveryCause};
+use engine::{Cancel, Device, Engine, Event, LoadOptions, Positions, Recovery, RecoveryCause};
 use model::{Place, Split};
 use test_models::ModelSpec;
 
@@ -42,6 +42,12 @@ fn assert_planned(engine: &Engine, about: &str) {
     for (number, held) in placement.accelerators.iter().enumerate() {
         assert_eq!(held.used, held.planned, "accelerator {number}, {about}");
     }
+}
+
+fn another_device() -> Box<dyn Device> {
+    let pool = std::sync::Arc::new(backend_cpu::ThreadPool::new(2));
+    let config = common::config(backend_cpu::Precision::Fast);
+    Box::new(backend_cpu::TestDevice::new(pool, config, PLENTY).0)
 }
 
 /// Bytes on one accelerator where layers are shared out like this.
@@ -253,10 +259,7 @@ fn a_lost_accelerator_takes_only_its_layers_along() {
             // What is wished for the lost one stays on the host; another device takes its place.
             let wished = engine.set_gpu_layers(split(&[3, 2])).unwrap();
             assert_eq!(wished.accelerators[lost].layers, 0, "{about}");
-            let pool = std::sync::Arc::new(backend_cpu::ThreadPool::new(2));
-            let config = common::config(backend_cpu::Precision::Fast);
-            let (device, _) = backend_cpu::TestDevice::new(pool, config, PLENTY);
-            engine.offer_accelerator(lost, Box::new(device));
+            engine.offer_accelerator(lost, another_device());
             assert_eq!(engine.set_gpu_layers(split(&[3, 2])).unwrap().placed.shares(), split(&[3, 2]), "{about}");
             assert_planned(&engine, &about);
             assert_eq!(greedy(&engine, &prompt(40), TOKENS).0.ids, expected, "{about}");
@@ -343,6 +346,10 @@ fn experts_stay_on_the_host_on_any_split() {
             let (ids, told) = answer(&engine, 5, || controls[1].lose());
             assert_eq!((ids, told.len()), (expected.clone(), 1));
             assert_planned(&engine, &format!("{turned:?} lost"));
+            // Nothing of them is left there when all are whole on accelerators.
+            engine.offer_accelerator(1, another_device());
+            assert_eq!(engine.place(split(&[2, 3]), 0).unwrap().placed.shares(), split(&[2, 3]));
+            assert_planned(&engine, &format!("{turned:?} back"));
         }
     }
 }

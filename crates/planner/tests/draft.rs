@@ -18,19 +18,13 @@ fn draft() -> ModelSpec {
     ModelSpec { n_layer: 4, n_embd: 2048, n_head: 16, n_ff: 4096, ..ModelSpec::llama3_8b(GgmlType::Q4_K) }
 }
 
+fn gpu(memory_free: u64) -> AcceleratorFacts {
+    AcceleratorFacts { memory_free, overhead: 300 << 20, margin: 200 << 20, ..AcceleratorFacts::default() }
+}
+
 fn facts(ram: u64, vram: Option<u64>) -> Facts {
-    let accelerator = vram.map(|memory_free| AcceleratorFacts {
-        memory_free,
-        overhead: 300 << 20,
-        margin: 200 << 20,
-        ..AcceleratorFacts::default()
-    });
-    Facts {
-        ram_available: ram,
-        accelerators: accelerator.into_iter().collect(),
-        ram_bandwidth: Some(40e9),
-        ..Facts::default()
-    }
+    let accelerators = vram.into_iter().map(gpu).collect();
+    Facts { ram_available: ram, accelerators, ram_bandwidth: Some(40e9), ..Facts::default() }
 }
 
 fn both(facts: &Facts, wishes: &Wishes) -> (Plan, Plan) {
@@ -84,4 +78,24 @@ fn a_context_that_becomes_shorter_is_that_of_both() {
     let (with, alone) = both(&facts(buffers + 1, None), &Wishes::default());
     assert!(with.context < alone.context, "{} {}", with.context, alone.context);
     assert_eq!(with.draft.unwrap().layout.params.context, with.context);
+}
+
+/// With several accelerators it is whole on one that has layers of the model besides.
+#[test]
+fn of_several_accelerators_one_has_it_beside_layers() {
+    for vram in [[8, 1], [1, 8], [4, 4], [3, 5]] {
+        let mut facts = facts(32 * GIB, None);
+        facts.accelerators = vram.map(|gib| gpu(gib * GIB)).to_vec();
+        let (with, alone) = both(&facts, &Wishes::default());
+        let draft = with.draft.as_ref().unwrap();
+        let (on, taken) = (draft.on.unwrap(), draft.accelerator.total() + draft.accelerator_other);
+        assert!(draft.gpu_layers == 5 && with.shares[on].layers > 0, "{vram:?}: {on}");
+        assert!(with.gpu_layers > 0 && with.gpu_layers <= alone.gpu_layers);
+        for (number, share) in with.shares.iter().enumerate() {
+            let beside = if number == on { taken } else { 0 };
+            assert!(share.total() + beside <= facts.accelerators[number].available(), "{vram:?}, {number}");
+        }
+        let shares: u64 = with.shares.iter().map(|share| share.total()).sum();
+        assert_eq!(with.accelerator_total(), shares + taken);
+    }
 }

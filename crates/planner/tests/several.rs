@@ -178,6 +178,10 @@ fn cards_are_as_fast_as_they_are() {
     let expected = (read(0) / 400e9 + read(1) / 400e9) / (read(0) / 400e9 + read(1) / 100e9);
     let found = slow(&mixed) / slow(&both);
     assert!((found / expected - 1.0).abs() < 0.05, "{found} {expected}");
+    // From one to the other takes its time.
+    let one = plan_8b(&[800], &Wishes::default());
+    let crossing = 0.95 / slow(&both) - 0.95 / slow(&one);
+    assert!((crossing - 40e-6).abs() < 1e-9, "{crossing}");
     facts.accelerators[1].bandwidth = None;
     assert_eq!(plan(&model, &facts, &Wishes::default()).unwrap().forecast, None, "not known of all");
 }
