@@ -5,7 +5,7 @@ use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use serde::Serialize;
 use sysinfo::System;
 
-use crate::process::{MemoryWatch, ProcessMemory};
+use crate::process::{self, ProcessMemory};
 use crate::{memory, nvml};
 
 /// One GPU now.
@@ -38,14 +38,13 @@ pub struct Sample {
 pub struct Monitor {
     system: Option<System>,
     nvml: Option<Nvml>,
-    watch: MemoryWatch,
     samples: u64,
 }
 
 impl Monitor {
     /// Connects to the system and, where it works, to the GPU driver.
     pub fn new() -> Self {
-        Self { system: memory::system(), nvml: nvml::connect().ok(), watch: MemoryWatch::start(), samples: 0 }
+        Self { system: memory::system(), nvml: nvml::connect().ok(), samples: 0 }
     }
 
     /// Figures of this moment. Processor load needs at least 0.2 s between samples.
@@ -59,7 +58,7 @@ impl Monitor {
         Sample {
             ram_total: memory.total(),
             ram_available: memory.available(),
-            process: self.watch.memory(),
+            process: process::process_memory(),
             cpu_load: cpu_load.filter(|load| self.samples > 1 && load.is_finite()),
             gpus: self.nvml.as_ref().map(gpus).unwrap_or_default(),
         }
