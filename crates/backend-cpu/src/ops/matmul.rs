@@ -97,8 +97,10 @@ pub(crate) fn chunk_rows(tokens: usize) -> usize {
 
 /// `out = values * scale + bias`
 pub(crate) fn finish(out: &mut [f32], values: &[f32], scale: f32, bias: Option<&[f32]>) {
-    for (out, value) in out.iter_mut().zip(values) {
-        *out = value * scale;
+    if scale == 1.0 {
+        out.copy_from_slice(values);
+    } else {
+        out.iter_mut().zip(values).for_each(|(out, value)| *out = value * scale);
     }
     if let Some(bias) = bias {
         out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
@@ -224,9 +226,6 @@ impl<'a> Rows<'a> {
                     let sums = &mut sums[index * tokens.len()..][..tokens.len()];
                     for (some, sums) in sums.chunks_mut(PANEL_STEP).enumerate() {
                         let some = some * PANEL_STEP;
-                        if block == 0 {
-                            sums.fill(Lanes32::default());
-                        }
                         machine.simd.dot_panel(panel, &rows[some..some + sums.len()], block * size, sums);
                         if last {
                             for (t, sums) in sums.iter().enumerate() {

@@ -225,8 +225,8 @@ impl Simd {
         }
     }
 
-    /// Adds products of the panel's rows with rows of activations, which begin with the value `start`, to `out`: for
-    /// prompts. The panel was filled by the same `Simd`.
+    /// Adds products of the panel's rows with rows of activations, which begin with the value `start`, to `out`, whatever
+    /// that is if `start` is 0: for prompts. The panel was filled by the same `Simd`.
     ///
     /// # Panics
     /// Lengths do not fit.

@@ -12,8 +12,8 @@ use quant::GgmlType;
 type Floats<V, const R: usize, const T: usize> = [[<V as Lanes>::F; R]; T];
 
 impl Panel {
-    /// Adds products with all rows of activations from value `start` on to `out`, `R` vectors of rows and `T` tokens at a
-    /// time.
+    /// Adds products with all rows of activations from value `start` on to `out`, which begins at 0 if `start` does, `R`
+    /// vectors of rows and `T` tokens at a time.
     ///
     /// # Safety
     /// The CPU has the instructions of `V`, with which the panel was filled.
@@ -48,9 +48,11 @@ impl Panel {
         // SAFETY: passed on.
         unsafe {
             let mut sums = [[V::splat_f(0.0); R]; T];
-            for t in 0..rows.len().min(T) {
-                for r in 0..R {
-                    sums[t][r] = V::load(&out[t][vector + r].0);
+            if start > 0 {
+                for t in 0..rows.len().min(T) {
+                    for r in 0..R {
+                        sums[t][r] = V::load(&out[t][vector + r].0);
+                    }
                 }
             }
             let sums = match self.form {
