@@ -151,6 +151,36 @@ fn full_accelerators_change_places() {
     }
 }
 
+/// Layers that went round by and by, each to the next one, while memory was short here and there, have changed places: they
+/// come back by way of the host where there is no room for both.
+#[test]
+fn layers_that_changed_places_come_back() {
+    let spec = ModelSpec { n_layer: 4, ..ModelSpec::llama3() };
+    let expected = expected(&spec);
+    let (engine, controls) = load_several(&spec, on(&[2, 2, 1]), &[PLENTY; 3]).unwrap();
+    let used = |number: usize| engine.placement().accelerators[number].used;
+    let before = engine.placement().placed;
+    let needed = [0, 1, 2].map(used);
+    for pressed in [2, 0, 1] {
+        controls[pressed].set_others(PLENTY - used(pressed) + 1);
+        // It is asked for now and then only.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let (ids, told) = answer(&engine, u32::MAX, || {});
+        assert_eq!((ids, told.len()), (expected.clone(), 1));
+        assert_eq!((told[0].accelerator, told[0].layers_shifted, told[0].layers_moved), (pressed, 1, 0));
+        controls[pressed].set_others(0);
+    }
+    let now = engine.placement().placed;
+    assert_eq!((now.place(0), now.place(4)), (Place::Accelerator(0), Place::Accelerator(2)), "{now:?}");
+    for number in 0..3 {
+        controls[number].set_limit(needed[number].max(used(number)));
+    }
+    assert_eq!(engine.set_gpu_layers(split(&[2, 2, 1])).unwrap().placed, before);
+    assert_eq!(engine.take_recoveries().unwrap(), []);
+    assert_planned(&engine, "back");
+    assert_eq!(greedy(&engine, &prompt(40), TOKENS).0.ids, expected);
+}
+
 #[test]
 fn one_too_small_at_load_leaves_layers_to_the_others_and_then_to_the_host() {
     let spec = ModelSpec { n_layer: 4, ..ModelSpec::llama3() };
@@ -347,6 +377,7 @@ fn experts_stay_on_the_host_on_any_split() {
             assert_eq!((ids, told.len()), (expected.clone(), 1));
             assert_planned(&engine, &format!("{turned:?} lost"));
             // Nothing of them is left there when all are whole on accelerators.
+            engine.place(split(&[0, 0]), 0).unwrap();
             engine.offer_accelerator(1, another_device());
             assert_eq!(engine.place(split(&[2, 3]), 0).unwrap().placed.shares(), split(&[2, 3]));
             assert_planned(&engine, &format!("{turned:?} back"));
