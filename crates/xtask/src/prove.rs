@@ -74,10 +74,16 @@ pub fn prove(architectures: &[&str], arguments: &[String]) -> Result<()> {
             names.split(',').map(one).collect::<Result<_>>()?
         }
     };
+    let one = value("--architecture", "");
+    let architectures: Vec<&str> =
+        architectures.iter().copied().filter(|known| one.is_empty() || *known == one).collect();
+    if architectures.is_empty() {
+        bail!("there is no architecture {one}");
+    }
     let resume = arguments.iter().any(|argument| argument == "--resume");
     let wanted = |part: &str| only.is_none_or(|only| only == part);
     if wanted("ptx") {
-        for architecture in architectures {
+        for architecture in &architectures {
             cargo(&["test", "-p", "backend-cuda"]).env("HEADROOM_PTX", architecture).run()?;
         }
     }
@@ -86,10 +92,10 @@ pub fn prove(architectures: &[&str], arguments: &[String]) -> Result<()> {
         sanitize(&tests)?;
     }
     if wanted("mutants") {
-        Mutants::new(&tests, &drawn, resume)?.run(architectures, &modules)?;
+        Mutants::new(&tests, &drawn, resume)?.run(&architectures, &modules)?;
     }
     if wanted("barriers") {
-        Mutants::new(&tests, BARRIERS, true)?.run(architectures, &modules)?;
+        Mutants::new(&tests, BARRIERS, true)?.run(&architectures, &modules)?;
     }
     Ok(())
 }

@@ -247,25 +247,30 @@ fn cells_outside_a_row_s_window_do_not_matter() {
     }
 }
 
-/// Rows that see NaN or infinity have it, and no others.
+/// Rows that see NaN or infinity have it, in its columns, and no others: in every kernel, for many rows and for few.
 #[test]
 fn cells_that_are_no_numbers() {
-    for (ty, old) in [(F16, false), (F16, true), (F32, false), (F32, true)] {
+    let sizes = [64, 128, 256, 512].map(|dim| (F16, dim, false));
+    for (ty, dim, old) in sizes.into_iter().chain([(F32, 64, false), (F16, 64, true), (F32, 256, true)]) {
         for (value, at) in [(f32::NAN, 40), (f32::INFINITY, 33)] {
-            let case = Case { types: [ty, ty], dims: [64, 64], old, ..PLAIN };
+            let case = Case { types: [ty, ty], dims: [dim, dim], old, ..PLAIN };
             let Setup { mut pair, cache, spec, q } = setup(&case, 70, 70, 3);
-            let (k, wide) = (pair.floats(&Random(5).floats(2 * 64, 1.0)), 2 * 64);
-            let mut v = vec![0.5; wide];
-            v[3] = value;
+            let k = pair.floats(&Random(5).floats(2 * dim, 1.0));
+            let bad = |d: usize| d % 3 == 0;
+            // Of the first of two heads of V.
+            let v: Vec<f32> = (0..2 * dim).map(|d| if d < dim && bad(d) { value } else { 0.5 }).collect();
             let v = pair.floats(&v);
             pair.run(&Op::StoreKv { cache, k, v, n: 1, start: at });
-            let out = pair.out(70 * 4 * 64);
-            pair.run(&Op::Attention { cache, spec, q, n: 70, start: 0, out });
-            for (i, x) in pair.results(out, 70 * 4 * 64)[0].iter().enumerate() {
-                let (row, head, d) = (i / 256, i / 64 % 4, i % 64);
-                let sees = row >= at && head < 2 && d == 3;
-                let good = if sees { x.is_nan() == value.is_nan() && !x.is_finite() } else { x.is_finite() };
-                assert!(good, "{ty}, old {old}: {x} at row {row}, head {head}, value {d}");
+            for start in [0, 38, 63] {
+                let len = (70 - start) * 4 * dim;
+                let (q, out) = (q.at(start * 4 * dim), pair.out(len));
+                pair.run(&Op::Attention { cache, spec, q, n: 70 - start, start, out });
+                for (i, x) in pair.results(out, len)[0].iter().enumerate() {
+                    let (row, head, d) = (start + i / (4 * dim), i / dim % 4, i % dim);
+                    let sees = row >= at && head < 2 && bad(d);
+                    let good = if sees { x.is_nan() == value.is_nan() && !x.is_finite() } else { x.is_finite() };
+                    assert!(good, "{ty}, old {old}: {x} at row {row}, head {head}, value {d} of {dim}");
+                }
             }
         }
     }
