@@ -105,6 +105,21 @@ fn types_of_caches() {
     }
 }
 
+/// Every type in the kernels for every size of heads, with nearly as many queries as a tile of them has, and with more.
+#[test]
+fn types_of_caches_in_all_sizes() {
+    let blocks =
+        [F32, Q8_0, Q5_1, Q5_0, Q4_1, Q4_0, IQ4_NL].map(|ty| (ty, [[96, 96], [160, 160], [288, 288], [256, 128]]));
+    let others = [F16, BF16].map(|ty| (ty, [[48, 48], [112, 176], [304, 272], [240, 112]]));
+    for (i, (ty, sizes)) in blocks.into_iter().chain(others).enumerate() {
+        for dims in sizes {
+            for n in [7, 17] {
+                check(Case { types: [ty, ty], dims, ..PLAIN }, 20, n, i as u64);
+            }
+        }
+    }
+}
+
 /// Blocks that have no scale, one large value, values that are nearly alike, tiny ones: every byte is the CPU's.
 #[test]
 fn odd_values_are_cached_as_the_cpu_does() {
