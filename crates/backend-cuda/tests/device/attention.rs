@@ -202,6 +202,15 @@ fn windows_softcaps_and_sinks() {
     check(Case { sinks: true, ..PLAIN }, 511, 2, 9);
 }
 
+#[test]
+fn windows_in_all_sizes() {
+    for dims in [[128, 128], [256, 256], [512, 512]] {
+        for n in [1, 7, 17] {
+            check(Case { dims, window: 20, sinks: true, softcap: 20.0, ..PLAIN }, 30, n, n as u64);
+        }
+    }
+}
+
 /// A row's result has the same bits beside any other rows: one kernel with all splits, or splits beside each other.
 #[test]
 fn a_row_does_not_depend_on_its_batch() {
