@@ -30,7 +30,12 @@ fn plan() {
     let model = home.model("m.gguf", &ModelSpec::quantized(GgmlType::Q4_K));
     let arguments = ["plan", &model, "-c", "256", "--ram", "4G", "--vram", "1G", "-ngl", "1", "-ctk", "q8_0"];
     let value = home.json(&arguments);
-    has_keys(&value, &["gpu_layers", "layers", "context", "fits", "ram", "vram", "tg_tps", "pp_tps", "reasons"]);
+    let speed = ["tg_tps", "pp_tps", "stream_from"];
+    let all = ["gpu_layers", "layers", "context", "fits", "ram", "vram", "gpus", "reasons"];
+    has_keys(&value, &[&all[..], &speed].concat());
+    // One imagined device, whose rates nobody knows.
+    assert_eq!((value["gpus"].as_array().unwrap().len(), &value["stream_from"]), (1, &Value::Null));
+    assert_eq!((&value["gpus"][0]["layers"], &value["gpus"][0]["vram"]), (&json!(1), &value["vram"]));
     for side in ["ram", "vram"] {
         has_keys(&value[side], &["weights", "kv", "compute", "other", "total"]);
         let part = |name: &str| value[side][name].as_u64().unwrap();
@@ -154,7 +159,8 @@ fn doctor() {
     let by_threads = value["ram"]["by_threads"].as_array().unwrap();
     assert_eq!(by_threads.last().unwrap()["threads"], value["cpu"]["physical_cores"]);
     assert!(by_threads.iter().all(|read| read["read_bytes_per_s"].as_f64().unwrap() > 1e6), "{by_threads:?}");
-    has_keys(&value["gpu"], &["usable", "reason", "text", "driver", "cuda", "gpus"]);
+    let gpu = ["usable", "reason", "text", "driver", "cuda", "gpus", "upload_bytes_per_s", "int8_per_s"];
+    has_keys(&value["gpu"], &gpu);
     has_keys(&value["disk"], &["folder", "kind", "free", "read_bytes_per_s"]);
     has_keys(&value["works"], &["largest_file_in_ram", "speed"]);
     assert!(value["ram"]["read_bytes_per_s"].as_f64().unwrap() > 1e6);

@@ -5,7 +5,7 @@ use super::{invalid, product, reused};
 use crate::buffers::{Buffers, Span};
 use crate::cpu::{Machine, Precision};
 use crate::simd::cells::Cells;
-use crate::simd::packed::{self, Form, Lanes32, PANEL_ROWS, PANEL_VALUES, ROWS, Row, Stripe};
+use crate::simd::packed::{self, Form, Lanes32, PANEL_ROWS, PANEL_VALUES, Panel, ROWS, Row, Stripe};
 use crate::simd::tiles::Product;
 use backend::{BackendError, Linear, View, Weight};
 use quant::GgmlType;
@@ -199,44 +199,60 @@ impl<'a> Rows<'a> {
         let mut before = 0;
         for tokens in operand.tokens.chunks(PANEL_INPUTS) {
             let rows: Vec<Row<'_>> = tokens.iter().map(|token| operand.activations.row(form, *token)).collect();
-            let parts: Vec<(usize, usize)> =
-                range.clone().step_by(PANEL_ROWS).map(|first| (first, PANEL_ROWS.min(range.end - first))).collect();
+            let parts: Vec<Range<usize>> =
+                range.clone().step_by(PANEL_ROWS).map(|first| first..range.end.min(first + PANEL_ROWS)).collect();
             if sums.len() < parts.len() * tokens.len() {
                 sums.resize(parts.len() * tokens.len(), Lanes32::default());
             }
-            let stripe = |first, rows, block| Stripe {
-                bytes: self.packed(first, rows),
-                row_bytes: self.row_bytes,
-                rows,
-                first: block,
-                blocks: at_once.min(blocks - block),
-            };
             for block in (0..blocks).step_by(at_once) {
-                let last = block + at_once >= blocks;
-                for (index, (first, rows_of_part)) in parts.iter().copied().enumerate() {
-                    machine.simd.fill_panel(self.weight.ty, &stripe(first, rows_of_part, block), panel);
-                    // What is filled next comes from memory meanwhile; after the last one probably the next rows.
-                    let next = match parts.get(index + 1) {
-                        Some((first, rows)) => stripe(*first, *rows, block),
-                        None if !last => stripe(parts[0].0, parts[0].1, block + at_once),
-                        None => stripe(range.end, PANEL_ROWS.min(self.weight.rows - range.end), 0),
-                    };
-                    next.prefetch(self.weight.ty.type_size());
+                for (index, part) in parts.iter().enumerate() {
+                    self.fill_panel(machine, &parts, index, block..blocks.min(block + at_once), panel);
                     // Results of some activations are on their way to memory while the next ones are computed.
                     let sums = &mut sums[index * tokens.len()..][..tokens.len()];
-                    for (some, sums) in sums.chunks_mut(PANEL_STEP).enumerate() {
-                        let some = some * PANEL_STEP;
-                        machine.simd.dot_panel(panel, &rows[some..some + sums.len()], block * size, sums);
-                        if last {
-                            for (t, sums) in sums.iter().enumerate() {
-                                write(before + some + t, first, &bytemuck::cast_slice(sums)[..rows_of_part]);
-                            }
+                    for (step, sums) in sums.chunks_mut(PANEL_STEP).enumerate() {
+                        let first = step * PANEL_STEP;
+                        machine.simd.dot_panel(panel, &rows[first..first + sums.len()], block * size, sums);
+                        let done = if block + at_once >= blocks { &*sums } else { &[] };
+                        for (token, sums) in (before + first..).zip(done) {
+                            write(token, part.start, &bytemuck::cast_slice(sums)[..part.len()]);
                         }
                     }
                 }
             }
             before += tokens.len();
         }
+    }
+
+    /// Unpacks some blocks of the part `index` of the rows, and asks for what is unpacked next.
+    fn fill_panel(
+        &self,
+        machine: &Machine,
+        parts: &[Range<usize>],
+        index: usize,
+        blocks: Range<usize>,
+        panel: &mut Panel,
+    ) {
+        let row_blocks = self.weight.cols / self.weight.ty.block_size();
+        let stripe = |rows: Range<usize>, blocks: Range<usize>| Stripe {
+            bytes: self.packed(rows.start, rows.len()),
+            row_bytes: self.row_bytes,
+            rows: rows.len(),
+            first: blocks.start,
+            blocks: blocks.len(),
+        };
+        machine.simd.fill_panel(self.weight.ty, &stripe(parts[index].clone(), blocks.clone()), panel);
+        let next = match parts.get(index + 1) {
+            Some(rows) => stripe(rows.clone(), blocks),
+            None if blocks.end < row_blocks => {
+                stripe(parts[0].clone(), blocks.end..row_blocks.min(blocks.end + blocks.len()))
+            }
+            // Probably the next rows, from their start.
+            None => {
+                let end = parts[index].end;
+                stripe(end..self.weight.rows.min(end + PANEL_ROWS), 0..blocks.len())
+            }
+        };
+        next.prefetch(self.weight.ty.type_size());
     }
 
     fn floats(
