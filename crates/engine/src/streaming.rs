@@ -185,7 +185,7 @@ impl<'a> Stream<'a> {
     }
 
     pub fn has(&self, index: usize) -> bool {
-        self.streaming.layers().any(|layer| layer == index)
+        self.streaming.has(index)
     }
 
     /// Where its layers are computed.

@@ -80,7 +80,8 @@ impl Streaming {
     }
 
     /// What can be streamed of a placement with layers on accelerators: layers on the host that [`Streaming::accelerator`] can
-    /// compute (`can`), and routed experts that its layers left there. `None`: there is nothing, or nothing was measured. Layers that read another one's cache stay on the host.
+    /// compute (`can`), and routed experts that its layers left there. Layers that read another one's cache stay on the
+    /// host. `None`: there is nothing, or nothing was measured.
     pub fn new(
         model: &Model,
         layout: &Layout,
@@ -132,6 +133,11 @@ impl Streaming {
     /// Indices of the layers, in order.
     pub fn layers(&self) -> impl Iterator<Item = usize> {
         self.layers.iter().map(|layer| layer.index)
+    }
+
+    /// Whether layer `index`, or what it left on the host, is one of them.
+    pub fn has(&self, index: usize) -> bool {
+        self.layers().any(|layer| layer == index)
     }
 
     /// Whether streaming is faster for a micro-batch of `tokens` at position `start`. On the host, the matrices' arithmetic

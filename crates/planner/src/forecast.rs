@@ -176,7 +176,7 @@ impl PromptShares {
     fn new(model: &Model, placement: &Placement, streaming: Option<&Streaming>, others: u64) -> PromptShares {
         let mut shares = PromptShares { host: 0, accelerators: vec![0; MAX_ACCELERATORS] };
         for (index, layer) in model.layers.iter().enumerate() {
-            let streamed = streaming.is_some_and(|all| all.layers().any(|layer| layer == index));
+            let streamed = streaming.is_some_and(|streaming| streaming.has(index));
             let (adds, attention) = (layer.multiply_adds_per_token(), ATTENTION_COST * attention_adds(layer, others));
             let place = placement.place(index);
             let apart = if placement.without_experts(index) { layer.expert_multiply_adds_per_token() } else { 0 };

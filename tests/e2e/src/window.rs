@@ -91,6 +91,11 @@ impl Window {
         Ok(self.get(id).await?.attr(name).await?)
     }
 
+    /// Bytes of video memory that the chat's panel says are ours.
+    pub async fn vram_used(&self) -> Result<u64> {
+        Ok(self.attribute("memory-vram", "data-used").await?.unwrap_or_default().parse().unwrap_or(0))
+    }
+
     /// Replaces the text of a field.
     pub async fn fill(&self, id: &str, text: &str) -> Result<()> {
         let field = self.get(id).await?;

@@ -282,19 +282,16 @@ async fn experts_go_to_ram_and_come_back() -> Result<()> {
         let path = path.to_string_lossy();
         let window = open(data.path(), look, json!({}), &["--demo", &path, "--test-device", "1000000000"]).await?;
         window.ready().await?;
-        let used = async || -> Result<u64> {
-            Ok(window.attribute("memory-vram", "data-used").await?.unwrap_or_default().parse().unwrap_or(0))
-        };
         // End: the whole model on the device.
         window.press("gpu-layers", "\u{e010}").await?;
-        window.until("the model is on the device", async || Ok(used().await? > 0)).await?;
-        let whole = used().await?;
+        window.until("the model is on the device", async || Ok(window.vram_used().await? > 0)).await?;
+        let whole = window.vram_used().await?;
         window.press("cpu-moe", "\u{e010}").await?;
-        window.until("experts leave", async || Ok((1..whole).contains(&used().await?))).await?;
+        window.until("experts leave", async || Ok((1..whole).contains(&window.vram_used().await?))).await?;
         window.look(&format!("experts-{}-{}", look.0, look.1)).await?;
         // Home: no layer's experts apart.
         window.press("cpu-moe", "\u{e011}").await?;
-        window.until("experts come back", async || Ok(used().await? == whole)).await?;
+        window.until("experts come back", async || Ok(window.vram_used().await? == whole)).await?;
         window.close().await?;
     }
     Ok(())

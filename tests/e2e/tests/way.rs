@@ -93,12 +93,9 @@ async fn layers_move_while_an_answer_is_written() -> Result<()> {
                 && window.attribute("model-status", "data-state").await?.as_deref() == Some("ready"))
         })
         .await?;
-    let used = async || -> Result<u64> {
-        Ok(window.attribute("memory-vram", "data-used").await?.unwrap_or_default().parse().unwrap_or(0))
-    };
     // Home: every layer off the device.
     window.press("gpu-layers", "\u{e011}").await?;
-    window.until("the device is empty", async || Ok(used().await? == 0)).await?;
+    window.until("the device is empty", async || Ok(window.vram_used().await? == 0)).await?;
 
     window.ask("Explain: The Rust Programming Language - What Is Ownership?").await?;
     window.get("stop").await?;
@@ -106,7 +103,7 @@ async fn layers_move_while_an_answer_is_written() -> Result<()> {
     for key in ["\u{e013}", "\u{e013}", "\u{e013}", "\u{e010}"] {
         window.press("gpu-layers", key).await?;
     }
-    window.until("layers are on the device", async || Ok(used().await? > 0)).await?;
+    window.until("layers are on the device", async || Ok(window.vram_used().await? > 0)).await?;
     assert_eq!(window.all("stop").await?.len(), 1, "the answer had ended before the layers had moved");
     let moved = answer(&window, 1).await?;
 
