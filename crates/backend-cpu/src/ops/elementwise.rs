@@ -43,19 +43,19 @@ pub(crate) fn zip(
     })
 }
 
+/// Changes values in place, some at a time.
 pub(crate) fn map(
     machine: &Machine,
     buffers: &Buffers,
     op: &'static str,
     x: View,
     len: usize,
-    f: &(dyn Fn(f32) -> f32 + Sync),
+    f: &(dyn Fn(&mut [f32]) + Sync),
 ) -> Result<(), BackendError> {
     let x = buffers.span_mut(op, x, len)?;
     machine.run(op, len.div_ceil(CHUNK), &|_, chunk| {
         // SAFETY: chunks are disjoint.
-        let values = unsafe { x.write(chunk * CHUNK, CHUNK.min(len - chunk * CHUNK)) };
-        values.iter_mut().for_each(|x| *x = f(*x));
+        f(unsafe { x.write(chunk * CHUNK, CHUNK.min(len - chunk * CHUNK)) });
     })
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn activate(
     x: View,
     len: usize,
 ) -> Result<(), BackendError> {
-    map(machine, buffers, "Activate", x, len, &|x| apply(act, x))
+    map(machine, buffers, "Activate", x, len, &|x| x.iter_mut().for_each(|x| *x = apply(act, *x)))
 }
 
 pub(crate) fn glu(

@@ -107,8 +107,12 @@ pub(crate) fn run(machine: &Machine, buffers: &Buffers, op: &Op<'_>) -> Result<(
             elementwise::zip(machine, buffers, name, [a, b, out], len, |a, b| a + scale * b)
         }
         Op::Mul { a, b, len, out } => elementwise::zip(machine, buffers, name, [a, b, out], len, |a, b| a * b),
-        Op::Scale { x, factor, len } => elementwise::map(machine, buffers, name, x, len, &|x| x * factor),
-        Op::Softcap { x, cap, len } => elementwise::map(machine, buffers, name, x, len, &|x| cap * (x / cap).tanh()),
+        Op::Scale { x, factor, len } => {
+            elementwise::map(machine, buffers, name, x, len, &|x| machine.simd.scale(x, factor))
+        }
+        Op::Softcap { x, cap, len } => {
+            elementwise::map(machine, buffers, name, x, len, &|x| machine.simd.softcap(x, cap))
+        }
         Op::ScaleRows { x, factors, rows, dim } => rows::scale(machine, buffers, x, factors, rows, dim),
         Op::ScaleColumns { x, factors, rows, dim } => rows::scale_columns(machine, buffers, x, factors, rows, dim),
         Op::MatchLength { x, rows, dim, like, like_stride } => {
