@@ -38,11 +38,14 @@ impl Draft {
     /// Begins a file that will have `bytes` bytes.
     ///
     /// # Errors
-    /// It cannot be written there, another program is writing it, or the disk is too full.
+    /// It cannot be written there, something that is no file is there, another program is writing it, or the disk is too full.
     fn create(path: &Path, bytes: u64) -> Result<Draft, QuantizeError> {
-        let mut name = path.file_name().ok_or_else(|| is_folder(path))?.to_os_string();
-        if path.is_dir() {
-            return Err(is_folder(path));
+        let mut name = path.file_name().ok_or_else(|| is_no_file(path, io::ErrorKind::IsADirectory))?.to_os_string();
+        // A file may be replaced. A device would be, too, for everybody who uses it.
+        match path.metadata() {
+            Ok(there) if there.is_dir() => return Err(is_no_file(path, io::ErrorKind::IsADirectory)),
+            Ok(there) if !there.is_file() => return Err(is_no_file(path, io::ErrorKind::AlreadyExists)),
+            _ => {}
         }
         name.push(".quantizing");
         let temporary = path.with_file_name(name);
@@ -73,8 +76,8 @@ impl Draft {
     }
 }
 
-fn is_folder(path: &Path) -> QuantizeError {
-    QuantizeError::output(path, io::ErrorKind::IsADirectory.into())
+fn is_no_file(path: &Path, what: io::ErrorKind) -> QuantizeError {
+    QuantizeError::output(path, what.into())
 }
 
 fn folder(path: &Path) -> &Path {
@@ -147,5 +150,18 @@ mod tests {
         assert!(Draft::create(folder.path(), 1).is_err());
         assert!(Draft::create(&folder.path().join("no/m.gguf"), 1).is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_left_alone() {
+        use std::os::unix::fs::FileTypeExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.gguf");
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let refused = Draft::create(&path, 4).and_then(Draft::finish).unwrap_err();
+        assert!(matches!(refused, QuantizeError::Output { .. }), "{refused}");
+        assert!(path.metadata().unwrap().file_type().is_socket());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }
