@@ -87,6 +87,14 @@ impl Bench {
         view
     }
 
+    /// Rows of activations: zeros would be rounded in another way.
+    fn activations(&mut self, n: usize) -> View {
+        let values: Vec<f32> = (0..n * COLS).map(|i| (i as f32 * 0.37).sin()).collect();
+        let view = self.buffer(n * COLS * 4);
+        self.device.write(view.buffer, 0, bytemuck::cast_slice(&values)).expect("room");
+        view
+    }
+
     /// Runs `op` and prints how often its `work`, in units of 10^9, is done in a second.
     fn measure(&mut self, name: &str, work: usize, unit: &str, op: &Op<'_>) {
         let (mut least, started) = (f64::INFINITY, Instant::now());
@@ -105,8 +113,7 @@ impl Bench {
         }
         let rows = ROWS[usize::from(n > 1)];
         let bytes = COLS / ty.block_size() * ty.type_size() * rows;
-        let (weight, input, out) =
-            (self.weights(ty, bytes, rows), self.buffer(n * COLS * 4), self.buffer(n * rows * 4));
+        let (weight, input, out) = (self.weights(ty, bytes, rows), self.activations(n), self.buffer(n * rows * 4));
         let weight = Weight { buffer: weight.buffer, offset: 0, ty, rows, cols: COLS };
         let products = [Linear { weight, bias: None, scale: 1.0, out }];
         let (work, unit) = if n == 1 { (bytes, "GB/s") } else { (n * rows * COLS, "G multiply-adds/s") };

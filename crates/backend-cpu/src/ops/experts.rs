@@ -1,6 +1,6 @@
 //! Mixtures of experts: routing, products grouped by expert, the weighted sum.
 
-use super::matmul::{Operand, Rows, chunk_rows, finish, run};
+use super::matmul::{Operand, Results, Rows, chunk_rows, run};
 use super::{invalid, product};
 use crate::buffers::Buffers;
 use crate::cpu::Machine;
@@ -74,11 +74,9 @@ pub(crate) fn expert_matmul(
             (scale, bias.map(|bias| bias.read(expert * weight.rows, weight.rows)))
         };
         let operand = Operand { input, activations, tokens: &tokens };
-        rows_of(expert).compute(machine, worker, range, &operand, &mut |index, row, values| {
-            // SAFETY: a slot has one expert, and this chunk alone has these rows of it.
-            let out = unsafe { out.write(slots[index] * weight.rows + row, values.len()) };
-            finish(out, values, scale, bias.map(|bias| &bias[row..row + values.len()]));
-        })
+        let results = Results { out, stride: weight.rows, places: slots, scale, bias };
+        // SAFETY: a slot has one expert, and this chunk alone has these rows of it.
+        unsafe { rows_of(expert).compute(machine, worker, range, &operand, &results) }
     })
 }
 

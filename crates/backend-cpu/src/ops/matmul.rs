@@ -5,7 +5,7 @@ use super::{invalid, product, reused};
 use crate::buffers::{Buffers, Span};
 use crate::cpu::{Machine, Precision};
 use crate::simd::cells::Cells;
-use crate::simd::packed::{self, Form, Lanes32, PANEL_ROWS, PANEL_VALUES, Panel, ROWS, Row, Stripe};
+use crate::simd::packed::{self, Form, Lanes32, PANEL_ROWS, PANEL_VALUES, ROWS, Row, Stripe};
 use crate::simd::tiles::Product;
 use backend::{BackendError, Linear, View, Weight};
 use quant::GgmlType;
@@ -79,14 +79,11 @@ pub(crate) fn matmul(
         let task = &tasks[task];
         let count = task.rows.weight.rows;
         let range = first..count.min(first + chunk_rows(n));
-        task.rows.compute(machine, worker, range, &operand, &mut |token, row, values| {
-            // SAFETY: this chunk alone writes these rows of the result; biases are not written during the operation.
-            let (out, bias) = unsafe {
-                let out = task.out.write(token * count + row, values.len());
-                (out, task.bias.map(|bias| bias.read(row, values.len())))
-            };
-            finish(out, values, task.scale, bias);
-        })
+        // SAFETY: biases are not written during the operation.
+        let bias = task.bias.map(|bias| unsafe { bias.read(0, count) });
+        let results = Results { out: task.out, stride: count, places: &tokens, scale: task.scale, bias };
+        // SAFETY: this chunk alone writes these rows of the result.
+        unsafe { task.rows.compute(machine, worker, range, &operand, &results) }
     })
 }
 
@@ -95,15 +92,40 @@ pub(crate) fn chunk_rows(tokens: usize) -> usize {
     if tokens < PANEL_TOKENS { FEW_ROWS } else { CHUNK_ROWS }
 }
 
-/// `out = values * scale + bias`
-pub(crate) fn finish(out: &mut [f32], values: &[f32], scale: f32, bias: Option<&[f32]>) {
-    if scale == 1.0 {
-        out.copy_from_slice(values);
-    } else {
-        out.iter_mut().zip(values).for_each(|(out, value)| *out = value * scale);
+/// Where products go, and what is done to them: row `places[i]` of `out` has those of token `i`.
+pub(crate) struct Results<'a> {
+    pub out: Span,
+    /// Values in a row of `out`, as many as there are rows of weights.
+    pub stride: usize,
+    pub places: &'a [usize],
+    pub scale: f32,
+    /// For a whole row.
+    pub bias: Option<&'a [f32]>,
+}
+
+impl Results<'_> {
+    /// Asks for the memory of a panel's results: rows lie far apart, and a store that waits for its line holds up all others.
+    fn ask(&self, index: usize, row: usize) {
+        let start = self.places[index] * self.stride + row;
+        self.out.prefetch(start, PANEL_ROWS);
     }
-    if let Some(bias) = bias {
-        out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+
+    /// Keeps `values * scale + bias`, results of some rows of weights from `row` on.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes them meanwhile.
+    unsafe fn write(&self, index: usize, row: usize, values: &[f32]) {
+        // SAFETY: the caller's.
+        let out = unsafe { self.out.write(self.places[index] * self.stride + row, values.len()) };
+        match (<&mut [f32; PANEL_ROWS]>::try_from(&mut *out), <&[f32; PANEL_ROWS]>::try_from(values)) {
+            // Not worth a call.
+            (Ok(out), Ok(values)) if self.scale == 1.0 => *out = *values,
+            _ if self.scale == 1.0 => out.copy_from_slice(values),
+            _ => out.iter_mut().zip(values).for_each(|(out, value)| *out = value * self.scale),
+        }
+        if let Some(bias) = self.bias {
+            out.iter_mut().zip(&bias[row..]).for_each(|(out, bias)| *out += bias);
+        }
     }
 }
 
@@ -140,9 +162,6 @@ pub(crate) struct Rows<'a> {
     pub form: Option<Form>,
 }
 
-/// Takes results: index of the token, first row, values of rows from there on.
-type Write<'a> = &'a mut dyn FnMut(usize, usize, &[f32]);
-
 impl<'a> Rows<'a> {
     pub fn new(machine: &Machine, weight: Weight, bytes: &'a [u8]) -> Rows<'a> {
         let row_bytes = bytes.len() / weight.rows.max(1);
@@ -151,18 +170,24 @@ impl<'a> Rows<'a> {
     }
 
     /// Rows `range` times the operand.
-    pub fn compute(
+    ///
+    /// # Safety
+    /// Nobody else reads or writes their results meanwhile.
+    pub unsafe fn compute(
         &self,
         machine: &Machine,
         worker: usize,
         range: Range<usize>,
         operand: &Operand<'_>,
-        write: Write<'_>,
+        results: &Results<'_>,
     ) -> Result<(), BackendError> {
-        match self.form {
-            None => return self.floats(machine, worker, range, operand, write),
-            Some(form) if operand.tokens.len() < PANEL_TOKENS => self.alone(machine, form, range, operand, write),
-            Some(form) => self.panels(machine, worker, form, range, operand, write),
+        // SAFETY: passed on.
+        unsafe {
+            match self.form {
+                None => return self.floats(machine, worker, range, operand, results),
+                Some(form) if operand.tokens.len() < PANEL_TOKENS => self.alone(machine, form, range, operand, results),
+                Some(form) => self.panels(machine, worker, form, range, operand, results),
+            }
         }
         Ok(())
     }
@@ -171,26 +196,38 @@ impl<'a> Rows<'a> {
         &self.bytes[first * self.row_bytes..][..count * self.row_bytes]
     }
 
-    fn alone(&self, machine: &Machine, form: Form, range: Range<usize>, operand: &Operand<'_>, write: Write<'_>) {
+    /// # Safety
+    /// As [`Rows::compute`]'s.
+    unsafe fn alone(
+        &self,
+        machine: &Machine,
+        form: Form,
+        range: Range<usize>,
+        operand: &Operand<'_>,
+        results: &Results<'_>,
+    ) {
         for first in range.clone().step_by(ROWS) {
             let count = ROWS.min(range.end - first);
             for (index, token) in operand.tokens.iter().enumerate() {
                 let mut out = [0f32; ROWS];
                 let activation = operand.activations.row(form, *token);
                 machine.simd.dot_rows(self.weight.ty, self.packed(first, count), count, activation, &mut out);
-                write(index, first, &out[..count]);
+                // SAFETY: the caller's.
+                unsafe { results.write(index, first, &out[..count]) };
             }
         }
     }
 
-    fn panels(
+    /// # Safety
+    /// As [`Rows::compute`]'s.
+    unsafe fn panels(
         &self,
         machine: &Machine,
         worker: usize,
         form: Form,
         range: Range<usize>,
         operand: &Operand<'_>,
-        write: Write<'_>,
+        results: &Results<'_>,
     ) {
         let mut scratch = machine.scratch.worker(worker);
         let super::Worker { panel, sums, .. } = &mut *scratch;
@@ -204,17 +241,27 @@ impl<'a> Rows<'a> {
             if sums.len() < parts.len() * tokens.len() {
                 sums.resize(parts.len() * tokens.len(), Lanes32::default());
             }
+            // The last but one: memory takes less time than what is left to do then, and caches do not lose it again.
+            let asking = tokens.len().div_ceil(PANEL_STEP).saturating_sub(1);
             for block in (0..blocks).step_by(at_once) {
+                let (end, last) = (blocks.min(block + at_once), block + at_once >= blocks);
                 for (index, part) in parts.iter().enumerate() {
-                    self.fill_panel(machine, &parts, index, block..blocks.min(block + at_once), panel);
-                    // Results of some activations are on their way to memory while the next ones are computed.
+                    machine.simd.fill_panel(self.weight.ty, &self.stripe(part.clone(), block..end), panel);
                     let sums = &mut sums[index * tokens.len()..][..tokens.len()];
                     for (step, sums) in sums.chunks_mut(PANEL_STEP).enumerate() {
                         let first = step * PANEL_STEP;
+                        if last {
+                            (0..sums.len()).for_each(|token| results.ask(before + first + token, part.start));
+                        }
+                        if step == asking {
+                            self.after(&parts, index, block..end).prefetch(self.weight.ty.type_size());
+                        }
                         machine.simd.dot_panel(panel, &rows[first..first + sums.len()], block * size, sums);
-                        let done = if block + at_once >= blocks { &*sums } else { &[] };
+                        // These are on their way to memory while the next ones are computed.
+                        let done = if last { &*sums } else { &[] };
                         for (token, sums) in (before + first..).zip(done) {
-                            write(token, part.start, &bytemuck::cast_slice(sums)[..part.len()]);
+                            // SAFETY: the caller's.
+                            unsafe { results.write(token, part.start, &bytemuck::cast_slice(sums)[..part.len()]) };
                         }
                     }
                 }
@@ -223,45 +270,36 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Unpacks some blocks of the part `index` of the rows, and asks for what is unpacked next.
-    fn fill_panel(
-        &self,
-        machine: &Machine,
-        parts: &[Range<usize>],
-        index: usize,
-        blocks: Range<usize>,
-        panel: &mut Panel,
-    ) {
+    fn stripe(&self, rows: Range<usize>, blocks: Range<usize>) -> Stripe<'_> {
+        let (count, bytes) = (rows.len(), self.packed(rows.start, rows.len()));
+        Stripe { bytes, row_bytes: self.row_bytes, rows: count, first: blocks.start, blocks: blocks.len() }
+    }
+
+    /// What is unpacked after these blocks of the part `index` of the rows.
+    fn after(&self, parts: &[Range<usize>], index: usize, blocks: Range<usize>) -> Stripe<'_> {
         let row_blocks = self.weight.cols / self.weight.ty.block_size();
-        let stripe = |rows: Range<usize>, blocks: Range<usize>| Stripe {
-            bytes: self.packed(rows.start, rows.len()),
-            row_bytes: self.row_bytes,
-            rows: rows.len(),
-            first: blocks.start,
-            blocks: blocks.len(),
-        };
-        machine.simd.fill_panel(self.weight.ty, &stripe(parts[index].clone(), blocks.clone()), panel);
-        let next = match parts.get(index + 1) {
-            Some(rows) => stripe(rows.clone(), blocks),
+        match parts.get(index + 1) {
+            Some(rows) => self.stripe(rows.clone(), blocks),
             None if blocks.end < row_blocks => {
-                stripe(parts[0].clone(), blocks.end..row_blocks.min(blocks.end + blocks.len()))
+                self.stripe(parts[0].clone(), blocks.end..row_blocks.min(blocks.end + blocks.len()))
             }
             // Probably the next rows, from their start.
             None => {
                 let end = parts[index].end;
-                stripe(end..self.weight.rows.min(end + PANEL_ROWS), 0..blocks.len())
+                self.stripe(end..self.weight.rows.min(end + PANEL_ROWS), 0..blocks.len())
             }
-        };
-        next.prefetch(self.weight.ty.type_size());
+        }
     }
 
-    fn floats(
+    /// # Safety
+    /// As [`Rows::compute`]'s.
+    unsafe fn floats(
         &self,
         machine: &Machine,
         worker: usize,
         range: Range<usize>,
         operand: &Operand<'_>,
-        write: Write<'_>,
+        results: &Results<'_>,
     ) -> Result<(), BackendError> {
         let cols = self.weight.cols;
         let mut scratch = machine.scratch.worker(worker);
@@ -280,7 +318,8 @@ impl<'a> Rows<'a> {
                 let dots = Product { m: tokens.len(), k: cols, n: count.next_multiple_of(4), strides };
                 machine.simd.dots(&dots, input, weights, &mut out);
                 for out in out.chunks_exact(FLOAT_GROUP).take(tokens.len()) {
-                    write(index, first, &out[..count]);
+                    // SAFETY: the caller's.
+                    unsafe { results.write(index, first, &out[..count]) };
                     index += 1;
                 }
             }

@@ -55,8 +55,8 @@ impl Stripe<'_> {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: prefetching is allowed at any address, and every x86-64 has the instruction.
                 unsafe {
-                    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-                    _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line).cast());
+                    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                    _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line).cast());
                 }
                 #[cfg(not(target_arch = "x86_64"))]
                 let _ = start.wrapping_add(line);

@@ -2,14 +2,11 @@
 //! registers, the sums of a group and those of a block; f32 sums wait in memory, as they do between panels.
 
 use super::activations::{NarrowBlock, Row, WideBlock};
-use super::lanes::{Lanes, Portable, Sums};
+use super::lanes::{Lanes, Portable};
 use super::panel::{Lanes32, Panel, Stripe, VECTORS};
 use super::portable::Plain;
 use super::{Form, NARROW, WIDE, for_narrow, for_wide};
 use quant::GgmlType;
-
-/// f32 sums of some tokens.
-type Floats<V, const R: usize, const T: usize> = [[<V as Lanes>::F; R]; T];
 
 impl Panel {
     /// Adds products with all rows of activations from value `start` on to `out`, which begins at 0 if `start` does, `R`
@@ -24,220 +21,255 @@ impl Panel {
         start: usize,
         out: &mut [Lanes32<f32>],
     ) {
-        let mut first = 0;
-        while first < activations.len() {
-            let end = activations.len().min(first + T);
-            let mut vector = 0;
-            while vector < VECTORS {
-                // SAFETY: passed on.
-                unsafe { self.tile::<V, R, T>(&activations[first..end], start, vector, &mut out[first..end]) };
-                vector += R;
-            }
-            first = end;
+        if start == 0 {
+            out.fill(Lanes32::default());
         }
-    }
-
-    #[inline(always)]
-    unsafe fn tile<V: Lanes, const R: usize, const T: usize>(
-        &self,
-        rows: &[Row<'_>],
-        start: usize,
-        vector: usize,
-        out: &mut [Lanes32<f32>],
-    ) {
         // SAFETY: passed on.
         unsafe {
-            let mut sums = [[V::splat_f(0.0); R]; T];
-            if start > 0 {
-                for t in 0..rows.len().min(T) {
-                    for r in 0..R {
-                        sums[t][r] = V::load(&out[t][vector + r].0);
-                    }
-                }
-            }
-            let sums = match self.form {
-                Form::Wide => {
-                    // Rows that are missing are the last one again.
-                    let mut own = [self.wide_row(rows[0], start); T];
-                    for t in 1..T {
-                        own[t] = self.wide_row(rows[t.min(rows.len() - 1)], start);
-                    }
-                    let rows = own;
-                    match (self.groups, self.has_mins) {
-                        (8, false) => self.wide::<V, R, T, 8, false>(rows, vector, sums),
-                        (8, true) => self.wide::<V, R, T, 8, true>(rows, vector, sums),
-                        (_, false) => self.wide::<V, R, T, 16, false>(rows, vector, sums),
-                        (_, true) => self.wide::<V, R, T, 16, true>(rows, vector, sums),
-                    }
-                }
-                Form::Narrow => {
-                    let mut own = [self.narrow_row(rows[0], start); T];
-                    for t in 1..T {
-                        own[t] = self.narrow_row(rows[t.min(rows.len() - 1)], start);
-                    }
-                    let rows = own;
-                    match self.has_mins {
-                        false => self.narrow::<V, R, T, false>(rows, vector, sums),
-                        true => self.narrow::<V, R, T, true>(rows, vector, sums),
-                    }
-                }
-            };
-            for t in 0..rows.len().min(T) {
-                for r in 0..R {
-                    V::store(sums[t][r], &mut out[t][vector + r].0);
-                }
+            match (self.form, self.groups, self.has_mins) {
+                (Form::Wide, 8, false) => self.tiles::<V, R, T, Wide<8, false>>(activations, start, out),
+                (Form::Wide, 8, true) => self.tiles::<V, R, T, Wide<8, true>>(activations, start, out),
+                (Form::Wide, _, false) => self.tiles::<V, R, T, Wide<16, false>>(activations, start, out),
+                (Form::Wide, _, true) => self.tiles::<V, R, T, Wide<16, true>>(activations, start, out),
+                (Form::Narrow, _, false) => self.tiles::<V, R, T, Narrow<false>>(activations, start, out),
+                (Form::Narrow, _, true) => self.tiles::<V, R, T, Narrow<true>>(activations, start, out),
             }
         }
     }
 
+    /// # Safety
+    /// As [`Panel::dot`]'s; the panel was filled in the way of `K`.
     #[inline(always)]
-    fn wide_row<'a>(&self, row: Row<'a>, start: usize) -> &'a [WideBlock] {
+    unsafe fn tiles<V: Lanes, const R: usize, const T: usize, K: Kernel>(
+        &self,
+        activations: &[Row<'_>],
+        start: usize,
+        out: &mut [Lanes32<f32>],
+    ) {
+        K::check(self);
+        let mut first = 0;
+        while first < activations.len() {
+            let count = T.min(activations.len() - first);
+            // Rows that are missing are the last one again, with sums that nobody reads.
+            let mut rows = [K::row(self, activations[first], start); T];
+            for t in 1..T {
+                rows[t] = K::row(self, activations[first + t.min(count - 1)], start);
+            }
+            let out = &mut out[first..first + count];
+            let mut spare = [Lanes32::default(); T];
+            let sums = if count == T {
+                out.as_mut_ptr()
+            } else {
+                spare[..count].copy_from_slice(out);
+                spare.as_mut_ptr()
+            };
+            let mut vector = 0;
+            while vector < VECTORS {
+                // SAFETY: `check` saw that the panel has all of its blocks, `row` that each row has; there are `T` sums.
+                unsafe { K::tile::<V, R, T>(self, rows, vector, sums) };
+                vector += R;
+            }
+            if count < T {
+                out.copy_from_slice(&spare[..count]);
+            }
+            first += T;
+        }
+    }
+}
+
+/// How blocks of a form meet activations.
+trait Kernel {
+    type Activation;
+    /// # Panics
+    /// The panel does not have what its shape says.
+    fn check(panel: &Panel);
+    /// A row's blocks from value `start` on.
+    ///
+    /// # Panics
+    /// It has not as many as the panel, or another form.
+    fn row(panel: &Panel, row: Row<'_>, start: usize) -> *const Self::Activation;
+    /// Adds products with `T` rows to their sums.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `V`; `check` and `row` have seen the panel and the rows; `sums` are `T`.
+    unsafe fn tile<V: Lanes, const R: usize, const T: usize>(
+        panel: &Panel,
+        rows: [*const Self::Activation; T],
+        vector: usize,
+        sums: *mut Lanes32<f32>,
+    );
+}
+
+struct Wide<const GROUPS: usize, const MINS: bool>;
+struct Narrow<const MINS: bool>;
+
+// Pointers, and loops over indices: bounds that are checked, slices that are kept, and what is not inlined, cost a quarter of
+// the time.
+
+impl<const GROUPS: usize, const MINS: bool> Kernel for Wide<GROUPS, MINS> {
+    type Activation = WideBlock;
+
+    #[inline(always)]
+    fn check(panel: &Panel) {
+        assert!(panel.q.len() >= panel.blocks * (WIDE / 4) && panel.d.len() >= panel.blocks);
+        assert!(panel.scales.len() >= panel.blocks * GROUPS);
+        assert!(!MINS || panel.mins.len() >= panel.blocks * GROUPS / 2 && panel.dmin.len() >= panel.blocks);
+    }
+
+    #[inline(always)]
+    fn row(panel: &Panel, row: Row<'_>, start: usize) -> *const WideBlock {
         match row {
-            Row::Wide(row) => &row[start / WIDE..][..self.blocks],
+            Row::Wide(row) => row[start / WIDE..][..panel.blocks].as_ptr(),
             Row::Narrow(_) => panic!("activations do not fit the panel"),
         }
     }
 
     #[inline(always)]
-    fn narrow_row<'a>(&self, row: Row<'a>, start: usize) -> &'a [NarrowBlock] {
-        match row {
-            Row::Narrow(row) => &row[start / NARROW..][..self.blocks / self.shared],
-            Row::Wide(_) => panic!("activations do not fit the panel"),
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn wide<V: Lanes, const R: usize, const T: usize, const GROUPS: usize, const MINS: bool>(
-        &self,
-        rows: [&[WideBlock]; T],
+    unsafe fn tile<V: Lanes, const R: usize, const T: usize>(
+        panel: &Panel,
+        rows: [*const WideBlock; T],
         vector: usize,
-        mut sums: Floats<V, R, T>,
-    ) -> Floats<V, R, T> {
-        // SAFETY: the caller has the instructions of `V`.
+        sums: *mut Lanes32<f32>,
+    ) {
+        // SAFETY: all indices are below what the caller has checked: blocks, and inside them groups, vectors and values.
         unsafe {
-            for index in 0..self.blocks {
-                let quads = &self.q[index * (WIDE / 4)..][..WIDE / 4];
-                let (scales, d) = (&self.scales[index * GROUPS..][..GROUPS], &self.d[index]);
-                let mut a = [&rows[0][index]; T];
-                for t in 1..T {
-                    a[t] = &rows[t][index];
-                }
+            for index in 0..panel.blocks {
+                let quads = panel.q.as_ptr().add(index * (WIDE / 4));
+                let scales = panel.scales.as_ptr().add(index * GROUPS);
                 let mut products = [[V::splat(0); R]; T];
                 for g in 0..GROUPS {
-                    let quads = &quads[g * (WIDE / 4 / GROUPS)..][..WIDE / 4 / GROUPS];
                     let mut dots = [[V::splat(0); R]; T];
-                    if V::OFFSET && !MINS {
-                        for t in 0..T {
-                            dots[t] = [V::splat(if GROUPS == 8 { a[t].offsets32[g] } else { a[t].offsets[g] }); R];
-                        }
-                    }
-                    let mut bytes = [a[0].q.as_ptr(); T];
+                    let mut bytes = [rows[0].cast::<i8>(); T];
                     for t in 0..T {
-                        bytes[t] = a[t].q[g * WIDE / GROUPS..(g + 1) * WIDE / GROUPS].as_ptr();
+                        let a = rows[t].add(index);
+                        if V::OFFSET && !MINS {
+                            let offset = if GROUPS == 8 { (*a).offsets32[g] } else { (*a).offsets[g] };
+                            dots[t] = [V::splat(offset); R];
+                        }
+                        bytes[t] = (&raw const (*a).q).cast::<i8>().add(g * (WIDE / GROUPS));
                     }
+                    let count = WIDE / 4 / GROUPS;
+                    let quads = std::slice::from_raw_parts(quads.add(g * count), count);
                     let dots = match MINS {
                         true => V::dots::<R, T, false>(dots, quads, vector, bytes),
                         false => V::dots::<R, T, true>(dots, quads, vector, bytes),
                     };
                     for r in 0..R {
-                        let scales = V::scales(&scales[g][vector + r].0);
+                        let scales = V::scales(&(*scales.add(g))[vector + r].0);
                         for t in 0..T {
                             products[t][r] = V::add_scaled(products[t][r], dots[t][r], scales);
                         }
                     }
                 }
-                self.add_wide::<V, R, T>(&mut sums, &products, d, vector, a);
+                let mut done = [[V::splat_f(0.0); R]; T];
+                for r in 0..R {
+                    let d = V::load(&(*panel.d.as_ptr().add(index))[vector + r].0);
+                    for t in 0..T {
+                        let scale = V::mul(d, V::splat_f((*rows[t].add(index)).d));
+                        let sum = V::load(&(*sums.add(t))[vector + r].0);
+                        done[t][r] = V::add(sum, V::mul(scale, V::to_f(products[t][r])));
+                    }
+                }
                 if MINS {
-                    let mins = &self.mins[index * GROUPS / 2..][..GROUPS / 2];
+                    let mins = panel.mins.as_ptr().add(index * GROUPS / 2);
                     let mut offsets = [[V::splat(0); R]; T];
                     for i in 0..GROUPS / 2 {
                         for t in 0..T {
-                            let sums = if GROUPS == 8 { &a[t].sums32[..] } else { &a[t].sums[..] };
-                            let pair = i32::from(sums[2 * i] as u16) | i32::from(sums[2 * i + 1]) << 16;
+                            let a = rows[t].add(index);
+                            let sums = if GROUPS == 8 { (*a).sums32.as_ptr() } else { (*a).sums.as_ptr() };
+                            let [low, high] = *sums.add(2 * i).cast::<[i16; 2]>();
+                            let pair = i32::from(low as u16) | i32::from(high) << 16;
                             for r in 0..R {
-                                offsets[t][r] = V::add_pairs(offsets[t][r], &mins[i][vector + r].0, pair);
+                                offsets[t][r] = V::add_pairs(offsets[t][r], &(*mins.add(i))[vector + r].0, pair);
                             }
                         }
                     }
                     for r in 0..R {
-                        let dmin = V::load(&self.dmin[index][vector + r].0);
+                        let dmin = V::load(&(*panel.dmin.as_ptr().add(index))[vector + r].0);
                         for t in 0..T {
-                            let scale = V::mul(dmin, V::splat_f(a[t].d));
-                            sums[t][r] = V::sub(sums[t][r], V::mul(scale, V::to_f(offsets[t][r])));
+                            let scale = V::mul(dmin, V::splat_f((*rows[t].add(index)).d));
+                            done[t][r] = V::sub(done[t][r], V::mul(scale, V::to_f(offsets[t][r])));
                         }
                     }
                 }
-            }
-            sums
-        }
-    }
-
-    /// Adds integer sums of a wide block by its scale.
-    #[inline(always)]
-    unsafe fn add_wide<V: Lanes, const R: usize, const T: usize>(
-        &self,
-        sums: &mut Floats<V, R, T>,
-        products: &Sums<V, R, T>,
-        d: &Lanes32<f32>,
-        vector: usize,
-        a: [&WideBlock; T],
-    ) {
-        // SAFETY: the caller has the instructions of `V`.
-        unsafe {
-            for r in 0..R {
-                let d = V::load(&d[vector + r].0);
                 for t in 0..T {
-                    let scale = V::mul(d, V::splat_f(a[t].d));
-                    sums[t][r] = V::add(sums[t][r], V::mul(scale, V::to_f(products[t][r])));
-                }
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn narrow<V: Lanes, const R: usize, const T: usize, const MINS: bool>(
-        &self,
-        rows: [&[NarrowBlock]; T],
-        vector: usize,
-        mut sums: Floats<V, R, T>,
-    ) -> Floats<V, R, T> {
-        // SAFETY: the caller has the instructions of `V`.
-        unsafe {
-            for index in 0..self.blocks {
-                let (quads, d) = (&self.q[index * (NARROW / 4)..][..NARROW / 4], &self.d[index]);
-                let mut a = [&rows[0][index / self.shared]; T];
-                for t in 1..T {
-                    a[t] = &rows[t][index / self.shared];
-                }
-                let mut dots = [[V::splat(0); R]; T];
-                if V::OFFSET && !MINS {
-                    for t in 0..T {
-                        dots[t] = [V::splat(a[t].offset); R];
+                    for r in 0..R {
+                        V::store(done[t][r], &mut (*sums.add(t))[vector + r].0);
                     }
                 }
-                let mut bytes = [a[0].q.as_ptr(); T];
-                for t in 1..T {
-                    bytes[t] = a[t].q.as_ptr();
+            }
+        }
+    }
+}
+
+impl<const MINS: bool> Kernel for Narrow<MINS> {
+    type Activation = NarrowBlock;
+
+    #[inline(always)]
+    fn check(panel: &Panel) {
+        assert!(panel.q.len() >= panel.blocks * (NARROW / 4) && panel.d.len() >= panel.blocks);
+        assert!(panel.shared > 0 && panel.blocks % panel.shared == 0 && (!MINS || panel.dmin.len() >= panel.blocks));
+    }
+
+    #[inline(always)]
+    fn row(panel: &Panel, row: Row<'_>, start: usize) -> *const NarrowBlock {
+        match row {
+            Row::Narrow(row) => row[start / NARROW..][..panel.blocks / panel.shared].as_ptr(),
+            Row::Wide(_) => panic!("activations do not fit the panel"),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile<V: Lanes, const R: usize, const T: usize>(
+        panel: &Panel,
+        rows: [*const NarrowBlock; T],
+        vector: usize,
+        sums: *mut Lanes32<f32>,
+    ) {
+        // SAFETY: all indices are below what the caller has checked: blocks, and inside them vectors and values.
+        unsafe {
+            let mut done = [[V::splat_f(0.0); R]; T];
+            for t in 0..T {
+                for r in 0..R {
+                    done[t][r] = V::load(&(*sums.add(t))[vector + r].0);
+                }
+            }
+            for index in 0..panel.blocks {
+                let place = index / panel.shared;
+                let quads = std::slice::from_raw_parts(panel.q.as_ptr().add(index * (NARROW / 4)), NARROW / 4);
+                let mut dots = [[V::splat(0); R]; T];
+                let mut bytes = [rows[0].cast::<i8>(); T];
+                for t in 0..T {
+                    let a = rows[t].add(place);
+                    if V::OFFSET && !MINS {
+                        dots[t] = [V::splat((*a).offset); R];
+                    }
+                    bytes[t] = (&raw const (*a).q).cast::<i8>();
                 }
                 let dots = match MINS {
                     true => V::dots::<R, T, false>(dots, quads, vector, bytes),
                     false => V::dots::<R, T, true>(dots, quads, vector, bytes),
                 };
                 for r in 0..R {
-                    let d = V::load(&d[vector + r].0);
+                    let d = V::load(&(*panel.d.as_ptr().add(index))[vector + r].0);
                     for t in 0..T {
-                        let scale = V::mul(d, V::splat_f(a[t].d));
-                        sums[t][r] = V::add(sums[t][r], V::mul(scale, V::to_f(dots[t][r])));
+                        let scale = V::mul(d, V::splat_f((*rows[t].add(place)).d));
+                        done[t][r] = V::add(done[t][r], V::mul(scale, V::to_f(dots[t][r])));
                     }
                     if MINS {
-                        let dmin = V::load(&self.dmin[index][vector + r].0);
+                        let dmin = V::load(&(*panel.dmin.as_ptr().add(index))[vector + r].0);
                         for t in 0..T {
-                            sums[t][r] = V::sub(sums[t][r], V::mul(dmin, V::splat_f(a[t].sum)));
+                            let sum = V::splat_f((*rows[t].add(place)).sum);
+                            done[t][r] = V::sub(done[t][r], V::mul(dmin, sum));
                         }
                     }
                 }
             }
-            sums
+            for t in 0..T {
+                for r in 0..R {
+                    V::store(done[t][r], &mut (*sums.add(t))[vector + r].0);
+                }
+            }
         }
     }
 }
