@@ -41,8 +41,8 @@ pub struct AppConfig {
     pub test_device_fails: Option<u64>,
     /// Take layers to an NVIDIA GPU where there is one; without it no driver is asked for anything but figures.
     pub use_gpu: bool,
-    /// The GPUs for this run, by their ids, before the settings (--gpu); none: all.
-    pub gpus: Option<Vec<String>>,
+    /// The GPUs for this run, before the settings (--gpu).
+    pub gpus: Option<GpuChoice>,
     pub system_language: Language,
     pub events: Arc<dyn Fn(AppEvent) + Send + Sync>,
     /// Where background work runs; it must have its I/O and time drivers.
@@ -267,8 +267,8 @@ impl App {
 impl App {
     /// What was asked for this run comes first, then the settings.
     pub(crate) fn choose_gpus(&self) {
-        let set = || lock(&self.settings).gpu.clone().into_iter().collect();
-        self.machine.choose_gpus(self.config.gpus.clone().unwrap_or_else(set));
+        let choice = self.config.gpus.clone().unwrap_or_else(|| lock(&self.settings).gpus.clone());
+        self.machine.choose_gpus(choice.ids());
     }
 }
 

@@ -1,7 +1,7 @@
 //! The GPUs that take layers: opened when they are first asked for, and again after a loss; what they have to give; or why
 //! there are none.
 
-use crate::wire::{Gpu, GpuMemory, GpuReason};
+use crate::wire::{Gpu, GpuMemory, GpuName, GpuReason};
 use backend_cuda::{Absent, Card, GpuConfig, GpuDevice, Listed};
 use engine::Device;
 use hardware::GpuStatus;
@@ -32,8 +32,8 @@ pub(crate) struct Gpus {
 
 #[derive(Default)]
 struct State {
-    /// [`Listed::id`]s; none: all.
-    chosen: Vec<String>,
+    /// [`Listed::id`]s; `None`: all.
+    chosen: Option<Vec<String>>,
     seats: Option<Result<Vec<Seat>, Absent>>,
 }
 
@@ -63,13 +63,25 @@ impl Gpus {
         Gpus { allowed, state: Mutex::default() }
     }
 
-    /// From now on these GPUs are meant ([`Listed::id`]), or all where none of them is there. Layers that are on others stay
-    /// there.
-    pub fn choose(&self, ids: Vec<String>) {
+    /// From now on these GPUs are meant ([`Listed::id`]), or all where none of them is there; `None`: all. Layers that are on
+    /// others stay there.
+    pub fn choose(&self, ids: Option<Vec<String>>) {
         let mut state = self.state();
         if state.chosen != ids {
             *state = State { chosen: ids, ..State::default() };
         }
+    }
+
+    /// Where a GPU is wanted at all, what is known of those that are.
+    fn wanted(&self) -> Result<MutexGuard<'_, State>, GpuReason> {
+        if !self.allowed {
+            return Err(GpuReason::TurnedOff);
+        }
+        let state = self.state();
+        if state.chosen.as_ref().is_some_and(Vec::is_empty) {
+            return Err(GpuReason::NoneChosen);
+        }
+        Ok(state)
     }
 
     /// The next one who asks tries again to open GPUs that were not there or were lost.
@@ -92,30 +104,34 @@ impl Gpus {
 
     /// How the window sees them; the first time they are opened, which takes a moment.
     pub fn shown(&self, status: &GpuStatus) -> Result<Vec<Result<Gpu, GpuReason>>, GpuReason> {
-        if !self.allowed {
-            return Err(GpuReason::TurnedOff);
-        }
-        let mut state = self.state();
+        let mut state = self.wanted()?;
         let seats = state.open(status).map_err(|absent| reason(&absent, status))?;
         Ok(seats.iter().map(|seat| seat.shown(status)).collect())
     }
 
-    /// The other GPUs that could be chosen, as they are known without being opened.
-    pub fn others(&self, status: &GpuStatus, shown: &[Gpu]) -> Vec<Gpu> {
+    /// The other GPUs that could be chosen, as they are known without being opened. `shown`: those that take layers; `None`:
+    /// none of those that are meant can be used.
+    pub fn others(&self, status: &GpuStatus, shown: Option<&[Gpu]>) -> Vec<Gpu> {
         let listed = if self.allowed { Listed::all().unwrap_or_default() } else { Vec::new() };
-        let is_shown = |listed: &Listed| shown.iter().any(|gpu| gpu.id == listed.id);
-        let others = listed.into_iter().filter(|listed| listed.is_usable() && !is_shown(listed));
+        let taken: Vec<String> = match (shown, &self.state().seats) {
+            (Some(shown), _) => shown.iter().map(|gpu| gpu.id.clone()).collect(),
+            (None, Some(Ok(seats))) => seats.iter().map(|seat| seat.id.clone()).collect(),
+            (None, _) => Vec::new(),
+        };
         let free = |id: &str| status.gpus.iter().find(|gpu| gpu.id.as_deref() == Some(id)).map(|gpu| gpu.vram_free);
-        others
-            .map(|listed| Gpu {
-                vram_total: listed.total_bytes,
-                vram_free: free(&listed.id),
-                driver: shown.first().and_then(|gpu| gpu.driver.clone()),
-                compute_capability: Some(text(listed.capability)),
+        let driver = shown.and_then(<[Gpu]>::first).map_or(&status.driver_version, |gpu| &gpu.driver);
+        listed
+            .iter()
+            .filter(|one| one.is_usable() && !taken.contains(&one.id))
+            .map(|one| Gpu {
+                id: one.id.clone(),
+                name: name(one, &listed),
+                vram_total: one.total_bytes,
+                vram_free: free(&one.id),
+                driver: driver.clone(),
+                compute_capability: Some(text(one.capability)),
                 used: false,
                 is_test_device: false,
-                name: listed.name,
-                id: listed.id,
             })
             .collect()
     }
@@ -146,12 +162,9 @@ impl Gpus {
         status: &GpuStatus,
         compiled: &mut dyn FnMut(usize, usize),
     ) -> Result<Box<dyn Device>, GpuReason> {
-        if !self.allowed {
-            return Err(GpuReason::TurnedOff);
-        }
         let told = |absent: &Absent| reason(absent, status);
         let card = {
-            let mut state = self.state();
+            let mut state = self.wanted()?;
             let seats = state.open(status).map_err(|absent| told(&absent))?;
             let seat = seats.get(number).ok_or(GpuReason::NoDevice)?;
             seat.opened().map_err(|absent| told(&absent))?.card.clone()
@@ -175,10 +188,7 @@ impl Gpus {
     /// What the planner asks of them, with their [`Gpu::id`]s. Our own memory counts as free: it would be given back for what
     /// is planned.
     pub fn facts(&self, status: impl FnOnce() -> GpuStatus) -> Vec<(String, AcceleratorFacts)> {
-        if !self.allowed {
-            return Vec::new();
-        }
-        let mut state = self.state();
+        let Ok(mut state) = self.wanted() else { return Vec::new() };
         if state.seats.is_none() {
             // Whether that went well is seen below.
             let _ = state.open(&status());
@@ -219,8 +229,10 @@ impl Gpus {
 impl State {
     fn open(&mut self, status: &GpuStatus) -> Result<&[Seat], Absent> {
         let State { seats, chosen } = self;
-        let seats =
-            seats.get_or_insert_with(|| seats_of(&Listed::all()?, chosen)).as_mut().map_err(|absent| absent.clone())?;
+        let seats = seats
+            .get_or_insert_with(|| seats_of(&Listed::all()?, chosen.as_deref()))
+            .as_mut()
+            .map_err(|absent| absent.clone())?;
         let mut known = None;
         for seat in seats.iter_mut().filter(|seat| seat.card.is_none()) {
             // Numbers may have changed since.
@@ -300,9 +312,15 @@ impl Open {
 
 /// The GPUs to open: of those that were chosen the ones that are there, as they were named; or else all that can be used, the
 /// one with the most memory first, the driver's first of equals. At least one, to say what it lacks.
-fn seats_of(listed: &[Listed], chosen: &[String]) -> Result<Vec<Seat>, Absent> {
-    let mut wanted: Vec<&Listed> =
-        chosen.iter().filter_map(|id| listed.iter().find(|listed| listed.id == *id)).collect();
+fn seats_of(listed: &[Listed], chosen: Option<&[String]>) -> Result<Vec<Seat>, Absent> {
+    let mut wanted: Vec<&Listed> = Vec::new();
+    for id in chosen.unwrap_or_default() {
+        if let Some(there) = listed.iter().find(|listed| listed.id == *id)
+            && wanted.iter().all(|known| known.id != there.id)
+        {
+            wanted.push(there);
+        }
+    }
     if wanted.is_empty() {
         wanted = listed.iter().filter(|listed| listed.is_usable()).collect();
         wanted.sort_by_key(|listed| std::cmp::Reverse(listed.total_bytes));
@@ -311,27 +329,29 @@ fn seats_of(listed: &[Listed], chosen: &[String]) -> Result<Vec<Seat>, Absent> {
         wanted.extend(listed.first());
     }
     wanted.truncate(model::MAX_ACCELERATORS);
-    let twice = |name: &str| listed.iter().filter(|listed| listed.name == name).count() > 1;
-    let seat = |listed: &&Listed| Seat {
-        id: listed.id.clone(),
-        name: if twice(&listed.name) { format!("{} ({})", listed.name, listed.number) } else { listed.name.clone() },
-        card: None,
-        others: Others::default(),
-    };
+    let seat =
+        |one: &&Listed| Seat { id: one.id.clone(), name: name(one, listed), card: None, others: Others::default() };
     if wanted.is_empty() { Err(Absent::NoDevice) } else { Ok(wanted.iter().map(seat).collect()) }
+}
+
+/// What one of them is called, unlike the others.
+fn name(one: &Listed, listed: &[Listed]) -> String {
+    let twice = listed.iter().filter(|listed| listed.name == one.name).count() > 1;
+    if twice { format!("{} ({})", one.name, one.number) } else { one.name.clone() }
 }
 
 fn text((major, minor): (i32, i32)) -> String {
     format!("{major}.{minor}")
 }
 
-/// The GPUs of this PC that can take layers, in the driver's order: what they are called for good, and their names.
+/// The GPUs of this PC that can take layers, in the driver's order.
 ///
 /// # Errors
 /// Why there are none.
-pub fn gpus() -> Result<Vec<(String, String)>, GpuReason> {
+pub fn gpus() -> Result<Vec<GpuName>, GpuReason> {
     let listed = Listed::all().map_err(|absent| reason(&absent, &hardware::gpus()))?;
-    Ok(listed.into_iter().filter(Listed::is_usable).map(|listed| (listed.id, listed.name)).collect())
+    let usable = listed.iter().filter(|one| one.is_usable());
+    Ok(usable.map(|one| GpuName { id: one.id.clone(), name: name(one, &listed) }).collect())
 }
 
 /// A GPU with so many free bytes that nobody has, for plans.
@@ -438,18 +458,22 @@ mod tests {
         let cards = [card(0, 8, 8), card(1, 48, 5), card(2, 16, 7), card(3, 16, 8)];
         let seats = |listed: &[Listed], chosen: &[&str]| {
             let chosen: Vec<String> = chosen.iter().map(|id| id.to_string()).collect();
-            seats_of(listed, &chosen).map(|seats| seats.into_iter().map(|seat| seat.id).collect::<Vec<_>>())
+            seats_of(listed, Some(&chosen)).map(|seats| seats.into_iter().map(|seat| seat.id).collect::<Vec<_>>())
         };
         let are = |ids: &[&str]| Ok(ids.iter().map(|id| id.to_string()).collect::<Vec<_>>());
         assert_eq!(seats(&cards, &["GPU-0"]), are(&["GPU-0"]));
         assert_eq!(seats(&cards, &["GPU-3", "GPU-9", "GPU-0"]), are(&["GPU-3", "GPU-0"]));
+        assert_eq!(seats(&cards, &["GPU-3", "GPU-0", "GPU-3"]), are(&["GPU-3", "GPU-0"]), "each has one place");
         assert_eq!(seats(&cards, &["GPU-1"]), are(&["GPU-1"]), "and it is told why it cannot be used");
-        assert_eq!(seats(&cards, &[]), are(&["GPU-2", "GPU-3", "GPU-0"]));
-        assert_eq!(seats(&cards, &["GPU-9"]), seats(&cards, &[]));
+        let all = |listed: &[Listed]| {
+            seats_of(listed, None).map(|seats| seats.into_iter().map(|seat| seat.id).collect::<Vec<_>>())
+        };
+        assert_eq!(all(&cards), are(&["GPU-2", "GPU-3", "GPU-0"]));
+        assert_eq!(seats(&cards, &["GPU-9"]), all(&cards));
         // What is said of the only one is what it lacks.
-        assert_eq!(seats(&cards[1..2], &[]), are(&["GPU-1"]));
-        assert_eq!(seats(&[], &[]), Err(Absent::NoDevice));
-        let names: Vec<String> = seats_of(&cards, &[]).unwrap().into_iter().map(|seat| seat.name).collect();
+        assert_eq!(all(&cards[1..2]), are(&["GPU-1"]));
+        assert_eq!(all(&[]), Err(Absent::NoDevice));
+        let names: Vec<String> = seats_of(&cards, None).unwrap().into_iter().map(|seat| seat.name).collect();
         assert_eq!(names, ["card (2)", "card (3)", "card 0"]);
     }
 
@@ -459,6 +483,13 @@ mod tests {
         gpus.renew();
         assert_eq!(gpus.shown(&status), Err(GpuReason::TurnedOff));
         assert!(matches!(gpus.device(0, &status, &mut |_, _| {}), Err(GpuReason::TurnedOff)));
+        assert!(gpus.facts(|| panic!("not asked")).is_empty() && gpus.memory().is_empty());
+        // Nor while none is chosen.
+        let gpus = Gpus::new(true);
+        gpus.choose(Some(Vec::new()));
+        gpus.renew();
+        assert_eq!(gpus.shown(&status), Err(GpuReason::NoneChosen));
+        assert!(matches!(gpus.device(0, &status, &mut |_, _| {}), Err(GpuReason::NoneChosen)));
         assert!(gpus.facts(|| panic!("not asked")).is_empty() && gpus.memory().is_empty());
     }
 }

@@ -16,6 +16,7 @@ mod error;
 mod files;
 mod forms;
 mod gpu;
+mod gpu_choice;
 mod gpu_rates;
 mod library;
 mod machine;

@@ -72,8 +72,8 @@ impl Machine {
         self.test_device.is_some() || self.gpus.are_back(&hardware::gpus())
     }
 
-    /// The GPUs that layers go to from now on, by [`Gpu::id`]; none: all.
-    pub fn choose_gpus(&self, ids: Vec<String>) {
+    /// The GPUs that layers go to from now on, by [`Gpu::id`]; `None`: all.
+    pub fn choose_gpus(&self, ids: Option<Vec<String>>) {
         self.gpus.choose(ids);
     }
 
@@ -155,8 +155,10 @@ impl Machine {
     pub fn report(&self, models: &Path) -> HardwareReport {
         let hardware = Hardware::probe();
         let measured = lock(&self.measured).machine;
-        let (gpus, gpu_reason) = match self.shown_gpus(&hardware.gpus) {
-            Ok(gpus) => ([gpus.clone(), self.gpus.others(&hardware.gpus, &gpus)].concat(), None),
+        let shown = self.shown_gpus(&hardware.gpus);
+        let others = self.gpus.others(&hardware.gpus, shown.as_deref().ok());
+        let (shown, gpu_reason) = match shown {
+            Ok(shown) => (shown, None),
             Err(reason) => (Vec::new(), Some(reason)),
         };
         HardwareReport {
@@ -166,7 +168,7 @@ impl Machine {
             cpu_features: hardware.cpu.features.clone(),
             ram_total: hardware.ram_total,
             ram_available: hardware.ram_available,
-            gpus,
+            gpus: [shown, others].concat(),
             gpu_reason,
             models_disk_free: hardware::disk_of(models).map(|disk| disk.free),
             ram_bandwidth: measured.ram_read_bytes_per_s,

@@ -3,15 +3,15 @@
 use crate::error::Result;
 use crate::files::{Kind, set_aside, write_atomically};
 use crate::wire::{Sampling, Settings, WireError};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The version that this program writes.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
 /// Step `n` makes version `n + 1` of version `n`.
-const MIGRATIONS: [fn(&mut Map<String, Value>); VERSION as usize] = [from_unversioned];
+const MIGRATIONS: [fn(&mut Map<String, Value>); VERSION as usize] = [from_unversioned, from_one_gpu];
 
 /// Before there were versions, the KV type `q8_0` was spelled "q80".
 fn from_unversioned(settings: &mut Map<String, Value>) {
@@ -22,6 +22,19 @@ fn from_unversioned(settings: &mut Map<String, Value>) {
                 *ty = "q8_0".into();
             }
         }
+    }
+}
+
+/// In version 1, `gpu` was the id of one GPU, or null for all.
+fn from_one_gpu(settings: &mut Map<String, Value>) {
+    match settings.remove("gpu") {
+        Some(Value::String(id)) => {
+            let only = json!({ "type": "only", "gpus": [{ "id": id, "name": "" }] });
+            settings.insert("gpus".into(), only);
+        }
+        None | Some(Value::Null) => {}
+        // What could never be used is told of.
+        Some(other) => drop(settings.insert("gpus".into(), other)),
     }
 }
 

@@ -331,11 +331,8 @@ fn one_of_two_gpus_is_chosen() {
         let plan = loaded(&app).plan;
         assert_eq!((plan.gpus[0].layers, plan.gpus[1].layers), (plan.layers, 0), "it holds all");
         assert!(plan.gpus[0].available > 7 << 30 && plan.gpus[1].available < 2 << 30);
-        let choose = async |id: Option<String>| {
-            app.settings_set(Settings { gpu: id, ..app.settings_get() }).await.unwrap();
-        };
         // The loaded model stays where it is, and its plans are about that.
-        choose(Some(report.gpus[1].id.clone())).await;
+        choose(&app, only(&[&report.gpus[1].id])).await;
         assert_eq!((names().await[0].as_str(), on()), ("Fake GPU 2", "Fake GPU 2".into()));
         assert!(told(&answered(&app, async || {}).await).is_empty());
         load(&app, "rustdoc", settings(GpuLayers::Auto)).await;
@@ -347,11 +344,64 @@ fn one_of_two_gpus_is_chosen() {
         assert!(told(&answered(&app, async || {}).await).is_empty());
         // Without a model it is at once; a card that is not there leaves the choice to the program.
         app.model_unload().await.unwrap();
-        choose(None).await;
+        choose(&app, GpuChoice::All).await;
         assert_eq!(names().await[0], "Fake GPU 2");
-        choose(Some("GPU-gone".into())).await;
+        choose(&app, only(&["GPU-gone"])).await;
         assert_eq!(names().await[0], "Fake GPU 2");
     });
+}
+
+/// A list in the settings: two of three, one that is gone besides, none.
+#[test]
+fn some_of_the_gpus_are_chosen_or_none() {
+    const NAME: &str = "some_of_the_gpus_are_chosen_or_none";
+    with_gpu(NAME, ("FAKE_CUDA_MEMORY", "2147483648,8589934592,4294967296"), async |gpu: Gpu| {
+        install_trained(&gpu.files);
+        let start = || open(&gpu.files, |config| config.use_gpu = true).0;
+        let app = start();
+        let all = app.hardware().await.unwrap().gpus;
+        let names = |gpus: &[app::wire::Gpu]| gpus.iter().map(|gpu| gpu.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&all), ["Fake GPU 2", "Fake GPU 3", "Fake GPU"]);
+        let used = async |app: &Arc<App>| {
+            let report = app.hardware().await.unwrap();
+            assert_eq!(report.gpus.len(), 3, "the others are there to be chosen: {report:?}");
+            let used: Vec<app::wire::Gpu> = report.gpus.into_iter().filter(|gpu| gpu.used).collect();
+            (names(&used), report.gpu_reason)
+        };
+        let two = [all[2].id.as_str(), "GPU-gone", &all[1].id];
+        choose(&app, only(&two)).await;
+        assert_eq!(used(&app).await, (vec!["Fake GPU".into(), "Fake GPU 3".into()], None), "in their order");
+        load(&app, "rustdoc", settings(GpuLayers::Auto)).await;
+        let now = loaded(&app);
+        let shares: Vec<(&str, u32)> = now.gpus.iter().map(|gpu| (gpu.name.as_str(), gpu.layers)).collect();
+        assert_eq!(shares, [("Fake GPU", now.plan.layers), ("Fake GPU 3", 0)]);
+        assert!(told(&answered(&app, async || {}).await).is_empty());
+        // None: what is loaded stays, the next load is on the CPU.
+        choose(&app, only(&[])).await;
+        assert_eq!((loaded(&app).gpu_layers, used(&app).await.0.len()), (now.plan.layers, 2));
+        load(&app, "rustdoc", settings(fixed(99))).await;
+        let now = loaded(&app);
+        assert_eq!((now.gpu_layers, now.vram_used, &now.gpus), (0, 0, &Vec::new()));
+        assert_eq!((now.gpu_reason, now.plan.max_gpu_layers), (Some(GpuReason::NoneChosen), 0));
+        assert_eq!(used(&app).await, (Vec::new(), Some(GpuReason::NoneChosen)));
+        assert!(told(&answered(&app, async || {}).await).is_empty());
+        // It is kept, and taken back without a new start.
+        drop(app);
+        let app = start();
+        assert_eq!(app.settings_get().gpus, only(&[]));
+        assert_eq!(used(&app).await, (Vec::new(), Some(GpuReason::NoneChosen)));
+        choose(&app, only(&two)).await;
+        load(&app, "rustdoc", settings(GpuLayers::Auto)).await;
+        assert_eq!((loaded(&app).gpu_layers, loaded(&app).gpu_reason), (now.plan.layers, None));
+    });
+}
+
+async fn choose(app: &Arc<App>, gpus: GpuChoice) {
+    app.settings_set(Settings { gpus, ..app.settings_get() }).await.unwrap();
+}
+
+fn only(ids: &[&str]) -> GpuChoice {
+    GpuChoice::Only { gpus: ids.iter().map(|id| GpuName { id: (*id).into(), name: String::new() }).collect() }
 }
 
 /// Two cards that hold a part of the model each: what is planned of each is what is taken there, layers move between them

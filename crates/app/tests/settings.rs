@@ -37,7 +37,7 @@ async fn kept_over_a_restart_with_the_token_apart() {
         assert_eq!(mode & 0o777, 0o600, "nobody else may read the token");
     }
     let text = std::fs::read_to_string(folder.path().join("data/settings.json")).unwrap();
-    assert!(text.contains("\"version\": 1") && !text.contains("hf_secret"), "{text}");
+    assert!(text.contains("\"version\": 2") && !text.contains("hf_secret"), "{text}");
     let (app, _) = open(folder.path(), |_| {});
     assert_eq!(app.settings_get(), Settings { has_hub_token: true, ..wanted });
     assert!(!app.hub_token_set(None).await.unwrap().has_hub_token);
@@ -52,6 +52,35 @@ async fn a_file_without_a_version_is_brought_up_to_date() {
     assert_eq!(settings.theme, Theme::Dark);
     assert_eq!((settings.load["m"].kv_type_k, settings.load["m"].kv_type_v), (KvType::Q8_0, KvType::F16));
     assert_eq!(set_aside(folder.path()), Vec::<String>::new());
+}
+
+/// Version 1 had one GPU, or null for all.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_one_gpu_of_older_settings_stays_chosen() {
+    let only = |id: &str| GpuChoice::Only { gpus: vec![GpuName { id: id.into(), name: String::new() }] };
+    for (version, gpu, expected, broken) in [
+        (r#""version":1,"#, r#""gpu":"GPU-7","#, only("GPU-7"), 0),
+        ("", r#""gpu":"GPU-7","#, only("GPU-7"), 0),
+        (r#""version":1,"#, r#""gpu":null,"#, GpuChoice::All, 0),
+        (r#""version":1,"#, "", GpuChoice::All, 0),
+        (r#""version":1,"#, r#""gpu":7,"#, GpuChoice::All, 1),
+        (r#""version":2,"#, r#""gpus":{"type":"only","gpus":[{"id":"GPU-7"}]},"#, GpuChoice::All, 1),
+        (r#""version":2,"#, r#""gpus":{"type":"only","gpus":[]},"#, GpuChoice::Only { gpus: Vec::new() }, 0),
+        (r#""version":2,"#, r#""gpus":{"type":"all"},"#, GpuChoice::All, 0),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), &format!(r#"{{{version}{gpu}"theme":"dark"}}"#));
+        let (app, _) = open(folder.path(), |_| {});
+        let settings = app.settings_get();
+        assert_eq!((settings.theme, &settings.gpus), (Theme::Dark, &expected), "{version}{gpu}");
+        assert_eq!(set_aside(folder.path()).len(), broken, "{version}{gpu}");
+        // Written anew, it means the same.
+        app.settings_set(Settings { theme: Theme::Light, ..settings }).await.unwrap();
+        drop(app);
+        let settings = open(folder.path(), |_| {}).0.settings_get();
+        assert_eq!((settings.theme, settings.gpus), (Theme::Light, expected), "{version}{gpu}");
+        assert_eq!(set_aside(folder.path()).len(), broken, "{version}{gpu}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

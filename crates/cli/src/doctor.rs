@@ -83,9 +83,10 @@ pub fn doctor(program: &Program) -> Result<(), Failure> {
         reads.iter().map(|(threads, read)| format!("{threads}: {}", rate(Some(*read)))).collect::<Vec<_>>();
     output::line(&format!("      by threads: {}", by_threads.join(", ")))?;
     // Numbers as --gpu takes them, where there is something to choose.
-    let order = if report.gpus.len() > 1 { app::gpus().unwrap_or_default() } else { Vec::new() };
+    let choice = report.gpus.len() > 1 || report.gpus.iter().any(|gpu| !gpu.used);
+    let order = if choice { app::gpus().unwrap_or_default() } else { Vec::new() };
     for gpu in &report.gpus {
-        let number = order.iter().position(|(id, _)| *id == gpu.id).map_or(String::new(), |n| n.to_string());
+        let number = order.iter().position(|one| one.id == gpu.id).map_or(String::new(), |n| n.to_string());
         let free = gpu.vram_free.map_or("?".into(), size);
         let unused = if gpu.used { "" } else { " (not used: --gpu chooses it)" };
         output::line(&format!("GPU {number:<2}{}{unused}, {free} of {} free", gpu.name, size(gpu.vram_total)))?;
@@ -169,6 +170,7 @@ pub fn why(reason: &GpuReason) -> String {
         }
         GpuReason::BadState { detail } => format!("the driver reports a failure ({detail}); restart the computer"),
         GpuReason::TurnedOff => "--no-gpu was given".into(),
+        GpuReason::NoneChosen => "the window's settings choose none; --gpu chooses others".into(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::args::Arguments;
 use crate::failure::Failure;
-use app::wire::{AppEvent, Language, WireError};
+use app::wire::{AppEvent, GpuChoice, Language, WireError};
 use app::{App, AppConfig, Environment};
 use engine::Cancel;
 use std::path::PathBuf;
@@ -17,8 +17,8 @@ pub struct Program {
     /// --endpoint
     endpoint: Option<String>,
     use_gpu: bool,
-    /// --gpu, as the driver knows them; none: all.
-    gpus: Option<Vec<String>>,
+    /// --gpu
+    gpus: Option<GpuChoice>,
     handle: Handle,
 }
 
@@ -144,8 +144,8 @@ impl Program {
     }
 }
 
-/// The ids of the GPUs that --gpu means, in its order; `None` without it.
-fn gpus(wanted: &[String]) -> Result<Option<Vec<String>>, Failure> {
+/// The GPUs that --gpu means; `None` without it.
+fn gpus(wanted: &[String]) -> Result<Option<GpuChoice>, Failure> {
     if wanted.is_empty() {
         return Ok(None);
     }
@@ -156,32 +156,11 @@ fn gpus(wanted: &[String]) -> Result<Option<Vec<String>>, Failure> {
             return Err(Failure::new("no-gpu", text));
         }
     };
-    if wanted.iter().any(|one| one.eq_ignore_ascii_case("all")) {
-        return Ok(Some(Vec::new()));
-    }
-    let mut ids: Vec<String> = Vec::new();
-    for one in wanted {
-        let Some(id) = pick(&gpus, one) else {
-            let all: Vec<String> = gpus.iter().enumerate().map(|(n, (_, name))| format!("{n}: {name}")).collect();
-            let all = all.join(", ");
-            return Err(Failure::usage(format!("--gpu {one} is not one of the GPUs, or more than one of them: {all}")));
-        };
-        if !ids.iter().any(|known| known == id) {
-            ids.push(id.to_owned());
-        }
-    }
-    Ok(Some(ids))
-}
-
-/// By number, by id, or by a part of the name that only one of them has.
-fn pick<'a>(gpus: &'a [(String, String)], wanted: &str) -> Option<&'a str> {
-    let by_number = wanted.parse().ok().and_then(|number: usize| gpus.get(number));
-    let lower = wanted.to_lowercase();
-    let has = |(id, name): &&(String, String)| id.eq_ignore_ascii_case(wanted) || name.to_lowercase().contains(&lower);
-    let mut named = gpus.iter().filter(has);
-    let only = named.next().filter(|_| named.next().is_none());
-    let exact = gpus.iter().find(|(_, name)| name.eq_ignore_ascii_case(wanted));
-    by_number.or(exact).or(only).map(|(id, _)| id.as_str())
+    GpuChoice::named(wanted, &gpus).map(Some).map_err(|word| {
+        let all: Vec<String> = gpus.iter().enumerate().map(|(n, gpu)| format!("{n}: {}", gpu.name)).collect();
+        let all = all.join(", ");
+        Failure::usage(format!("--gpu {word} is not one of the GPUs, or more than one of them: {all}"))
+    })
 }
 
 /// What Ctrl-C stops.
@@ -203,24 +182,4 @@ impl Interrupts {
 fn take(running: &Mutex<Option<Cancel>>) -> Option<Cancel> {
     // Replaced whole under the lock, so a panic elsewhere leaves it usable.
     running.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::pick;
-
-    #[test]
-    fn a_gpu_is_meant_by_number_id_or_name() {
-        let gpus = [("GPU-aa", "GeForce RTX 4060"), ("GPU-bb", "GeForce RTX 4060 Ti"), ("GPU-cc", "RTX A2000")];
-        let gpus = gpus.map(|(id, name)| (id.to_owned(), name.to_owned()));
-        let found = |wanted| pick(&gpus, wanted);
-        assert_eq!((found("0"), found("2"), found("3")), (Some("GPU-aa"), Some("GPU-cc"), None));
-        assert_eq!(
-            (found("a2000"), found("4060 ti"), found("gpu-bb")),
-            (Some("GPU-cc"), Some("GPU-bb"), Some("GPU-bb"))
-        );
-        assert_eq!(found("GeForce RTX 4060"), Some("GPU-aa"), "the whole name of one, a part of another's");
-        assert_eq!((found("geforce"), found("x")), (None, None));
-        assert_eq!(pick(&[], "0"), None);
-    }
 }

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import { ago, bytes, compact, duration, forecast, percent, speed } from "./format";
+import { ago, bytes, cardName, compact, duration, forecast, percent, speed } from "./format";
 import { setLanguage } from "./index.svelte";
 
 beforeEach(() => setLanguage("en"));
@@ -48,4 +48,9 @@ test("times are told from now", () => {
   const now = Date.UTC(2026, 2, 4);
   expect(ago(now - 3 * 86400e3, now)).toBe("3 days ago");
   expect(ago(now - 1000, now)).toBe("this minute");
+});
+
+test("a graphics card is called without its maker where there is little room", () => {
+  expect(cardName("NVIDIA GeForce RTX 4060 Ti")).toBe("GeForce RTX 4060 Ti");
+  expect(["Fake GPU", "NVIDIA ", ""].map(cardName)).toEqual(["Fake GPU", "NVIDIA ", ""]);
 });

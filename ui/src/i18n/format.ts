@@ -114,3 +114,8 @@ export function ago(at: number, now: number = Date.now()): string {
   }
   return relative.format(0, "minute");
 }
+
+/** A graphics card without its maker, which is the same for all of them, where there is little room. */
+export function cardName(name: string): string {
+  return name.replace(/^NVIDIA (?=.)/, "");
+}

@@ -1,5 +1,5 @@
 import type { GpuReason, Plan, Reason, RecoveryNotice, WireError } from "../ipc";
-import { bytes, duration, number } from "./format";
+import { bytes, cardName, duration, number } from "./format";
 import { has, t, tCode, type Key } from "./index.svelte";
 
 /** What happened and what to do, for an error of any command. */
@@ -52,7 +52,7 @@ export function reasonSentence(reason: Reason, plan: Plan): string {
     available: bytes(reason.available ?? 0),
     gpus: plan.gpus
       .filter((gpu) => gpu.layers > 0)
-      .map(({ name, layers }) => t("plan.onGpu", { name, n: layers }))
+      .map(({ name, layers }) => t("plan.onGpu", { name: cardName(name), n: layers }))
       .join(t("plan.comma")),
   };
   return has(key) ? tCode(key, values) : reason.text;
@@ -70,7 +70,7 @@ export function fitsSentence(plan: Pick<Plan, "fits" | "gpuLayers" | "layers">):
 
 export function recoverySentence(notice: RecoveryNotice): string {
   const text = whatMoved(notice);
-  return notice.gpu === null ? text : t("plan.recovery_of", { gpu: notice.gpu, text });
+  return notice.gpu === null ? text : t("plan.recovery_of", { gpu: cardName(notice.gpu), text });
 }
 
 function whatMoved(notice: RecoveryNotice): string {

@@ -26,6 +26,18 @@ seed: number | null,
  */
 maxTokens: number | null, };
 
+export type GpuName = { 
+/**
+ * [`Gpu::id`](super::Gpu)
+ */
+id: string, 
+/**
+ * Empty: not known.
+ */
+name: string, };
+
+export type GpuChoice = { "type": "all" } | { "type": "only", gpus: Array<GpuName>, };
+
 export type Settings = { language: LanguageChoice, theme: Theme, 
 /**
  * Where downloads go. null: the default folder.
@@ -56,9 +68,9 @@ threads: number | null,
  */
 leaveResponsive: boolean, 
 /**
- * The GPU that layers go to, by its id, from the next load on; null: all that there are.
+ * The GPUs that layers go to, from the next load on.
  */
-gpu: string | null, 
+gpus: GpuChoice, 
 /**
  * Bytes on disk for what models remember of chats, so that these need not be read again; 0: none.
  */
@@ -88,11 +100,11 @@ subject: string | null,
  */
 retryAfter: number | null, };
 
-export type GpuReason = { "type": "noDriver" } | { "type": "driverTooOld", found: string, needed: string, } | { "type": "noDevice" } | { "type": "deviceTooOld", found: string, needed: string, } | { "type": "badState", detail: string, } | { "type": "turnedOff" };
+export type GpuReason = { "type": "noDriver" } | { "type": "driverTooOld", found: string, needed: string, } | { "type": "noDevice" } | { "type": "deviceTooOld", found: string, needed: string, } | { "type": "badState", detail: string, } | { "type": "turnedOff" } | { "type": "noneChosen" };
 
 export type Gpu = { 
 /**
- * For [`Settings::gpu`](super::Settings).
+ * For [`GpuName::id`](super::GpuName).
  */
 id: string, name: string, vramTotal: number, 
 /**
@@ -122,7 +134,7 @@ cpuFeatures: Array<string>, ramTotal: number, ramAvailable: number,
  */
 gpus: Array<Gpu>, 
 /**
- * Why `gpus` is empty.
+ * Why none of them does. Those that were asked for and cannot be used are not in `gpus`.
  */
 gpuReason: GpuReason | null, modelsDiskFree: number | null, 
 /**

@@ -20,6 +20,8 @@ pub fn typescript() -> String {
         Theme,
         ContextPolicy,
         Sampling,
+        GpuName,
+        GpuChoice,
         Settings,
         // errors
         ErrorCode,

@@ -1,7 +1,7 @@
 use serde::Serialize;
 use ts_rs::TS;
 
-/// Why no GPU can be used.
+/// Why no GPU takes layers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, TS)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum GpuReason {
@@ -21,12 +21,14 @@ pub enum GpuReason {
     },
     /// This run shall leave the GPU alone (--no-gpu).
     TurnedOff,
+    /// The settings choose none.
+    NoneChosen,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct Gpu {
-    /// For [`Settings::gpu`](super::Settings).
+    /// For [`GpuName::id`](super::GpuName).
     pub id: String,
     pub name: String,
     pub vram_total: u64,
@@ -54,7 +56,7 @@ pub struct HardwareReport {
     pub ram_available: u64,
     /// GPUs that can take layers, those that do first, in the order in which they are filled.
     pub gpus: Vec<Gpu>,
-    /// Why `gpus` is empty.
+    /// Why none of them does. Those that were asked for and cannot be used are not in `gpus`.
     pub gpu_reason: Option<GpuReason>,
     pub models_disk_free: Option<u64>,
     /// Bytes per second; null until measured.

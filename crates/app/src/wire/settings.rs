@@ -70,6 +70,27 @@ impl Default for Sampling {
     }
 }
 
+/// A GPU as it is remembered, also while it is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuName {
+    /// [`Gpu::id`](super::Gpu)
+    pub id: String,
+    /// Empty: not known.
+    pub name: String,
+}
+
+/// Which GPUs take layers; kept in the settings, and what `--gpu` means.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum GpuChoice {
+    /// All that there are, the one with the most memory first.
+    #[default]
+    All,
+    /// Those of these that are there, in this order; all where none of them is. An empty list is none at all.
+    Only { gpus: Vec<GpuName> },
+}
+
 /// The user's settings, kept as `settings.json` with a version. Commands `settings_get`, `settings_set`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", default)]
@@ -93,8 +114,8 @@ pub struct Settings {
     pub threads: Option<u32>,
     /// Leave one core to other programs.
     pub leave_responsive: bool,
-    /// The GPU that layers go to, by its id, from the next load on; null: all that there are.
-    pub gpu: Option<String>,
+    /// The GPUs that layers go to, from the next load on.
+    pub gpus: GpuChoice,
     /// Bytes on disk for what models remember of chats, so that these need not be read again; 0: none.
     pub chat_memory: u64,
     /// Load settings last used, by model id.
@@ -117,7 +138,7 @@ impl Default for Settings {
             sampling: Sampling::default(),
             threads: None,
             leave_responsive: false,
-            gpu: None,
+            gpus: GpuChoice::All,
             chat_memory: 4_000_000_000,
             load: Default::default(),
             inspector_open: true,

@@ -13,6 +13,7 @@ export const inspector = {
   planned: "Planned",
   freeNow: "Free now: {amounts}",
   amount: "{name} {bytes}",
+  amountOn: "{bytes} on {name}",
   moving: "Moving layers: {from} → {to}",
   speed: "Forecast: {speed}",
   gpuLayers: "GPU layers",

@@ -62,6 +62,7 @@ export const plan = {
   gpu_badState: "The GPU does not respond ({detail}). Restart the PC to use it again.",
   gpu_deviceTooOld:
     "The GPU is too old: its compute capability is {found}, {needed} or newer is needed. Everything runs on the CPU.",
+  gpu_noneChosen: "No GPU is switched on in Settings: everything runs on the CPU.",
   gpu_turnedOff: "The GPU is turned off for this run: everything runs on the CPU.",
   recovery_vramFull: "VRAM is full: {what} stayed in RAM.",
   recovery_vramFull_answer: "VRAM ran out: {what} moved to RAM, the answer went on.",

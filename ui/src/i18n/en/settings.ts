@@ -85,9 +85,11 @@ export const settings = {
   leaveResponsive: "Leave the PC responsive",
   leaveResponsiveHint: "Leaves one core to other programs. Takes effect with the next load.",
   gpu: "Graphics cards for models",
-  gpuHint: "Their memory takes the layers. Takes effect with the next load.",
-  gpuAuto: "All: a model that fits into one stays on one",
-  gpuGone: "A card that is not there now",
+  gpuHint: "Its memory takes layers of models. Takes effect with the next load.",
+  gpusHint:
+    "Layers go to the cards that are on, the one with the most memory first; a model that fits into one stays on one. Takes effect with the next load.",
+  gpuGone: "{name}: cannot be used now",
+  gpuNone: "No card is on: models run on the CPU.",
   chatMemory: "Disk space to keep chats ready",
   chatMemoryHint:
     "Chats that do not fit in memory are kept ready here, also until the next start, so that they go on without being read again. Deleted with the chat.",

@@ -29,6 +29,7 @@ export const hardware: Words<typeof en> = {
     "Headroomが使えるのはNVIDIAのカードだけです。すべてCPUで動作し、小さいモデルほど速く回答します。",
   do_badState: "再起動しても直らない場合は、ドライバーを再インストールしてください。",
   do_deviceTooOld: "すべてCPUで動作します。RAMに収まるモデルを選んでください。「探す」で確認できます。",
+  do_noneChosen: "設定の「パフォーマンス」でオンにすると、次の読み込みから使われます。",
   do_turnedOff: "使うには--no-gpuを付けずに起動してください。",
   speed: "計測した速度",
   speedText: "回答速度の予測はこの値に基づきます。",

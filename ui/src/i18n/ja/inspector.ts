@@ -16,6 +16,7 @@ export const inspector: Words<typeof en> = {
   planned: "予定",
   freeNow: "現在の空き: {amounts}",
   amount: "{name} {bytes}",
+  amountOn: "{name}に{bytes}",
   moving: "層を移動中: {from} → {to}",
   speed: "予測: {speed}",
   gpuLayers: "GPUの層数",

@@ -62,6 +62,7 @@ export const plan: Words<typeof en> = {
   gpu_badState: "GPUが応答しません({detail})。PCを再起動すると再び使えるようになります。",
   gpu_deviceTooOld:
     "GPUが古すぎます。Compute Capabilityは{found}ですが、{needed}以降が必要です。すべてCPUで実行します。",
+  gpu_noneChosen: "設定でGPUがすべてオフになっています。すべてCPUで実行します。",
   gpu_turnedOff: "今回の起動ではGPUを使わない設定です。すべてCPUで実行します。",
   recovery_vramFull: "VRAMに空きがないため、{what}はRAMに置いたままです。",
   recovery_vramFull_answer: "VRAMが不足したため{what}をRAMに移し、回答を続けました。",

@@ -28,7 +28,7 @@ export function settings(): Settings {
     },
     threads: null,
     leaveResponsive: false,
-    gpu: null,
+    gpus: { type: "all" },
     chatMemory: 4_000_000_000,
     load: {},
     inspectorOpen: true,

@@ -51,7 +51,7 @@ const SECOND_GPU = {
 
 /** Plays the program in memory, so that the window can be made and tested without it. */
 export function fakeApi(options: FakeOptions = {}): Api {
-  const { pace = 20, gpuReason = null, empty = false, mixture = false, twoGpus = false } = options;
+  const { pace = 20, gpuReason: absent = null, empty = false, mixture = false, twoGpus = false } = options;
   const listeners = new Set<(event: AppEvent) => void>();
   const emit = (event: AppEvent) => listeners.forEach((listener) => listener(structuredClone(event)));
   let settings: Settings = { ...data.settings(), ...options.settings };
@@ -61,7 +61,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
   }
   const chats: FakeChat[] = empty ? [] : data.chats(Date.now());
   const talk = new FakeTalk(pace);
-  const hub = new FakeHub(pace, library, gpuReason === null, emit);
+  const hub = new FakeHub(pace, library, absent === null, emit);
   let state: ModelState = { type: "none" };
   let measured = false;
   let loads = 0;
@@ -91,20 +91,24 @@ export function fakeApi(options: FakeOptions = {}): Api {
     if (model.problem) {
       throw model.problem;
     }
-    return fakePlan(model, wish, gpuReason === null, used());
+    return fakePlan(model, wish, gpuReason() === null, used());
   };
   const gpus = () => {
-    const all = (twoGpus ? [GPU, SECOND_GPU] : [GPU]).map((gpu) => ({
-      ...gpu,
-      used: [gpu.id, null].includes(settings.gpu),
-    }));
-    return settings.gpu === "GPU-2" ? all.reverse() : all;
+    const { gpus } = settings;
+    const named = (id: string) => gpus.type === "all" || gpus.gpus.some((gpu) => gpu.id === id);
+    const there = twoGpus ? [GPU, SECOND_GPU] : [GPU];
+    // A choice of which nothing is there leaves it to the program.
+    const all = gpus.type === "only" && gpus.gpus.length > 0 && !there.some(({ id }) => named(id));
+    const cards = there.map((gpu) => ({ ...gpu, used: all || named(gpu.id) }));
+    return [...cards.filter((gpu) => gpu.used), ...cards.filter((gpu) => !gpu.used)];
   };
+  const gpuReason = (): GpuReason | null =>
+    absent ?? (gpus().some((gpu) => gpu.used) ? null : { type: "noneChosen" });
   /** Names of the cards that take layers. */
   const used = () => gpus().flatMap((gpu) => (gpu.used ? [gpu.name] : []));
   /** The first card is given everything. */
   const gpuUse = (layers: number, bytes: number) =>
-    gpuReason
+    gpuReason()
       ? []
       : used().map((name, i) => ({ name, layers: i ? 0 : layers, used: i ? 0 : bytes, lost: false }));
   const hardware = (): HardwareReport => ({
@@ -114,8 +118,8 @@ export function fakeApi(options: FakeOptions = {}): Api {
     cpuFeatures: ["AVX2", "AVX-512", "VNNI"],
     ramTotal: MACHINE.ramTotal,
     ramAvailable: MACHINE.ramAvailable,
-    gpus: gpuReason ? [] : gpus(),
-    gpuReason,
+    gpus: absent ? [] : gpus(),
+    gpuReason: gpuReason(),
     modelsDiskFree: 412e9,
     ramBandwidth: measured ? 61.3e9 : null,
     diskBandwidth: measured ? 3.4e9 : null,
@@ -135,7 +139,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
       }
     };
     // The first model waits for the driver.
-    const of = mine === 1 && gpuReason === null ? 4 : 0;
+    const of = mine === 1 && gpuReason() === null ? 4 : 0;
     for (let done = 0; done < of; done++) {
       await show({ type: "compiling", done, of }, done / of);
     }
@@ -156,7 +160,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
         ramUsed: planned.ram.total,
         vramUsed: planned.vram.total,
         gpus: gpuUse(planned.gpuLayers, planned.vram.total),
-        gpuReason,
+        gpuReason: gpuReason(),
         draftProblem: null,
         templateMissing: false,
         supportsThinking: true,
@@ -218,7 +222,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
         ramAvailable: Math.max(0.8e9, MACHINE.ramAvailable - (loaded?.ramUsed ?? 0) * 0.9 + jitter),
         ownPrivate: 0.3e9,
         ownResident: 0.3e9 + (loaded?.ramUsed ?? 0),
-        gpus: gpuReason
+        gpus: gpuReason()
           ? []
           : used().map((name, i) => {
               const own = i ? 0 : (loaded?.vramUsed ?? 0);

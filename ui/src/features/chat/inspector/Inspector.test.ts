@@ -68,8 +68,8 @@ test("with several graphics cards each has its own bar", async () => {
   expect(screen.queryByTestId("memory-vram")).toBeNull();
   const layers = slider().valueAsNumber;
   expect(bars().map((bar) => bar.querySelector(".name")?.textContent)).toEqual([
-    `NVIDIA GeForce RTX 4060, ${layers} layers`,
-    "NVIDIA RTX A2000 12GB, 0 layers",
+    `GeForce RTX 4060, ${layers} layers`,
+    "RTX A2000 12GB, 0 layers",
   ]);
   await fireEvent.click(screen.getByTestId("load-model"));
   await until(() => screen.queryByTestId("unload-model") !== null);
