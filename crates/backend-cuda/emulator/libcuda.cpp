@@ -12,7 +12,8 @@
 // FAKE_CUDA_GRAPHS (1), whether there is memory for graphs, and FAKE_CUDA_GRAPH (0), bytes that one takes; FAKE_CUDA_COUNTS, a file that gets, whenever somebody waits, how
 // many kernels were launched one by one, graphs made, nodes of them changed, and graphs launched;
 // FAKE_CUDA_COMPILE (0), milliseconds that a module takes; FAKE_CUDA_DEVICES (as many as are named), up to four; of each of them FAKE_CUDA_CAPABILITY (86) and FAKE_CUDA_MEMORY, bytes, and
-// FAKE_CUDA_LAUNCHES, after which it is lost (-1: never), separated by commas, the last one for all that follow.
+// FAKE_CUDA_LAUNCHES, after which it is lost (-1: never), and FAKE_CUDA_NAME, separated by commas, the last one for all that
+// follow.
 #include <dlfcn.h>
 #include <unistd.h>
 #include <cstdint>
@@ -178,6 +179,10 @@ API cuDeviceGet(int *device, int number) {
 }
 /// "Fake GPU", "Fake GPU 2", ...
 API cuDeviceGetName(char *name, int size, int device) {
+    if (const char *names = getenv("FAKE_CUDA_NAME")) {
+        for (; device > 0 && strchr(names, ','); device--) names = strchr(names, ',') + 1;
+        return snprintf(name, size_t(size), "%.*s", int(strcspn(names, ",")), names), SUCCESS;
+    }
     return snprintf(name, size_t(size), device ? "Fake GPU %d" : "Fake GPU", device + 1), SUCCESS;
 }
 API cuDeviceGetUuid(char *uuid, int device) { return memset(uuid, device + 1, 16), SUCCESS; }

@@ -250,9 +250,41 @@ fn several_gpus_are_chosen_by_number_or_name() {
         assert_eq!(refused.status, 2, "{refused:?}");
         assert!(refused.stderr.contains("0: Fake GPU, 1: Fake GPU 2"), "{refused:?}");
     }
+    // Twins have their number in their names.
+    let twins = [two[0], ("FAKE_CUDA_NAME", "GeForce RTX 3090")];
+    let doctor = machine.json(&twins, &["doctor", "--gpu", "3090 (0)"])["gpu"]["gpus"].clone();
+    assert_eq!((&doctor[0]["name"], &doctor[0]["used"]), (&"GeForce RTX 3090 (0)".into(), &true.into()), "{doctor}");
+    assert_eq!((&doctor[1]["name"], &doctor[1]["used"]), (&"GeForce RTX 3090 (1)".into(), &false.into()), "{doctor}");
     let none = machine.run(&[("FAKE_CUDA_DEVICES", "0")], &["doctor", "--gpu", "0"]);
     assert!(none.status == 1 && none.stderr.contains("there is no NVIDIA GPU"), "{none:?}");
     assert_eq!(machine.run(&two, &["doctor", "--gpu", "0", "--no-gpu"]).status, 2);
+}
+
+/// What the window keeps holds for the command line too, unless --gpu says otherwise.
+#[test]
+fn the_settings_choose_gpus_for_the_command_line_too() {
+    let machine = Machine::new();
+    let two = [("FAKE_CUDA_MEMORY", "2147483648,8589934592")];
+    std::fs::create_dir_all(machine.home.data()).unwrap();
+    let set = |settings: &str| std::fs::write(machine.home.data().join("settings.json"), settings).unwrap();
+    let used = |flags: &[&str]| -> Vec<String> {
+        let doctor = machine.json(&two, &[&["doctor"], flags].concat());
+        let gpus = doctor["gpu"]["gpus"].as_array().unwrap().iter().filter(|gpu| gpu["used"] == true);
+        gpus.map(|gpu| gpu["name"].as_str().unwrap().to_owned()).collect()
+    };
+    // As it was before there were lists.
+    set(r#"{"version":1,"gpu":"GPU-01010101-0101-0101-0101-010101010101"}"#);
+    assert_eq!(used(&[]), ["Fake GPU"]);
+    assert_eq!(used(&["--gpu", "0,1"]), ["Fake GPU", "Fake GPU 2"]);
+    assert_eq!(used(&["--gpu", "all"]), ["Fake GPU 2", "Fake GPU"]);
+    set(r#"{"version":2,"gpus":{"type":"only","gpus":[]}}"#);
+    let gpu = machine.json(&two, &["doctor"])["gpu"].clone();
+    assert_eq!((&gpu["usable"], &gpu["reason"]["type"]), (&false.into(), &"noneChosen".into()), "{gpu}");
+    assert_eq!(gpu["gpus"].as_array().unwrap().len(), 2, "{gpu}");
+    let text = machine.run(&two, &["doctor"]).stdout;
+    assert!(text.contains("GPU   not used: the window's settings choose none"), "{text}");
+    assert!(text.contains("GPU 1 Fake GPU 2 (not used: --gpu chooses it), ? of 8.59 GB free"), "{text}");
+    assert_eq!(used(&["--gpu", "1"]), ["Fake GPU 2"]);
 }
 
 /// The first model measures the GPU; what was measured decides whether layers in RAM are computed there for a prompt.

@@ -31,13 +31,19 @@ pub struct Window {
 }
 
 impl Window {
-    /// Opens the program with its data in `data`, at 1280x800.
+    /// Opens the program with its data in `data`, at 1280x800. It leaves the GPU alone.
     pub async fn open(data: &Path, arguments: &[&str]) -> Result<Window> {
+        Window::open_in(data, &[&["--no-gpu"], arguments].concat(), &[]).await
+    }
+
+    /// The same with a GPU and with variables of the environment.
+    pub async fn open_in(data: &Path, arguments: &[&str], environment: &[(&str, String)]) -> Result<Window> {
         let port = free_port()?;
         let mut driver = Command::new("WebKitWebDriver")
             .args([format!("--port={port}"), "--host=127.0.0.1".into()])
             .env("TAURI_WEBVIEW_AUTOMATION", "true")
             .env("TAURI_AUTOMATION", "true")
+            .envs(environment.iter().cloned())
             .kill_on_drop(true)
             .spawn()
             .context("WebKitWebDriver")?;
@@ -49,7 +55,7 @@ impl Window {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let mut words = vec!["--automation", "--no-gpu", "--data-dir", data.to_str().context("data folder")?];
+        let mut words = vec!["--automation", "--data-dir", data.to_str().context("data folder")?];
         words.extend(arguments);
         let browser = json!({ "binary": program("headroom-desktop")?, "args": words });
         let capabilities = json!({ "webkitgtk:browserOptions": browser });

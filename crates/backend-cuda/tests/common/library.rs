@@ -5,7 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../backend-cuda");
+/// Folder of this crate; the tests that use this file may belong to another one.
+fn root() -> PathBuf {
+    let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let mut found = folders.map(|folder| folder.join("crates/backend-cuda")).filter(|folder| folder.is_dir());
+    found.next().expect("the repository")
+}
 
 /// The folders' headers and tools, and the source, so that a library is only compiled when something in it has changed.
 fn fingerprint(root: &Path, source: &Path, architecture: u32) -> u64 {
@@ -53,7 +58,8 @@ pub fn compile(source: &str) -> PathBuf {
 pub fn compile_for(source: &str, architecture: u32) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let root = Path::new(ROOT);
+    let root = root();
+    let root = root.as_path();
     let source = root.join(source);
     let name = format!(
         "{}-{:016x}.so",
@@ -165,7 +171,7 @@ pub fn fake_driver(folder: &Path) -> [(&'static str, String); 3] {
 
 /// The names of the kernels' files.
 pub fn modules() -> Vec<String> {
-    let sources = std::fs::read_dir(Path::new(ROOT).join("kernels")).unwrap();
+    let sources = std::fs::read_dir(root().join("kernels")).unwrap();
     let names = sources.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter_map(|name| Some(name.strip_suffix(".cu")?.to_owned())).collect()
 }
