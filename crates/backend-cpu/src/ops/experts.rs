@@ -55,7 +55,7 @@ pub(crate) fn expert_matmul(
     let rows_of = |expert: usize| Rows::new(machine, weight, &bytes[expert * expert_bytes..][..expert_bytes]);
     let mut activations = machine.scratch.activations();
     if let Some(form) = rows_of(0).form {
-        activations.fill(machine, OP, form, input, inputs, weight.cols)?;
+        activations.fill(machine, OP, form, input, [inputs, weight.cols, weight.cols])?;
     }
     let activations = &*activations;
     let chunks: Vec<(usize, usize)> = (0..shape.experts)

@@ -5,7 +5,7 @@ use super::{invalid, product, reused};
 use crate::buffers::{Buffers, Span};
 use crate::cpu::{Machine, Precision};
 use crate::simd::cells::Cells;
-use crate::simd::packed::{self, Form, Lanes32, PANEL_ROWS, PANEL_VALUES, ROWS, Row, Stripe};
+use crate::simd::packed::{self, Form, Lanes32, PANEL_ROWS, PANEL_VALUES, ROWS, Stripe};
 use crate::simd::tiles::Product;
 use backend::{BackendError, Linear, View, Weight};
 use quant::GgmlType;
@@ -69,7 +69,8 @@ pub(crate) fn matmul(
     let mut activations = machine.scratch.activations();
     for form in [Form::Wide, Form::Narrow] {
         if tasks.iter().any(|task| task.rows.form == Some(form)) {
-            activations.fill(machine, OP, form, input, n, cols)?;
+            let group = if n < PANEL_TOKENS { cols } else { PANEL_VALUES };
+            activations.fill(machine, OP, form, input, [n, cols, group])?;
         }
     }
     let tokens: Vec<usize> = (0..n).collect();
@@ -235,7 +236,6 @@ impl<'a> Rows<'a> {
         let (blocks, at_once) = (self.weight.cols / size, (PANEL_VALUES / size).max(1));
         let mut before = 0;
         for tokens in operand.tokens.chunks(PANEL_INPUTS) {
-            let rows: Vec<Row<'_>> = tokens.iter().map(|token| operand.activations.row(form, *token)).collect();
             let parts: Vec<Range<usize>> =
                 range.clone().step_by(PANEL_ROWS).map(|first| first..range.end.min(first + PANEL_ROWS)).collect();
             if sums.len() < parts.len() * tokens.len() {
@@ -256,7 +256,9 @@ impl<'a> Rows<'a> {
                         if step == asking {
                             self.after(&parts, index, block..end).prefetch(self.weight.ty.type_size());
                         }
-                        machine.simd.dot_panel(panel, &rows[first..first + sums.len()], block * size, sums);
+                        let places = &tokens[first..first + sums.len()];
+                        let inputs = operand.activations.inputs(form, block * size, places);
+                        machine.simd.dot_panel(panel, &inputs, block == 0, sums);
                         // These are on their way to memory while the next ones are computed.
                         let done = if last { &*sums } else { &[] };
                         for (token, sums) in (before + first..).zip(done) {

@@ -44,6 +44,15 @@ pub enum Row<'a> {
     Narrow(&'a [NarrowBlock]),
 }
 
+/// Rows of activations that meet a panel: row `i` is in `blocks` from number `places[i] * stride + first` on.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    pub blocks: Row<'a>,
+    pub stride: usize,
+    pub first: usize,
+    pub places: &'a [usize],
+}
+
 /// Where group `g` of 16 stands in arrays of group scales, mins and sums: even groups first, so that the halves of a
 /// 256-bit vector of 32 values find their scales in their own halves.
 pub fn scrambled(g: usize) -> usize {

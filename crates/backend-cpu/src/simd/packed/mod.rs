@@ -26,7 +26,7 @@ mod tests;
 mod x86;
 
 use super::{Simd, SimdLevel};
-pub use activations::{NarrowBlock, Row, WideBlock};
+pub use activations::{Inputs, NarrowBlock, Row, WideBlock};
 pub use panel::{Lanes32, PANEL_ROWS, PANEL_VALUES, Panel, Stripe};
 use quant::GgmlType;
 
@@ -225,33 +225,33 @@ impl Simd {
         }
     }
 
-    /// Adds products of the panel's rows with rows of activations, which begin with the value `start`, to `out`, whatever
-    /// that is if `start` is 0: for prompts. The panel was filled by the same `Simd`.
+    /// Adds products of the panel's rows with rows of activations to `out`, or to 0 if they are `new`: for prompts. The
+    /// panel was filled by the same `Simd`.
     ///
     /// # Panics
     /// Lengths do not fit.
-    pub fn dot_panel(self, panel: &Panel, activations: &[Row<'_>], start: usize, out: &mut [Lanes32<f32>]) {
-        assert_eq!(activations.len(), out.len());
+    pub fn dot_panel(self, panel: &Panel, inputs: &Inputs<'_>, new: bool, out: &mut [Lanes32<f32>]) {
+        assert_eq!(inputs.places.len(), out.len());
         match self.level() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions.
-            SimdLevel::Avx2 => unsafe { x86::dot_panel_avx2(panel, activations, start, out) },
+            SimdLevel::Avx2 => unsafe { x86::dot_panel_avx2(panel, inputs, new, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            SimdLevel::AvxVnni => unsafe { x86::dot_panel_avx_vnni(panel, activations, start, out) },
+            SimdLevel::AvxVnni => unsafe { x86::dot_panel_avx_vnni(panel, inputs, new, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            SimdLevel::Avx512Vnni => unsafe { x86::dot_panel_vnni(panel, activations, start, out) },
+            SimdLevel::Avx512Vnni => unsafe { x86::dot_panel_vnni(panel, inputs, new, out) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: NEON is part of AArch64.
-            SimdLevel::Neon => unsafe { aarch64::dot_panel::<aarch64::Neon>(panel, activations, start, out) },
+            SimdLevel::Neon => unsafe { aarch64::dot_panel::<aarch64::Neon>(panel, inputs, new, out) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            SimdLevel::NeonDot => unsafe { aarch64::dot_panel::<aarch64::NeonDot>(panel, activations, start, out) },
+            SimdLevel::NeonDot => unsafe { aarch64::dot_panel::<aarch64::NeonDot>(panel, inputs, new, out) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            SimdLevel::NeonI8mm => unsafe { aarch64::dot_panel::<aarch64::NeonI8mm>(panel, activations, start, out) },
-            _ => panel_dot::dot_portable(panel, activations, start, out),
+            SimdLevel::NeonI8mm => unsafe { aarch64::dot_panel::<aarch64::NeonI8mm>(panel, inputs, new, out) },
+            _ => panel_dot::dot_portable(panel, inputs, new, out),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Products of a panel with rows of activations. A tile of two vectors of rows by some tokens has its integer sums in
 //! registers, the sums of a group and those of a block; f32 sums wait in memory, as they do between panels.
 
-use super::activations::{NarrowBlock, Row, WideBlock};
+use super::activations::{Inputs, NarrowBlock, Row, WideBlock};
 use super::lanes::{Lanes, Portable};
 use super::panel::{Lanes32, Panel, Stripe, VECTORS};
 use super::portable::Plain;
@@ -9,30 +9,30 @@ use super::{Form, NARROW, WIDE, for_narrow, for_wide};
 use quant::GgmlType;
 
 impl Panel {
-    /// Adds products with all rows of activations from value `start` on to `out`, which begins at 0 if `start` does, `R`
-    /// vectors of rows and `T` tokens at a time.
+    /// Adds products with all rows of activations to `out`, or to 0 if they are `new`, `R` vectors of rows and `T` tokens
+    /// at a time.
     ///
     /// # Safety
     /// The CPU has the instructions of `V`, with which the panel was filled.
     #[inline(always)]
     pub unsafe fn dot<V: Lanes, const R: usize, const T: usize>(
         &self,
-        activations: &[Row<'_>],
-        start: usize,
+        inputs: &Inputs<'_>,
+        new: bool,
         out: &mut [Lanes32<f32>],
     ) {
-        if start == 0 {
+        if new {
             out.fill(Lanes32::default());
         }
         // SAFETY: passed on.
         unsafe {
             match (self.form, self.groups, self.has_mins) {
-                (Form::Wide, 8, false) => self.tiles::<V, R, T, Wide<8, false>>(activations, start, out),
-                (Form::Wide, 8, true) => self.tiles::<V, R, T, Wide<8, true>>(activations, start, out),
-                (Form::Wide, _, false) => self.tiles::<V, R, T, Wide<16, false>>(activations, start, out),
-                (Form::Wide, _, true) => self.tiles::<V, R, T, Wide<16, true>>(activations, start, out),
-                (Form::Narrow, _, false) => self.tiles::<V, R, T, Narrow<false>>(activations, start, out),
-                (Form::Narrow, _, true) => self.tiles::<V, R, T, Narrow<true>>(activations, start, out),
+                (Form::Wide, 8, false) => self.tiles::<V, R, T, Wide<8, false>>(inputs, out),
+                (Form::Wide, 8, true) => self.tiles::<V, R, T, Wide<8, true>>(inputs, out),
+                (Form::Wide, _, false) => self.tiles::<V, R, T, Wide<16, false>>(inputs, out),
+                (Form::Wide, _, true) => self.tiles::<V, R, T, Wide<16, true>>(inputs, out),
+                (Form::Narrow, _, false) => self.tiles::<V, R, T, Narrow<false>>(inputs, out),
+                (Form::Narrow, _, true) => self.tiles::<V, R, T, Narrow<true>>(inputs, out),
             }
         }
     }
@@ -42,18 +42,17 @@ impl Panel {
     #[inline(always)]
     unsafe fn tiles<V: Lanes, const R: usize, const T: usize, K: Kernel>(
         &self,
-        activations: &[Row<'_>],
-        start: usize,
+        inputs: &Inputs<'_>,
         out: &mut [Lanes32<f32>],
     ) {
         K::check(self);
         let mut first = 0;
-        while first < activations.len() {
-            let count = T.min(activations.len() - first);
+        while first < inputs.places.len() {
+            let count = T.min(inputs.places.len() - first);
             // Rows that are missing are the last one again, with sums that nobody reads.
-            let mut rows = [K::row(self, activations[first], start); T];
+            let mut rows = [K::row(self, inputs, first); T];
             for t in 1..T {
-                rows[t] = K::row(self, activations[first + t.min(count - 1)], start);
+                rows[t] = K::row(self, inputs, first + t.min(count - 1));
             }
             let out = &mut out[first..first + count];
             let mut spare = [Lanes32::default(); T];
@@ -83,11 +82,11 @@ trait Kernel {
     /// # Panics
     /// The panel does not have what its shape says.
     fn check(panel: &Panel);
-    /// A row's blocks from value `start` on.
+    /// The blocks of row `index`.
     ///
     /// # Panics
-    /// It has not as many as the panel, or another form.
-    fn row(panel: &Panel, row: Row<'_>, start: usize) -> *const Self::Activation;
+    /// There are not as many as the panel has, or they have another form.
+    fn row(panel: &Panel, inputs: &Inputs<'_>, index: usize) -> *const Self::Activation;
     /// Adds products with `T` rows to their sums.
     ///
     /// # Safety
@@ -117,9 +116,9 @@ impl<const GROUPS: usize, const MINS: bool> Kernel for Wide<GROUPS, MINS> {
     }
 
     #[inline(always)]
-    fn row(panel: &Panel, row: Row<'_>, start: usize) -> *const WideBlock {
-        match row {
-            Row::Wide(row) => row[start / WIDE..][..panel.blocks].as_ptr(),
+    fn row(panel: &Panel, inputs: &Inputs<'_>, index: usize) -> *const WideBlock {
+        match inputs.blocks {
+            Row::Wide(all) => all[inputs.places[index] * inputs.stride + inputs.first..][..panel.blocks].as_ptr(),
             Row::Narrow(_) => panic!("activations do not fit the panel"),
         }
     }
@@ -212,9 +211,11 @@ impl<const MINS: bool> Kernel for Narrow<MINS> {
     }
 
     #[inline(always)]
-    fn row(panel: &Panel, row: Row<'_>, start: usize) -> *const NarrowBlock {
-        match row {
-            Row::Narrow(row) => row[start / NARROW..][..panel.blocks / panel.shared].as_ptr(),
+    fn row(panel: &Panel, inputs: &Inputs<'_>, index: usize) -> *const NarrowBlock {
+        match inputs.blocks {
+            Row::Narrow(all) => {
+                all[inputs.places[index] * inputs.stride + inputs.first..][..panel.blocks / panel.shared].as_ptr()
+            }
             Row::Wide(_) => panic!("activations do not fit the panel"),
         }
     }
@@ -285,7 +286,7 @@ pub fn fill_portable(ty: GgmlType, stripe: &Stripe<'_>, panel: &mut Panel) {
     }
 }
 
-pub fn dot_portable(panel: &Panel, activations: &[Row<'_>], start: usize, out: &mut [Lanes32<f32>]) {
+pub fn dot_portable(panel: &Panel, inputs: &Inputs<'_>, new: bool, out: &mut [Lanes32<f32>]) {
     // SAFETY: no special instructions are needed.
-    unsafe { panel.dot::<Portable, 1, 2>(activations, start, out) }
+    unsafe { panel.dot::<Portable, 1, 2>(inputs, new, out) }
 }

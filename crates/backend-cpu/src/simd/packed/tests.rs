@@ -61,6 +61,32 @@ fn activation(ty: GgmlType, simd: Simd, x: &[f32]) -> Owned {
 }
 
 impl Owned {
+    /// Rows one after the other.
+    fn joined<'a>(rows: impl Iterator<Item = &'a Owned>) -> Owned {
+        rows.fold(None, |all, row| match (all, row) {
+            (None, Owned::Wide(row)) => Some(Owned::Wide(row.clone())),
+            (None, Owned::Narrow(row)) => Some(Owned::Narrow(row.clone())),
+            (Some(Owned::Wide(all)), Owned::Wide(row)) => Some(Owned::Wide([all, row.clone()].concat())),
+            (Some(Owned::Narrow(all)), Owned::Narrow(row)) => Some(Owned::Narrow([all, row.clone()].concat())),
+            _ => panic!("rows of two forms"),
+        })
+        .expect("a row")
+    }
+
+    fn blocks(&self) -> usize {
+        match self {
+            Owned::Wide(row) => row.len(),
+            Owned::Narrow(row) => row.len(),
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Owned::Wide(_) => WIDE,
+            Owned::Narrow(_) => NARROW,
+        }
+    }
+
     fn row(&self) -> Row<'_> {
         match self {
             Owned::Wide(row) => Row::Wide(row),
@@ -98,19 +124,24 @@ proptest! {
                         alone.extend(out[..count].iter().map(|x| x.to_bits()));
                     }
                 }
+                // Rows in another order than that of memory.
+                let places: Vec<usize> = (0..tokens).rev().collect();
+                let all = Owned::joined(owned.iter().rev());
                 let mut panel = Panel::default();
                 // A panel that held something larger before.
                 let other = packed(GgmlType::Q2_K, PANEL_ROWS, 4 * WIDE, &mut seed);
                 let row_of_other = other.len() / PANEL_ROWS;
-                let all = Stripe { bytes: &other, row_bytes: row_of_other, rows: PANEL_ROWS, first: 0, blocks: 4 };
-                simd.fill_panel(GgmlType::Q2_K, &all, &mut panel);
+                let larger = Stripe { bytes: &other, row_bytes: row_of_other, rows: PANEL_ROWS, first: 0, blocks: 4 };
+                simd.fill_panel(GgmlType::Q2_K, &larger, &mut panel);
                 let mut out = vec![Lanes32::<f32>::default(); tokens];
                 // Some blocks, then others.
                 let (per_row, size) = (cols / ty.block_size(), ty.block_size());
                 for first in (0..per_row).step_by(part) {
                     let blocks = part.min(per_row - first);
                     simd.fill_panel(ty, &Stripe { bytes: &bytes, row_bytes, rows, first, blocks }, &mut panel);
-                    simd.dot_panel(&panel, &acts, first * size, &mut out);
+                    let start = first * size;
+                    let inputs = Inputs { blocks: all.row(), stride: all.blocks() / tokens, first: start / all.size(), places: &places };
+                    simd.dot_panel(&panel, &inputs, first == 0, &mut out);
                 }
                 let panel: Vec<Vec<u32>> = out.iter().map(|out| (0..rows).map(|row| out[row / 16].0[row % 16].to_bits()).collect()).collect();
                 prop_assert_eq!(&alone, &panel, "{} alone and in a panel, {:?}", ty, simd.level());

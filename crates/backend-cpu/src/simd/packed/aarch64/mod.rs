@@ -70,9 +70,9 @@ impl<B: DecodeWide> UnpackWide<B> for Registers {
 
 /// # Safety
 /// The instructions of `P`.
-pub unsafe fn dot_panel<P: Products>(panel: &Panel, activations: &[Row<'_>], start: usize, out: &mut [Lanes32<f32>]) {
+pub unsafe fn dot_panel<P: Products>(panel: &Panel, inputs: &Inputs<'_>, new: bool, out: &mut [Lanes32<f32>]) {
     // SAFETY: passed on.
-    unsafe { panel.dot::<Panels<P>, 1, 4>(activations, start, out) }
+    unsafe { panel.dot::<Panels<P>, 1, 4>(inputs, new, out) }
 }
 
 /// # Safety

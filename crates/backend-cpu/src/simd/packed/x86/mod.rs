@@ -13,7 +13,7 @@ mod rows;
 mod rows512;
 mod wide512;
 
-use super::activations::{self, NarrowBlock, Row, WideBlock};
+use super::activations::{self, Inputs, NarrowBlock, Row, WideBlock};
 use super::lanes::Lanes;
 use super::panel::{Lanes32, Panel, Stripe};
 use super::portable::{Narrows, UnpackNarrow, UnpackWide, Wide};
@@ -138,25 +138,25 @@ pub unsafe fn fill_panel_vnni(ty: GgmlType, stripe: &Stripe<'_>, panel: &mut Pan
 /// # Safety
 /// AVX2, FMA, F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub unsafe fn dot_panel_avx2(panel: &Panel, activations: &[Row<'_>], start: usize, out: &mut [Lanes32<f32>]) {
+pub unsafe fn dot_panel_avx2(panel: &Panel, inputs: &Inputs<'_>, new: bool, out: &mut [Lanes32<f32>]) {
     // SAFETY: passed on.
-    unsafe { panel.dot::<Halves<Avx2>, 1, 2>(activations, start, out) }
+    unsafe { panel.dot::<Halves<Avx2>, 1, 2>(inputs, new, out) }
 }
 
 /// # Safety
 /// AVX2, FMA, F16C, AVX-VNNI.
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-pub unsafe fn dot_panel_avx_vnni(panel: &Panel, activations: &[Row<'_>], start: usize, out: &mut [Lanes32<f32>]) {
+pub unsafe fn dot_panel_avx_vnni(panel: &Panel, inputs: &Inputs<'_>, new: bool, out: &mut [Lanes32<f32>]) {
     // SAFETY: passed on.
-    unsafe { panel.dot::<Halves<AvxVnni>, 1, 3>(activations, start, out) }
+    unsafe { panel.dot::<Halves<AvxVnni>, 1, 3>(inputs, new, out) }
 }
 
 /// # Safety
 /// AVX2, FMA, F16C, AVX-512 F, BW, VL, VNNI.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
-pub unsafe fn dot_panel_vnni(panel: &Panel, activations: &[Row<'_>], start: usize, out: &mut [Lanes32<f32>]) {
+pub unsafe fn dot_panel_vnni(panel: &Panel, inputs: &Inputs<'_>, new: bool, out: &mut [Lanes32<f32>]) {
     // SAFETY: passed on.
-    unsafe { panel.dot::<Vnni, 2, 6>(activations, start, out) }
+    unsafe { panel.dot::<Vnni, 2, 6>(inputs, new, out) }
 }
 
 /// # Safety
