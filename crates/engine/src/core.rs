@@ -223,7 +223,10 @@ impl Core {
         let Loaded { model, layout, file } = &*self.loaded;
         let residency = Residency::new(model, layout, &placed, ram);
         self.paged_for = Some(placed);
-        let Some(residency) = residency else { return Ok(()) };
+        let Some(residency) = residency else {
+            file.stays();
+            return Ok(());
+        };
         let pager = || weights::Pager::new().ok().map(|pager| Box::new(pager) as Box<dyn Advice>);
         // Without a thread for it, the system reads pages when they are touched, as for any file.
         let Some(advice) = before.or_else(pager) else { return Ok(()) };

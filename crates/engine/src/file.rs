@@ -26,6 +26,11 @@ impl Weights {
         self.file.check()
     }
 
+    /// There is room for all of it.
+    pub fn stays(&self) {
+        self.file.advise(weights::Pattern::Resident);
+    }
+
     /// The tensor whose bytes in the file begin at this address.
     pub fn tensor_at(&self, address: usize) -> Option<&str> {
         let begins = |index| self.file.tensor_bytes(index).is_ok_and(|bytes| bytes.as_ptr() as usize == address);

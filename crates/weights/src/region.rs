@@ -34,6 +34,8 @@ pub enum Pattern {
     Sequential,
     /// Here and there: read only what is asked for.
     Random,
+    /// All of it, over and over, and there is room for it: in large pages, where the file system has them.
+    Resident,
 }
 
 /// The bytes of a whole file.

@@ -37,8 +37,15 @@ mod unix {
             Pattern::Normal => Advice::Normal,
             Pattern::Sequential => Advice::Sequential,
             Pattern::Random => Advice::Random,
+            Pattern::Resident => Advice::Normal,
         };
         let _ = map.advise_range(advice, range.start, range.len());
+        // Linux reads large pages for large pages' sake, whatever else it was told.
+        #[cfg(target_os = "linux")]
+        if matches!(pattern, Pattern::Resident | Pattern::Random) {
+            let pages = if pattern == Pattern::Resident { Advice::HugePage } else { Advice::NoHugePage };
+            let _ = map.advise_range(pages, range.start, range.len());
+        }
     }
 
     /// `map` must be a mapping of a file.

@@ -168,7 +168,7 @@ fn advice_never_changes_contents() {
     let path = save(&folder, "model.gguf", &bytes);
     for access in BOTH {
         let model = ModelFile::open(&path, access).unwrap();
-        for pattern in [Pattern::Sequential, Pattern::Random, Pattern::Normal] {
+        for pattern in [Pattern::Sequential, Pattern::Resident, Pattern::Random, Pattern::Normal] {
             model.advise(pattern);
         }
         for (index, tensor) in model.gguf().tensors.iter().enumerate() {
