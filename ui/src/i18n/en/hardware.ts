@@ -18,6 +18,7 @@ export const hardware = {
   capability: "Compute capability",
   testDevice: "test device: part of the RAM, for trying out",
   otherGpu: "not used; Settings choose the cards",
+  otherGpuLater: "used from the next load on",
   unused: "Why is my GPU not used?",
   do_noDriver: "If this PC has an NVIDIA card, install its driver from nvidia.com and restart Headroom.",
   do_driverTooOld: "Install the current driver from nvidia.com and restart the PC.",

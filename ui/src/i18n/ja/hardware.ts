@@ -21,6 +21,7 @@ export const hardware: Words<typeof en> = {
   capability: "Compute Capability",
   testDevice: "試験用デバイス(RAMの一部)",
   otherGpu: "使用していません。設定で選べます。",
+  otherGpuLater: "次の読み込みから使用します。",
   unused: "GPUが使われない理由",
   do_noDriver:
     "NVIDIAのカードがある場合は、nvidia.comからドライバーをインストールしてHeadroomを再起動してください。",
