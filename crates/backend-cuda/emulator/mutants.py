@@ -1,6 +1,7 @@
-"""Mutants of PTX: instructions changed in ways that tests must notice. `ptx.py FILE COUNT` puts COUNT of them into the
-library that it makes, beside the instructions that they replace; HEADROOM_MUTANT=MODULE:NUMBER chooses one of them when a
-test runs. `ptx.py FILE COUNT list` says which there are. Instead of a number, `barriers` are all barriers, left out.
+"""Mutants of PTX: instructions changed in ways that tests must notice. Of COUNT of them that are drawn from a file,
+`ptx.py FILE COUNT KERNEL` puts those of a kernel into the library that it makes, beside the instructions that they replace;
+HEADROOM_MUTANT=MODULE:KERNEL:NUMBER chooses one of them when a test runs. `ptx.py FILE COUNT list` says which there are.
+Instead of a number, `barriers` are all barriers, left out.
 
 They are drawn by the text of the file and a seed (COUNT@SEED), so that the same PTX always has the same ones.
 """

@@ -34,11 +34,11 @@ template <class To, class From> To widen(From from) {
 
 [[noreturn]] inline void does_not_end() { emulator::die("it does not end"); }
 
-/// The number of this module's mutant that HEADROOM_MUTANT names, as MODULE:NUMBER; -1 for none.
-inline int chosen_mutant(const char *module) {
+/// The number of the mutant that HEADROOM_MUTANT names, as MODULE:KERNEL:NUMBER; -1 for none.
+inline int chosen_mutant() {
     const char *chosen = getenv("HEADROOM_MUTANT");
-    const size_t length = strlen(module);
-    return chosen && !strncmp(chosen, module, length) && chosen[length] == ':' ? atoi(chosen + length + 1) : -1;
+    const char *colon = chosen ? strrchr(chosen, ':') : nullptr;
+    return colon ? atoi(colon + 1) : -1;
 }
 
 /// A kernel's only parameter is a struct of `size` bytes.

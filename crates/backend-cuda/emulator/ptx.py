@@ -1,10 +1,9 @@
 """Translates PTX to C++ over the emulator: ptx.py FILE.ptx > FILE.cpp. What it does not know is an error.
 
-So the very text that the driver compiles is run, not only the source that it was compiled from. With more arguments there
-are mutants in it (mutants.py).
+So the very text that the driver compiles is run, not only the source that it was compiled from. With more arguments it is
+one kernel, with mutants in it (mutants.py).
 """
 
-import pathlib
 import re
 import sys
 
@@ -286,6 +285,8 @@ print('#include "cuda.h"\n#include "ptx.h"')
 # Only mutants may go on forever.
 print(f"#define ENDLESS {'++jumps > 10000000' if chosen else 'false'}")
 if chosen:
-    print(f'static const int mutant = chosen_mutant("{pathlib.Path(path).stem}");')
+    print("static const int mutant = chosen_mutant();")
+wanted = mutated[1:] or lines
 for name, parameters, body in entries:
-    kernel(name, parameters, body, lines[name], chosen)
+    if name in wanted:
+        kernel(name, parameters, body, lines[name], chosen)

@@ -9,6 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 /// Larger allocations of a real GPU are not filled: only the emulator's are, whatever their size.
 const FILLED: u64 = 64 << 20;
 
+/// What is around buffers that have memory of their own, and must stay: NaN as f32, f16 and bf16, as f32 a signalling one,
+/// which no arithmetic leaves as it is.
+const GUARD: [u8; 4] = 0xffbf_ffbf_u32.to_le_bytes();
+const GUARD_BYTES: u64 = 256;
+
 /// What a test may change while the engine owns the driver.
 #[derive(Debug, Default)]
 pub struct State {
@@ -26,7 +31,7 @@ pub struct State {
     pub old: bool,
     /// As on Windows: what the system grants, and what it keeps in video memory; the rest goes to RAM and nothing fails.
     pub windows: Option<Windows>,
-    /// Every buffer has memory of its own.
+    /// Every buffer has memory of its own, and nothing may be written beside it.
     pub exact: bool,
 }
 
@@ -40,13 +45,32 @@ pub struct TestDriver {
     state: Arc<Mutex<State>>,
     inner: Box<dyn Driver>,
     allocations: HashMap<Address, u64>,
+    /// Bytes before and behind each.
+    guard: u64,
 }
 
 impl TestDriver {
     pub fn new(state: State) -> (TestDriver, Arc<Mutex<State>>) {
         let inner = inner(&state);
+        // A sanitizer sees more where there is nothing.
+        let guard = if state.exact && !inner.exact() { GUARD_BYTES } else { 0 };
         let state = Arc::new(Mutex::new(state));
-        (TestDriver { state: state.clone(), inner, allocations: HashMap::new() }, state)
+        (TestDriver { state: state.clone(), inner, allocations: HashMap::new(), guard }, state)
+    }
+
+    /// Ends the test if something was written beside a buffer.
+    fn check_guards(&mut self, start: Address, bytes: u64) {
+        if self.guard == 0 || std::thread::panicking() {
+            return;
+        }
+        for (from, side) in [(start - self.guard, "before"), (start + bytes, "behind")] {
+            let mut found = vec![0; self.guard as usize];
+            // SAFETY: allocated with both guards.
+            if unsafe { self.inner.download(from, &mut found) }.is_ok() {
+                let changed = found.chunks(4).position(|word| word != GUARD);
+                assert_eq!(changed, None, "written {side} a buffer of {bytes} bytes");
+            }
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -60,6 +84,14 @@ fn inner(state: &State) -> Box<dyn Driver> {
         Ok("cuda") => Box::new(CARD.get_or_init(|| Card::open(0).unwrap()).driver(&mut |_, _| {}).unwrap()),
         Ok(other) => panic!("HEADROOM_DRIVER={other}"),
         Err(_) => Box::new(Emulator::new(state.seed, state.old)),
+    }
+}
+
+impl Drop for TestDriver {
+    fn drop(&mut self) {
+        for (start, bytes) in std::mem::take(&mut self.allocations) {
+            self.check_guards(start, bytes);
+        }
     }
 }
 
@@ -95,9 +127,16 @@ impl Driver for TestDriver {
                 return Err(Failure::OutOfMemory);
             }
         }
-        let start = self.inner.allocate(bytes)?;
+        let start = self.inner.allocate(bytes + 2 * self.guard)? + self.guard;
         self.state().used += bytes;
         self.allocations.insert(start, bytes);
+        if self.guard > 0 {
+            let guard = GUARD.repeat(self.guard as usize / 4);
+            for beside in [start - self.guard, start + bytes] {
+                // SAFETY: just allocated.
+                unsafe { self.inner.upload(beside, &guard) }?;
+            }
+        }
         if bytes <= FILLED {
             // NaN as f32, f16 and bf16: what is read before it is written shows.
             // SAFETY: just allocated.
@@ -109,8 +148,9 @@ impl Driver for TestDriver {
     unsafe fn release(&mut self, start: Address) {
         let bytes = self.allocations.remove(&start).expect("an allocation");
         self.state().used -= bytes;
-        // SAFETY: the caller's promise.
-        unsafe { self.inner.release(start) };
+        self.check_guards(start, bytes);
+        // SAFETY: the caller's promise; with the guard it was allocated.
+        unsafe { self.inner.release(start - self.guard) };
     }
 
     unsafe fn clear(&mut self, start: Address, bytes: u64) -> Result<(), Failure> {

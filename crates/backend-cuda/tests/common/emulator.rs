@@ -1,10 +1,11 @@
 //! A driver whose GPU is the CPU.
 
-use super::library::{DIFFERENT, module, ptx, sanitizer};
+use super::library::{DIFFERENT, Tried, compile_tried, module, ptx, sanitizer, tried};
 use backend_cuda::{Address, Driver, Failure, Launch};
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_int, c_void};
+use std::io::Write;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 type Run = unsafe extern "C" fn(*const c_char, *const c_void, usize, *const u32, *const u32, usize, u64) -> c_int;
@@ -14,15 +15,31 @@ struct Library {
     _library: libloading::Library,
 }
 
-/// One launch at a time: fibers and shared memory are global to a library.
-static LIBRARIES: OnceLock<Mutex<HashMap<(&'static str, bool), Library>>> = OnceLock::new();
+/// What a kernel is in: the library of its module (and whether it is that of old GPUs), or one of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Place {
+    Module(&'static str, bool),
+    Tried,
+}
 
-fn libraries() -> MutexGuard<'static, HashMap<(&'static str, bool), Library>> {
+/// One launch at a time: fibers and shared memory are global to a library.
+static LIBRARIES: OnceLock<Mutex<HashMap<Place, Library>>> = OnceLock::new();
+
+fn libraries() -> MutexGuard<'static, HashMap<Place, Library>> {
     LIBRARIES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn load(name: &str, old: bool) -> Library {
-    let path = module(name, old);
+/// The kernel whose mutants are tried.
+fn tried_now() -> Option<&'static Tried> {
+    static TRIED: OnceLock<Option<Tried>> = OnceLock::new();
+    TRIED.get_or_init(tried).as_ref()
+}
+
+fn load(place: Place) -> Library {
+    let path = match (place, tried_now()) {
+        (Place::Module(name, old), _) => module(name, old),
+        (Place::Tried, tried) => compile_tried(tried.expect("a kernel that is tried")),
+    };
     // SAFETY: the library was made from our sources; it runs nothing but constructors that fill a list.
     unsafe {
         let library = libloading::Library::new(&path).unwrap();
@@ -34,6 +51,15 @@ fn load(name: &str, old: bool) -> Library {
 /// Whether the PTX that is run is that of old GPUs.
 pub fn all_old() -> bool {
     ptx().is_some_and(|architecture| architecture == "compute_61")
+}
+
+/// Appends a launch to the file that HEADROOM_LAUNCHES names, with its threads: which tests are for which kernels.
+fn record(launch: &Launch<'_>) {
+    let Some(file) = std::env::var_os("HEADROOM_LAUNCHES") else { return };
+    let threads = launch.grid.iter().map(|n| u64::from(*n)).product::<u64>() * u64::from(launch.block);
+    let line = format!("{}:{}\t{threads}\n", launch.module, launch.kernel);
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(file);
+    file.and_then(|mut file| file.write_all(line.as_bytes())).unwrap();
 }
 
 /// Kernels on the CPU, memory that is the CPU's and unlimited.
@@ -51,6 +77,11 @@ unsafe impl Send for Emulator {}
 impl Emulator {
     pub fn new(seed: u64, old: bool) -> Emulator {
         Emulator { seed, old, allocations: HashMap::new() }
+    }
+
+    /// Whether kernels are those of old GPUs. While one of the new ones is tried, nothing else is.
+    fn old(&self) -> bool {
+        all_old() || self.old && tried_now().is_none()
     }
 
     /// The range lies in one allocation.
@@ -75,7 +106,7 @@ impl Driver for Emulator {
     }
 
     fn tensor_cores(&self) -> bool {
-        !self.old && !all_old()
+        !self.old()
     }
 
     fn free_bytes(&mut self) -> u64 {
@@ -135,11 +166,13 @@ impl Driver for Emulator {
     unsafe fn launch(&mut self, launch: Launch<'_>) -> Result<(), Failure> {
         assert!(launch.shared <= 48 << 10, "{} wants too much shared memory", launch.kernel);
         assert!(launch.grid[1] <= 65535 && launch.grid[2] <= 65535, "{} has too many blocks", launch.kernel);
+        record(&launch);
         let mut libraries = libraries();
-        let library = {
-            let old = self.old && DIFFERENT.contains(&launch.module);
-            libraries.entry((launch.module, old)).or_insert_with(|| load(launch.module, old))
+        let place = match tried_now() {
+            Some(tried) if tried.module == launch.module && tried.kernel == launch.kernel => Place::Tried,
+            _ => Place::Module(launch.module, self.old && self.old() && DIFFERENT.contains(&launch.module)),
         };
+        let library = libraries.entry(place).or_insert_with(|| load(place));
         let name = CString::new(launch.kernel).unwrap();
         let (grid, block) = (launch.grid, [launch.block, 1, 1]);
         // SAFETY: the library checks the arguments' size; that their addresses are good is the caller's promise.

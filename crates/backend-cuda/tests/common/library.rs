@@ -13,9 +13,9 @@ fn root() -> PathBuf {
 }
 
 /// The folders' headers and tools, and the source, so that a library is only compiled when something in it has changed.
-fn fingerprint(root: &Path, source: &Path, architecture: u32) -> u64 {
+fn fingerprint(root: &Path, source: &Path, flags: &[String], kernel: Option<&str>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (FLAGS, architecture, sanitizer(), mutants(source)).hash(&mut hasher);
+    (flags, kernel, kernel.and(mutants())).hash(&mut hasher);
     std::fs::read(source).unwrap().hash(&mut hasher);
     // PTX has all that it needs in it.
     let folders = if is_ptx(source) { &["emulator"][..] } else { &["emulator", "kernels"] };
@@ -24,7 +24,7 @@ fn fingerprint(root: &Path, source: &Path, architecture: u32) -> u64 {
             std::fs::read_dir(root.join(folder)).unwrap().map(|e| e.unwrap().path()).collect();
         files.sort();
         files.retain(|file| file.extension().is_some_and(|end| end == "h" || end == "py"));
-        files.retain(|file| !file.ends_with("mutants.py") || mutants(source).is_some());
+        files.retain(|file| !file.ends_with("mutants.py") || kernel.is_some());
         for file in &files {
             std::fs::read(file).unwrap().hash(&mut hasher);
         }
@@ -34,7 +34,6 @@ fn fingerprint(root: &Path, source: &Path, architecture: u32) -> u64 {
 
 const FLAGS: &[&str] = &[
     "-std=c++17",
-    "-O2",
     "-march=native",
     "-fPIC",
     "-shared",
@@ -47,6 +46,7 @@ const FLAGS: &[&str] = &[
     "-x",
     "c++",
 ];
+const TRIED_FLAGS: &[&str] = &["-O1", "-finline-small-functions"];
 
 /// As [`compile_for`] a GPU with everything that kernels may use.
 pub fn compile(source: &str) -> PathBuf {
@@ -56,15 +56,44 @@ pub fn compile(source: &str) -> PathBuf {
 /// The library of a source file of ours (C++, CUDA or PTX), compiled if it is not there yet. `architecture` is 100 times the
 /// compute capability; PTX has its own.
 pub fn compile_for(source: &str, architecture: u32) -> PathBuf {
+    // While a kernel is tried, nothing else is watched.
+    let watched = sanitizer().filter(|_| tried().is_none());
+    make(source, architecture, None, watched)
+}
+
+/// The library of the kernel that is tried: it alone, from its PTX, with its mutants.
+pub fn compile_tried(tried: &Tried) -> PathBuf {
+    let architecture = ptx().expect("a kernel is tried as PTX");
+    let source = format!("ptx/{architecture}/{}.ptx", tried.module);
+    make(&source, 0, Some(&tried.kernel), sanitizer())
+}
+
+fn make(source: &str, architecture: u32, kernel: Option<&str>, sanitizer: Option<String>) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let root = root();
     let root = root.as_path();
     let source = root.join(source);
+    let mut flags: Vec<String> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
+    // What runs a few tests only is sooner done with less optimization.
+    flags.extend(if kernel.is_some() { TRIED_FLAGS } else { &["-O2"] }.iter().map(|flag| (*flag).to_owned()));
+    if let Some(sanitizer) = sanitizer {
+        flags.push(format!("-fsanitize={sanitizer}"));
+        // Where a fault is.
+        flags.extend(kernel.is_none().then(|| "-g1".to_owned()));
+    }
+    let include = root.join("emulator").display().to_string();
+    match is_ptx(&source) {
+        true => flags.extend(["-w", "-I", &include].map(String::from)),
+        false => {
+            let architecture = format!("-D__CUDA_ARCH__={architecture}");
+            flags.extend([&architecture, "-Wall", "-Wextra", "-Werror"].map(String::from));
+        }
+    }
     let name = format!(
         "{}-{:016x}.so",
         source.file_stem().unwrap().to_str().unwrap(),
-        fingerprint(root, &source, architecture)
+        fingerprint(root, &source, &flags, kernel)
     );
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if path.exists() {
@@ -72,21 +101,13 @@ pub fn compile_for(source: &str, architecture: u32) -> PathBuf {
     }
     // Another test process may compile the same: each into a file of its own.
     let part = path.with_extension(format!("{}.part", std::process::id()));
-    let mut compiler = command("c++");
-    compiler.args(FLAGS);
-    if let Some(sanitizer) = sanitizer() {
-        compiler.args(["-g1", &format!("-fsanitize={sanitizer}")]);
-    }
-    match is_ptx(&source) {
-        true => compiler.arg("-w").arg("-I").arg(root.join("emulator")).arg(translate(root, &source, &part)),
-        false => {
-            let architecture = format!("-D__CUDA_ARCH__={architecture}");
-            compiler.arg(architecture).args(["-Wall", "-Wextra", "-Werror"]).arg(&source)
-        }
-    };
-    let status = compiler.arg("-o").arg(&part).status();
+    let text = if is_ptx(&source) { translate(root, &source, &part, kernel) } else { source.clone() };
+    let status = command("c++").args(&flags).arg(&text).arg("-o").arg(&part).status();
     assert!(status.expect("the tests need a C++ compiler (c++)").success(), "{} does not compile", source.display());
     std::fs::rename(&part, &path).unwrap();
+    if text != source {
+        std::fs::remove_file(text).unwrap();
+    }
     path
 }
 
@@ -106,19 +127,32 @@ pub fn sanitizer() -> Option<String> {
     std::env::var("HEADROOM_SANITIZER").ok()
 }
 
-/// How many mutants of this module's PTX its library contains, if HEADROOM_MUTANT chooses one of them.
-fn mutants(source: &Path) -> Option<String> {
-    let chosen = std::env::var("HEADROOM_MUTANT").ok()?;
-    let (module, _) = chosen.split_once(':')?;
-    let named = Path::new(&ptx()?).join(module).with_extension("ptx");
-    let here = source.ends_with(named);
-    std::env::var("HEADROOM_MUTANTS").ok().filter(|_| here)
+/// A kernel of which mutants are tried, as `cargo xtask kernels --prove` wants it: HEADROOM_MUTANT is MODULE:KERNEL:NUMBER.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    pub module: String,
+    pub kernel: String,
 }
 
-/// PTX as C++.
-fn translate(root: &Path, ptx: &Path, part: &Path) -> PathBuf {
-    let output = command("python3").arg(root.join("emulator/ptx.py")).arg(ptx).args(mutants(ptx)).output();
-    let output = output.expect("PTX is translated by python3");
+pub fn tried() -> Option<Tried> {
+    let chosen = std::env::var("HEADROOM_MUTANT").ok()?;
+    let mut parts = chosen.split(':');
+    Some(Tried { module: parts.next()?.to_owned(), kernel: parts.next()?.to_owned() })
+}
+
+/// Which mutants there are, as `ptx.py` wants it.
+fn mutants() -> Option<String> {
+    std::env::var("HEADROOM_MUTANTS").ok()
+}
+
+/// PTX as C++; of one kernel, mutants too.
+fn translate(root: &Path, ptx: &Path, part: &Path, kernel: Option<&str>) -> PathBuf {
+    let mut translator = command("python3");
+    translator.arg(root.join("emulator/ptx.py")).arg(ptx);
+    if let Some(kernel) = kernel {
+        translator.arg(mutants().expect("HEADROOM_MUTANTS says which there are")).arg(kernel);
+    }
+    let output = translator.output().expect("PTX is translated by python3");
     assert!(output.status.success(), "{}: {}", ptx.display(), String::from_utf8_lossy(&output.stderr));
     let path = part.with_extension("cpp");
     std::fs::write(&path, output.stdout).unwrap();
@@ -134,19 +168,17 @@ pub fn ptx() -> Option<String> {
 }
 
 /// The library of a module: of its source, or of its PTX; the one that GPUs without tensor cores get, if `old`. While a
-/// mutant of one module is tried, the others are their sources, which compile much sooner.
+/// kernel is tried ([`compile_tried`]), all others are their sources, which compile much sooner.
 pub fn module(name: &str, old: bool) -> PathBuf {
     let old = old && DIFFERENT.contains(&name);
-    let tried = std::env::var("HEADROOM_MUTANT").ok();
-    let other = tried.is_some_and(|tried| tried.split(':').next() != Some(name));
+    let source = |old| compile_for(&format!("kernels/{name}.cu"), if old { 610 } else { 800 });
     match ptx() {
-        Some(architecture) if other => {
-            let old = old || architecture == "compute_61" && DIFFERENT.contains(&name);
-            compile_for(&format!("kernels/{name}.cu"), if old { 610 } else { 800 })
+        Some(architecture) if tried().is_some() => {
+            source(old || architecture == "compute_61" && DIFFERENT.contains(&name))
         }
         Some(_) if old => compile(&format!("ptx/compute_61/{name}.ptx")),
         Some(architecture) => compile(&format!("ptx/{architecture}/{name}.ptx")),
-        None => compile_for(&format!("kernels/{name}.cu"), if old { 610 } else { 800 }),
+        None => source(old),
     }
 }
 

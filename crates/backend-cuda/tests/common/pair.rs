@@ -22,7 +22,7 @@ impl Pair {
     pub fn with(state: State) -> Pair {
         let config = CpuConfig { threads: 1, precision: Precision::Exact, simd: None };
         let cpu = CpuDevice::new(Arc::new(ThreadPool::new(1)), config);
-        let (driver, _) = TestDriver::new(state);
+        let (driver, _) = TestDriver::new(State { exact: true, ..state });
         Pair { gpu: GpuDevice::new(driver, GpuConfig::default()), cpu, scratch: [0; 2] }
     }
 

@@ -6,6 +6,7 @@
 mod common;
 
 mod attention;
+mod driver;
 mod engine;
 mod operations;
 mod products;

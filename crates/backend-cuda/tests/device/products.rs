@@ -29,7 +29,7 @@ fn device(seed: u64) -> GpuDevice<TestDriver> {
 
 /// `old`: without tensor cores.
 fn any_device(seed: u64, old: bool) -> GpuDevice<TestDriver> {
-    let (driver, _) = TestDriver::new(State { seed, old, ..State::default() });
+    let (driver, _) = TestDriver::new(State { seed, old, exact: true, ..State::default() });
     GpuDevice::new(driver, Default::default())
 }
 
