@@ -38,11 +38,11 @@ def of(guard, opcode, operands):
         for table, what in ((OFF_BY_ONE, "off by one"), (NEGATED, "the opposite")):
             if parts[1] in table:
                 yield what, guard, renamed(1, table[parts[1]]), operands
-    if name == "selp":
+    if name == "selp" and operands[1] != operands[2]:
         yield "swapped", guard, opcode, [operands[0], operands[2], operands[1], operands[3]]
-    if name == "fma":
+    if name == "fma" and operands[1] != operands[2]:
         yield "another factor", guard, opcode, [operands[0], operands[1], operands[1], operands[3]]
-    if name == "dp4a":
+    if name == "dp4a" and operands[1] != operands[2]:
         yield "another factor", guard, opcode, [operands[0], operands[1], operands[1], operands[3]]
     if name == "mma":
         items = operands[1].strip("{}").split(",")

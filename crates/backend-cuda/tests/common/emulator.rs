@@ -1,6 +1,6 @@
 //! A driver whose GPU is the CPU.
 
-use super::library::{DIFFERENT, Tried, compile_tried, module, ptx, sanitizer, tried};
+use super::library::{DIFFERENT, Tried, compile_kernel, module, ptx, sanitizer, tried};
 use backend_cuda::{Address, Driver, Failure, Launch};
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ struct Library {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Place {
     Module(&'static str, bool),
-    Tried,
+    Own(&'static str, &'static str),
 }
 
 /// One launch at a time: fibers and shared memory are global to a library.
@@ -36,9 +36,9 @@ fn tried_now() -> Option<&'static Tried> {
 }
 
 fn load(place: Place) -> Library {
-    let path = match (place, tried_now()) {
-        (Place::Module(name, old), _) => module(name, old),
-        (Place::Tried, tried) => compile_tried(tried.expect("a kernel that is tried")),
+    let path = match place {
+        Place::Module(name, old) => module(name, old),
+        Place::Own(module, kernel) => compile_kernel(module, kernel),
     };
     // SAFETY: the library was made from our sources; it runs nothing but constructors that fill a list.
     unsafe {
@@ -169,7 +169,7 @@ impl Driver for Emulator {
         record(&launch);
         let mut libraries = libraries();
         let place = match tried_now() {
-            Some(tried) if tried.module == launch.module && tried.kernel == launch.kernel => Place::Tried,
+            Some(tried) if tried.module == launch.module => Place::Own(launch.module, launch.kernel),
             _ => Place::Module(launch.module, self.old && self.old() && DIFFERENT.contains(&launch.module)),
         };
         let library = libraries.entry(place).or_insert_with(|| load(place));

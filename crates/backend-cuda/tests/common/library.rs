@@ -61,11 +61,12 @@ pub fn compile_for(source: &str, architecture: u32) -> PathBuf {
     make(source, architecture, None, watched)
 }
 
-/// The library of the kernel that is tried: it alone, from its PTX, with its mutants.
-pub fn compile_tried(tried: &Tried) -> PathBuf {
+/// The library of a kernel of the module that is tried: it alone, from its PTX, with its mutants. A sanitizer watches the one
+/// that is tried.
+pub fn compile_kernel(module: &str, kernel: &str) -> PathBuf {
     let architecture = ptx().expect("a kernel is tried as PTX");
-    let source = format!("ptx/{architecture}/{}.ptx", tried.module);
-    make(&source, 0, Some(&tried.kernel), sanitizer())
+    let watched = sanitizer().filter(|_| tried().is_some_and(|tried| tried.kernel == kernel));
+    make(&format!("ptx/{architecture}/{module}.ptx"), 0, Some(kernel), watched)
 }
 
 fn make(source: &str, architecture: u32, kernel: Option<&str>, sanitizer: Option<String>) -> PathBuf {
@@ -168,7 +169,8 @@ pub fn ptx() -> Option<String> {
 }
 
 /// The library of a module: of its source, or of its PTX; the one that GPUs without tensor cores get, if `old`. While a
-/// kernel is tried ([`compile_tried`]), all others are their sources, which compile much sooner.
+/// kernel is tried, those of other modules are their sources, which compile sooner, and those of its own module are libraries
+/// of their own ([`compile_kernel`]).
 pub fn module(name: &str, old: bool) -> PathBuf {
     let old = old && DIFFERENT.contains(&name);
     let source = |old| compile_for(&format!("kernels/{name}.cu"), if old { 610 } else { 800 });

@@ -168,6 +168,16 @@ fn sizes_of_heads() {
     check(Case { dims: [34, 30], types: [F16, F16], ..PLAIN }, 33, 2, 1);
 }
 
+/// Scores are summed four values at a time, and four of those: what is left over, in every kernel.
+#[test]
+fn sizes_that_leave_something_over() {
+    for dims in [[60, 44], [52, 56], [108, 92], [100, 104], [236, 220], [228, 232], [508, 300]] {
+        for n in [1, 9] {
+            check(Case { dims, ..PLAIN }, 5, n, n as u64);
+        }
+    }
+}
+
 /// Multi-head latent attention: V is the first values of K.
 #[test]
 fn values_in_keys() {
@@ -186,6 +196,14 @@ fn long_sequences() {
     check(PLAIN, 256, 1, 3);
     check(PLAIN, 200, 150, 4);
     check(Case { types: [Q8_0, Q8_0], heads: 14, ..PLAIN }, 520, 3, 5);
+}
+
+/// So many splits that they are merged several at a time, and some are left over.
+#[test]
+fn many_splits() {
+    let case = Case { heads: 2, heads_kv: 1, dims: [32, 32], capacity: 2100, ..PLAIN };
+    check(case, 2000, 1, 1);
+    check(Case { sinks: true, ..case }, 1650, 2, 2);
 }
 
 #[test]

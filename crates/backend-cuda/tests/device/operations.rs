@@ -4,7 +4,7 @@ use crate::common::pair::Pair;
 use crate::common::random::Random;
 use backend::{Activation, Gating, Mix, NormKind, Op, RopePairs, RopeSpec, Router, View};
 
-const ACTIVATIONS: &[Activation] = &[
+pub const ACTIVATIONS: &[Activation] = &[
     Activation::Silu,
     Activation::GeluTanh,
     Activation::Relu2,
@@ -141,6 +141,10 @@ fn value_by_value() {
         pair.run(&Op::Add { a, b, scale: 0.3, len, out });
         pair.compare(out, len, 0.0, "add");
         assert!(pair.results(out, len + 1)[0][len].is_nan());
+        for (x, y) in [(a, b), (b, a)] {
+            pair.run(&Op::Mul { a: x, b: y, len, out });
+            pair.compare(out, len, 0.0, "mul");
+        }
         pair.run(&Op::Add { a, b, scale: 1.0, len, out: a });
         pair.run(&Op::Mul { a, b, len, out: b });
         pair.run(&Op::Scale { x: b, factor: 0.7, len });
@@ -207,6 +211,11 @@ fn routes() {
         routers.push(Router { normalize: false, scale: 2.5, ..router(33, 6, gating) });
         routers.push(Router { groups: 8, groups_used: 4, ..router(64, 8, gating) });
         routers.push(Router { groups: 4, groups_used: 2, ..router(4, 2, gating) });
+        // Lanes have up to nine experts each, or three groups of any size.
+        routers.extend([router(90, 6, gating), router(250, 8, gating)]);
+        for (groups, groups_used, experts) in [(3, 2, 21), (5, 3, 15), (3, 1, 18), (70, 50, 140), (90, 70, 270)] {
+            routers.push(Router { groups, groups_used, ..router(experts, 4, gating) });
+        }
     }
     for (i, router) in routers.iter().enumerate() {
         for bias in [false, true] {

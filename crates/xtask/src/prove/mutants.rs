@@ -1,5 +1,5 @@
-//! Mutants of the PTX: each has to fail a test that launches its kernel. Only that kernel runs as PTX then, from a library
-//! of its own; all others run from their sources.
+//! Mutants of the PTX: each has to fail a test that launches its kernel. Kernels of its file run as PTX then, from libraries
+//! of their own; all others run from their sources.
 
 use super::equivalent::Equivalent;
 use super::reach::{Reach, TYPES};
@@ -213,6 +213,9 @@ impl Mutants {
         let end = Instant::now() + LONGEST;
         loop {
             if let Some(status) = child.try_wait()? {
+                if matches!(status.code(), Some(126 | 127)) {
+                    bail!("the tests cannot be started ({status})");
+                }
                 return Ok(status.success());
             }
             if Instant::now() > end {
