@@ -12,6 +12,9 @@ use std::time::Instant;
 pub struct GpuConfig {
     /// Bytes that buffers may take; without a limit, what the driver gives.
     pub limit: Option<u64>,
+    /// One block of attention takes all splits of its queries, as it does where there are many of them. Otherwise, with few,
+    /// splits are computed beside each other.
+    pub whole_attention: bool,
 }
 
 /// Memory that operations reuse. It is no buffer of the caller's and is not counted among those.
@@ -44,6 +47,7 @@ pub(crate) struct Gpu<D: Driver> {
     driver: D,
     arena: Arena,
     limit: Option<u64>,
+    pub whole_attention: bool,
     /// The driver has failed: whatever else is asked of it may do anything.
     lost: Option<String>,
 }
@@ -184,7 +188,13 @@ const LOW: u64 = 64 << 20;
 impl<D: Driver> GpuDevice<D> {
     pub fn new(mut driver: D, config: GpuConfig) -> GpuDevice<D> {
         let most = driver.free_bytes();
-        let gpu = Gpu { arena: Arena::new(driver.exact()), driver, limit: config.limit, lost: None };
+        let gpu = Gpu {
+            arena: Arena::new(driver.exact()),
+            driver,
+            limit: config.limit,
+            whole_attention: config.whole_attention,
+            lost: None,
+        };
         GpuDevice { gpu, buffers: Buffers::default(), scratch: Scratch::default(), most, spills: Spills::default() }
     }
 

@@ -215,7 +215,7 @@ pub(crate) fn attention<D: Driver>(
     };
     let blocks = per_head.div_ceil(shape.queries);
     let partial = product(OP, &[n, heads, splits, dim_v + 2, 4])?;
-    let apart = splits > 1 && blocks * heads_kv < ENOUGH_BLOCKS && partial <= MOST_PARTIAL;
+    let apart = splits > 1 && !run.gpu.whole_attention && blocks * heads_kv < ENOUGH_BLOCKS && partial <= MOST_PARTIAL;
     let mut grid = [1, across(OP, blocks)?, across(OP, heads_kv)?];
     if apart {
         arguments.partial = run.gpu.scratch(&mut run.scratch.splits, partial as u64)?;

@@ -20,10 +20,14 @@ impl Pair {
     }
 
     pub fn with(state: State) -> Pair {
+        Pair::configured(state, GpuConfig::default())
+    }
+
+    pub fn configured(state: State, gpu: GpuConfig) -> Pair {
         let config = CpuConfig { threads: 1, precision: Precision::Exact, simd: None };
         let cpu = CpuDevice::new(Arc::new(ThreadPool::new(1)), config);
         let (driver, _) = TestDriver::new(State { exact: true, ..state });
-        Pair { gpu: GpuDevice::new(driver, GpuConfig::default()), cpu, scratch: [0; 2] }
+        Pair { gpu: GpuDevice::new(driver, gpu), cpu, scratch: [0; 2] }
     }
 
     pub fn bytes(&mut self, bytes: &[u8]) -> BufferId {

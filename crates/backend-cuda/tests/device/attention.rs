@@ -4,6 +4,7 @@ use crate::common::driver::State;
 use crate::common::pair::Pair;
 use crate::common::random::Random;
 use backend::{AttentionSpec, Device, KvCache, Op, View};
+use backend_cuda::GpuConfig;
 use quant::GgmlType::{self, *};
 
 #[derive(Clone, Copy)]
@@ -20,6 +21,8 @@ struct Case {
     latent: bool,
     /// A GPU without tensor cores.
     old: bool,
+    /// A block takes all splits.
+    whole: bool,
 }
 
 const PLAIN: Case = Case {
@@ -33,6 +36,7 @@ const PLAIN: Case = Case {
     sinks: false,
     latent: false,
     old: false,
+    whole: false,
 };
 
 /// A cache in both devices with positions 0..end stored in batches, and what it takes to attend to it.
@@ -45,7 +49,8 @@ struct Setup {
 
 fn setup(case: &Case, end: usize, batch: usize, seed: u64) -> Setup {
     let mut random = Random(seed);
-    let mut pair = Pair::with(State { seed, old: case.old, ..State::default() });
+    let config = GpuConfig { whole_attention: case.whole, ..GpuConfig::default() };
+    let mut pair = Pair::configured(State { seed, old: case.old, ..State::default() }, config);
     let [dim_k, dim_v] = case.dims;
     let bytes = |ty: GgmlType, dim| case.heads_kv * case.capacity * ty.row_bytes(dim).unwrap();
     // Cells that were never written are NaN, or anything, and must not be used.
@@ -77,10 +82,13 @@ fn setup(case: &Case, end: usize, batch: usize, seed: u64) -> Setup {
     Setup { pair, cache, spec, q }
 }
 
-/// Rows start..start + n of a sequence of that length, with tensor cores and without.
+/// Rows start..start + n of a sequence of that length, with tensor cores and without; splits beside each other and, where
+/// there are several, one after the other.
 fn check(case: Case, start: usize, n: usize, seed: u64) {
     for old in [false, true] {
-        check_on(Case { old, ..case }, start, n, seed);
+        for whole in if start + n > 256 { &[false, true][..] } else { &[false] } {
+            check_on(Case { old, whole: *whole, ..case }, start, n, seed);
+        }
     }
 }
 
@@ -91,7 +99,8 @@ fn check_on(case: Case, start: usize, n: usize, seed: u64) {
     let out = s.pair.out(len + 1);
     let q = s.q.at(start * case.heads * dim_k);
     s.pair.run(&Op::Attention { cache: s.cache, spec: s.spec, q, n, start, out });
-    let what = format!("{:?} {:?} from {start}, {n} rows, old: {}", case.types, case.dims, case.old);
+    let what =
+        format!("{:?} {:?} from {start}, {n} rows, old: {}, whole: {}", case.types, case.dims, case.old, case.whole);
     s.pair.compare(out, len, 5e-6, &what);
     assert!(s.pair.results(out, len + 1)[0][len].is_nan(), "{what}: written past the end");
 }
@@ -204,6 +213,19 @@ fn many_splits() {
     let case = Case { heads: 2, heads_kv: 1, dims: [32, 32], capacity: 2100, ..PLAIN };
     check(case, 2000, 1, 1);
     check(Case { sinks: true, ..case }, 1650, 2, 2);
+}
+
+/// The same in every kernel, in prompts too: a block takes one split after the other.
+#[test]
+fn several_splits_in_all_sizes() {
+    let case = Case { types: [Q8_0, F16], sinks: true, capacity: 300, ..PLAIN };
+    for (i, dims) in
+        [[64, 64], [128, 128], [160, 160], [256, 256], [288, 64], [288, 128], [512, 512]].into_iter().enumerate()
+    {
+        for n in [1, 20] {
+            check(Case { dims, ..case }, 270, n, i as u64);
+        }
+    }
 }
 
 #[test]

@@ -16,7 +16,9 @@ pub const ACTIVATIONS: &[Activation] = &[
 fn norms() {
     let mut random = Random(1);
     for (i, (rows, dim)) in
-        [(1, 1), (3, 64), (2, 100), (1, 256), (2, 257), (3, 1000), (1, 4096)].into_iter().enumerate()
+        [(1, 1), (3, 64), (2, 100), (1, 256), (2, 257), (3, 1000), (1, 4096), (2, 700), (1, 1500), (2, 1700)]
+            .into_iter()
+            .enumerate()
     {
         for kind in [NormKind::Rms, NormKind::Layer] {
             let mut pair = Pair::new(i as u64);
@@ -259,7 +261,7 @@ fn logits_that_are_no_numbers_choose_experts_that_exist() {
 #[test]
 fn combinations() {
     let mut random = Random(9);
-    for (n, used, dim) in [(1, 1, 1), (3, 4, 100), (2, 8, 300), (5, 7, 33)] {
+    for (n, used, dim) in [(1, 1, 1), (3, 4, 100), (2, 8, 300), (5, 7, 33), (2, 6, 40), (3, 5, 3)] {
         let mut pair = Pair::new(1);
         let input = pair.floats(&random.floats(n * used * dim, 2.0));
         let weights = pair.floats(&random.floats(n * used, 1.0));
@@ -273,7 +275,9 @@ fn combinations() {
 #[test]
 fn streams_of_several_parts() {
     let mut random = Random(11);
-    for (n, inputs, outputs, dim) in [(1, 1, 1, 1), (3, 4, 4, 100), (2, 1, 3, 300), (5, 2, 1, 257)] {
+    for (n, inputs, outputs, dim) in
+        [(1, 1, 1, 1), (3, 4, 4, 100), (2, 1, 3, 300), (5, 2, 1, 257), (2, 3, 2, 700), (1, 5, 1, 1700), (2, 6, 1, 1100)]
+    {
         let mut pair = Pair::new(12);
         let (input, weights) = (random.floats(n * inputs * dim, 2.0), random.floats(n * outputs * inputs, 1.0));
         let (input, weights) = (pair.floats(&input), pair.floats(&weights));

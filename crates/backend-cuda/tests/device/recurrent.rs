@@ -48,7 +48,9 @@ fn convolutions() {
 fn delta_nets() {
     let mut random = Random(2);
     for (i, (n, heads_k, heads_v, dim)) in
-        [(1, 1, 1, 16), (3, 2, 4, 64), (7, 2, 6, 40), (2, 1, 2, 128)].into_iter().enumerate()
+        [(1, 1, 1, 16), (3, 2, 4, 64), (7, 2, 6, 40), (2, 1, 2, 128), (2, 1, 2, 35), (2, 1, 1, 98), (1, 1, 1, 161)]
+            .into_iter()
+            .enumerate()
     {
         for before in [false, true] {
             let mut pair = Pair::new(i as u64);
@@ -71,8 +73,16 @@ fn delta_nets() {
 #[test]
 fn state_spaces() {
     let mut random = Random(3);
-    for (i, (n, heads, dim, size, groups)) in
-        [(1, 1, 1, 16, 1), (3, 4, 64, 128, 2), (7, 6, 33, 40, 3), (2, 2, 64, 256, 1)].into_iter().enumerate()
+    for (i, (n, heads, dim, size, groups)) in [
+        (1, 1, 1, 16, 1),
+        (3, 4, 64, 128, 2),
+        (7, 6, 33, 40, 3),
+        (2, 2, 64, 256, 1),
+        (2, 1, 5, 96, 1),
+        (2, 1, 3, 150, 1),
+    ]
+    .into_iter()
+    .enumerate()
     {
         for before in [false, true] {
             let mut pair = Pair::new(i as u64);
