@@ -158,13 +158,15 @@ impl Drop for ThreadPool {
 }
 
 impl Job {
-    /// A chunk that nobody has, for `worker`.
-    fn take(&self, worker: usize) -> Option<usize> {
-        let own = self.left.get(worker)?;
-        if let Some(next) = own.take(|start, end| [start + 1..end, start..start + 1]) {
-            return Some(next.start as usize);
-        }
-        let count = self.left.len();
+    /// The next of the chunks that `worker` has.
+    fn next(&self, worker: usize) -> Option<usize> {
+        let next = self.left.get(worker)?.take(|start, end| [start + 1..end, start..start + 1])?;
+        Some(next.start as usize)
+    }
+
+    /// The first of half of the chunks that another one has left; `worker`, who has none, has the others then.
+    fn steal(&self, worker: usize) -> Option<usize> {
+        let (own, count) = (self.left.get(worker)?, self.left.len());
         let others = (1..count).map(|k| &self.left[(worker + k) % count]);
         let half = |start: u32, end: u32| {
             let middle = start + (end - start) / 2;
@@ -176,16 +178,32 @@ impl Job {
         own.0.store(Left::word(taken.start + 1..taken.end), Ordering::Relaxed);
         Some(taken.start as usize)
     }
+
+    /// Computes a chunk that was taken.
+    fn compute(&self, worker: usize, chunk: usize) {
+        // SAFETY: this chunk is not counted as done, so `run` has not returned and the task is alive.
+        let task = unsafe { &*self.task };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(worker, chunk))) {
+            *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(message(&*panic));
+        }
+    }
 }
 
 fn take_chunks(job: &Job, worker: usize) {
-    while let Some(chunk) = job.take(worker) {
-        // SAFETY: this chunk is not done, so `run` has not returned and the task is alive.
-        let task = unsafe { &*job.task };
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(worker, chunk))) {
-            *job.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(message(&*panic));
+    let mut first = job.next(worker).or_else(|| job.steal(worker));
+    while let Some(mut chunk) = first {
+        // Counted together: all threads count in one place, which would go from one to another with every chunk.
+        let mut count = 0;
+        loop {
+            job.compute(worker, chunk);
+            count += 1;
+            match job.next(worker) {
+                Some(next) => chunk = next,
+                None => break,
+            }
         }
-        job.done.fetch_add(1, Ordering::Release);
+        job.done.fetch_add(count, Ordering::Release);
+        first = job.steal(worker);
     }
 }
 

@@ -60,11 +60,11 @@ pub(crate) fn expert_matmul(
     let activations = &*activations;
     let chunks: Vec<(usize, usize)> = (0..shape.experts)
         .filter(|expert| !of_expert[*expert].is_empty())
-        .flat_map(|expert| (0..weight.rows).step_by(chunk_rows(shape.n)).map(move |row| (expert, row)))
+        .flat_map(|expert| (0..weight.rows).step_by(chunk_rows(shape.n, &weight)).map(move |row| (expert, row)))
         .collect();
     run(machine, OP, chunks.len(), &|worker, chunk| {
         let (expert, first) = chunks[chunk];
-        let range = first..weight.rows.min(first + chunk_rows(shape.n));
+        let range = first..weight.rows.min(first + chunk_rows(shape.n, &weight));
         let slots = &of_expert[expert];
         let tokens: Vec<usize> =
             slots.iter().map(|slot| if shape.input_per_slot { *slot } else { slot / shape.used }).collect();

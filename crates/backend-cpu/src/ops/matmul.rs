@@ -17,6 +17,8 @@ const OP: &str = "MatMul";
 const CHUNK_ROWS: usize = 2 * PANEL_ROWS;
 /// The same where few activations meet them: what is left for the last thread is short.
 const FEW_ROWS: usize = 16;
+/// Bytes of these from which on they are worth taking.
+const FEW_BYTES: usize = 16 << 10;
 /// Activations that meet a panel before it holds other values: the second-level cache has room for as many of theirs.
 const PANEL_INPUTS: usize = 512;
 /// Activations that meet it without a look at anything else: a multiple of what any kernel takes at a time.
@@ -63,7 +65,7 @@ pub(crate) fn matmul(
             return Err(invalid(OP, "the result overlaps the input"));
         }
         let bias = linear.bias.map(|bias| buffers.span(OP, bias, weight.rows)).transpose()?;
-        chunks.extend((0..weight.rows).step_by(chunk_rows(n)).map(|row| (tasks.len(), row)));
+        chunks.extend((0..weight.rows).step_by(chunk_rows(n, &weight)).map(|row| (tasks.len(), row)));
         tasks.push(Task { rows, bias, scale: linear.scale, out });
     }
     let mut activations = machine.scratch.activations();
@@ -79,7 +81,7 @@ pub(crate) fn matmul(
         let (task, first) = chunks[chunk];
         let task = &tasks[task];
         let count = task.rows.weight.rows;
-        let range = first..count.min(first + chunk_rows(n));
+        let range = first..count.min(first + chunk_rows(n, &task.rows.weight));
         // SAFETY: biases are not written during the operation.
         let bias = task.bias.map(|bias| unsafe { bias.read(0, count) });
         let results = Results { out: task.out, stride: count, places: &tokens, scale: task.scale, bias };
@@ -89,8 +91,13 @@ pub(crate) fn matmul(
 }
 
 /// Rows of weights in a chunk of work for so many tokens.
-pub(crate) fn chunk_rows(tokens: usize) -> usize {
-    if tokens < PANEL_TOKENS { FEW_ROWS } else { CHUNK_ROWS }
+pub(crate) fn chunk_rows(tokens: usize, weight: &Weight) -> usize {
+    let row_bytes = weight.ty.row_bytes(weight.cols).unwrap_or(0);
+    match () {
+        _ if tokens >= PANEL_TOKENS => CHUNK_ROWS,
+        _ if FEW_ROWS * row_bytes < FEW_BYTES => ROWS,
+        _ => FEW_ROWS,
+    }
 }
 
 /// Where products go, and what is done to them: row `places[i]` of `out` has those of token `i`.

@@ -60,10 +60,15 @@ pub unsafe fn rows<K: Kernel>(rows: &[u8], count: usize, activation: &[K::Activa
     let ahead = if len <= at_once { AHEAD } else { len * size_of::<K::Block>() };
     let mut groups = [const { MaybeUninit::<K::Group>::uninit() }; GROUPS];
     let mut terms: Terms = [const { MaybeUninit::uninit() }; LANES];
-    let mut padded = [K::Block::zeroed(); PADDED];
+    let mut padded = [const { MaybeUninit::<K::Block>::uninit() }; PADDED];
+    // Only where a row's last group is not whole: zeros for nothing would take as long as a row.
+    if len % K::AT_ONCE > 0 {
+        padded[..K::AT_ONCE].fill(MaybeUninit::new(K::Block::zeroed()));
+    }
     out.fill(0.0);
     // SAFETY: the caller has the instructions. Groups are filled before they are used, and hold a row's activations; terms
-    // of `n` blocks fit their arrays, and those that are added were written.
+    // of `n` blocks fit their arrays, and those that are added were written. A group that is not whole is at a row's end,
+    // for which the padding has blocks of zeros.
     unsafe {
         let tables = K::tables();
         for start in (0..len).step_by(at_once) {
@@ -79,8 +84,9 @@ pub unsafe fn rows<K: Kernel>(rows: &[u8], count: usize, activation: &[K::Activa
                     for (index, mut blocks) in row.chunks(K::AT_ONCE).enumerate() {
                         prefetch(blocks, ahead);
                         if blocks.len() < K::AT_ONCE {
-                            padded[..blocks.len()].copy_from_slice(blocks);
-                            blocks = &padded[..K::AT_ONCE];
+                            let padded = padded.as_mut_ptr().cast::<K::Block>();
+                            padded.copy_from_nonoverlapping(blocks.as_ptr(), blocks.len());
+                            blocks = std::slice::from_raw_parts(padded, K::AT_ONCE);
                         }
                         let out = terms.add(index * K::AT_ONCE * K::TERMS);
                         K::terms(blocks, groups[index].assume_init_ref(), &tables, out);
