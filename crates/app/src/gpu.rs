@@ -2,11 +2,12 @@
 //! there are none.
 
 use crate::wire::{Gpu, GpuMemory, GpuName, GpuReason};
+use backend_cpu::ThreadPool;
 use backend_cuda::{Absent, Card, GpuConfig, GpuDevice, Listed};
 use engine::Device;
 use hardware::GpuStatus;
 use planner::AcceleratorFacts;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// What is left to other programs in any case, in bytes: windows and browsers take and give this much all the time.
@@ -137,17 +138,23 @@ impl Gpus {
     }
 
     /// Devices on the GPUs, in order. The first one of each compiles the kernels, which may take a while: `compiled` hears how
-    /// many of how many are ready. Where that fails, the GPU counts as not there from then on, for this reason.
+    /// many of how many are ready. Where that fails, the GPU counts as not there from then on, for this reason. The threads
+    /// that compute copy what is uploaded, too: whoever uploads has nothing for them to compute meanwhile.
     ///
     /// # Errors
     /// Why there are no GPUs at all.
-    pub fn devices(&self, status: &GpuStatus, compiled: &mut dyn FnMut(usize, usize)) -> Result<Vec<Made>, GpuReason> {
+    pub fn devices(
+        &self,
+        status: &GpuStatus,
+        pool: &Arc<ThreadPool>,
+        compiled: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Made>, GpuReason> {
         let count = self.shown(status)?.len();
         Ok((0..count)
             .map(|number| {
                 // All of them are one piece of work.
                 let mut of_all = |done: usize, of: usize| compiled(number * of + done, count * of);
-                self.device(number, status, &mut of_all)
+                self.device(number, status, pool, &mut of_all)
             })
             .collect())
     }
@@ -160,6 +167,7 @@ impl Gpus {
         &self,
         number: usize,
         status: &GpuStatus,
+        pool: &Arc<ThreadPool>,
         compiled: &mut dyn FnMut(usize, usize),
     ) -> Result<Box<dyn Device>, GpuReason> {
         let told = |absent: &Absent| reason(absent, status);
@@ -171,7 +179,11 @@ impl Gpus {
         };
         // The kernels may be compiled now: others are not kept waiting for that.
         match card.driver(compiled) {
-            Ok(driver) => Ok(Box::new(GpuDevice::new(driver, GpuConfig::default()))),
+            Ok(driver) => {
+                let pool = pool.clone();
+                let driver = driver.with_copier(Arc::new(move |to: &mut [u8], from: &[u8]| pool.copy(to, from)));
+                Ok(Box::new(GpuDevice::new(driver, GpuConfig::default())))
+            }
             Err(absent) => {
                 let reason = told(&absent);
                 // A GPU that no device can be made of takes no layers, whoever asks: until it is tried again.
@@ -482,14 +494,15 @@ mod tests {
         let (gpus, status) = (Gpus::new(false), GpuStatus::default());
         gpus.renew();
         assert_eq!(gpus.shown(&status), Err(GpuReason::TurnedOff));
-        assert!(matches!(gpus.device(0, &status, &mut |_, _| {}), Err(GpuReason::TurnedOff)));
+        let pool = Arc::new(ThreadPool::new(1));
+        assert!(matches!(gpus.device(0, &status, &pool, &mut |_, _| {}), Err(GpuReason::TurnedOff)));
         assert!(gpus.facts(|| panic!("not asked")).is_empty() && gpus.memory().is_empty());
         // Nor while none is chosen.
         let gpus = Gpus::new(true);
         gpus.choose(Some(Vec::new()));
         gpus.renew();
         assert_eq!(gpus.shown(&status), Err(GpuReason::NoneChosen));
-        assert!(matches!(gpus.device(0, &status, &mut |_, _| {}), Err(GpuReason::NoneChosen)));
+        assert!(matches!(gpus.device(0, &status, &pool, &mut |_, _| {}), Err(GpuReason::NoneChosen)));
         assert!(gpus.facts(|| panic!("not asked")).is_empty() && gpus.memory().is_empty());
     }
 }

@@ -94,8 +94,8 @@ impl Machine {
         }
         let status = hardware::gpus();
         self.gpus.renew();
-        let devices = self.gpus.devices(&status, compiled)?;
-        self.measure_gpus(&status);
+        let devices = self.gpus.devices(&status, pool, compiled)?;
+        self.measure_gpus(&status, pool);
         let both = devices.into_iter().zip(self.gpus.shown(&status)?);
         Ok(both.map(|(device, shown)| Ok(Accelerator { device: device?, control: None, shown: shown? })).collect())
     }
@@ -110,8 +110,8 @@ impl Machine {
         }
         let status = hardware::gpus();
         self.gpus.renew();
-        let device = self.gpus.device(number, &status, &mut |_, _| {})?;
-        self.measure_gpus(&status);
+        let device = self.gpus.device(number, &status, pool, &mut |_, _| {})?;
+        self.measure_gpus(&status, pool);
         let shown = self.gpus.shown(&status)?.into_iter().nth(number).unwrap_or(Err(GpuReason::NoDevice))?;
         Ok(Accelerator { device, control: None, shown })
     }
@@ -126,10 +126,10 @@ impl Machine {
 
     /// Measures GPUs that were not measured yet, once their kernels are there; a fraction of a second each. Where that
     /// fails, it is tried another time.
-    fn measure_gpus(&self, status: &GpuStatus) {
+    fn measure_gpus(&self, status: &GpuStatus, pool: &Arc<ThreadPool>) {
         let known = |id: &String| lock(&self.measured).gpus.contains_key(id);
         let new: Vec<(usize, String)> = self.gpus.ready().into_iter().filter(|(_, id)| !known(id)).collect();
-        if new.into_iter().filter(|(number, id)| self.measure_gpu(*number, id, status)).count() == 0 {
+        if new.into_iter().filter(|(number, id)| self.measure_gpu(*number, id, status, pool)).count() == 0 {
             return;
         }
         if let Err(error) = self.keep() {
@@ -138,8 +138,8 @@ impl Machine {
     }
 
     /// False: it has no memory for that now, or fails.
-    fn measure_gpu(&self, number: usize, id: &str, status: &GpuStatus) -> bool {
-        let device = self.gpus.device(number, status, &mut |_, _| {}).ok();
+    fn measure_gpu(&self, number: usize, id: &str, status: &GpuStatus, pool: &Arc<ThreadPool>) -> bool {
+        let device = self.gpus.device(number, status, pool, &mut |_, _| {}).ok();
         let Some(rates) = device.and_then(gpu_rates::measure) else { return false };
         lock(&self.measured).gpus.insert(id.into(), rates);
         true
@@ -196,9 +196,9 @@ impl Machine {
             };
         }
         // A GPU whose kernels are not there yet is measured with the first model.
-        let status = hardware::gpus();
+        let (status, pool) = (hardware::gpus(), Arc::new(ThreadPool::new(threads)));
         for (number, id) in self.gpus.ready() {
-            self.measure_gpu(number, &id, &status);
+            self.measure_gpu(number, &id, &status, &pool);
         }
         self.keep()?;
         Ok(true)

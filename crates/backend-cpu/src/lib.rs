@@ -7,6 +7,7 @@
 //! `unsafe` is allowed here: kernels write disjoint parts of one buffer from several threads and use vector instructions.
 
 mod buffers;
+mod copy;
 mod cpu;
 mod ops;
 mod pool;

@@ -12,6 +12,7 @@ mod staging;
 pub use absent::Absent;
 pub use card::Card;
 pub use listed::Listed;
+pub use staging::Copier;
 
 use crate::{Address, Driver, Failure, Launch, Share};
 use beside::Beside;
@@ -57,6 +58,15 @@ impl Cuda {
         card.add_pinned(staging.as_ref().map_or(0, Staging::bytes));
         let (functions, allocations) = (HashMap::new(), HashMap::new());
         Ok(Cuda { card, stream, staging, beside: None, queue: Queue::new(), graph_bytes: 0, functions, allocations })
+    }
+
+    /// Who copies bytes into pinned memory, from which the GPU takes them; without this, the thread that uploads.
+    #[must_use]
+    pub fn with_copier(mut self, copier: Copier) -> Cuda {
+        if let Some(staging) = &mut self.staging {
+            staging.copier = copier;
+        }
+        self
     }
 
     /// Makes the context current in this thread.

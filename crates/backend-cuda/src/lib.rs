@@ -21,7 +21,7 @@ mod rates;
 mod spill;
 
 pub use arena::footprint;
-pub use cuda::{Absent, Card, Cuda, Listed};
+pub use cuda::{Absent, Card, Copier, Cuda, Listed};
 pub use device::{GpuConfig, GpuDevice};
 pub use driver::{Address, Driver, Failure, Launch};
 pub use ops::scratch;

@@ -16,7 +16,7 @@ use engine::{Cancel, Devices, Engine, LoadOptions, Positions, RecoveryCause, Req
 use quant::GgmlType;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use test_models::ModelSpec;
 
 /// Does `body`, which is test `name`, in a process with the fake driver, once for each of these settings.
@@ -311,6 +311,39 @@ fn streamed_prompts() {
             (ids, saved)
         });
         assert!(one == other, "the same tokens, and in the caches the same bits");
+    });
+}
+
+/// Whoever copies into pinned memory can be chosen: it gets every byte, once, in pieces, and all of them arrive.
+#[test]
+fn copies_into_pinned_memory_are_shared() {
+    with_driver("copies_into_pinned_memory_are_shared", &[("FAKE_CUDA_DEVICES", "1")], || {
+        let (pool, copied) = (ThreadPool::new(3), Arc::new(Mutex::new((0u64, 0u64))));
+        let told = copied.clone();
+        let copier = move |to: &mut [u8], from: &[u8]| {
+            let mut told = told.lock().unwrap();
+            *told = (told.0 + from.len() as u64, told.1 + 1);
+            pool.copy(to, from);
+        };
+        let driver = Card::open(0).unwrap().driver(&mut |_, _| {}).unwrap().with_copier(Arc::new(copier));
+        let mut device = GpuDevice::new(driver, GpuConfig::default());
+        let (mut all, mut pieces) = (0, 0);
+        for len in [1, 4095, 4 << 20, (41 << 20) + 13] {
+            let bytes: Vec<u8> = (0..len).map(|i| (i * 31 + i / 255) as u8).collect();
+            let [adopted, written] = [device.adopt(Arc::new(bytes.clone())), device.allocate(len as u64)];
+            let (adopted, written) = (adopted.unwrap(), written.unwrap());
+            device.turn().unwrap();
+            device.write_beside(written, 0, &bytes).unwrap();
+            device.turn().unwrap();
+            for buffer in [adopted, written] {
+                let mut read = vec![0; len];
+                device.read(buffer, 0, &mut read).unwrap();
+                assert!(read == bytes, "{len}");
+            }
+            all += 2 * len as u64;
+            pieces += 2 * len.div_ceil(4 << 20) as u64;
+        }
+        assert_eq!(*copied.lock().unwrap(), (all, pieces));
     });
 }
 

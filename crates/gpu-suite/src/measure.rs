@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use backend::{Device, Op, View};
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
-use backend_cuda::{Card, GpuConfig, GpuDevice};
+use backend_cuda::{Card, Cuda, GpuConfig, GpuDevice};
 use engine::{Cancel, Devices, Engine, LoadOptions, Positions, Request};
 use model::{StreamRates, Streaming};
 use planner::{AcceleratorFacts, Facts, GpuLayers, Wishes};
@@ -44,10 +44,17 @@ pub fn copy_bandwidth(card: &Card) -> Result<f64> {
 
 /// What decides whether layers in RAM are computed on the GPU for long prompts.
 pub fn stream_rates(card: &Card) -> Result<StreamRates> {
-    let driver = card.driver(&mut |_, _| {}).map_err(|absent| anyhow::anyhow!("{absent:?}"))?;
+    let driver = driver(card, &Arc::new(ThreadPool::new(threads())))?;
     let rates = backend_cuda::measure(&mut GpuDevice::new(driver, GpuConfig::default()))?;
     let host = backend_cpu::int8_rate(threads())?;
     Ok(StreamRates { host, accelerator: rates.int8, upload: rates.upload })
+}
+
+/// As the app makes it: the threads that compute also copy what is uploaded.
+fn driver(card: &Card, pool: &Arc<ThreadPool>) -> Result<Cuda> {
+    let driver = card.driver(&mut |_, _| {}).map_err(|absent| anyhow::anyhow!("{absent:?}"))?;
+    let pool = pool.clone();
+    Ok(driver.with_copier(Arc::new(move |to: &mut [u8], from: &[u8]| pool.copy(to, from))))
 }
 
 fn threads() -> usize {
@@ -66,11 +73,12 @@ pub struct Loaded {
 impl Loaded {
     /// With as many layers on the GPU as have room.
     pub fn new(path: &Path, card: &Card, context: u32, ubatch: u32) -> Result<Loaded> {
-        let driver = card.driver(&mut |_, _| {}).map_err(|absent| anyhow::anyhow!("{absent:?}"))?;
-        let free = card.free_bytes().unwrap_or(0);
         let threads = threads();
+        let pool = Arc::new(ThreadPool::new(threads));
+        let driver = driver(card, &pool)?;
+        let free = card.free_bytes().unwrap_or(0);
         let config = CpuConfig { threads, precision: Precision::Fast, simd: None };
-        let host = Box::new(CpuDevice::new(Arc::new(ThreadPool::new(threads)), config));
+        let host = Box::new(CpuDevice::new(pool, config));
         let device = GpuDevice::new(driver, GpuConfig::default());
         let devices = Devices { host, accelerators: vec![Some(Box::new(device))] };
         let options = LoadOptions { context, ubatch, gpu_layers: u32::MAX.into(), ..LoadOptions::default() };

@@ -6,9 +6,13 @@ use crate::{Address, Failure};
 use cudarc::driver::sys;
 use std::ffi::c_void;
 use std::ptr::null_mut;
+use std::sync::Arc;
 
 const SLOTS: usize = 4;
 const SLOT_BYTES: usize = 4 << 20;
+
+/// Copies bytes to a place of the same length, as one thread does, or several that have nothing else to do meanwhile.
+pub type Copier = Arc<dyn Fn(&mut [u8], &[u8]) + Send + Sync>;
 
 struct Slot {
     memory: *mut u8,
@@ -19,12 +23,15 @@ struct Slot {
 pub(super) struct Staging {
     slots: Vec<Slot>,
     next: usize,
+    /// Fills the slots: one thread may be slower than the way to the GPU.
+    pub copier: Copier,
 }
 
 impl Staging {
     /// Needs a current context.
     pub fn new() -> Result<Staging, Failure> {
-        let mut staging = Staging { slots: Vec::new(), next: 0 };
+        let copier = Arc::new(|to: &mut [u8], from: &[u8]| to.copy_from_slice(from));
+        let mut staging = Staging { slots: Vec::new(), next: 0, copier };
         for _ in 0..SLOTS {
             let (mut memory, mut copied): (*mut c_void, _) = (null_mut(), null_mut());
             // SAFETY: both pointers are to pointers.
@@ -36,7 +43,10 @@ impl Staging {
                     return Err(failure);
                 }
             }
-            staging.slots.push(Slot { memory: memory.cast(), copied });
+            let slot = Slot { memory: memory.cast(), copied };
+            // SAFETY: as many bytes as were just allocated. They are a slice later, so they must have values.
+            unsafe { slot.memory.write_bytes(0, SLOT_BYTES) };
+            staging.slots.push(slot);
         }
         Ok(staging)
     }
@@ -55,10 +65,10 @@ impl Staging {
             let slot = &self.slots[self.next];
             self.next = (self.next + 1) % self.slots.len();
             // SAFETY: the slot's last copy has ended before it is written again (an event that was never recorded has
-            // come already), and a piece is not longer than a slot.
+            // come already), a piece is not longer than a slot, and nobody else has the slot.
             unsafe {
                 check("cuEventSynchronize", sys::cuEventSynchronize(slot.copied))?;
-                std::ptr::copy_nonoverlapping(piece.as_ptr(), slot.memory, piece.len());
+                (self.copier)(std::slice::from_raw_parts_mut(slot.memory, piece.len()), piece);
                 let start = to + (index * SLOT_BYTES) as u64;
                 let copy = sys::cuMemcpyHtoDAsync_v2(start, slot.memory.cast(), piece.len(), stream);
                 check("cuMemcpyHtoDAsync", copy)?;
