@@ -3,27 +3,16 @@
 
 use crate::wire::{Gpu, GpuMemory, GpuName, GpuReason};
 use backend_cpu::ThreadPool;
-use backend_cuda::{Absent, Card, GpuConfig, GpuDevice, Listed};
+use backend_cuda::{Absent, Card, GRAPHS, GpuConfig, GpuDevice, Listed, SLAB};
 use engine::Device;
 use hardware::GpuStatus;
 use planner::AcceleratorFacts;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
 
-/// What is left to other programs in any case, in bytes: windows and browsers take and give this much all the time.
-const LEAST_MARGIN: u64 = 256 << 20;
-/// What other programs had more a while ago counts half after this time, and this part of the whole memory at most: one
-/// that has ended, such as a game, shall not be waited for.
-const HALF_LIFE: Duration = Duration::from_secs(60);
-const MOST_SWING: u64 = 16;
 /// Bytes of the kernels' code until it was loaded and measured, and of a context that nobody measured. Guesses: no such
 /// figure was seen on a GPU yet.
 const CODE: u64 = 64 << 20;
-/// What graphs of launches may take: they are made while tokens are generated, after the plan. A guess, until more is seen.
-const GRAPHS: u64 = 16 << 20;
 const CONTEXT: u64 = 300 << 20;
-/// The device takes memory in slabs: one may be nearly empty.
-const SLAB: u64 = 16 << 20;
 
 /// The GPUs that were chosen, or else all that can be used, in the order in which they are given layers.
 pub(crate) struct Gpus {
@@ -48,7 +37,6 @@ struct Seat {
     name: String,
     /// `None`: to be opened again.
     card: Option<Result<Open, Absent>>,
-    others: Others,
 }
 
 #[derive(Clone)]
@@ -205,8 +193,8 @@ impl Gpus {
             // Whether that went well is seen below.
             let _ = state.open(&status());
         }
-        match &mut state.seats {
-            Some(Ok(seats)) => seats.iter_mut().map(|seat| (seat.id.clone(), seat.facts())).collect(),
+        match &state.seats {
+            Some(Ok(seats)) => seats.iter().map(|seat| (seat.id.clone(), seat.facts())).collect(),
             _ => Vec::new(),
         }
     }
@@ -290,19 +278,18 @@ impl Seat {
     }
 
     /// Without memory where it is not there.
-    fn facts(&mut self) -> AcceleratorFacts {
+    fn facts(&self) -> AcceleratorFacts {
         let gone = AcceleratorFacts { name: self.name.clone(), ..AcceleratorFacts::default() };
         let Ok(Open { card, context }) = self.opened().cloned() else { return gone };
         let Some(free) = card.free_bytes() else { return gone };
         let code = card.code_bytes();
         let graphs = card.graph_bytes();
         let own = card.taken_bytes() + context + code.unwrap_or(0) + graphs;
-        let others = card.total_bytes().saturating_sub(free + own);
         AcceleratorFacts {
             name: self.name.clone(),
             memory_free: free + own,
             overhead: context + code.unwrap_or(CODE) + graphs.max(GRAPHS) + SLAB,
-            margin: self.others.margin(others, card.total_bytes(), Instant::now()),
+            margin: card.margin(),
             bandwidth: card.bandwidth(),
             scratch: backend_cuda::scratch,
             footprint: backend_cuda::footprint,
@@ -341,8 +328,7 @@ fn seats_of(listed: &[Listed], chosen: Option<&[String]>) -> Result<Vec<Seat>, A
         wanted.extend(listed.first());
     }
     wanted.truncate(model::MAX_ACCELERATORS);
-    let seat =
-        |one: &&Listed| Seat { id: one.id.clone(), name: name(one, listed), card: None, others: Others::default() };
+    let seat = |one: &&Listed| Seat { id: one.id.clone(), name: name(one, listed), card: None };
     if wanted.is_empty() { Err(Absent::NoDevice) } else { Ok(wanted.iter().map(seat).collect()) }
 }
 
@@ -378,26 +364,6 @@ pub fn imagined_gpu(number: usize, memory_free: u64) -> AcceleratorFacts {
     }
 }
 
-/// How much of the GPU's memory other programs use, and used not long ago: the margin follows it.
-#[derive(Default)]
-struct Others {
-    /// Bytes that they had more than now, and when that was so.
-    swing: Option<(u64, Instant, u64)>,
-}
-
-impl Others {
-    /// Bytes of `total` to leave free, when others have `now` at this time: what they had before they may want again.
-    fn margin(&mut self, now: u64, total: u64, at: Instant) -> u64 {
-        let before = self.swing.map_or(0, |(most, then, had)| {
-            let halves = at.saturating_duration_since(then).as_secs_f64() / HALF_LIFE.as_secs_f64();
-            had + (most.saturating_sub(had) as f64 * 0.5f64.powf(halves)) as u64
-        });
-        let most = before.max(now);
-        self.swing = Some((most, at, now));
-        LEAST_MARGIN + (most - now).min(total / MOST_SWING)
-    }
-}
-
 /// CUDA versions as the driver counts them.
 fn cuda(version: i32) -> String {
     format!("CUDA {}.{}", version / 1000, version % 1000 / 10)
@@ -423,20 +389,6 @@ fn reason(absent: &Absent, status: &GpuStatus) -> GpuReason {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_margin_follows_what_others_used_and_forgets_it() {
-        let (mut others, start) = (Others::default(), Instant::now());
-        let mut margin = |seconds: u64, now: u64| others.margin(now, 100_000, start + Duration::from_secs(seconds));
-        assert_eq!(margin(0, 1000), LEAST_MARGIN);
-        assert_eq!(margin(1, 5000), LEAST_MARGIN, "more is gone already");
-        // Less now: it may come again, and counts less with time.
-        assert_eq!(margin(1, 1000), LEAST_MARGIN + 4000);
-        assert_eq!(margin(61, 1000), LEAST_MARGIN + 2000);
-        assert_eq!(margin(181, 1000), LEAST_MARGIN + 500);
-        assert_eq!(margin(182, 90_000), LEAST_MARGIN);
-        assert_eq!(margin(182, 1000), LEAST_MARGIN + 100_000 / 16, "a large program that has ended");
-    }
 
     #[test]
     fn a_missing_gpu_is_told_as_precisely_as_is_known() {

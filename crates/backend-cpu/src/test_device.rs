@@ -11,6 +11,7 @@ const NAME: &str = "Test device";
 struct State {
     limit: u64,
     others: u64,
+    margin: u64,
     /// Allocations until one fails.
     fail_allocation: Option<u64>,
     /// Operations until one fails.
@@ -39,6 +40,11 @@ impl TestDeviceControl {
     /// Other programs have taken this much of the limit and press for it; operations still find room.
     pub fn set_others(&self, bytes: u64) {
         self.state().others = bytes;
+    }
+
+    /// So much of the limit is left to other programs by whoever comes without having been planned.
+    pub fn set_margin(&self, bytes: u64) {
+        self.state().margin = bytes;
     }
 
     pub fn limit(&self) -> u64 {
@@ -85,6 +91,7 @@ impl TestDevice {
         let state = State {
             limit,
             others: 0,
+            margin: 0,
             fail_allocation: None,
             fail_run: None,
             lost: false,
@@ -154,6 +161,11 @@ impl Device for TestDevice {
     fn pressure(&mut self) -> u64 {
         let state = self.control.state();
         (self.cpu.memory().used + state.others).saturating_sub(state.limit)
+    }
+
+    fn spare(&mut self) -> u64 {
+        let state = self.control.state();
+        state.limit.saturating_sub(self.cpu.memory().used + state.others + state.margin)
     }
 
     fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError> {

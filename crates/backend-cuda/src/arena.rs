@@ -7,8 +7,8 @@ const ALIGNMENT: u64 = 256;
 /// The driver's pages.
 const PAGE: u64 = 2 << 20;
 /// What is asked for at once for small buffers. Large ones have a slab of their own, which goes back to the driver with
-/// them: memory that layers leave is free for other programs.
-const SLAB: u64 = 16 << 20;
+/// them: memory that layers leave is free for other programs. One slab may be nearly empty.
+pub const SLAB: u64 = 16 << 20;
 
 struct Slab {
     start: Address,

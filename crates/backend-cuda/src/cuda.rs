@@ -10,7 +10,7 @@ mod share;
 mod staging;
 
 pub use absent::Absent;
-pub use card::Card;
+pub use card::{Card, GRAPHS};
 pub use listed::Listed;
 pub use staging::Copier;
 
@@ -146,6 +146,10 @@ impl Driver for Cuda {
 
     fn free_bytes(&mut self) -> u64 {
         self.card.free_bytes().unwrap_or(0)
+    }
+
+    fn reserve(&mut self) -> u64 {
+        self.card.reserve()
     }
 
     fn share(&mut self) -> Option<Share> {

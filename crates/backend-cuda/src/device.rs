@@ -257,6 +257,15 @@ impl<D: Driver> Device for GpuDevice<D> {
         short.max(self.spills.pressure(share, reserved, Instant::now()))
     }
 
+    fn spare(&mut self) -> u64 {
+        if self.gpu.lost.is_some() {
+            return 0;
+        }
+        let left = self.gpu.limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.buffers.used));
+        let reserve = self.gpu.driver.reserve();
+        self.gpu.driver.free_bytes().saturating_sub(reserve).min(left)
+    }
+
     fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError> {
         let bytes: &[u8] = (*bytes).as_ref();
         let (id, span) = self.take(bytes.len() as u64, true)?;

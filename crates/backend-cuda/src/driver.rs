@@ -45,6 +45,11 @@ pub trait Driver: Send {
     /// Bytes that are free now, for this program and all others.
     fn free_bytes(&mut self) -> u64;
 
+    /// Bytes of that which are to stay free: for other programs, and for what comes by and by besides allocations.
+    fn reserve(&mut self) -> u64 {
+        0
+    }
+
     /// What the system grants us of the GPU's memory, where it moves to RAM what is beyond that instead of refusing it.
     fn share(&mut self) -> Option<Share> {
         None

@@ -16,12 +16,13 @@ mod cuda;
 mod device;
 mod driver;
 mod kernels;
+mod margin;
 mod ops;
 mod rates;
 mod spill;
 
-pub use arena::footprint;
-pub use cuda::{Absent, Card, Copier, Cuda, Listed};
+pub use arena::{SLAB, footprint};
+pub use cuda::{Absent, Card, Copier, Cuda, GRAPHS, Listed};
 pub use device::{GpuConfig, GpuDevice};
 pub use driver::{Address, Driver, Failure, Launch};
 pub use ops::scratch;

@@ -46,6 +46,11 @@ pub trait Device: Send {
     /// presses. What the caller has taken itself does not count.
     fn pressure(&mut self) -> u64;
 
+    /// Bytes that can be taken here without having been planned: beyond them is what a plan leaves to other programs.
+    fn spare(&mut self) -> u64 {
+        u64::MAX
+    }
+
     /// Takes weights: keeps the handle (host) or copies the bytes (accelerator). They are read-only from then on.
     fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError>;
 

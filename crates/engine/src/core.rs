@@ -99,7 +99,8 @@ impl Core {
             }
             match core.bring(*index, &wanted, true, &mut full, &mut failed) {
                 Ok(true) => progress(core.gpu_layers() as f32 / count as f32),
-                Ok(false) => break,
+                // It stays on the host; what is wanted on another accelerator may have room there.
+                Ok(false) => next += 1,
                 Err(fault) => {
                     let (RecoveryCause::DeviceLost, number) = fault.of_accelerator()? else {
                         return Err(fault.error.into());

@@ -102,8 +102,8 @@ impl Core {
         vec![false; self.sites.accelerators.len()]
     }
 
-    /// Puts a layer that is on the host, or nowhere yet, on the accelerator where it is wanted; or on the next one that can
-    /// compute it and is not full. Where `leave`, experts that may stay behind make room first. `Ok(false)`: no room
+    /// Puts a layer that is on the host, or nowhere yet, on the accelerator where it is wanted; or on the next one that
+    /// welcomes it and is not full. Where `leave`, experts that may stay behind make room first. `Ok(false)`: no room
     /// anywhere. `failed` keeps what failed first.
     pub(crate) fn bring(
         &mut self,
@@ -116,6 +116,9 @@ impl Core {
         let Place::Accelerator(first) = wanted.place(index) else { return Ok(false) };
         for number in (first..full.len()).chain(0..first) {
             let place = Place::Accelerator(number);
+            if full[number] || number != first && !self.welcomes(number, index, wanted) {
+                continue;
+            }
             while !full[number] && self.can(number, index) {
                 match self.move_layer(index, place) {
                     Ok(()) => return Ok(true),
@@ -136,9 +139,28 @@ impl Core {
         self.sites.accelerator(number).is_some_and(|site| site.can(index, whole))
     }
 
+    /// Whether an accelerator takes layer `index`, which was not meant for it: it can compute it, nobody presses for its
+    /// memory, and with all that is wanted there, too, other programs keep what a plan leaves to them.
+    fn welcomes(&mut self, number: usize, index: usize, wanted: &model::Placement) -> bool {
+        let place = Place::Accelerator(number);
+        if !self.can(number, index) || self.pressure(number) > 0 {
+            return false;
+        }
+        let now = self.placed();
+        let mut then = now.clone();
+        let meant = |other: &usize| *other == index || wanted.place(*other) == place;
+        self.order().filter(meant).for_each(|other| then.set(other, place));
+        let Some(site) = self.sites.at(place) else { return false };
+        let layout = &self.loaded.layout;
+        let takes = |placed: &model::Placement| layout.placed(placed).accelerator(number).total() + site.scratch(placed);
+        let more = takes(&then).saturating_sub(takes(&now));
+        site.device.spare() >= more
+    }
+
     /// Moves layers, with their part of the KV cache, until they are where they are wanted (as far as devices can compute
     /// them) or accelerators are full, and the routed experts of the first layers to the host, those of others to their
-    /// layers. What has no room anywhere stays on the host: a recovery says how much. `moved` is called after each move and
+    /// layers. What has no room where it is wanted goes to another accelerator that welcomes it, or stays on the host: a
+    /// recovery says how much. `moved` is called after each move and
     /// says whether to go on.
     pub fn place(&mut self, wanted: model::Placement, moved: &mut dyn FnMut(&Core) -> bool) -> Result<(), EngineError> {
         if self.sites.accelerators.iter().all(Option::is_none) {
@@ -207,8 +229,10 @@ impl Core {
             return self.move_layer(*index, Place::Host).map(|()| true);
         }
         let waits = |index: &usize| !self.sites.on_accelerator(*index) && wanted.on_accelerator(*index);
-        if let Some(index) = order.iter().copied().find(waits) {
-            return self.bring(index, wanted, false, full, failed);
+        for index in order.iter().copied().filter(waits).collect::<Vec<_>>() {
+            if self.bring(index, wanted, false, full, failed)? {
+                return Ok(true);
+            }
         }
         if self.cpu_moe == wanted.cpu_moe || failed.is_some() {
             return Ok(false);
@@ -269,7 +293,7 @@ impl Core {
     }
 
     /// One step back from an accelerator: the experts of one layer more, where layers there leave theirs on the host, or else
-    /// a layer, to another accelerator that has room, or to the host.
+    /// a layer, to another accelerator that welcomes it, or to the host.
     fn retreat(&mut self, number: usize) -> Result<(), Fault> {
         let place = Place::Accelerator(number);
         if self.leave_experts(&self.placed(), place)? {
@@ -277,9 +301,9 @@ impl Core {
         }
         let last = self.order().filter(|index| self.sites.place(*index) == place).last();
         let Some(index) = last else { return Ok(()) };
-        let count = self.sites.accelerators.len();
+        let (count, placed) = (self.sites.accelerators.len(), self.placed());
         for other in (number + 1..count).chain(0..number) {
-            if !self.can(other, index) || self.pressure(other) > 0 {
+            if !self.welcomes(other, index, &placed) {
                 continue;
             }
             match self.move_layer(index, Place::Accelerator(other)) {

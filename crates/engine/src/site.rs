@@ -6,7 +6,7 @@ mod lent;
 use crate::file::Weights;
 use crate::paging::Paging;
 use backend::{BackendError, BufferId, Device, HostBytes, KvCache, View, Weight};
-use model::{BufferPlan, CacheShape, Layout, Linear, Model, Offload, Place, STATE_SLOTS, Slot, Tensor};
+use model::{BufferPlan, CacheShape, Layout, Linear, Model, Offload, Place, Placement, STATE_SLOTS, Slot, Tensor};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -112,6 +112,11 @@ impl Site {
     /// Whether the device can compute layer `index`, whole or without its routed experts.
     pub fn can(&self, index: usize, whole: bool) -> bool {
         self.offload.as_ref().is_none_or(|offload| offload.can(index, whole))
+    }
+
+    /// Bytes besides buffers that the layers of a placement that are here take.
+    pub fn scratch(&self, placement: &Placement) -> u64 {
+        self.offload.as_ref().map_or(0, |offload| offload.scratch(placement, self.place))
     }
 
     pub fn has(&self, index: usize) -> bool {

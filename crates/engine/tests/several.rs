@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{greedy, load, load_several, options, prompt, request};
+use common::{greedy, load, load_several, load_several_with, options, prompt, request};
 use engine::{Cancel, Device, Engine, Event, LoadOptions, Positions, Recovery, RecoveryCause};
 use model::{Place, Split};
 use test_models::ModelSpec;
@@ -189,8 +189,8 @@ fn one_too_small_at_load_leaves_layers_to_the_others_and_then_to_the_host() {
     let small = bytes(&engine, &[1, 3], 0);
     for (rooms, on_each, shifted, moved) in [
         ([small, PLENTY], [1, 4], 3, 0),
-        // The second has room for two: the rest is on the host.
-        ([small, bytes(&engine, &[0, 2], 1)], [1, 2], 2, 2),
+        // The second has room for its own and one more: the rest is on the host.
+        ([small, bytes(&engine, &[0, 2], 1)], [1, 2], 1, 2),
         ([0, PLENTY], [0, 5], 4, 0),
         ([0, 0], [0, 0], 0, 5),
     ] {
@@ -207,6 +207,40 @@ fn one_too_small_at_load_leaves_layers_to_the_others_and_then_to_the_host() {
         };
         assert_eq!(engine.take_recoveries().unwrap(), [recovery], "{rooms:?}");
         assert_eq!(greedy(&engine, &prompt(40), TOKENS).0.ids, expected, "{rooms:?}");
+    }
+}
+
+/// What a plan leaves to other programs stays theirs when layers come that were not meant for an accelerator; those that
+/// were meant for it come all the same.
+#[test]
+fn layers_that_come_unplanned_leave_the_margin() {
+    let spec = ModelSpec { n_layer: 4, ..ModelSpec::llama3() };
+    let expected = expected(&spec);
+    let (engine, _) = load(&spec, options(128, 0), None).unwrap();
+    let room = |number, shares: &[u32]| bytes(&engine, shares, number);
+    let (all, own) = (room(1, &[0, 5]), room(1, &[3, 2]));
+    for (margin, on_each) in [(0, [0, 5]), (1, [0, 4]), (all - own, [0, 2]), (all, [0, 2])] {
+        // At load: the first has no room, the second room for all.
+        let rooms = [0, all];
+        let (loaded, controls) =
+            load_several_with(&spec, on(&[3, 2]), &rooms, |control| control.set_margin(margin)).unwrap();
+        let about = format!("{margin} of {all} are left");
+        assert_eq!(layers(&loaded), on_each, "{about}");
+        assert_planned(&loaded, &about);
+        assert_eq!(loaded.take_recoveries().unwrap().len(), 1, "{about}");
+        assert_eq!(greedy(&loaded, &prompt(40), TOKENS).0.ids, expected, "{about}");
+        // Asked for again, and when there is room where they belong.
+        assert_eq!(layers_after(&loaded, &[3, 2]), on_each, "{about}");
+        controls[0].set_limit(PLENTY);
+        assert_eq!(layers_after(&loaded, &[3, 2]), [3, 2], "{about}");
+        // During an answer: its memory ends.
+        loaded.take_recoveries().unwrap();
+        let (ids, told) = answer(&loaded, 5, || controls[0].set_limit(0));
+        assert_eq!(ids, expected, "{about}");
+        let [recovery] = told[..] else { panic!("{about}: {told:?}") };
+        assert_eq!((recovery.layers_shifted, recovery.layers_moved), (on_each[1] - 2, 5 - on_each[1]), "{about}");
+        assert_eq!(layers(&loaded), on_each, "{about}");
+        assert_planned(&loaded, &about);
     }
 }
 

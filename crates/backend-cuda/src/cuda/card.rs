@@ -4,13 +4,18 @@ use super::call::{Answer, check};
 use super::listed::{Listed, attribute};
 use super::share::Grant;
 use super::{Absent, Cuda, absent};
-use crate::{Failure, Share, kernels};
+use crate::margin::Others;
+use crate::{Failure, SLAB, Share, kernels};
 use cudarc::driver::sys;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// What graphs of launches may take: they are made while tokens are generated, after the plan. A guess, until more is seen.
+pub const GRAPHS: u64 = 16 << 20;
 
 /// A handle of a GPU and this program's one context of it, which is there as long as handles or drivers made of them are.
 /// Opening takes a moment and some hundred MiB of the GPU's memory; everything else is quick, from any thread.
@@ -36,6 +41,7 @@ pub(super) struct Primary {
     grant: Option<Grant>,
     ram: u64,
     pinned: AtomicU64,
+    others: Mutex<Others>,
     lost: Mutex<Option<String>>,
 }
 
@@ -85,6 +91,7 @@ impl Card {
             grant,
             ram,
             pinned: AtomicU64::new(0),
+            others: Mutex::default(),
             lost: Mutex::default(),
         }));
         card.0.bind()?;
@@ -135,6 +142,11 @@ impl Card {
     /// are generated.
     pub fn graph_bytes(&self) -> u64 {
         self.0.graphs.load(Ordering::Acquire)
+    }
+
+    /// Bytes to leave to other programs, by what they use and used not long ago.
+    pub fn margin(&self) -> u64 {
+        self.0.margin()
     }
 
     /// Bytes per second at which the memory can be read at best, by its clock and width.
@@ -189,6 +201,20 @@ impl Primary {
         let granted = self.grant.as_ref()?.now()?;
         let meant = self.ram.saturating_add(self.pinned.load(Ordering::Acquire));
         Some(Share { budget: granted.budget, local: granted.local, spilled: granted.ram.saturating_sub(meant) })
+    }
+
+    pub fn margin(&self) -> u64 {
+        let total = self.listed.total_bytes;
+        let code = Some(self.code.load(Ordering::Acquire)).filter(|bytes| *bytes != u64::MAX).unwrap_or(0);
+        let ours = self.taken.load(Ordering::Acquire) + self.graphs.load(Ordering::Acquire) + code;
+        // Of a GPU that does not answer nothing is taken. Our context counts as theirs: it stays as it is.
+        let others = self.free_bytes().map_or(0, |free| total.saturating_sub(free.saturating_add(ours)));
+        lock(&self.others).margin(others, total, Instant::now())
+    }
+
+    /// What is to stay free: as plans leave it.
+    pub fn reserve(&self) -> u64 {
+        self.margin() + SLAB + GRAPHS.saturating_sub(self.graphs.load(Ordering::Acquire))
     }
 
     pub fn add_pinned(&self, bytes: u64) {

@@ -63,7 +63,16 @@ pub fn load_several(
     options: LoadOptions,
     limits: &[u64],
 ) -> Result<(Engine, Vec<TestDeviceControl>), EngineError> {
-    load_on(&spec.build(), options, limits, |_| {}, Precision::Fast)
+    load_several_with(spec, options, limits, |_| {})
+}
+
+pub fn load_several_with(
+    spec: &ModelSpec,
+    options: LoadOptions,
+    limits: &[u64],
+    prepare: impl Fn(&TestDeviceControl),
+) -> Result<(Engine, Vec<TestDeviceControl>), EngineError> {
+    load_on(&spec.build(), options, limits, prepare, Precision::Fast)
 }
 
 fn load_on(
