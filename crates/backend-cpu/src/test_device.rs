@@ -2,6 +2,7 @@
 
 use crate::{CpuConfig, CpuDevice, ThreadPool};
 use backend::{BackendError, BufferId, Device, DeviceKind, HostBytes, MemoryUse, Need, Op};
+use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ struct State {
     lost: bool,
     /// Bytes written beside operations.
     streamed: u64,
+    /// Copies nothing from others of its kind, and bytes that it did copy from them.
+    apart: bool,
+    copied: u64,
     /// What each copy of weights takes.
     delay: Duration,
 }
@@ -66,6 +70,16 @@ impl TestDeviceControl {
         self.state().streamed
     }
 
+    /// What comes from others of its kind goes through the host.
+    pub fn set_apart(&self) {
+        self.state().apart = true;
+    }
+
+    /// Bytes that came from others of its kind so far.
+    pub fn copied(&self) -> u64 {
+        self.state().copied
+    }
+
     /// Weights take this long to come, as those of a large model do.
     pub fn set_delay(&self, delay: Duration) {
         self.state().delay = delay;
@@ -96,6 +110,8 @@ impl TestDevice {
             fail_run: None,
             lost: false,
             streamed: 0,
+            apart: false,
+            copied: 0,
             delay: Duration::ZERO,
         };
         let control = TestDeviceControl(Arc::new(Mutex::new(state)));
@@ -210,6 +226,17 @@ impl Device for TestDevice {
     fn read(&mut self, buffer: BufferId, offset: u64, bytes: &mut [u8]) -> Result<(), BackendError> {
         drop(self.present()?);
         self.cpu.read(buffer, offset, bytes)
+    }
+
+    fn copy_from(&mut self, to: (BufferId, u64), other: &mut dyn Device, from: (BufferId, u64), bytes: u64) -> bool {
+        let other: &mut dyn Any = other;
+        let Some(other) = other.downcast_mut::<TestDevice>() else { return false };
+        let mut piece = vec![0; bytes as usize];
+        let read = other.read(from.0, from.1, &mut piece);
+        let apart = self.control.state().apart;
+        let copied = !apart && read.and_then(|()| self.write(to.0, to.1, &piece)).is_ok();
+        self.control.state().copied += if copied { bytes } else { 0 };
+        copied
     }
 
     fn run(&mut self, op: &Op<'_>) -> Result<(), BackendError> {

@@ -10,7 +10,10 @@
 // device, separated by commas; FAKE_CUDA_REFUSE, a file: where it is, no module
 // is compiled;
 // FAKE_CUDA_GRAPHS (1), whether there is memory for graphs, and FAKE_CUDA_GRAPH (0), bytes that one takes; FAKE_CUDA_COUNTS, a file that gets, whenever somebody waits, how
-// many kernels were launched one by one, graphs made, nodes of them changed, and graphs launched;
+// many kernels were launched one by one, graphs made, nodes of them changed, graphs launched, and copies from GPU to GPU, those
+// through the driver's own memory and direct ones;
+// FAKE_CUDA_PEERS, how GPUs copy from each other: not at all (0), through the driver's memory (1), directly (2), or directly, and
+// what arrives is wrong (3);
 // FAKE_CUDA_COMPILE (0), milliseconds that a module takes; FAKE_CUDA_DEVICES (as many as are named), up to four; of each of them FAKE_CUDA_CAPABILITY (86) and FAKE_CUDA_MEMORY, bytes, and
 // FAKE_CUDA_LAUNCHES, after which it is lost (-1: never), and FAKE_CUDA_NAME, separated by commas, the last one for all that
 // follow.
@@ -29,7 +32,7 @@
 #define API extern "C" __attribute__((visibility("default"))) int
 
 namespace {
-enum { SUCCESS, INVALID_VALUE, OUT_OF_MEMORY, NO_DEVICE = 100, INVALID_CONTEXT = 201, INVALID_PTX = 218, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
+enum { SUCCESS, INVALID_VALUE, OUT_OF_MEMORY, NO_DEVICE = 100, INVALID_CONTEXT = 201, INVALID_PTX = 218, NOT_FOUND = 500, ALREADY_ENABLED = 704, LAUNCH_FAILED = 719, NOT_SUPPORTED = 801 };
 
 typedef int (*Run)(const char *, const void *, size_t, const unsigned *, const unsigned *, size_t, uint64_t);
 
@@ -43,7 +46,7 @@ struct Function {
 };
 
 struct {
-    long long launched, made, changed, graphs;
+    long long launched, made, changed, graphs, staged, direct;
 } counts;
 
 /// What waits in a stream that has launched nothing yet.
@@ -67,6 +70,8 @@ struct Device {
     std::map<uint64_t, size_t> allocations;
     std::map<void *, size_t> pinned;
     std::set<Stream *> streams;
+    /// GPUs whose memory it reaches.
+    std::set<void *> reached;
     size_t used = 0;
     int handles = 0, contexts = 0;
     long long launches = 0;
@@ -134,9 +139,9 @@ size_t free_memory() {
 
 int ready() { return now().lost ? LAUNCH_FAILED : !current || !now().contexts ? INVALID_CONTEXT : SUCCESS; }
 
-bool inside(uint64_t start, size_t bytes) {
-    auto after = now().allocations.upper_bound(start);
-    if (after == now().allocations.begin()) return false;
+bool inside(uint64_t start, size_t bytes, Device &device = now()) {
+    auto after = device.allocations.upper_bound(start);
+    if (after == device.allocations.begin()) return false;
     --after;
     return start + bytes <= after->first + after->second;
 }
@@ -279,6 +284,34 @@ API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream)
     if (!inside(from, bytes) || !inside(to, bytes)) return INVALID_VALUE;
     return memcpy(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from), bytes), SUCCESS;
 }
+API cuDeviceCanAccessPeer(int *can, int device, int peer) {
+    if (device == peer) return INVALID_VALUE;
+    return *can = setting("FAKE_CUDA_PEERS", 1) >= 2, SUCCESS;
+}
+API cuCtxEnablePeerAccess(void *peer, unsigned flags) {
+    if (int error = ready()) return error;
+    if (flags || peer == current || setting("FAKE_CUDA_PEERS", 1) < 2) return INVALID_VALUE;
+    return now().reached.insert(peer).second ? SUCCESS : ALREADY_ENABLED;
+}
+/// Waits for nothing but what is in the stream before.
+API cuMemcpyPeerAsync(uint64_t to, void *here, uint64_t from, void *there, size_t bytes, void *stream) {
+    if (int error = ready()) return error;
+    Device &source = *static_cast<Device *>(there);
+    if (source.lost) return LAUNCH_FAILED;
+    if (here != current || here == there || !inside(to, bytes) || !inside(from, bytes, source)) return INVALID_VALUE;
+    const long long how = setting("FAKE_CUDA_PEERS", 1);
+    if (how == 0) return NOT_SUPPORTED;
+    const bool direct = now().reached.count(there);
+    ++(direct ? counts.direct : counts.staged);
+    auto copy = [=] {
+        memcpy(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from), bytes);
+        if (direct && how == 3) *reinterpret_cast<char *>(to + bytes / 2) ^= 1;
+    };
+    Stream *late = static_cast<Stream *>(stream);
+    if (!late->launched) return late->late.push_back(copy), SUCCESS;
+    late->catch_up();
+    return copy(), SUCCESS;
+}
 API cuMemsetD8Async(uint64_t start, unsigned char value, size_t bytes, void *stream) {
     if (int error = ready()) return error;
     if (stream) static_cast<Stream *>(stream)->catch_up();
@@ -301,7 +334,8 @@ API cuStreamSynchronize(void *stream) {
     static_cast<Stream *>(stream)->catch_up();
     const char *path = getenv("FAKE_CUDA_COUNTS");
     if (FILE *file = path ? fopen(path, "w") : nullptr) {
-        fprintf(file, "%lld %lld %lld %lld", counts.launched, counts.made, counts.changed, counts.graphs);
+        fprintf(file, "%lld %lld %lld %lld ", counts.launched, counts.made, counts.changed, counts.graphs);
+        fprintf(file, "%lld %lld", counts.staged, counts.direct);
         fclose(file);
     }
     return ready();

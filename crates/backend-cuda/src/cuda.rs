@@ -5,6 +5,7 @@ mod beside;
 mod call;
 mod card;
 mod listed;
+mod peers;
 mod queue;
 mod share;
 mod staging;
@@ -35,6 +36,8 @@ pub struct Cuda {
     beside: Option<Beside>,
     /// Kernels that wait; everything else comes after them.
     queue: Queue,
+    /// Other GPUs, by the addresses of their contexts, and whether copies from them are right.
+    peers: HashMap<usize, bool>,
     /// What the card was told of our graphs' memory.
     graph_bytes: u64,
     functions: HashMap<&'static str, sys::CUfunction>,
@@ -56,8 +59,17 @@ impl Cuda {
         // Without pinned memory copies are slower, but they work.
         let staging = Staging::new().ok();
         card.add_pinned(staging.as_ref().map_or(0, Staging::bytes));
-        let (functions, allocations) = (HashMap::new(), HashMap::new());
-        Ok(Cuda { card, stream, staging, beside: None, queue: Queue::new(), graph_bytes: 0, functions, allocations })
+        Ok(Cuda {
+            card,
+            stream,
+            staging,
+            beside: None,
+            queue: Queue::new(),
+            peers: HashMap::new(),
+            graph_bytes: 0,
+            functions: HashMap::new(),
+            allocations: HashMap::new(),
+        })
     }
 
     /// Who copies bytes into pinned memory, from which the GPU takes them; without this, the thread that uploads.
@@ -247,6 +259,11 @@ impl Driver for Cuda {
         self.ready()?;
         // SAFETY: both ranges are allocated (the caller).
         unsafe { check("cuMemcpyDtoDAsync", sys::cuMemcpyDtoDAsync_v2(to, from, bytes as usize, self.stream)) }
+    }
+
+    unsafe fn copy_from(&mut self, to: Address, other: &mut Cuda, from: Address, bytes: u64) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { self.copy_from_peer(to, other, from, bytes) }
     }
 
     unsafe fn launch(&mut self, launch: Launch<'_>) -> Result<(), Failure> {

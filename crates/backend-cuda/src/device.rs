@@ -6,6 +6,7 @@ use crate::ops;
 use crate::spill::{self, Spills};
 use crate::{Address, Driver, Failure, Launch};
 use backend::{BackendError, BufferId, Device, DeviceKind, HostBytes, MemoryUse, Need, Op, RopeSpec};
+use std::any::Any;
 use std::time::Instant;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,6 +129,14 @@ impl<D: Driver> Gpu<D> {
         unsafe { self.driver.copy(to.address, from.address, to.bytes) }.map_err(|failure| self.error(failure, 0))
     }
 
+    /// Copies between spans of the same length of two GPUs. False: they cannot do that without the host.
+    fn copy_from(&mut self, to: Span, other: &mut Gpu<D>, from: Span) -> bool {
+        assert_eq!(to.bytes, from.bytes);
+        let both = self.lost.is_none() && other.lost.is_none();
+        // SAFETY: both are ranges of live buffers, each of its own driver's memory.
+        both && unsafe { self.driver.copy_from(to.address, &mut other.driver, from.address, to.bytes) }
+    }
+
     /// Runs a kernel.
     ///
     /// # Safety
@@ -185,7 +194,7 @@ pub struct GpuDevice<D: Driver> {
 /// With less than this free, others press.
 const LOW: u64 = 64 << 20;
 
-impl<D: Driver> GpuDevice<D> {
+impl<D: Driver + 'static> GpuDevice<D> {
     pub fn new(mut driver: D, config: GpuConfig) -> GpuDevice<D> {
         let most = driver.free_bytes();
         let gpu = Gpu {
@@ -228,7 +237,7 @@ impl<D: Driver> GpuDevice<D> {
     }
 }
 
-impl<D: Driver> Device for GpuDevice<D> {
+impl<D: Driver + 'static> Device for GpuDevice<D> {
     fn name(&self) -> &str {
         self.gpu.name()
     }
@@ -304,6 +313,15 @@ impl<D: Driver> Device for GpuDevice<D> {
     fn read(&mut self, buffer: BufferId, offset: u64, bytes: &mut [u8]) -> Result<(), BackendError> {
         let span = self.buffers.range("read", buffer, offset, bytes.len() as u64)?;
         self.gpu.download(span, bytes)
+    }
+
+    fn copy_from(&mut self, to: (BufferId, u64), other: &mut dyn Device, from: (BufferId, u64), bytes: u64) -> bool {
+        let other: &mut dyn Any = other;
+        let Some(other) = other.downcast_mut::<GpuDevice<D>>() else { return false };
+        let to = self.buffers.range_mut("copy", to.0, to.1, bytes);
+        let from = other.buffers.range("copy", from.0, from.1, bytes);
+        let (Ok(to), Ok(from)) = (to, from) else { return false };
+        self.gpu.copy_from(to, &mut other.gpu, from)
     }
 
     fn run(&mut self, op: &Op<'_>) -> Result<(), BackendError> {

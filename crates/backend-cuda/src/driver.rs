@@ -108,6 +108,18 @@ pub trait Driver: Send {
     /// See [`Driver`].
     unsafe fn copy(&mut self, to: Address, from: Address, bytes: u64) -> Result<(), Failure>;
 
+    /// Copies from another GPU, after all work of both, and waits for that. False: it cannot be done like this, and what is
+    /// at `to` now may be anything.
+    ///
+    /// # Safety
+    /// See [`Driver`]; `from` is the other's.
+    unsafe fn copy_from(&mut self, _to: Address, _other: &mut Self, _from: Address, _bytes: u64) -> bool
+    where
+        Self: Sized,
+    {
+        false
+    }
+
     /// # Safety
     /// See [`Driver`]; and the arguments are those of the kernel.
     unsafe fn launch(&mut self, launch: Launch<'_>) -> Result<(), Failure>;

@@ -6,85 +6,17 @@
 mod common;
 
 use backend::{BackendError, Device, Linear, Op, View, Weight};
-use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
-use backend_cuda::{Absent, Card, CudaDevice, GpuConfig, GpuDevice, Listed};
+use backend_cpu::ThreadPool;
+use backend_cuda::{Absent, Card, CudaDevice, GpuConfig, GpuDevice};
 use common::driver::{State, TestDriver};
 use common::emulator::all_old;
-use common::library::{self, fake_driver};
+use common::fake::{counts, cuda, greedy, host, load, logits, of_the_same_age, with_driver};
+use common::library;
 use common::random::Random;
-use engine::{Cancel, Devices, Engine, LoadOptions, Positions, RecoveryCause, Request, Split};
+use engine::{Cancel, Devices, Engine, LoadOptions, RecoveryCause};
 use quant::GgmlType;
-use std::path::Path;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use test_models::ModelSpec;
-
-/// Does `body`, which is test `name`, in a process with the fake driver, once for each of these settings.
-fn with_driver(name: &str, settings: &[(&str, &str)], body: fn()) {
-    if std::env::var_os("FAKE_CUDA_MODULES").is_some() {
-        return body();
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let driver = fake_driver(folder.path());
-    for (variable, value) in settings {
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture", "--test-threads", "1"])
-            .envs(driver.clone())
-            .envs(all_old().then_some(("FAKE_CUDA_CAPABILITY", "61")))
-            .env(variable, value)
-            .output()
-            .unwrap();
-        let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && text.contains("1 passed"), "{variable} {value}:\n{text}\n{errors}");
-        print!("{text}");
-    }
-}
-
-/// An emulated GPU with tensor cores, if the fake driver's has them: bits are compared.
-fn of_the_same_age() -> State {
-    let old = ["61", "75"].contains(&std::env::var("FAKE_CUDA_CAPABILITY").unwrap().as_str());
-    State { old, ..State::default() }
-}
-
-fn host() -> Box<dyn Device> {
-    let config = CpuConfig { threads: 1, precision: Precision::Exact, simd: None };
-    Box::new(CpuDevice::new(Arc::new(ThreadPool::new(1)), config))
-}
-
-fn load(accelerator: Box<dyn Device>, gpu_layers: u32) -> Engine {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/rustdoc-tiny-Q4_K_M.gguf");
-    load_on(&path, vec![Some(accelerator)], gpu_layers)
-}
-
-fn load_on(path: &Path, accelerators: Vec<Option<Box<dyn Device>>>, gpu_layers: impl Into<Split>) -> Engine {
-    let options = LoadOptions { context: 96, gpu_layers: gpu_layers.into(), ubatch: 16, ..LoadOptions::default() };
-    let devices = Devices { host: host(), accelerators };
-    Engine::load(path, options, devices, &mut |_| {}, &Cancel::new()).unwrap()
-}
-
-fn split(layers: &[u32]) -> Split {
-    let mut split = Split::default();
-    split.0[..layers.len()].copy_from_slice(layers);
-    split
-}
-
-fn cuda() -> Box<CudaDevice> {
-    Box::new(GpuDevice::new(Card::open(0).unwrap().driver(&mut |_, _| {}).unwrap(), GpuConfig::default()))
-}
-
-fn greedy(engine: &Engine, prompt: &[u32], count: u32) -> Vec<u32> {
-    let sampling = sampler::Params { temperature: 0.0, ..sampler::Params::default() };
-    let request = Request { prompt: prompt.to_vec(), sampling, max_tokens: Some(count), ignore_eog: true };
-    engine.generate(request, &Cancel::new(), &mut |_| {}).unwrap().ids
-}
-
-fn logits(engine: &Engine) -> Vec<u32> {
-    let tokens: Vec<u32> = (0..21).map(|i| (i * 37 + 11) % 300 + 3).collect();
-    let mut all = Vec::new();
-    let mut keep = |row: &[f32]| all.extend(row.iter().map(|x| x.to_bits()));
-    engine.logits(&tokens, Positions::All, &Cancel::new(), &mut keep).unwrap();
-    all
-}
 
 #[test]
 fn without_a_driver_there_is_a_reason() {
@@ -116,53 +48,6 @@ fn an_old_device() {
 }
 
 /// For every architecture that there is PTX of: the bits of the emulator, without the driver's interface between.
-/// Two GPUs have memory and failures of their own; they are told apart without being opened.
-#[test]
-fn two_devices() {
-    with_driver("two_devices", &[("FAKE_CUDA_CAPABILITY", "86,52")], || {
-        let listed = Listed::all().unwrap();
-        let [first, second] = &listed[..] else { panic!("{listed:?}") };
-        assert_eq!((first.number, first.name.as_str(), first.capability), (0, "Fake GPU", (8, 6)));
-        assert_eq!((second.number, second.name.as_str(), second.capability), (1, "Fake GPU 2", (5, 2)));
-        assert_eq!(first.id, "GPU-01010101-0101-0101-0101-010101010101");
-        assert!(first.id != second.id && first.is_usable() && !second.is_usable());
-        let too_old = Absent::DeviceTooOld { capability: (5, 2), needed: (6, 1) };
-        assert_eq!(Card::open(1).err(), Some(too_old));
-        assert!(Card::open(2).is_err());
-        assert_eq!(Card::open(0).unwrap().id(), first.id);
-    });
-}
-
-#[test]
-fn two_devices_at_once() {
-    with_driver("two_devices_at_once", &[("FAKE_CUDA_MEMORY", "400000000,900000000")], || {
-        let totals: Vec<u64> = Listed::all().unwrap().iter().map(|listed| listed.total_bytes).collect();
-        assert_eq!(totals, [400_000_000, 900_000_000]);
-        let cards = [0, 1].map(|number| Card::open(number).unwrap());
-        let mut devices = [0, 1].map(|n: usize| {
-            let mut compiled = Vec::new();
-            let driver = cards[n].driver(&mut |done, of| compiled.push((done, of))).unwrap();
-            let of = compiled.last().unwrap().1;
-            assert_eq!(compiled, (0..=of).map(|done| (done, of)).collect::<Vec<_>>(), "every module of each card");
-            assert!(of > 5);
-            GpuDevice::new(driver, GpuConfig::default())
-        });
-        let bytes: Vec<u8> = [7, 1, 2, 3].repeat(75_000_000);
-        let kept: Vec<_> = devices.iter_mut().map(|device| device.adopt(Arc::new(bytes.clone())).unwrap()).collect();
-        // The first is full, the second is not.
-        assert!(devices[0].allocate(300_000_000).is_err());
-        devices[1].allocate(300_000_000).unwrap();
-        assert!(cards[0].free_bytes().unwrap() < 100_000_000 && cards[1].free_bytes().unwrap() > 200_000_000);
-        for (device, buffer) in devices.iter_mut().zip(kept) {
-            let mut read = vec![0; 1000];
-            device.read(buffer, 256_000, &mut read).unwrap();
-            assert_eq!(read, bytes[..1000]);
-        }
-        // What was compiled is not compiled again.
-        cards[0].driver(&mut |_, _| panic!("nothing to do")).unwrap();
-    });
-}
-
 #[test]
 fn a_model_through_the_driver() {
     let capabilities = ["61", "75", "86", "120"].map(|capability| ("FAKE_CUDA_CAPABILITY", capability));
@@ -181,101 +66,6 @@ fn a_model_through_the_driver() {
         let placement = engine.placement();
         assert_eq!(placement.gpu_layers, placement.layers);
         assert_eq!(placement.accelerator_used(), placement.accelerator_planned());
-    });
-}
-
-/// One model on two GPUs has the bits of one, whichever layers each has, and each has taken what is planned for it.
-#[test]
-fn one_model_on_two_devices() {
-    with_driver("one_model_on_two_devices", &[("FAKE_CUDA_MEMORY", "8589934592,1073741824")], || {
-        let cards = [0, 1].map(|number| Card::open(number).unwrap());
-        let device = |number: usize| -> Option<Box<dyn Device>> {
-            let driver = cards[number].driver(&mut |_, _| {}).unwrap();
-            Some(Box::new(GpuDevice::new(driver, GpuConfig::default())))
-        };
-        let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
-        let spec = ModelSpec { n_embd: 1024, n_ff: 2600, n_layer: 4, ..ModelSpec::llama3() };
-        std::fs::write(file.path(), spec.build()).unwrap();
-        let one = load_on(file.path(), vec![device(0)], 99);
-        let expected = [5, 3].map(|layers| {
-            one.set_gpu_layers(layers).unwrap();
-            logits(&one)
-        });
-        drop(one);
-        for (shares, bits) in [([3, 2], 0), ([1, 4], 0), ([0, 5], 0), ([2, 1], 1), ([1, 2], 1)] {
-            let engine = load_on(file.path(), vec![device(0), device(1)], split(&shares));
-            assert!(logits(&engine) == expected[bits], "{shares:?}");
-            let placement = engine.placement();
-            let accelerator = |number: usize| planner::AcceleratorFacts {
-                memory_free: cards[number].total_bytes(),
-                scratch: backend_cuda::scratch,
-                footprint: backend_cuda::footprint,
-                ..planner::AcceleratorFacts::default()
-            };
-            let accelerators = [0, 1].map(accelerator).to_vec();
-            let facts = planner::Facts { ram_available: 1 << 40, accelerators, ..planner::Facts::default() };
-            let params = engine.layout().params;
-            let wishes = planner::Wishes {
-                context: Some(params.context),
-                ubatch: Some(params.ubatch),
-                ..planner::Wishes::default()
-            };
-            let plan = planner::plan_placed(engine.model(), None, &facts, &wishes, &placement.placed).unwrap();
-            for (number, (share, held)) in plan.shares.iter().zip(&placement.accelerators).enumerate() {
-                assert_eq!(
-                    (share.layers, held.used, held.planned),
-                    (shares[number], held.planned, share.parts.total())
-                );
-                // But for a slab for what is small, which may as well lie in what large ones leave of their pages.
-                let (given, planned) = (cards[number].taken_bytes(), share.total());
-                let slack = if share.layers > 0 { 16 << 20 } else { 0 };
-                assert!(given.abs_diff(planned) <= slack, "{shares:?}, {number}: {given} given, {planned} planned");
-            }
-            // Away, to each other and back, from another thread.
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    for wish in [&[0, 5][..], &[5, 0], &[1, 1], &shares] {
-                        assert_eq!(engine.set_gpu_layers(split(wish)).unwrap().placed.shares(), split(wish));
-                    }
-                });
-            });
-            assert!(logits(&engine) == expected[bits], "{shares:?}, moved");
-            drop(engine);
-            assert_eq!([0, 1].map(|number| cards[number].taken_bytes()), [0, 0], "{shares:?}");
-        }
-    });
-}
-
-/// The memory of one ends at load, one is lost in the middle: the other keeps its layers, and the answer goes on.
-#[test]
-fn one_of_two_devices_fails() {
-    let settings =
-        [("FAKE_CUDA_LAUNCHES", "60,-1"), ("FAKE_CUDA_LAUNCHES", "-1,60"), ("FAKE_CUDA_MEMORY", "1000000,1000000000")];
-    with_driver("one_of_two_devices_fails", &settings, || {
-        let cards = [0, 1].map(|number| Card::open(number).unwrap());
-        let device = |number: usize| -> Option<Box<dyn Device>> {
-            let driver = cards[number].driver(&mut |_, _| {}).unwrap();
-            Some(Box::new(GpuDevice::new(driver, GpuConfig::default())))
-        };
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/rustdoc-tiny-Q4_K_M.gguf");
-        let engine = load_on(&path, vec![device(0), device(1)], split(&[3, 2]));
-        let told = engine.take_recoveries().unwrap();
-        if std::env::var_os("FAKE_CUDA_MEMORY").is_some() {
-            // Nothing has room on the first one.
-            let [told] = told[..] else { panic!("{told:?}") };
-            assert_eq!((told.cause, told.accelerator), (RecoveryCause::OutOfMemory, 0));
-            assert_eq!((told.layers_shifted, told.layers_moved), (3, 0));
-            assert_eq!(engine.placement().placed.shares(), split(&[0, 5]));
-            return assert!(!logits(&engine).is_empty());
-        }
-        assert!(told.is_empty());
-        let lost = usize::from(std::env::var("FAKE_CUDA_LAUNCHES").unwrap().starts_with('-'));
-        let prompt: Vec<u32> = (0..21).map(|i| (i * 37 + 11) % 300 + 3).collect();
-        assert_eq!(greedy(&engine, &prompt, 12).len(), 12);
-        let placement = engine.placement();
-        assert_eq!(placement.accelerators.iter().map(|held| held.layers).collect::<Vec<_>>(), [[0, 2], [3, 0]][lost]);
-        assert_eq!([cards[0].lost().is_some(), cards[1].lost().is_some()], [lost == 0, lost == 1]);
-        assert!(!logits(&engine).is_empty());
     });
 }
 
@@ -347,13 +137,6 @@ fn copies_into_pinned_memory_are_shared() {
     });
 }
 
-/// What the fake driver was asked for so far: kernels one by one, graphs made, nodes changed, graphs launched.
-fn counts(path: &Path) -> [u64; 4] {
-    let text = std::fs::read_to_string(path).unwrap();
-    let numbers: Vec<u64> = text.split(' ').map(|number| number.parse().unwrap()).collect();
-    numbers.try_into().unwrap()
-}
-
 /// Every token is like the one before: nearly all of it goes as graphs, with the same bits; also across the place where
 /// attention begins to be split. Where there is no memory for graphs, all goes as well.
 #[test]
@@ -400,7 +183,7 @@ fn tokens_are_replayed() {
         let (before, all_before) = (counts(counted.path()), state.lock().unwrap().launches);
         go_on(10);
         let (after, all) = (counts(counted.path()), state.lock().unwrap().launches - all_before);
-        let [launched, made, changed, graphs] = std::array::from_fn(|i| after[i] - before[i]);
+        let [launched, made, changed, graphs]: [u64; 4] = std::array::from_fn(|i| after[i] - before[i]);
         println!(
             "10 tokens: {all} kernels, {launched} one by one, {graphs} graphs, {made} new, {changed} nodes changed"
         );
@@ -503,6 +286,44 @@ fn a_card_says_what_it_is_and_what_is_taken() {
         device.allocate(1000).unwrap();
         drop(device);
         assert_eq!((card.taken_bytes(), card.free_bytes()), (0, Some((8 << 30) - code)));
+    });
+}
+
+/// What others had not long ago is left to them, by whoever comes without having been planned; what is ours is not theirs.
+#[test]
+fn what_others_had_is_left_to_them() {
+    with_driver("what_others_had_is_left_to_them", &[("FAKE_CUDA_MODULE", "1000000")], || {
+        let others = tempfile::NamedTempFile::new().unwrap();
+        let have = |bytes: u64| std::fs::write(others.path(), bytes.to_string()).unwrap();
+        have(0);
+        // SAFETY: a process with one test, which has started no other threads yet.
+        unsafe { std::env::set_var("FAKE_CUDA_OTHERS", others.path()) };
+        let card = Card::open(0).unwrap();
+        assert_eq!(card.margin(), 256 << 20);
+        let mut device = GpuDevice::new(card.driver(&mut |_, _| {}).unwrap(), GpuConfig::default());
+        let spare = |device: &mut CudaDevice, margin: u64| {
+            assert_eq!(card.margin(), margin << 20);
+            // A slab, and graphs that are still to come.
+            let left = card.free_bytes().unwrap() - ((margin + 16 + 16) << 20);
+            assert_eq!(device.spare(), left);
+            left
+        };
+        let all = spare(&mut device, 256);
+        let ours = device.allocate(1 << 30).unwrap();
+        assert_eq!(all - spare(&mut device, 256), 1 << 30);
+        device.free(ours);
+        assert_eq!(spare(&mut device, 256), all);
+        device.allocate(1 << 30).unwrap();
+        have(1 << 30);
+        assert_eq!(all - spare(&mut device, 256), 2 << 30);
+        // A sixteenth of the memory at most.
+        have(0);
+        assert_eq!(all - spare(&mut device, 256 + 512), 3 << 29);
+        have(8 << 30);
+        assert_eq!(device.spare(), 0);
+        let limit = GpuConfig { limit: Some(1000), ..GpuConfig::default() };
+        have(0);
+        assert_eq!(GpuDevice::new(card.driver(&mut |_, _| {}).unwrap(), limit).spare(), 1000);
     });
 }
 

@@ -1,4 +1,5 @@
 use crate::{BackendError, Need, Op};
+use std::any::Any;
 use std::sync::Arc;
 
 /// A buffer in one device's memory. Ids are unique per device and are not reused while the buffer lives.
@@ -30,7 +31,9 @@ pub struct MemoryUse {
 ///
 /// Operations run in the order given. After an error the contents of the operation's outputs are undefined, everything
 /// else is as before; the engine may run the step again, here or elsewhere.
-pub trait Device: Send {
+///
+/// A device may know others of its own kind ([`Any`]).
+pub trait Device: Any + Send {
     /// A short name for people and errors, such as "CPU" or "NVIDIA GeForce RTX 4070".
     fn name(&self) -> &str;
 
@@ -65,6 +68,19 @@ pub trait Device: Send {
 
     /// Copies bytes of a buffer to the host, after all operations before it have ended.
     fn read(&mut self, buffer: BufferId, offset: u64, bytes: &mut [u8]) -> Result<(), BackendError>;
+
+    /// Copies bytes of another device's buffer into one here, from a byte of one to a byte of the other, without the host and
+    /// after all operations of both before. False: these two cannot, and what is at `to` now may be anything; it must go
+    /// through the host.
+    fn copy_from(
+        &mut self,
+        _to: (BufferId, u64),
+        _other: &mut dyn Device,
+        _from: (BufferId, u64),
+        _bytes: u64,
+    ) -> bool {
+        false
+    }
 
     /// Runs one operation (or enqueues it: a later [`Device::read`] waits).
     fn run(&mut self, op: &Op<'_>) -> Result<(), BackendError>;

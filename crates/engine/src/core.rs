@@ -121,7 +121,7 @@ impl Core {
                 return Err(EngineError::Cancelled);
             }
             let Loaded { model, layout, file } = &*core.loaded;
-            core.sites.host.add_layer(*index, true, model, layout, file)?;
+            core.sites.host.add_layer(*index, true, model, layout, file, None)?;
             progress((count - rest.len() + done + 1) as f32 / count as f32);
         }
         Ok(core)

@@ -152,7 +152,8 @@ impl Core {
         self.order().filter(meant).for_each(|other| then.set(other, place));
         let Some(site) = self.sites.at(place) else { return false };
         let layout = &self.loaded.layout;
-        let takes = |placed: &model::Placement| layout.placed(placed).accelerator(number).total() + site.scratch(placed);
+        let takes =
+            |placed: &model::Placement| layout.placed(placed).accelerator(number).total() + site.scratch(placed);
         let more = takes(&then).saturating_sub(takes(&now));
         site.device.spare() >= more
     }
@@ -383,7 +384,7 @@ impl Core {
         };
         let source = layout.layers.get(index).and_then(|layer| layer.cache_source);
         let had_copy = source.is_some_and(|source| to.copy(source).is_some());
-        to.add_layer(index, !apart, model, layout, file).map_err(|error| Fault::at(place, error))?;
+        to.add_layer(index, !apart, model, layout, file, Some(&mut *from)).map_err(|error| Fault::at(place, error))?;
         if let Some(layer) = model.layers.get(index)
             && let Err(fault) = copy_layer(from, to, (index, layer), layout, self.computed, had_copy)
         {
@@ -403,7 +404,7 @@ impl Core {
         let Loaded { model, layout, file } = &*self.loaded;
         for index in 0..=layout.block_count() {
             if !self.sites.on_accelerator(index) && !self.sites.host.has(index) {
-                self.sites.host.add_layer(index, true, model, layout, file)?;
+                self.sites.host.add_layer(index, true, model, layout, file, None)?;
             }
         }
         Ok(())

@@ -5,7 +5,7 @@ mod lent;
 
 use crate::file::Weights;
 use crate::paging::Paging;
-use backend::{BackendError, BufferId, Device, HostBytes, KvCache, View, Weight};
+use backend::{BackendError, BufferId, Device, DeviceKind, HostBytes, KvCache, View, Weight};
 use model::{BufferPlan, CacheShape, Layout, Linear, Model, Offload, Place, Placement, STATE_SLOTS, Slot, Tensor};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -206,7 +206,8 @@ impl Site {
         }
     }
 
-    /// Puts layer `index` on this device with an empty cache, whole or without its routed experts. All or nothing.
+    /// Puts layer `index` on this device with an empty cache, whole or without its routed experts. All or nothing. Weights
+    /// come from the file, or directly from the device that has them.
     pub fn add_layer(
         &mut self,
         index: usize,
@@ -214,9 +215,10 @@ impl Site {
         model: &Model,
         layout: &Layout,
         file: &Weights,
+        from: Option<&mut Site>,
     ) -> Result<(), BackendError> {
         let mut buffers = LayerBuffers::default();
-        let result = self.fill_layer(index, whole, model, layout, file, &mut buffers);
+        let result = self.fill_layer(index, whole, model, layout, file, from, &mut buffers);
         match result {
             Ok(()) => {
                 self.layers.insert(index, buffers);
@@ -238,6 +240,7 @@ impl Site {
         model: &Model,
         layout: &Layout,
         file: &Weights,
+        from: Option<&mut Site>,
         buffers: &mut LayerBuffers,
     ) -> Result<(), BackendError> {
         self.ensure_slots(&layout.slots)?;
@@ -249,7 +252,10 @@ impl Site {
                 model.output.tensors()
             }
         };
-        self.adopt(&tensors, file, buffers)?;
+        match from {
+            Some(from) => self.adopt_from(from, index, &tensors, file, buffers)?,
+            None => self.adopt(&tensors, file, buffers)?,
+        }
         let Some(bytes) = layout.layers.get(index) else { return Ok(()) };
         if bytes.state > 0 {
             buffers.state = Some((self.device.allocate(bytes.state)?, bytes.state as usize / (4 * STATE_SLOTS)));
@@ -274,6 +280,32 @@ impl Site {
         for tensor in tensors {
             let buffer = self.device.adopt(file.bytes(tensor)?)?;
             buffers.tensors.push((tensor.index, buffer));
+        }
+        Ok(())
+    }
+
+    /// The same of a layer that another device has: straight from there, where the two can do that.
+    fn adopt_from(
+        &mut self,
+        other: &mut Site,
+        index: usize,
+        tensors: &[Tensor],
+        file: &Weights,
+        buffers: &mut LayerBuffers,
+    ) -> Result<(), BackendError> {
+        for tensor in tensors {
+            let found = other.layers.get(&index).and_then(|layer| layer.tensor(tensor).ok());
+            let kinds = [self.device.kind(), other.device.kind()];
+            let Some(View { buffer: from, offset }) = found.filter(|_| kinds == [DeviceKind::Accelerator; 2]) else {
+                self.adopt(std::slice::from_ref(tensor), file, buffers)?;
+                continue;
+            };
+            let bytes = tensor.device_bytes();
+            let buffer = self.device.allocate(bytes)?;
+            buffers.tensors.push((tensor.index, buffer));
+            if !self.device.copy_from((buffer, 0), &mut *other.device, (from, offset), bytes) {
+                self.device.write(buffer, 0, (*file.bytes(tensor)?).as_ref())?;
+            }
         }
         Ok(())
     }

@@ -111,7 +111,11 @@ fn copy_bytes(
     target: BufferId,
     range: Range<u64>,
 ) -> Result<(), Fault> {
-    let mut staging = vec![0u8; (range.end - range.start) as usize];
+    let bytes = range.end - range.start;
+    if to.device.copy_from((target, range.start), &mut *from.device, (source, range.start), bytes) {
+        return Ok(());
+    }
+    let mut staging = vec![0u8; bytes as usize];
     from.device.read(source, range.start, &mut staging).map_err(|error| Fault::at(from.place, error))?;
     to.device.write(target, range.start, &staging).map_err(|error| Fault::at(to.place, error))
 }

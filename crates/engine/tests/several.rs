@@ -5,6 +5,7 @@
 
 mod common;
 
+use backend_cpu::TestDeviceControl;
 use common::{greedy, load, load_several, load_several_with, options, prompt, request};
 use engine::{Cancel, Device, Engine, Event, LoadOptions, Positions, Recovery, RecoveryCause};
 use model::{Place, Split};
@@ -130,6 +131,44 @@ fn layers_move_between_any_two_places_during_an_answer() {
     }
 }
 
+/// From one accelerator to another they go without the host, where these can do that: weights, caches and states.
+#[test]
+fn layers_go_straight_from_one_to_the_other() {
+    for spec in families() {
+        let expected = expected(&spec);
+        for apart in [false, true] {
+            let prepare = |control: &TestDeviceControl| {
+                if apart {
+                    control.set_apart()
+                }
+            };
+            let (engine, controls) = load_several_with(&spec, on(&[2, 3]), &[PLENTY; 2], prepare).unwrap();
+            let begun = greedy(&engine, &prompt(40), 8).0.ids;
+            for (number, shares) in [(1, [0, 5]), (0, [5, 0])] {
+                let layout = engine.layout();
+                let of = |placed: &model::Placement| layout.placed(placed).accelerator(number);
+                let was = engine.placement().placed;
+                let before = (controls[number].copied(), of(&was));
+                let placed = engine.set_gpu_layers(split(&shares)).unwrap().placed;
+                assert_eq!(placed.shares(), split(&shares), "{}", spec.arch);
+                let (copied, after) = (controls[number].copied() - before.0, of(&placed));
+                let weights = after.weights - before.1.weights;
+                // Of caches the part that is in use; layers that read those of others have none.
+                let remembers = |index: &usize| layout.layers[*index].k > 0 || layout.layers[*index].state > 0;
+                let moved = |index: &usize| was.place(*index) != placed.place(*index);
+                let has_more = (0..layout.block_count()).filter(moved).any(|index| remembers(&index));
+                let more = if has_more { copied > weights } else { copied == weights };
+                assert!(if apart { copied == 0 } else { more }, "{}: {copied} of {weights}", spec.arch);
+                assert!(copied < weights + after.kv, "{}: {copied}", spec.arch);
+            }
+            let rest = greedy(&engine, &[prompt(40), begun.clone()].concat(), TOKENS - 8).0;
+            assert!(rest.reused_tokens >= 40, "the caches came along");
+            assert_eq!([begun, rest.ids].concat(), expected, "{}", spec.arch);
+            assert_planned(&engine, &spec.arch);
+        }
+    }
+}
+
 /// Accelerators that have just the room for each of two placements: layers change places by way of the host.
 #[test]
 fn full_accelerators_change_places() {
@@ -229,7 +268,9 @@ fn layers_that_come_unplanned_leave_the_margin() {
         assert_planned(&loaded, &about);
         assert_eq!(loaded.take_recoveries().unwrap().len(), 1, "{about}");
         assert_eq!(greedy(&loaded, &prompt(40), TOKENS).0.ids, expected, "{about}");
-        // Asked for again, and when there is room where they belong.
+        // Asked for again, from there and from the host, and when there is room where they belong.
+        assert_eq!(layers_after(&loaded, &[3, 2]), on_each, "{about}");
+        assert_eq!(layers_after(&loaded, &[]), [0, 0], "{about}");
         assert_eq!(layers_after(&loaded, &[3, 2]), on_each, "{about}");
         controls[0].set_limit(PLENTY);
         assert_eq!(layers_after(&loaded, &[3, 2]), [3, 2], "{about}");

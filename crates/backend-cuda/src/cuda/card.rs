@@ -180,6 +180,14 @@ impl Primary {
         unsafe { check("cuCtxSetCurrent", sys::cuCtxSetCurrent(self.context)) }
     }
 
+    pub fn device(&self) -> sys::CUdevice {
+        self.device
+    }
+
+    pub fn context(&self) -> sys::CUcontext {
+        self.context
+    }
+
     pub fn name(&self) -> &str {
         &self.listed.name
     }

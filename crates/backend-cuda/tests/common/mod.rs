@@ -4,6 +4,7 @@
 
 pub mod driver;
 pub mod emulator;
+pub mod fake;
 pub mod library;
 pub mod pair;
 pub mod random;

@@ -1,0 +1,87 @@
+//! Tests in a process of their own that has the fake driver, and models on it.
+
+use super::driver::State;
+use super::emulator::all_old;
+use super::library::fake_driver;
+use backend::Device;
+use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
+use backend_cuda::{Card, CudaDevice, GpuConfig, GpuDevice};
+use engine::{Cancel, Devices, Engine, LoadOptions, Positions, Request, Split};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+/// Does `body`, which is test `name`, in a process with the fake driver, once for each of these settings.
+pub fn with_driver(name: &str, settings: &[(&str, &str)], body: fn()) {
+    if std::env::var_os("FAKE_CUDA_MODULES").is_some() {
+        return body();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let driver = fake_driver(folder.path());
+    for (variable, value) in settings {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture", "--test-threads", "1"])
+            .envs(driver.clone())
+            .envs(all_old().then_some(("FAKE_CUDA_CAPABILITY", "61")))
+            .env(variable, value)
+            .output()
+            .unwrap();
+        let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && text.contains("1 passed"), "{variable} {value}:\n{text}\n{errors}");
+        print!("{text}");
+    }
+}
+
+/// An emulated GPU with tensor cores, if the fake driver's has them: bits are compared.
+pub fn of_the_same_age() -> State {
+    let old = ["61", "75"].contains(&std::env::var("FAKE_CUDA_CAPABILITY").unwrap().as_str());
+    State { old, ..State::default() }
+}
+
+pub fn host() -> Box<dyn Device> {
+    let config = CpuConfig { threads: 1, precision: Precision::Exact, simd: None };
+    Box::new(CpuDevice::new(Arc::new(ThreadPool::new(1)), config))
+}
+
+pub fn load(accelerator: Box<dyn Device>, gpu_layers: u32) -> Engine {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/rustdoc-tiny-Q4_K_M.gguf");
+    load_on(&path, vec![Some(accelerator)], gpu_layers)
+}
+
+pub fn load_on(path: &Path, accelerators: Vec<Option<Box<dyn Device>>>, gpu_layers: impl Into<Split>) -> Engine {
+    let options = LoadOptions { context: 96, gpu_layers: gpu_layers.into(), ubatch: 16, ..LoadOptions::default() };
+    let devices = Devices { host: host(), accelerators };
+    Engine::load(path, options, devices, &mut |_| {}, &Cancel::new()).unwrap()
+}
+
+pub fn split(layers: &[u32]) -> Split {
+    let mut split = Split::default();
+    split.0[..layers.len()].copy_from_slice(layers);
+    split
+}
+
+pub fn cuda() -> Box<CudaDevice> {
+    Box::new(GpuDevice::new(Card::open(0).unwrap().driver(&mut |_, _| {}).unwrap(), GpuConfig::default()))
+}
+
+pub fn greedy(engine: &Engine, prompt: &[u32], count: u32) -> Vec<u32> {
+    let sampling = sampler::Params { temperature: 0.0, ..sampler::Params::default() };
+    let request = Request { prompt: prompt.to_vec(), sampling, max_tokens: Some(count), ignore_eog: true };
+    engine.generate(request, &Cancel::new(), &mut |_| {}).unwrap().ids
+}
+
+pub fn logits(engine: &Engine) -> Vec<u32> {
+    let tokens: Vec<u32> = (0..21).map(|i| (i * 37 + 11) % 300 + 3).collect();
+    let mut all = Vec::new();
+    let mut keep = |row: &[f32]| all.extend(row.iter().map(|x| x.to_bits()));
+    engine.logits(&tokens, Positions::All, &Cancel::new(), &mut keep).unwrap();
+    all
+}
+
+/// What the fake driver was asked for so far: kernels one by one, graphs made, nodes changed, graphs launched; copies between
+/// GPUs through the driver's memory, direct ones.
+pub fn counts(path: &Path) -> [u64; 6] {
+    let text = std::fs::read_to_string(path).unwrap();
+    let numbers: Vec<u64> = text.split(' ').map(|number| number.parse().unwrap()).collect();
+    numbers.try_into().unwrap()
+}

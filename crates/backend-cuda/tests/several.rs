@@ -1,0 +1,264 @@
+//! Several GPUs of the fake driver, and one model on them. See `libcuda.rs`.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(clippy::unwrap_used)] // a test
+
+mod common;
+
+use backend::Device;
+use backend_cuda::{Absent, Card, GpuConfig, GpuDevice, Listed};
+use common::fake::{counts, greedy, host, load_on, logits, split, with_driver};
+use common::library;
+use engine::RecoveryCause;
+use std::path::Path;
+use std::sync::Arc;
+use test_models::ModelSpec;
+
+/// Two GPUs have memory and failures of their own; they are told apart without being opened.
+#[test]
+fn two_devices() {
+    with_driver("two_devices", &[("FAKE_CUDA_CAPABILITY", "86,52")], || {
+        let listed = Listed::all().unwrap();
+        let [first, second] = &listed[..] else { panic!("{listed:?}") };
+        assert_eq!((first.number, first.name.as_str(), first.capability), (0, "Fake GPU", (8, 6)));
+        assert_eq!((second.number, second.name.as_str(), second.capability), (1, "Fake GPU 2", (5, 2)));
+        assert_eq!(first.id, "GPU-01010101-0101-0101-0101-010101010101");
+        assert!(first.id != second.id && first.is_usable() && !second.is_usable());
+        let too_old = Absent::DeviceTooOld { capability: (5, 2), needed: (6, 1) };
+        assert_eq!(Card::open(1).err(), Some(too_old));
+        assert!(Card::open(2).is_err());
+        assert_eq!(Card::open(0).unwrap().id(), first.id);
+    });
+}
+
+#[test]
+fn two_devices_at_once() {
+    with_driver("two_devices_at_once", &[("FAKE_CUDA_MEMORY", "400000000,900000000")], || {
+        let totals: Vec<u64> = Listed::all().unwrap().iter().map(|listed| listed.total_bytes).collect();
+        assert_eq!(totals, [400_000_000, 900_000_000]);
+        let cards = [0, 1].map(|number| Card::open(number).unwrap());
+        let mut devices = [0, 1].map(|n: usize| {
+            let mut compiled = Vec::new();
+            let driver = cards[n].driver(&mut |done, of| compiled.push((done, of))).unwrap();
+            let of = compiled.last().unwrap().1;
+            assert_eq!(compiled, (0..=of).map(|done| (done, of)).collect::<Vec<_>>(), "every module of each card");
+            assert!(of > 5);
+            GpuDevice::new(driver, GpuConfig::default())
+        });
+        let bytes: Vec<u8> = [7, 1, 2, 3].repeat(75_000_000);
+        let kept: Vec<_> = devices.iter_mut().map(|device| device.adopt(Arc::new(bytes.clone())).unwrap()).collect();
+        // The first is full, the second is not.
+        assert!(devices[0].allocate(300_000_000).is_err());
+        devices[1].allocate(300_000_000).unwrap();
+        assert!(cards[0].free_bytes().unwrap() < 100_000_000 && cards[1].free_bytes().unwrap() > 200_000_000);
+        for (device, buffer) in devices.iter_mut().zip(kept) {
+            let mut read = vec![0; 1000];
+            device.read(buffer, 256_000, &mut read).unwrap();
+            assert_eq!(read, bytes[..1000]);
+        }
+        // What was compiled is not compiled again.
+        cards[0].driver(&mut |_, _| panic!("nothing to do")).unwrap();
+    });
+}
+
+/// One model on two GPUs has the bits of one, whichever layers each has, and each has taken what is planned for it.
+#[test]
+fn one_model_on_two_devices() {
+    with_driver("one_model_on_two_devices", &[("FAKE_CUDA_MEMORY", "8589934592,1073741824")], || {
+        let cards = [0, 1].map(|number| Card::open(number).unwrap());
+        let device = |number: usize| -> Option<Box<dyn Device>> {
+            let driver = cards[number].driver(&mut |_, _| {}).unwrap();
+            Some(Box::new(GpuDevice::new(driver, GpuConfig::default())))
+        };
+        let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
+        let spec = ModelSpec { n_embd: 1024, n_ff: 2600, n_layer: 4, ..ModelSpec::llama3() };
+        std::fs::write(file.path(), spec.build()).unwrap();
+        let one = load_on(file.path(), vec![device(0)], 99);
+        let expected = [5, 3].map(|layers| {
+            one.set_gpu_layers(layers).unwrap();
+            logits(&one)
+        });
+        drop(one);
+        for (shares, bits) in [([3, 2], 0), ([1, 4], 0), ([0, 5], 0), ([2, 1], 1), ([1, 2], 1)] {
+            let engine = load_on(file.path(), vec![device(0), device(1)], split(&shares));
+            assert!(logits(&engine) == expected[bits], "{shares:?}");
+            let placement = engine.placement();
+            let accelerator = |number: usize| planner::AcceleratorFacts {
+                memory_free: cards[number].total_bytes(),
+                scratch: backend_cuda::scratch,
+                footprint: backend_cuda::footprint,
+                ..planner::AcceleratorFacts::default()
+            };
+            let accelerators = [0, 1].map(accelerator).to_vec();
+            let facts = planner::Facts { ram_available: 1 << 40, accelerators, ..planner::Facts::default() };
+            let params = engine.layout().params;
+            let wishes = planner::Wishes {
+                context: Some(params.context),
+                ubatch: Some(params.ubatch),
+                ..planner::Wishes::default()
+            };
+            let plan = planner::plan_placed(engine.model(), None, &facts, &wishes, &placement.placed).unwrap();
+            for (number, (share, held)) in plan.shares.iter().zip(&placement.accelerators).enumerate() {
+                assert_eq!(
+                    (share.layers, held.used, held.planned),
+                    (shares[number], held.planned, share.parts.total())
+                );
+                // But for a slab for what is small, which may as well lie in what large ones leave of their pages.
+                let (given, planned) = (cards[number].taken_bytes(), share.total());
+                let slack = if share.layers > 0 { 16 << 20 } else { 0 };
+                assert!(given.abs_diff(planned) <= slack, "{shares:?}, {number}: {given} given, {planned} planned");
+            }
+            // Away, to each other and back, from another thread.
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for wish in [&[0, 5][..], &[5, 0], &[1, 1], &shares] {
+                        assert_eq!(engine.set_gpu_layers(split(wish)).unwrap().placed.shares(), split(wish));
+                    }
+                });
+            });
+            assert!(logits(&engine) == expected[bits], "{shares:?}, moved");
+            drop(engine);
+            assert_eq!([0, 1].map(|number| cards[number].taken_bytes()), [0, 0], "{shares:?}");
+        }
+    });
+}
+
+/// Layers go from one GPU to another without the host, as the hardware allows; where the driver refuses that, has no function
+/// for it, or something else arrives, they go as before. What they remember has the same bits all the same.
+#[test]
+fn layers_go_from_gpu_to_gpu() {
+    if std::env::var_os("FAKE_CUDA_MODULES").is_some() {
+        return go_from_gpu_to_gpu();
+    }
+    let ways = ["0", "1", "2", "3"].map(|way| ("FAKE_CUDA_PEERS", way));
+    with_driver("layers_go_from_gpu_to_gpu", &ways, go_from_gpu_to_gpu);
+    // A library whose function has another name.
+    let folder = tempfile::tempdir().unwrap();
+    let mut library = std::fs::read(library::compile("emulator/libcuda.cpp")).unwrap();
+    let name = b"cuMemcpyPeerAsync\0";
+    let found: Vec<usize> = (0..library.len() - name.len()).filter(|at| library[*at..].starts_with(name)).collect();
+    assert!(!found.is_empty());
+    found.into_iter().for_each(|at| library[at] = b'x');
+    for name in ["libcuda.so.1", "libcuda.so"] {
+        std::fs::write(folder.path().join(name), &library).unwrap();
+    }
+    let path = folder.path().to_str().unwrap().to_owned();
+    with_driver("layers_go_from_gpu_to_gpu", &[("LD_LIBRARY_PATH", &path)], go_from_gpu_to_gpu);
+}
+
+fn go_from_gpu_to_gpu() {
+    let counted = tempfile::NamedTempFile::new().unwrap();
+    // SAFETY: a process with one test, which has started no other threads yet.
+    unsafe {
+        std::env::set_var("FAKE_CUDA_DEVICES", "2");
+        std::env::set_var("FAKE_CUDA_COUNTS", counted.path());
+    }
+    let cards = [0, 1].map(|number| Card::open(number).unwrap());
+    let device = |number: usize| -> Option<Box<dyn Device>> {
+        let driver = cards[number].driver(&mut |_, _| {}).unwrap();
+        Some(Box::new(GpuDevice::new(driver, GpuConfig::default())))
+    };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/rustdoc-tiny-Q4_K_M.gguf");
+    let engine = load_on(&path, vec![device(0), device(1)], split(&[3, 2]));
+    // Before anything was computed: what was uploaded may still be on its way.
+    for shares in [&[0, 5], &[3, 2]] {
+        assert_eq!(engine.set_gpu_layers(split(shares)).unwrap().placed.shares(), split(shares));
+    }
+    let prompt: Vec<u32> = (0..21).map(|i| (i * 37 + 11) % 300 + 3).collect();
+    let begun = greedy(&engine, &prompt, 6);
+    let remembered = || {
+        let mut saved = Vec::new();
+        engine.save(&mut saved).unwrap();
+        saved
+    };
+    let before = remembered();
+    let copies = || {
+        let [.., staged, direct] = counts(counted.path());
+        [staged, direct]
+    };
+    // All to the second, all to the first, and back.
+    for shares in [&[0, 5], &[5, 0], &[3, 2]] {
+        assert_eq!(engine.set_gpu_layers(split(shares)).unwrap().placed.shares(), split(shares));
+        assert!(remembered() == before, "{shares:?}");
+        let placement = engine.placement();
+        assert_eq!(placement.accelerator_used(), placement.accelerator_planned());
+    }
+    assert_eq!(engine.take_recoveries().unwrap(), []);
+    // Weights, keys and values of sixteen layers that moved.
+    let many = 16 * 3..10_000;
+    let way = std::env::var("FAKE_CUDA_PEERS").ok();
+    match (way.as_deref(), copies()) {
+        (Some("0") | None, [0, 0]) => {}
+        (Some("1"), [staged, 0]) => assert!(many.contains(&staged), "{staged}"),
+        (Some("2"), [0, direct]) => assert!(many.contains(&direct), "{direct}"),
+        // One in each direction.
+        (Some("3"), [0, 2]) => {}
+        other => panic!("{other:?}"),
+    }
+    let again = greedy(&engine, &[prompt.clone(), begun.clone()].concat(), 6);
+    drop(engine);
+    let one = load_on(&path, vec![device(0)], 99);
+    assert_eq!(greedy(&one, &prompt, 12), [begun, again].concat());
+}
+
+/// A copy comes after what was given to the other GPU before, and before what is given to it next.
+#[test]
+fn copies_between_gpus_wait_for_both() {
+    with_driver("copies_between_gpus_wait_for_both", &[("FAKE_CUDA_DEVICES", "2")], || {
+        let [mut from, mut to] = [0, 1].map(|number| {
+            let driver = Card::open(number).unwrap().driver(&mut |_, _| {}).unwrap();
+            GpuDevice::new(driver, GpuConfig::default())
+        });
+        let [one, other] = [3u8, 7].map(|byte| vec![byte; 5 << 20]);
+        let (here, there) = (to.allocate(6 << 20).unwrap(), from.adopt(Arc::new(one.clone())).unwrap());
+        let mut read = vec![0; one.len()];
+        // On its way while it is copied.
+        assert!(to.copy_from((here, 4), &mut from, (there, 0), one.len() as u64));
+        to.read(here, 4, &mut read).unwrap();
+        assert!(read == one);
+        // Written over as soon as it was copied.
+        let there = from.allocate(one.len() as u64).unwrap();
+        from.write(there, 0, &other).unwrap();
+        assert!(to.copy_from((here, 4), &mut from, (there, 0), one.len() as u64));
+        from.write(there, 0, &one).unwrap();
+        from.read(there, 0, &mut read).unwrap();
+        to.read(here, 4, &mut read).unwrap();
+        assert!(read == other);
+        // What is outside of a buffer, or on another kind of device, is not copied like this.
+        assert!(!to.copy_from((here, 4), &mut from, (there, 1), one.len() as u64));
+        assert!(!to.copy_from((here, 2 << 20), &mut from, (there, 0), one.len() as u64));
+        assert!(!to.copy_from((here, 0), &mut *host(), (there, 0), 1));
+    });
+}
+
+/// The memory of one ends at load, one is lost in the middle: the other keeps its layers, and the answer goes on.
+#[test]
+fn one_of_two_devices_fails() {
+    let settings =
+        [("FAKE_CUDA_LAUNCHES", "60,-1"), ("FAKE_CUDA_LAUNCHES", "-1,60"), ("FAKE_CUDA_MEMORY", "1000000,1000000000")];
+    with_driver("one_of_two_devices_fails", &settings, || {
+        let cards = [0, 1].map(|number| Card::open(number).unwrap());
+        let device = |number: usize| -> Option<Box<dyn Device>> {
+            let driver = cards[number].driver(&mut |_, _| {}).unwrap();
+            Some(Box::new(GpuDevice::new(driver, GpuConfig::default())))
+        };
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/rustdoc-tiny-Q4_K_M.gguf");
+        let engine = load_on(&path, vec![device(0), device(1)], split(&[3, 2]));
+        let told = engine.take_recoveries().unwrap();
+        if std::env::var_os("FAKE_CUDA_MEMORY").is_some() {
+            // Nothing has room on the first one.
+            let [told] = told[..] else { panic!("{told:?}") };
+            assert_eq!((told.cause, told.accelerator), (RecoveryCause::OutOfMemory, 0));
+            assert_eq!((told.layers_shifted, told.layers_moved), (3, 0));
+            assert_eq!(engine.placement().placed.shares(), split(&[0, 5]));
+            return assert!(!logits(&engine).is_empty());
+        }
+        assert!(told.is_empty());
+        let lost = usize::from(std::env::var("FAKE_CUDA_LAUNCHES").unwrap().starts_with('-'));
+        let prompt: Vec<u32> = (0..21).map(|i| (i * 37 + 11) % 300 + 3).collect();
+        assert_eq!(greedy(&engine, &prompt, 12).len(), 12);
+        let placement = engine.placement();
+        assert_eq!(placement.accelerators.iter().map(|held| held.layers).collect::<Vec<_>>(), [[0, 2], [3, 0]][lost]);
+        assert_eq!([cards[0].lost().is_some(), cards[1].lost().is_some()], [lost == 0, lost == 1]);
+        assert!(!logits(&engine).is_empty());
+    });
+}
