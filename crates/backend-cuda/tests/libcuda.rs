@@ -364,7 +364,7 @@ fn a_lost_gpu_is_opened_again() {
 fn a_library_that_is_no_driver() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["libcuda.so.1", "libcuda.so"] {
-        std::os::unix::fs::symlink(library::module("norm", false), folder.path().join(name)).unwrap();
+        std::os::unix::fs::symlink(library::module("norm", None, false), folder.path().join(name)).unwrap();
     }
     let path = folder.path().to_str().unwrap().to_owned();
     with_driver("a_library_that_is_no_driver", &[("LD_LIBRARY_PATH", &path)], || {

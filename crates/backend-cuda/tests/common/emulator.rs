@@ -1,6 +1,6 @@
 //! A driver whose GPU is the CPU.
 
-use super::library::{DIFFERENT, Tried, compile_kernel, module, ptx, sanitizer, tried};
+use super::library::{DIFFERENT, Tried, module, ptx, sanitizer, tried};
 use backend_cuda::{Address, Driver, Failure, Launch};
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
@@ -37,8 +37,8 @@ fn tried_now() -> Option<&'static Tried> {
 
 fn load(place: Place) -> Library {
     let path = match place {
-        Place::Module(name, old) => module(name, old),
-        Place::Own(module, kernel) => compile_kernel(module, kernel),
+        Place::Module(name, old) => module(name, None, old),
+        Place::Own(name, kernel) => module(name, Some(kernel), false),
     };
     // SAFETY: the library was made from our sources; it runs nothing but constructors that fill a list.
     unsafe {

@@ -61,14 +61,6 @@ pub fn compile_for(source: &str, architecture: u32) -> PathBuf {
     make(source, architecture, None, watched)
 }
 
-/// The library of a kernel of the module that is tried: it alone, from its PTX, with its mutants. A sanitizer watches the one
-/// that is tried.
-pub fn compile_kernel(module: &str, kernel: &str) -> PathBuf {
-    let architecture = ptx().expect("a kernel is tried as PTX");
-    let watched = sanitizer().filter(|_| tried().is_some_and(|tried| tried.kernel == kernel));
-    make(&format!("ptx/{architecture}/{module}.ptx"), 0, Some(kernel), watched)
-}
-
 fn make(source: &str, architecture: u32, kernel: Option<&str>, sanitizer: Option<String>) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -170,8 +162,13 @@ pub fn ptx() -> Option<String> {
 
 /// The library of a module: of its source, or of its PTX; the one that GPUs without tensor cores get, if `old`. While a
 /// kernel is tried, those of other modules are their sources, which compile sooner, and those of its own module are libraries
-/// of their own ([`compile_kernel`]).
-pub fn module(name: &str, old: bool) -> PathBuf {
+/// of their own: of `kernel` alone, from its PTX, with its mutants. A sanitizer watches the one that is tried.
+pub fn module(name: &str, kernel: Option<&str>, old: bool) -> PathBuf {
+    if let Some(kernel) = kernel {
+        let architecture = ptx().expect("a kernel is tried as PTX");
+        let watched = sanitizer().filter(|_| tried().is_some_and(|tried| tried.kernel == kernel));
+        return make(&format!("ptx/{architecture}/{name}.ptx"), 0, Some(kernel), watched);
+    }
     let old = old && DIFFERENT.contains(&name);
     let source = |old| compile_for(&format!("kernels/{name}.cu"), if old { 610 } else { 800 });
     match ptx() {
@@ -192,14 +189,14 @@ pub fn fake_driver(folder: &Path) -> [(&'static str, String); 3] {
     }
     let new = |name: &str| match ptx() {
         Some(_) if DIFFERENT.contains(&name) => compile(&format!("ptx/compute_80/{name}.ptx")),
-        _ => module(name, false),
+        _ => module(name, None, false),
     };
     let joined =
         |paths: Vec<PathBuf>| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(":");
     [
         ("LD_LIBRARY_PATH", folder.display().to_string()),
         ("FAKE_CUDA_MODULES", joined(modules().iter().map(|name| new(name)).collect())),
-        ("FAKE_CUDA_OLD_MODULES", joined(DIFFERENT.iter().map(|name| module(name, true)).collect())),
+        ("FAKE_CUDA_OLD_MODULES", joined(DIFFERENT.iter().map(|name| module(name, None, true)).collect())),
     ]
 }
 
