@@ -78,18 +78,9 @@ impl Span {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 
-    /// Asks for the cache lines of values that will be read or written; those that are not there are nobody's trouble.
+    /// Asks for values that will be read or written.
     pub fn prefetch(self, start: usize, len: usize) {
-        for at in (start..start + len).step_by(ALIGNMENT / 4) {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: prefetching is allowed at any address, and every x86-64 has the instruction.
-            unsafe {
-                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_T0>(self.start.wrapping_add(at).cast());
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            let _ = at;
-        }
+        crate::simd::prefetch(self.start.wrapping_add(start).cast(), 4 * len);
     }
 
     /// Whether both spans share a value.

@@ -17,6 +17,21 @@ use cells::Cells;
 pub use portable::exp;
 use quant::{GgmlType, QuantError};
 
+/// Asks for the cache lines of bytes that will be read or written. It is no fault where there are none.
+#[inline(always)]
+pub(crate) fn prefetch(start: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: prefetching is allowed at any address, and every x86-64 has the instruction.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line).cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = start.wrapping_add(line);
+    }
+}
+
 /// Instruction sets that kernels exist for; those of one architecture worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SimdLevel {

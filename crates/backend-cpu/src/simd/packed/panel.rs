@@ -4,6 +4,7 @@
 //! Four neighbouring values of each row lie side by side, so that a vector of 16 lanes is one load, meets the same four
 //! activations, and needs no sum across lanes.
 
+use super::super::prefetch;
 use super::activations::scrambled;
 use super::lanes::Lanes;
 use super::portable::{NARROWS, Narrows, UnpackNarrow, UnpackWide, Wide, narrow_count};
@@ -51,16 +52,7 @@ impl Stripe<'_> {
     pub fn prefetch(&self, block_bytes: usize) {
         for row in 0..self.rows {
             let start = self.bytes.as_ptr().wrapping_add(row * self.row_bytes + self.first * block_bytes);
-            for line in (0..self.blocks * block_bytes).step_by(64) {
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: prefetching is allowed at any address, and every x86-64 has the instruction.
-                unsafe {
-                    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                    _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line).cast());
-                }
-                #[cfg(not(target_arch = "x86_64"))]
-                let _ = start.wrapping_add(line);
-            }
+            prefetch(start, self.blocks * block_bytes);
         }
     }
 

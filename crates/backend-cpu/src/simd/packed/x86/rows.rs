@@ -1,5 +1,6 @@
 //! The row kernel: rows of packed weights meet one row of activations, unpacked in registers.
 
+use super::super::super::prefetch;
 use super::super::activations::{NarrowBlock, Row, WideBlock};
 use super::super::portable::narrow_count;
 use super::super::{NARROW, ROWS, blocks, for_narrow, for_wide};
@@ -84,12 +85,8 @@ fn each_row<B: Unpack>(rows: &[u8], count: usize, len: usize, out: &mut [f32; RO
 
 /// Asks for weights a few kilobytes ahead: at page ends, and with short rows, the CPU's own prefetcher comes late.
 #[inline(always)]
-fn prefetch<B>(block: &B) {
-    let ahead = std::ptr::from_ref(block).cast::<i8>().wrapping_add(AHEAD);
-    for line in (0..size_of::<B>()).step_by(64) {
-        // SAFETY: prefetching is allowed at any address, also behind the last row.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line)) };
-    }
+fn ask_ahead<B>(block: &B) {
+    prefetch(std::ptr::from_ref(block).cast::<u8>().wrapping_add(AHEAD), size_of::<B>());
 }
 
 /// Bytes ahead; about what memory delivers in the time that it takes to answer.
@@ -195,7 +192,7 @@ unsafe fn add_wide<B: DecodeWide, const N: usize>(
         let (mut products, mut offsets) = ([_mm256_setzero_si256(); AT_ONCE], [_mm_setzero_si128(); AT_ONCE]);
         let (mut d, mut dmin, mut a) = ([0u16; AT_ONCE], [0u16; AT_ONCE], [0f32; AT_ONCE]);
         for i in 0..N {
-            prefetch(&blocks[i]);
+            ask_ahead(&blocks[i]);
             (products[i], offsets[i]) = block(&blocks[i], &activations[i], spread);
             (d[i], dmin[i], a[i]) = (blocks[i].d(), blocks[i].dmin(), activations[i].d);
         }
@@ -267,7 +264,7 @@ unsafe fn add_narrow<P: Products, B: DecodeNarrow, const N: usize>(
         for i in 0..N {
             let (block, part) = (&row[i / count], (start + i) % count);
             if part == 0 {
-                prefetch(block);
+                ask_ahead(block);
             }
             let a_block = &activation[i / shared];
             let q = block.quants(part);

@@ -4,6 +4,7 @@
 //! all of them. Rows go by one after the other, as they lie in memory; the terms of each are kept, and those of 16 rows are
 //! then added block by block, a row in each lane: the sum of a row alone would wait for itself.
 
+use super::super::super::prefetch;
 use super::super::{ROWS, blocks};
 use bytemuck::{Pod, Zeroable as _};
 use std::arch::x86_64::*;
@@ -82,7 +83,8 @@ pub unsafe fn rows<K: Kernel>(rows: &[u8], count: usize, activation: &[K::Activa
                     let row = &rows[row * len + start..][..n];
                     let terms = terms.as_mut_ptr().cast::<f32>();
                     for (index, mut blocks) in row.chunks(K::AT_ONCE).enumerate() {
-                        prefetch(blocks, ahead);
+                        // At page ends, and with short rows, the CPU's own prefetcher comes late.
+                        prefetch(blocks.as_ptr().cast::<u8>().wrapping_add(ahead), size_of_val(blocks));
                         if blocks.len() < K::AT_ONCE {
                             let padded = padded.as_mut_ptr().cast::<K::Block>();
                             padded.copy_from_nonoverlapping(blocks.as_ptr(), blocks.len());
@@ -95,16 +97,6 @@ pub unsafe fn rows<K: Kernel>(rows: &[u8], count: usize, activation: &[K::Activa
                 add_up(&terms, some, n * K::TERMS, &mut out[first..][..LANES]);
             }
         }
-    }
-}
-
-/// Asks for weights that will be wanted: at page ends, and with short rows, the CPU's own prefetcher comes late.
-#[inline(always)]
-fn prefetch<B>(blocks: &[B], ahead: usize) {
-    let start = blocks.as_ptr().cast::<i8>().wrapping_add(ahead);
-    for line in (0..size_of_val(blocks)).step_by(64) {
-        // SAFETY: prefetching is allowed at any address, also behind the last row.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line)) };
     }
 }
 
