@@ -4,12 +4,11 @@
 
 mod common;
 
-use backend::Device;
+use backend::Device as _;
 use backend_cuda::{Absent, Card, GpuConfig, GpuDevice, Listed};
-use common::fake::{counts, greedy, host, load_on, logits, split, with_driver};
+use common::fake::{counts, device, devices, greedy, host, load_on, logits, split, trained, with_driver};
 use common::library;
 use engine::RecoveryCause;
-use std::path::Path;
 use std::sync::Arc;
 use test_models::ModelSpec;
 
@@ -65,21 +64,17 @@ fn two_devices_at_once() {
 fn one_model_on_two_devices() {
     with_driver("one_model_on_two_devices", &[("FAKE_CUDA_MEMORY", "8589934592,1073741824")], || {
         let cards = [0, 1].map(|number| Card::open(number).unwrap());
-        let device = |number: usize| -> Option<Box<dyn Device>> {
-            let driver = cards[number].driver(&mut |_, _| {}).unwrap();
-            Some(Box::new(GpuDevice::new(driver, GpuConfig::default())))
-        };
         let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
         let spec = ModelSpec { n_embd: 1024, n_ff: 2600, n_layer: 4, ..ModelSpec::llama3() };
         std::fs::write(file.path(), spec.build()).unwrap();
-        let one = load_on(file.path(), vec![device(0)], 99);
+        let one = load_on(file.path(), devices(&cards[..1]), 99);
         let expected = [5, 3].map(|layers| {
             one.set_gpu_layers(layers).unwrap();
             logits(&one)
         });
         drop(one);
         for (shares, bits) in [([3, 2], 0), ([1, 4], 0), ([0, 5], 0), ([2, 1], 1), ([1, 2], 1)] {
-            let engine = load_on(file.path(), vec![device(0), device(1)], split(&shares));
+            let engine = load_on(file.path(), devices(&cards), split(&shares));
             assert!(logits(&engine) == expected[bits], "{shares:?}");
             let placement = engine.placement();
             let accelerator = |number: usize| planner::AcceleratorFacts {
@@ -153,12 +148,7 @@ fn go_from_gpu_to_gpu() {
         std::env::set_var("FAKE_CUDA_COUNTS", counted.path());
     }
     let cards = [0, 1].map(|number| Card::open(number).unwrap());
-    let device = |number: usize| -> Option<Box<dyn Device>> {
-        let driver = cards[number].driver(&mut |_, _| {}).unwrap();
-        Some(Box::new(GpuDevice::new(driver, GpuConfig::default())))
-    };
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/rustdoc-tiny-Q4_K_M.gguf");
-    let engine = load_on(&path, vec![device(0), device(1)], split(&[3, 2]));
+    let engine = load_on(&trained(), devices(&cards), split(&[3, 2]));
     // Before anything was computed: what was uploaded may still be on its way.
     for shares in [&[0, 5], &[3, 2]] {
         assert_eq!(engine.set_gpu_layers(split(shares)).unwrap().placed.shares(), split(shares));
@@ -196,7 +186,7 @@ fn go_from_gpu_to_gpu() {
     }
     let again = greedy(&engine, &[prompt.clone(), begun.clone()].concat(), 6);
     drop(engine);
-    let one = load_on(&path, vec![device(0)], 99);
+    let one = load_on(&trained(), devices(&cards[..1]), 99);
     assert_eq!(greedy(&one, &prompt, 12), [begun, again].concat());
 }
 
@@ -204,28 +194,25 @@ fn go_from_gpu_to_gpu() {
 #[test]
 fn copies_between_gpus_wait_for_both() {
     with_driver("copies_between_gpus_wait_for_both", &[("FAKE_CUDA_DEVICES", "2")], || {
-        let [mut from, mut to] = [0, 1].map(|number| {
-            let driver = Card::open(number).unwrap().driver(&mut |_, _| {}).unwrap();
-            GpuDevice::new(driver, GpuConfig::default())
-        });
+        let [mut from, mut to] = [0, 1].map(|number| device(&Card::open(number).unwrap()));
         let [one, other] = [3u8, 7].map(|byte| vec![byte; 5 << 20]);
         let (here, there) = (to.allocate(6 << 20).unwrap(), from.adopt(Arc::new(one.clone())).unwrap());
         let mut read = vec![0; one.len()];
         // On its way while it is copied.
-        assert!(to.copy_from((here, 4), &mut from, (there, 0), one.len() as u64));
+        assert!(to.copy_from((here, 4), &mut *from, (there, 0), one.len() as u64));
         to.read(here, 4, &mut read).unwrap();
         assert!(read == one);
         // Written over as soon as it was copied.
         let there = from.allocate(one.len() as u64).unwrap();
         from.write(there, 0, &other).unwrap();
-        assert!(to.copy_from((here, 4), &mut from, (there, 0), one.len() as u64));
+        assert!(to.copy_from((here, 4), &mut *from, (there, 0), one.len() as u64));
         from.write(there, 0, &one).unwrap();
         from.read(there, 0, &mut read).unwrap();
         to.read(here, 4, &mut read).unwrap();
         assert!(read == other);
         // What is outside of a buffer, or on another kind of device, is not copied like this.
-        assert!(!to.copy_from((here, 4), &mut from, (there, 1), one.len() as u64));
-        assert!(!to.copy_from((here, 2 << 20), &mut from, (there, 0), one.len() as u64));
+        assert!(!to.copy_from((here, 4), &mut *from, (there, 1), one.len() as u64));
+        assert!(!to.copy_from((here, 2 << 20), &mut *from, (there, 0), one.len() as u64));
         assert!(!to.copy_from((here, 0), &mut *host(), (there, 0), 1));
     });
 }
@@ -237,12 +224,7 @@ fn one_of_two_devices_fails() {
         [("FAKE_CUDA_LAUNCHES", "60,-1"), ("FAKE_CUDA_LAUNCHES", "-1,60"), ("FAKE_CUDA_MEMORY", "1000000,1000000000")];
     with_driver("one_of_two_devices_fails", &settings, || {
         let cards = [0, 1].map(|number| Card::open(number).unwrap());
-        let device = |number: usize| -> Option<Box<dyn Device>> {
-            let driver = cards[number].driver(&mut |_, _| {}).unwrap();
-            Some(Box::new(GpuDevice::new(driver, GpuConfig::default())))
-        };
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/rustdoc-tiny-Q4_K_M.gguf");
-        let engine = load_on(&path, vec![device(0), device(1)], split(&[3, 2]));
+        let engine = load_on(&trained(), devices(&cards), split(&[3, 2]));
         let told = engine.take_recoveries().unwrap();
         if std::env::var_os("FAKE_CUDA_MEMORY").is_some() {
             // Nothing has room on the first one.

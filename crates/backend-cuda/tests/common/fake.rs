@@ -7,7 +7,7 @@ use backend::Device;
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
 use backend_cuda::{Card, CudaDevice, GpuConfig, GpuDevice};
 use engine::{Cancel, Devices, Engine, LoadOptions, Positions, Request, Split};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -43,9 +43,13 @@ pub fn host() -> Box<dyn Device> {
     Box::new(CpuDevice::new(Arc::new(ThreadPool::new(1)), config))
 }
 
+/// A model that was trained.
+pub fn trained() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/rustdoc-tiny-Q4_K_M.gguf")
+}
+
 pub fn load(accelerator: Box<dyn Device>, gpu_layers: u32) -> Engine {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/rustdoc-tiny-Q4_K_M.gguf");
-    load_on(&path, vec![Some(accelerator)], gpu_layers)
+    load_on(&trained(), vec![Some(accelerator)], gpu_layers)
 }
 
 pub fn load_on(path: &Path, accelerators: Vec<Option<Box<dyn Device>>>, gpu_layers: impl Into<Split>) -> Engine {
@@ -60,8 +64,17 @@ pub fn split(layers: &[u32]) -> Split {
     split
 }
 
+pub fn device(card: &Card) -> Box<CudaDevice> {
+    Box::new(GpuDevice::new(card.driver(&mut |_, _| {}).unwrap(), GpuConfig::default()))
+}
+
 pub fn cuda() -> Box<CudaDevice> {
-    Box::new(GpuDevice::new(Card::open(0).unwrap().driver(&mut |_, _| {}).unwrap(), GpuConfig::default()))
+    device(&Card::open(0).unwrap())
+}
+
+/// Devices of several cards, as an engine takes them.
+pub fn devices(cards: &[Card]) -> Vec<Option<Box<dyn Device>>> {
+    cards.iter().map(|card| Some(device(card) as Box<dyn Device>)).collect()
 }
 
 pub fn greedy(engine: &Engine, prompt: &[u32], count: u32) -> Vec<u32> {
