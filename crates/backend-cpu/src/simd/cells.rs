@@ -2,6 +2,7 @@
 //!
 //! A value is the same f32 here as in a row that was dequantized beforehand, so both ways give the same sums.
 
+use super::prefetch;
 use super::tiles::Vector;
 use half::f16;
 use quant::GgmlType;
@@ -11,6 +12,10 @@ const BLOCK: usize = 32;
 const SCALE_BYTES: usize = 2;
 const Q8_0_BYTES: usize = SCALE_BYTES + BLOCK;
 const Q4_0_BYTES: usize = SCALE_BYTES + BLOCK / 2;
+
+/// How far ahead of a pair of vectors its row's memory is asked for, in bytes: a cache is read in pieces of a few pages, now of
+/// keys and now of values, and the CPU's own prefetcher begins anew with each.
+const AHEAD: usize = 8192;
 
 /// Rows that a product reads. Strides of a [`super::tiles::Product`] are in elements of the slice.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +83,11 @@ pub unsafe trait Source<V: Vector>: Copy {
     unsafe fn one(self, row: usize, i: usize) -> f32;
 }
 
+#[inline(always)]
+fn ask(pair: *const u8) {
+    prefetch(pair.wrapping_add(AHEAD), 1);
+}
+
 /// Plain numbers.
 #[derive(Clone, Copy)]
 pub struct F32(pub *const f32);
@@ -112,6 +122,15 @@ unsafe impl<V: Vector> Source<V> for F16 {
         unsafe { V::widen_f16(self.0.add(row + i)) }
     }
     #[inline(always)]
+    unsafe fn load_pair(self, row: usize, i: usize) -> [V; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let from = self.0.add(row + i);
+            ask(from.cast());
+            [V::widen_f16(from), V::widen_f16(from.add(V::LANES))]
+        }
+    }
+    #[inline(always)]
     unsafe fn one(self, row: usize, i: usize) -> f32 {
         // SAFETY: the caller's promise.
         unsafe { f16::from_bits(*self.0.add(row + i)).to_f32() }
@@ -124,6 +143,15 @@ unsafe impl<V: Vector> Source<V> for Bf16 {
     unsafe fn load(self, row: usize, i: usize) -> V {
         // SAFETY: the caller's promise.
         unsafe { V::widen_bf16(self.0.add(row + i)) }
+    }
+    #[inline(always)]
+    unsafe fn load_pair(self, row: usize, i: usize) -> [V; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let from = self.0.add(row + i);
+            ask(from.cast());
+            [V::widen_bf16(from), V::widen_bf16(from.add(V::LANES))]
+        }
     }
     #[inline(always)]
     unsafe fn one(self, row: usize, i: usize) -> f32 {
@@ -148,6 +176,7 @@ unsafe impl<V: Vector> Source<V> for Q8_0 {
         // SAFETY: the caller's promise; both vectors are inside one block.
         unsafe {
             let block = self.0.add(row + i / BLOCK * Q8_0_BYTES);
+            ask(block);
             let (from, scale) = (block.add(SCALE_BYTES + i % BLOCK).cast::<i8>(), V::splat_f16(block.cast()));
             [V::integers(from).times(scale), V::integers(from.add(V::LANES)).times(scale)]
         }
@@ -181,6 +210,7 @@ unsafe impl<V: Vector> Source<V> for Q4_0 {
         // SAFETY: the caller's promise; both vectors are inside one block.
         unsafe {
             let block = self.0.add(row + i / BLOCK * Q4_0_BYTES);
+            ask(block);
             let scale = V::splat_f16(block.cast());
             let [first, second] = V::nibble_pair(block.add(SCALE_BYTES), i % BLOCK);
             [first.times(scale), second.times(scale)]
