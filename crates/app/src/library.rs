@@ -30,6 +30,9 @@ pub struct Folders {
 
 pub struct Library {
     store: Arc<Store>,
+    /// By id: where models were when they were last looked for in these folders. Of a folder that is a whole drive that takes
+    /// seconds, and each step of a slider asks for its model.
+    places: Mutex<(Folders, HashMap<String, Found>)>,
     /// By path: what the header says, or why it cannot be used.
     facts: Mutex<HashMap<PathBuf, (Stamp, Result<Facts>)>>,
     described: Mutex<HashMap<PathBuf, (Stamp, Arc<Model>)>>,
@@ -56,6 +59,7 @@ struct Facts {
     vocabulary: usize,
 }
 
+#[derive(Clone)]
 struct Found {
     path: PathBuf,
     source: ModelSource,
@@ -76,14 +80,34 @@ impl Found {
 
 impl Library {
     pub fn new(store: Arc<Store>) -> Library {
-        Library { store, facts: Mutex::default(), described: Mutex::default(), drafts: Mutex::default() }
+        Library {
+            store,
+            places: Mutex::default(),
+            facts: Mutex::default(),
+            described: Mutex::default(),
+            drafts: Mutex::default(),
+        }
+    }
+
+    fn find(&self, folders: &Folders) -> Vec<Found> {
+        let found = find(folders);
+        let places = found.iter().map(|found| (id_of(&found.path), found.clone())).collect();
+        *lock(&self.places) = (folders.clone(), places);
+        found
+    }
+
+    /// A model that is where it was.
+    fn known(&self, folders: &Folders, id: &str) -> Option<Found> {
+        let places = lock(&self.places);
+        let (known, places) = &*places;
+        (known == folders).then(|| places.get(id).cloned()).flatten().filter(|found| found.path.is_file())
     }
 
     /// All models, by name.
     pub fn list(&self, folders: &Folders) -> Result<Vec<InstalledModel>> {
         let mut seen = HashSet::new();
         let mut models = Vec::new();
-        for found in find(folders) {
+        for found in self.find(folders) {
             let real = fs::canonicalize(&found.path).unwrap_or_else(|_| found.path.clone());
             if seen.insert(real) {
                 models.push(self.installed(found)?);
@@ -96,7 +120,8 @@ impl Library {
     /// # Errors
     /// [`ErrorCode::FileMissing`] if there is no such model any more.
     pub fn get(&self, folders: &Folders, id: &str) -> Result<InstalledModel> {
-        let found = find(folders).into_iter().find(|found| id_of(&found.path) == id);
+        let look = || self.find(folders).into_iter().find(|found| id_of(&found.path) == id);
+        let found = self.known(folders, id).or_else(look);
         let found = found.ok_or_else(|| {
             WireError::new(
                 ErrorCode::FileMissing,
@@ -112,7 +137,7 @@ impl Library {
     /// [`ErrorCode::NotFound`], or [`ErrorCode::BadArgument`] if several are meant.
     pub fn named(&self, folders: &Folders, wanted: &str) -> Result<InstalledModel> {
         let mut seen = HashSet::new();
-        let mut all = find(folders);
+        let mut all = self.find(folders);
         all.retain(|found| seen.insert(fs::canonicalize(&found.path).unwrap_or_else(|_| found.path.clone())));
         let (exact, loose): (Vec<Found>, Vec<Found>) =
             all.into_iter().filter(|found| found.is_called(wanted)).partition(|found| id_of(&found.path) == wanted);
@@ -356,12 +381,17 @@ fn walk(root: &Path) -> Vec<PathBuf> {
     while let Some((folder, depth)) = folders.pop() {
         let Ok(entries) = fs::read_dir(&folder) else { continue };
         for entry in entries.flatten() {
+            let Ok(mut kind) = entry.file_type() else { continue };
             let path = entry.path();
-            let Ok(meta) = fs::metadata(&path) else { continue };
+            // Of most files their name is enough: asking for more takes its time on a large drive.
+            if kind.is_symlink() {
+                let Ok(target) = fs::metadata(&path) else { continue };
+                kind = target.file_type();
+            }
             let hidden = entry.file_name().to_string_lossy().starts_with('.');
-            if meta.is_dir() && depth < MAX_DEPTH && !hidden && entry.file_name() != hub::STAGING {
+            if kind.is_dir() && depth < MAX_DEPTH && !hidden && entry.file_name() != hub::STAGING {
                 folders.push((path, depth + 1));
-            } else if meta.is_file() && is_model(&path) {
+            } else if kind.is_file() && is_model(&path) {
                 found.push(path);
             }
             if found.len() >= MAX_FILES {
@@ -379,4 +409,29 @@ fn is_model(path: &Path) -> bool {
         && !lower.contains("mmproj")
         && !lower.contains("imatrix")
         && gguf::split_file_names(name).is_none_or(|names| names[0] == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_looked_for_once_while_it_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let library = Library::new(Arc::new(Store::open(&place.path().join("store")).unwrap().0));
+        let folders = Folders { models: place.path().join("models"), ..Folders::default() };
+        let path = folders.models.join("one.gguf");
+        fs::create_dir(&folders.models).unwrap();
+        fs::write(&path, "not a model").unwrap();
+        let id = id_of(&path);
+        assert_eq!(library.get(&folders, &id).unwrap().repo, None);
+        // What is remembered, marked so that it is known again.
+        lock(&library.places).1.get_mut(&id).unwrap().repo = Some("marked".into());
+        assert_eq!(library.get(&folders, &id).unwrap().repo.as_deref(), Some("marked"));
+        let others = Folders { models: place.path().join("others"), ..Folders::default() };
+        assert_eq!(library.get(&others, &id).unwrap_err().code, ErrorCode::FileMissing);
+        assert_eq!(library.get(&folders, &id).unwrap().repo, None, "looked for again");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(library.get(&folders, &id).unwrap_err().code, ErrorCode::FileMissing);
+    }
 }
