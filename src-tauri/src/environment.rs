@@ -38,13 +38,13 @@ pub fn prepare(_: &Flags) -> anyhow::Result<()> {
 /// Folders, addresses and language; events and runtime are the caller's.
 pub fn config(handle: &AppHandle<Wry>, flags: &Flags) -> anyhow::Result<AppConfig> {
     let found = Environment::new(|name| env::var(name).ok(), handle.path().home_dir().ok());
-    let data_dir = match (&flags.data_dir, found.data_dir) {
+    let data_dir = match (&flags.data_dir, &found.data_dir) {
         (Some(folder), _) => std::path::absolute(folder)?,
-        (None, Some(folder)) => folder,
+        (None, Some(folder)) => folder.clone(),
         (None, None) => handle.path().app_data_dir()?,
     };
     Ok(AppConfig {
-        models_dir: data_dir.join("models"),
+        models_dir: found.models_dir(&data_dir),
         data_dir,
         endpoint: flags.endpoint.clone(),
         hf_endpoint: found.endpoint,

@@ -1,16 +1,19 @@
 //! What the system says about folders, the Hub's address and the token, for every program alike. Pure: the programs look
 //! the variables up.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The name of the data folder; Tauri calls it the app's identifier.
 const IDENTIFIER: &str = "dev.headroom.desktop";
+const MODELS: &str = "models";
 
 /// What a program finds around itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
-    /// Settings, chats, models; `None` where the system names no home folder.
+    /// Settings, chats and, where nothing else is said, models; `None` where the system names no home folder.
     pub data_dir: Option<PathBuf>,
+    /// For what is too large to go from PC to PC with the user's account, as the data folder may on Windows.
+    pub local_dir: Option<PathBuf>,
     pub endpoint: Option<String>,
     pub token: Option<String>,
     pub hf_cache_dir: Option<PathBuf>,
@@ -30,6 +33,7 @@ impl Environment {
         } else {
             folder("XDG_DATA_HOME").filter(|folder| folder.is_absolute()).or_else(|| in_home(".local/share"))
         };
+        let local = if cfg!(windows) { folder("LOCALAPPDATA").or_else(|| in_home("AppData\\Local")) } else { None };
         // As the Hugging Face libraries find it.
         let hf_cache_dir = folder("HF_HUB_CACHE")
             .or_else(|| Some(folder("HF_HOME")?.join("hub")))
@@ -37,9 +41,20 @@ impl Environment {
             .or_else(|| in_home(".cache/huggingface/hub"));
         Environment {
             data_dir: data.map(|folder| folder.join(IDENTIFIER)),
+            local_dir: local.map(|folder| folder.join(IDENTIFIER)),
             endpoint: text("HF_ENDPOINT"),
             token: text("HF_TOKEN"),
             hf_cache_dir,
+        }
+    }
+
+    /// The folder of downloaded models while the settings name none: in the local folder, if there is one, or else with the
+    /// data, where they also stay if they are there already.
+    pub fn models_dir(&self, data_dir: &Path) -> PathBuf {
+        let with_data = data_dir.join(MODELS);
+        match &self.local_dir {
+            Some(local) if self.data_dir.as_deref() == Some(data_dir) && !with_data.is_dir() => local.join(MODELS),
+            _ => with_data,
         }
     }
 }
@@ -65,6 +80,31 @@ mod tests {
         assert_eq!(cache(&[("XDG_CACHE_HOME", "/c")]), PathBuf::from("/c/huggingface/hub"));
         assert_eq!(cache(&[("HF_HOME", "/hf"), ("XDG_CACHE_HOME", "/c")]), PathBuf::from("/hf/hub"));
         assert_eq!(cache(&[("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/hub")]), PathBuf::from("/hub"));
+    }
+
+    #[test]
+    #[cfg(windows)]
+    fn models_are_local_and_data_may_roam() {
+        let found = with(&[("APPDATA", "C:\\r"), ("LOCALAPPDATA", "C:\\l")]);
+        let data = found.data_dir.clone().unwrap();
+        assert_eq!(data, PathBuf::from("C:\\r\\dev.headroom.desktop"));
+        assert_eq!(found.models_dir(&data), PathBuf::from("C:\\l\\dev.headroom.desktop\\models"));
+    }
+
+    #[test]
+    fn models_stay_where_they_are_and_go_where_they_may() {
+        let place = tempfile::tempdir().unwrap();
+        let (data, local) = (place.path().join("data"), place.path().join("local"));
+        let found =
+            Environment { data_dir: Some(data.clone()), local_dir: Some(local.clone()), ..Environment::default() };
+        assert_eq!(found.models_dir(&data), local.join("models"));
+        let other = place.path().join("other");
+        assert_eq!(found.models_dir(&other), other.join("models"), "a data folder that somebody names has everything");
+        std::fs::create_dir_all(data.join("models")).unwrap();
+        assert_eq!(found.models_dir(&data), data.join("models"));
+        std::fs::remove_dir_all(&data).unwrap();
+        let nowhere = Environment { local_dir: None, ..found };
+        assert_eq!(nowhere.models_dir(&data), data.join("models"));
     }
 
     #[test]

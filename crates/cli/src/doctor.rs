@@ -17,7 +17,7 @@ pub fn doctor(program: &Program) -> Result<(), Failure> {
     let report = program.wait(app.hardware_measure())?;
     let facts = program.wait(app.facts())?;
     let machine = Hardware::probe();
-    let folder = program.data_dir()?.join("models");
+    let folder = program.models_dir()?;
     let disk = hardware::disk_of(&folder);
     let reason = &report.gpu_reason;
     let reads = reads(&machine.cpu)?;

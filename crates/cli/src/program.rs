@@ -28,7 +28,7 @@ impl Program {
         let mut environment = Environment::new(|name| std::env::var(name).ok(), std::env::home_dir());
         if let Some(folder) = &arguments.data_dir {
             let folder = std::path::absolute(folder).map_err(|error| Failure::io(folder, error))?;
-            environment.data_dir = Some(folder);
+            (environment.data_dir, environment.local_dir) = (Some(folder), None);
         }
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.map_err(|error| Failure::new("internal", error))?;
@@ -41,6 +41,11 @@ impl Program {
     pub fn data_dir(&self) -> Result<PathBuf, Failure> {
         let missing = || Failure::usage("there is no home folder: say with --data-dir where data and models are");
         self.environment.data_dir.clone().ok_or_else(missing)
+    }
+
+    /// Where models go while the settings do not say.
+    pub fn models_dir(&self) -> Result<PathBuf, Failure> {
+        Ok(self.environment.models_dir(&self.data_dir()?))
     }
 
     /// For what only reads: works also while the window is open. `test_device`: its bytes.
@@ -60,7 +65,7 @@ impl Program {
         let data_dir = self.data_dir()?;
         let Environment { endpoint: hf_endpoint, token, hf_cache_dir, .. } = self.environment.clone();
         Ok(AppConfig {
-            models_dir: data_dir.join("models"),
+            models_dir: self.models_dir()?,
             data_dir,
             endpoint: self.endpoint.clone(),
             hf_endpoint,
