@@ -18,6 +18,8 @@ struct State {
     /// Operations until one fails.
     fail_run: Option<u64>,
     lost: bool,
+    /// It is lost when something is next read from it.
+    lost_when_read: bool,
     /// Bytes written beside operations.
     streamed: u64,
     /// Copies nothing from others of its kind, and bytes that it did copy from them.
@@ -89,6 +91,11 @@ impl TestDeviceControl {
     pub fn lose(&self) {
         self.state().lost = true;
     }
+
+    /// The same as soon as something is read from it, by the host or by another one.
+    pub fn lose_when_read(&self) {
+        self.state().lost_when_read = true;
+    }
 }
 
 /// CPU arithmetic over memory of its own: tokens are those of the CPU, failures are those of a GPU.
@@ -109,6 +116,7 @@ impl TestDevice {
             fail_allocation: None,
             fail_run: None,
             lost: false,
+            lost_when_read: false,
             streamed: 0,
             apart: false,
             copied: 0,
@@ -224,6 +232,9 @@ impl Device for TestDevice {
     }
 
     fn read(&mut self, buffer: BufferId, offset: u64, bytes: &mut [u8]) -> Result<(), BackendError> {
+        let mut state = self.control.state();
+        state.lost |= state.lost_when_read;
+        drop(state);
         drop(self.present()?);
         self.cpu.read(buffer, offset, bytes)
     }

@@ -13,7 +13,7 @@
 // many kernels were launched one by one, graphs made, nodes of them changed, graphs launched, and copies from GPU to GPU, those
 // through the driver's own memory and direct ones;
 // FAKE_CUDA_PEERS, how GPUs copy from each other: not at all (0), through the driver's memory (1), directly (2), or directly, and
-// what arrives is wrong (3);
+// what arrives is wrong (3), also only of more than 64 KiB (4), or the one that it comes from (5) or goes to (6) is lost at once;
 // FAKE_CUDA_COMPILE (0), milliseconds that a module takes; FAKE_CUDA_DEVICES (as many as are named), up to four; of each of them FAKE_CUDA_CAPABILITY (86) and FAKE_CUDA_MEMORY, bytes, and
 // FAKE_CUDA_LAUNCHES, after which it is lost (-1: never), and FAKE_CUDA_NAME, separated by commas, the last one for all that
 // follow.
@@ -301,11 +301,12 @@ API cuMemcpyPeerAsync(uint64_t to, void *here, uint64_t from, void *there, size_
     if (here != current || here == there || !inside(to, bytes) || !inside(from, bytes, source)) return INVALID_VALUE;
     const long long how = setting("FAKE_CUDA_PEERS", 1);
     if (how == 0) return NOT_SUPPORTED;
+    if (how >= 5) return (how == 5 ? source : now()).lost = true, LAUNCH_FAILED;
     const bool direct = now().reached.count(there);
     ++(direct ? counts.direct : counts.staged);
     auto copy = [=] {
         memcpy(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from), bytes);
-        if (direct && how == 3) *reinterpret_cast<char *>(to + bytes / 2) ^= 1;
+        if (direct && (how == 3 || (how == 4 && bytes > 65536))) *reinterpret_cast<char *>(to + bytes / 2) ^= 1;
     };
     Stream *late = static_cast<Stream *>(stream);
     if (!late->launched) return late->late.push_back(copy), SUCCESS;

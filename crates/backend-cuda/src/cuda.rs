@@ -36,8 +36,9 @@ pub struct Cuda {
     beside: Option<Beside>,
     /// Kernels that wait; everything else comes after them.
     queue: Queue,
-    /// Other GPUs, by the addresses of their contexts, and whether copies from them are right.
-    peers: HashMap<usize, bool>,
+    /// Other GPUs, by the addresses of their contexts, and the bytes of the largest copy from there that was seen to be right;
+    /// none: copies from there are not.
+    peers: HashMap<usize, Option<u64>>,
     /// What the card was told of our graphs' memory.
     graph_bytes: u64,
     functions: HashMap<&'static str, sys::CUfunction>,

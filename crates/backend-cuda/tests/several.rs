@@ -190,6 +190,61 @@ fn go_from_gpu_to_gpu() {
     assert_eq!(greedy(&one, &prompt, 12), [begun, again].concat());
 }
 
+/// The stream goes from one GPU to another without the host, where these can do that; its bits are the same in any case. The one
+/// that is lost at the crossing takes its layers along.
+#[test]
+fn the_stream_goes_from_gpu_to_gpu() {
+    let ways = ["0", "1", "2", "3", "5", "6"].map(|way| ("FAKE_CUDA_PEERS", way));
+    with_driver("the_stream_goes_from_gpu_to_gpu", &ways, || {
+        let counted = tempfile::NamedTempFile::new().unwrap();
+        // SAFETY: a process with one test, which has started no other threads yet.
+        unsafe {
+            std::env::set_var("FAKE_CUDA_DEVICES", "2");
+            std::env::set_var("FAKE_CUDA_COUNTS", counted.path());
+        }
+        let cards = [0, 1].map(|number| Card::open(number).unwrap());
+        let expected = logits(&load_on(&trained(), devices(&cards[..1]), 5));
+        let engine = load_on(&trained(), devices(&cards), split(&[3, 2]));
+        let found = logits(&engine);
+        let held: Vec<u32> = engine.placement().accelerators.iter().map(|held| held.layers).collect();
+        let lost = [0, 1].map(|number: usize| cards[number].lost().is_some());
+        let way = std::env::var("FAKE_CUDA_PEERS").unwrap();
+        match way.as_str() {
+            "5" => assert_eq!((held, lost), (vec![3, 0], [false, true])),
+            "6" => assert_eq!((held, lost), (vec![0, 2], [true, false])),
+            _ => {
+                assert!(found == expected, "{way}");
+                // Two micro-batches; what was wrong once is not tried again.
+                let [.., staged, direct] = counts(counted.path());
+                let copies = [[0, 0], [2, 0], [0, 2], [0, 1]][way.parse::<usize>().unwrap()];
+                assert_eq!((held, lost, [staged, direct]), (vec![3, 2], [false, false], copies), "{way}");
+            }
+        }
+        // With one of them on the CPU the bits are others.
+        assert_eq!(found.len(), expected.len());
+    });
+}
+
+/// What arrives is compared until copies of that size were seen to be right.
+#[test]
+fn larger_copies_are_compared_again() {
+    let settings = [("FAKE_CUDA_PEERS", "2"), ("FAKE_CUDA_PEERS", "4")];
+    with_driver("larger_copies_are_compared_again", &settings, || {
+        // SAFETY: a process with one test, which has started no other threads yet.
+        unsafe { std::env::set_var("FAKE_CUDA_DEVICES", "2") };
+        let [mut from, mut to] = [0, 1].map(|number| device(&Card::open(number).unwrap()));
+        let bytes: Vec<u8> = (0..200_000).map(|i| (i * 31 + i / 255) as u8).collect();
+        let (there, here) = (from.adopt(Arc::new(bytes.clone())).unwrap(), to.allocate(200_000).unwrap());
+        let right = std::env::var("FAKE_CUDA_PEERS").unwrap() == "2";
+        for (len, copies) in [(1000, true), (60_000, true), (10, true), (200_000, right), (1000, right)] {
+            assert_eq!(to.copy_from((here, 0), &mut *from, (there, 0), len), copies, "{len}");
+            let mut read = vec![0; len as usize];
+            to.read(here, 0, &mut read).unwrap();
+            assert!(!copies || read == bytes[..len as usize], "{len}");
+        }
+    });
+}
+
 /// A copy comes after what was given to the other GPU before, and before what is given to it next.
 #[test]
 fn copies_between_gpus_wait_for_both() {

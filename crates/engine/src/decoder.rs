@@ -46,7 +46,7 @@ impl Context<'_> {
         logits: &mut dyn FnMut(&[f32]),
     ) -> Result<(), StepError> {
         let input = Input::new(self, &mut sites.host, tokens, start);
-        let mut input = input.map_err(|error| wrap(Place::Host, error))?;
+        let input = input.map_err(|error| wrap(Place::Host, error))?;
 
         // Where the stream is now: None before it is on any device.
         let mut current: Option<Place> = None;
@@ -64,12 +64,14 @@ impl Context<'_> {
                 stream.begin(sites, index).map_err(StepError::Fault)?;
             }
             if current != Some(target) {
-                if let Some(previous) = current {
-                    // A layer that was lent is not where it was computed any more.
-                    let site = sites.at(previous).ok_or_else(|| gone(previous))?;
-                    input.read_stream(site).map_err(|error| wrap(previous, error))?;
+                match current {
+                    None => input.begin(sites.of(index)).map_err(|error| wrap(target, error))?,
+                    // By place: a layer that was lent is not where it was computed any more.
+                    Some(previous) => {
+                        let (from, to) = sites.pair(previous, target).ok_or_else(|| gone(previous))?;
+                        input.cross(from, to).map_err(StepError::Fault)?;
+                    }
                 }
-                input.write(sites.of(index)).map_err(|error| wrap(target, error))?;
                 current = Some(target);
             }
             sites.of(index).begin(index).map_err(|error| wrap(target, error))?;

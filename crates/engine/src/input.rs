@@ -2,12 +2,14 @@
 
 use crate::decoder::Context;
 use crate::site::Site;
+use crate::sites::Fault;
+use crate::transfer::copy_bytes;
 use backend::{BackendError, Linear as Product, Op, View};
 use model::{AltUp, Linear, Mixer, Model, PerLayerInput, Slot, Temperature};
 
 /// The rows of one step, in host memory.
 pub(crate) struct Input {
-    /// The residual stream, as it was when a device was left last, f32 [n, parts, embedding_length].
+    /// The residual stream before the first layer, f32 [n, parts, embedding_length].
     hidden: Vec<f32>,
     /// The same for all layers: where it goes, and its bytes.
     constants: Vec<(Slot, Vec<u8>)>,
@@ -44,17 +46,22 @@ impl Input {
         Ok(Input { hidden, constants })
     }
 
-    pub fn read_stream(&mut self, site: &mut Site) -> Result<(), BackendError> {
-        let slot = site.slot(Slot::Hidden)?;
-        let mut bytes = vec![0u8; self.hidden.len() * 4];
-        site.device.read(slot.buffer, 0, &mut bytes)?;
-        from_bytes(&bytes, &mut self.hidden);
-        Ok(())
+    /// The stream begins on this device.
+    pub fn begin(&self, to: &mut Site) -> Result<(), BackendError> {
+        let stream = to.slot(Slot::Hidden)?;
+        to.device.write(stream.buffer, 0, &to_bytes(&self.hidden))?;
+        self.write_constants(to)
     }
 
-    pub fn write(&self, site: &mut Site) -> Result<(), BackendError> {
-        let stream = site.slot(Slot::Hidden)?;
-        site.device.write(stream.buffer, 0, &to_bytes(&self.hidden))?;
+    /// The stream goes on on another device.
+    pub fn cross(&self, from: &mut Site, to: &mut Site) -> Result<(), Fault> {
+        let stream = |site: &Site| site.slot(Slot::Hidden).map_err(|error| Fault::at(site.place, error));
+        let (source, target) = (stream(from)?.buffer, stream(to)?.buffer);
+        copy_bytes(from, source, to, target, 0..self.hidden.len() as u64 * 4)?;
+        self.write_constants(to).map_err(|error| Fault::at(to.place, error))
+    }
+
+    fn write_constants(&self, site: &mut Site) -> Result<(), BackendError> {
         for (slot, bytes) in &self.constants {
             let view = site.slot(*slot)?;
             site.device.write(view.buffer, 0, bytes)?;

@@ -1,4 +1,5 @@
-//! What a layer remembers, copied from one device to another: cells of its cache, its recurrent state.
+//! Bytes from one device to another, straight where the two can do that: what a layer remembers (cells of its cache, its
+//! recurrent state), and the stream.
 
 use crate::site::{Cache, Site};
 use crate::sites::Fault;
@@ -104,7 +105,7 @@ pub(crate) fn runs(heads: usize, capacity: usize, row: usize, positions: Range<u
 /// Bytes that are copied at once.
 pub(crate) const PIECE: usize = 1 << 20;
 
-fn copy_bytes(
+pub(crate) fn copy_bytes(
     from: &mut Site,
     source: BufferId,
     to: &mut Site,

@@ -169,6 +169,46 @@ fn layers_go_straight_from_one_to_the_other() {
     }
 }
 
+/// So does the stream, each row once, where it crosses from one to the other; and one that is lost just there takes its layers
+/// along, on either side.
+#[test]
+fn the_stream_goes_straight_from_one_to_the_other() {
+    for spec in families() {
+        let expected = expected(&spec);
+        for apart in [false, true] {
+            let prepare = |control: &TestDeviceControl| {
+                if apart {
+                    control.set_apart()
+                }
+            };
+            let (engine, controls) = load_several_with(&spec, on(&[2, 3]), &[PLENTY; 2], prepare).unwrap();
+            let about = format!("{}, apart: {apart}", spec.arch);
+            assert_eq!(greedy(&engine, &prompt(40), TOKENS).0.ids, expected, "{about}");
+            let stream = u64::from(40 + TOKENS) * 4 * engine.model().stream_length() as u64;
+            let shared = engine.layout().layers.iter().any(|layer| layer.cache_source.is_some());
+            let copied = [0, 1].map(|number: usize| controls[number].copied());
+            match (apart, shared) {
+                (true, _) => assert_eq!(copied, [0, 0], "{about}"),
+                (false, false) => assert_eq!(copied, [stream, 0], "{about}"),
+                // And the cells of caches that layers there read.
+                (false, true) => assert!(copied[0] >= stream && copied[1] == 0, "{about}: {copied:?} for {stream}"),
+            }
+            for (lost, after) in [(1, [2, 0]), (0, [0, 3])] {
+                let (engine, controls) = load_several_with(&spec, on(&[2, 3]), &[PLENTY; 2], prepare).unwrap();
+                let (ids, told) = answer(&engine, 5, || match lost {
+                    0 => controls[0].lose(),
+                    _ => controls[1].lose_when_read(),
+                });
+                assert_eq!(ids, expected, "{about}, {lost} lost");
+                let [recovery] = told[..] else { panic!("{about}, {lost} lost: {told:?}") };
+                assert_eq!((recovery.cause, recovery.accelerator), (RecoveryCause::DeviceLost, lost), "{about}");
+                assert_eq!(layers(&engine), after, "{about}");
+                assert_planned(&engine, &about);
+            }
+        }
+    }
+}
+
 /// Accelerators that have just the room for each of two placements: layers change places by way of the host.
 #[test]
 fn full_accelerators_change_places() {

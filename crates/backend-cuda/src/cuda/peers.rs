@@ -7,8 +7,8 @@ use crate::{Address, Driver};
 use cudarc::driver::sys;
 use std::ffi::c_void;
 
-/// Bytes of the first copy from a GPU that are compared. There are machines (with an IOMMU in the way, for one) on which
-/// GPUs say that they reach each other, and what arrives is something else.
+/// Bytes at most of a copy from a GPU that are compared, if it is larger than any that was compared before. There are machines
+/// (with an IOMMU in the way, for one) on which GPUs say that they reach each other, and what arrives is something else.
 const COMPARED: u64 = 16 << 20;
 
 /// As old as CUDA 4. The binding panics at a function that the library does not have.
@@ -22,17 +22,17 @@ impl Cuda {
     pub(super) unsafe fn copy_from_peer(&mut self, to: Address, other: &mut Cuda, from: Address, bytes: u64) -> bool {
         let peer = other.card.context() as usize;
         let known = self.peers.get(&peer).copied();
-        if known == Some(false) || peer == self.card.context() as usize || bytes == 0 {
+        if known == Some(None) || peer == self.card.context() as usize || bytes == 0 {
             return false;
         }
-        let is_new = known.is_none();
+        let (is_new, compared, now) = (known.is_none(), known.flatten().unwrap_or(0), bytes.min(COMPARED));
         // SAFETY: the caller's promise.
         let copied = unsafe {
             let copied = (!is_new || is_there()) && self.try_copy(to, other, from, bytes, is_new).is_ok();
-            copied && (!is_new || self.is_same(to, other, from, bytes.min(COMPARED)))
+            copied && (now <= compared || self.is_same(to, other, from, now))
         };
         // Whatever it was, it is not tried again.
-        self.peers.insert(peer, copied);
+        self.peers.insert(peer, copied.then_some(now.max(compared)));
         copied
     }
 
