@@ -106,8 +106,13 @@ pub(crate) fn delta_net<D: Driver>(
         eps: spec.eps,
     };
     let grid = [int(OP, heads_v)? as u32, across(OP, dim.div_ceil(32))?, 1];
+    let kernel = match dim {
+        64 => "delta_net_64",
+        128 => "delta_net_128",
+        _ => "delta_net_any",
+    };
     // SAFETY: all operands have just been checked to have these sizes.
-    unsafe { run.launch("recurrent", "delta_net", (grid, 32, shared as u32), &arguments) }
+    unsafe { run.launch("recurrent", kernel, (grid, 32, shared as u32), &arguments) }
 }
 
 pub(crate) fn state_space<D: Driver>(
@@ -147,6 +152,11 @@ pub(crate) fn state_space<D: Driver>(
         unused: 0,
     };
     let grid = [int(OP, heads)? as u32, across(OP, dim.div_ceil(4))?, 1];
+    let kernel = match size {
+        ..=128 => "state_space_4",
+        129..=256 => "state_space_8",
+        _ => "state_space_any",
+    };
     // SAFETY: all operands have just been checked to have these sizes.
-    unsafe { run.launch("recurrent", "state_space", (grid, 128, 0), &arguments) }
+    unsafe { run.launch("recurrent", kernel, (grid, 128, 0), &arguments) }
 }
