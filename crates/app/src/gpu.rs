@@ -108,7 +108,6 @@ impl Gpus {
             (None, _) => Vec::new(),
         };
         let free = |id: &str| status.gpus.iter().find(|gpu| gpu.id.as_deref() == Some(id)).map(|gpu| gpu.vram_free);
-        let driver = shown.and_then(<[Gpu]>::first).map_or(&status.driver_version, |gpu| &gpu.driver);
         listed
             .iter()
             .filter(|one| one.is_usable() && !taken.contains(&one.id))
@@ -117,7 +116,7 @@ impl Gpus {
                 name: name(one, &listed),
                 vram_total: one.total_bytes,
                 vram_free: free(&one.id),
-                driver: driver.clone(),
+                driver: Some(driver(status, one.cuda_version)),
                 compute_capability: Some(text(one.capability)),
                 used: false,
                 is_test_device: false,
@@ -270,7 +269,7 @@ impl Seat {
             name: self.name.clone(),
             vram_total: card.total_bytes(),
             vram_free: card.free_bytes(),
-            driver: Some(status.driver_version.clone().unwrap_or_else(|| cuda(card.cuda_version()))),
+            driver: Some(driver(status, card.cuda_version())),
             compute_capability: Some(text(card.capability())),
             used: true,
             is_test_device: false,
@@ -364,9 +363,9 @@ pub fn imagined_gpu(number: usize, memory_free: u64) -> AcceleratorFacts {
     }
 }
 
-/// CUDA versions as the driver counts them.
-fn cuda(version: i32) -> String {
-    format!("CUDA {}.{}", version / 1000, version % 1000 / 10)
+/// The driver's version, or the CUDA version that it names where the management library does not answer.
+fn driver(status: &GpuStatus, cuda: i32) -> String {
+    status.driver_version.clone().unwrap_or_else(|| format!("CUDA {}.{}", cuda / 1000, cuda % 1000 / 10))
 }
 
 /// In the window's terms; the management library may know more than the driver.
@@ -374,10 +373,9 @@ fn reason(absent: &Absent, status: &GpuStatus) -> GpuReason {
     match absent {
         Absent::NoDriver if status.reason == Some(hardware::GpuReason::NoDevice) => GpuReason::NoDevice,
         Absent::NoDriver => GpuReason::NoDriver,
-        Absent::DriverTooOld { found, .. } => GpuReason::DriverTooOld {
-            found: status.driver_version.clone().unwrap_or_else(|| cuda(*found)),
-            needed: hardware::NEEDED_DRIVER.into(),
-        },
+        Absent::DriverTooOld { found, .. } => {
+            GpuReason::DriverTooOld { found: driver(status, *found), needed: hardware::NEEDED_DRIVER.into() }
+        }
         Absent::NoDevice => GpuReason::NoDevice,
         Absent::DeviceTooOld { capability: found, needed } => {
             GpuReason::DeviceTooOld { found: text(*found), needed: text(*needed) }
@@ -418,6 +416,7 @@ mod tests {
             name: if number < 2 { format!("card {number}") } else { "card".into() },
             total_bytes,
             capability: (major, 0),
+            cuda_version: 12_000,
         };
         let cards = [card(0, 8, 8), card(1, 48, 5), card(2, 16, 7), card(3, 16, 8)];
         let seats = |listed: &[Listed], chosen: &[&str]| {

@@ -196,9 +196,12 @@ impl Machine {
             };
         }
         // A GPU whose kernels are not there yet is measured with the first model.
-        let (status, pool) = (hardware::gpus(), Arc::new(ThreadPool::new(threads)));
-        for (number, id) in self.gpus.ready() {
-            self.measure_gpu(number, &id, &status, &pool);
+        let ready = self.gpus.ready();
+        if !ready.is_empty() {
+            let (status, pool) = (hardware::gpus(), Arc::new(ThreadPool::new(threads)));
+            for (number, id) in ready {
+                self.measure_gpu(number, &id, &status, &pool);
+            }
         }
         self.keep()?;
         Ok(true)

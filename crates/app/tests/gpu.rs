@@ -365,6 +365,7 @@ fn some_of_the_gpus_are_chosen_or_none() {
         let used = async |app: &Arc<App>| {
             let report = app.hardware().await.unwrap();
             assert_eq!(report.gpus.len(), 3, "the others are there to be chosen: {report:?}");
+            assert!(report.gpus.iter().all(|gpu| gpu.driver.is_some()), "without a management library too: {report:?}");
             let used: Vec<app::wire::Gpu> = report.gpus.into_iter().filter(|gpu| gpu.used).collect();
             (names(&used), report.gpu_reason)
         };
@@ -394,6 +395,51 @@ fn some_of_the_gpus_are_chosen_or_none() {
         load(&app, "rustdoc", settings(GpuLayers::Auto)).await;
         assert_eq!((loaded(&app).gpu_layers, loaded(&app).gpu_reason), (now.plan.layers, None));
     });
+}
+
+/// What is uploaded is copied by the threads that compute, too: one of them that sleeps is woken for it.
+#[test]
+fn the_threads_that_compute_copy_what_is_uploaded() {
+    const NAME: &str = "the_threads_that_compute_copy_what_is_uploaded";
+    with_gpu(NAME, ("FAKE_CUDA_CAPABILITY", "86"), async |gpu: Gpu| {
+        // Its output layer has two megabytes, which are two pieces.
+        let large = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/rustdoc-tiny-F16.gguf");
+        std::fs::copy(large, install_trained(&gpu.files)).unwrap();
+        let (app, _) = open(&gpu.files, |config| config.use_gpu = true);
+        app.settings_set(Settings { threads: Some(2), ..app.settings_get() }).await.unwrap();
+        load(&app, "rustdoc", settings(fixed(0))).await;
+        let pause = || tokio::time::sleep(Duration::from_millis(300));
+        // Nothing is computed from here on.
+        let mut asleep = times_asleep();
+        loop {
+            pause().await;
+            match times_asleep() {
+                same if same == asleep => break,
+                other => asleep = other,
+            }
+        }
+        app.set_gpu_layers(fixed(99), None).await.unwrap();
+        assert_eq!(loaded(&app).gpu_layers, loaded(&app).plan.layers);
+        let end = Instant::now() + Duration::from_secs(20);
+        while times_asleep() == asleep {
+            assert!(Instant::now() < end, "no thread was woken");
+            pause().await;
+        }
+    });
+}
+
+/// How often the threads that compute, but for the caller's, have gone to sleep.
+fn times_asleep() -> u64 {
+    let mut times = Vec::new();
+    for thread in std::fs::read_dir("/proc/self/task").unwrap() {
+        let status = std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        if field("Name:").starts_with("compute-") {
+            times.push(field("voluntary_ctxt_switches:").parse::<u64>().unwrap());
+        }
+    }
+    assert!(!times.is_empty(), "there is a thread that computes");
+    times.iter().sum()
 }
 
 async fn choose(app: &Arc<App>, gpus: GpuChoice) {

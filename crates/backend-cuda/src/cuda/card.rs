@@ -26,7 +26,6 @@ pub struct Card(Arc<Primary>);
 pub(super) struct Primary {
     device: sys::CUdevice,
     listed: Listed,
-    cuda_version: i32,
     bandwidth: Option<f64>,
     context: sys::CUcontext,
     modules: Mutex<HashMap<&'static str, sys::CUmodule>>,
@@ -65,7 +64,7 @@ impl Card {
     fn try_open(number: usize) -> Result<Card, Absent> {
         let cuda_version = absent::check_driver()?;
         use sys::CUdevice_attribute_enum as Attribute;
-        let (device, listed) = Listed::of(number)?;
+        let (device, listed) = Listed::of(number, cuda_version)?;
         if !listed.is_usable() {
             return Err(Absent::DeviceTooOld { capability: listed.capability, needed: kernels::LEAST_CAPABILITY });
         }
@@ -81,7 +80,6 @@ impl Card {
         let card = Card(Arc::new(Primary {
             device,
             listed,
-            cuda_version,
             bandwidth: bandwidth.filter(|rate| *rate > 0.0),
             context,
             modules: Mutex::default(),
@@ -114,7 +112,7 @@ impl Card {
 
     /// The newest CUDA version that the driver knows: 1000 x major + 10 x minor.
     pub fn cuda_version(&self) -> i32 {
-        self.0.cuda_version
+        self.0.listed.cuda_version
     }
 
     /// Bytes of the GPU's memory.

@@ -17,6 +17,8 @@ pub struct Listed {
     pub total_bytes: u64,
     /// Major and minor compute capability.
     pub capability: (i32, i32),
+    /// The newest CUDA version that its driver knows: 1000 x major + 10 x minor.
+    pub cuda_version: i32,
 }
 
 impl Listed {
@@ -27,11 +29,11 @@ impl Listed {
     pub fn all() -> Result<Vec<Listed>, Absent> {
         // See `Card::open`.
         let listed = std::panic::catch_unwind(|| {
-            absent::check_driver()?;
+            let cuda_version = absent::check_driver()?;
             let mut count = 0;
             // SAFETY: the driver is there and initialised (`check_driver`); the pointer is to an integer.
             unsafe { check("cuDeviceGetCount", sys::cuDeviceGetCount(&mut count))? };
-            (0..count as usize).map(|number| Ok(Listed::of(number)?.1)).collect()
+            (0..count as usize).map(|number| Ok(Listed::of(number, cuda_version)?.1)).collect()
         });
         listed.unwrap_or_else(|_| Err(Absent::BadState("the driver's library lacks functions".into())))
     }
@@ -41,8 +43,8 @@ impl Listed {
         self.capability >= kernels::LEAST_CAPABILITY
     }
 
-    /// The GPU of this number. The driver is there and initialised.
-    pub(super) fn of(number: usize) -> Result<(sys::CUdevice, Listed), Failure> {
+    /// The GPU of this number. The driver is there and initialised, and of this version.
+    pub(super) fn of(number: usize, cuda_version: i32) -> Result<(sys::CUdevice, Listed), Failure> {
         use sys::CUdevice_attribute_enum as Attribute;
         let (mut device, mut total, mut uuid) = (0, 0usize, sys::CUuuid { bytes: [0; 16] });
         // SAFETY: the driver is initialised; the pointers are to values of the right types.
@@ -56,7 +58,8 @@ impl Listed {
             attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         );
         let id = id(uuid.bytes.map(|byte| byte as u8));
-        Ok((device, Listed { number, id, name: name(device)?, total_bytes: total as u64, capability }))
+        let (name, total_bytes) = (name(device)?, total as u64);
+        Ok((device, Listed { number, id, name, total_bytes, capability, cuda_version }))
     }
 }
 
