@@ -160,6 +160,17 @@ fn odd_values_are_cached_as_the_cpu_does() {
     }
 }
 
+/// Lanes that write beside each other come in many orders.
+#[test]
+fn caches_do_not_depend_on_the_order_of_lanes() {
+    for ty in [Q8_0, Q5_1, Q5_0, Q4_1, Q4_0, IQ4_NL] {
+        let case = Case { types: [ty, ty], heads: 1, heads_kv: 1, dims: [32, 32], capacity: 1, ..PLAIN };
+        for seed in 0..100 {
+            setup(&case, 1, 1, seed);
+        }
+    }
+}
+
 #[test]
 fn sizes_of_heads() {
     for (i, dims) in
