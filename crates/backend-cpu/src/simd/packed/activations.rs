@@ -8,7 +8,8 @@ use half::f16;
 #[repr(C, align(64))]
 pub struct WideBlock {
     pub q: [i8; WIDE],
-    /// -128 times the sum of each 16 values: taken off where kernels need weights without sign.
+    /// -128 times the sum of each 16 values: taken off where kernels need weights without sign. With AVX2, which adds in 16 bits,
+    /// -32 times two sums, of the first two of each four of the 16 values and, in the high half, of the others.
     pub offsets: [i32; 16],
     /// The same of each 32 values.
     pub offsets32: [i32; 8],
@@ -29,6 +30,8 @@ pub struct NarrowBlock {
     pub sum: f32,
     /// -128 times the sum of the values.
     pub offset: i32,
+    /// With AVX2, -16 times two sums of 16 bits: of the first two of each four values and, in the high half, of the others.
+    pub pairs: i32,
 }
 
 impl Default for WideBlock {

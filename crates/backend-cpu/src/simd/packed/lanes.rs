@@ -5,11 +5,32 @@ use super::panel::{LANES, Lanes32};
 /// Integer sums of `T` tokens with `R` vectors of rows.
 pub type Sums<V, const R: usize, const T: usize> = [[<V as Lanes>::I; R]; T];
 
-/// Vectors of 16 lanes.
+/// How panels keep what they hold.
 ///
 /// # Safety
 /// Methods may only be called on CPUs that have the instructions of the implementation.
-pub unsafe trait Lanes {
+pub unsafe trait Layout {
+    /// Signed weights are stored plus 128, without sign; sums start at -128 times the sum of the activations.
+    const OFFSET: bool;
+    /// Rows to columns: lane `r` of `out[i][vector]` is word `i` of the row that begins `r` times `stride` bytes behind `rows`,
+    /// with the bits of `flip` changed.
+    #[inline(always)]
+    unsafe fn turn(rows: *const u8, stride: usize, flip: u32, out: &mut [Lanes32<u32>; 16], vector: usize) {
+        for lane in 0..LANES {
+            // SAFETY: the caller's: 64 bytes of each row can be read.
+            let row = unsafe { rows.add(lane * stride).cast::<[u32; 16]>().read_unaligned() };
+            for (word, out) in row.iter().zip(out.iter_mut()) {
+                out[vector].0[lane] = u32::from_le(*word) ^ flip;
+            }
+        }
+    }
+}
+
+/// Vectors of 16 lanes.
+///
+/// # Safety
+/// As of [`Layout`].
+pub unsafe trait Lanes: Layout {
     /// 16 x i32
     type I: Copy;
     /// 16 x f32
@@ -18,8 +39,6 @@ pub unsafe trait Lanes {
     type W: Copy;
     /// 16 x 4 bytes of activations
     type A: Copy;
-    /// Signed weights are stored plus 128, without sign; sums start at -128 times the sum of the activations.
-    const OFFSET: bool;
 
     unsafe fn splat(x: i32) -> Self::I;
     unsafe fn splat_f(x: f32) -> Self::F;
@@ -49,18 +68,6 @@ pub unsafe trait Lanes {
     unsafe fn add_scaled(sum: Self::I, x: Self::I, scales: Self::I) -> Self::I;
     /// `sum + x[0] * y[0] + x[1] * y[1]` for pairs of i16, the first in the low half.
     unsafe fn add_pairs(sum: Self::I, x: &[u32; LANES], y: i32) -> Self::I;
-    /// Rows to columns: lane `r` of `out[i][vector]` is word `i` of the row that begins `r` times `stride` bytes behind `rows`,
-    /// with the bits of `flip` changed.
-    #[inline(always)]
-    unsafe fn turn(rows: *const u8, stride: usize, flip: u32, out: &mut [Lanes32<u32>; 16], vector: usize) {
-        for lane in 0..LANES {
-            // SAFETY: the caller's: 64 bytes of each row can be read.
-            let row = unsafe { rows.add(lane * stride).cast::<[u32; 16]>().read_unaligned() };
-            for (word, out) in row.iter().zip(out.iter_mut()) {
-                out[vector].0[lane] = u32::from_le(*word) ^ flip;
-            }
-        }
-    }
     unsafe fn to_f(x: Self::I) -> Self::F;
     unsafe fn load(x: &[f32; LANES]) -> Self::F;
     unsafe fn store(x: Self::F, out: &mut [f32; LANES]);
@@ -104,12 +111,16 @@ pub unsafe fn by_fours<V: Lanes, const R: usize, const T: usize, const SIGNED: b
 pub struct Portable;
 
 // SAFETY: no special instructions are used.
+unsafe impl Layout for Portable {
+    const OFFSET: bool = false;
+}
+
+// SAFETY: as above.
 unsafe impl Lanes for Portable {
     type I = [i32; LANES];
     type F = [f32; LANES];
     type W = [u32; LANES];
     type A = [i8; 4];
-    const OFFSET: bool = false;
 
     unsafe fn splat(x: i32) -> Self::I {
         [x; LANES]

@@ -102,7 +102,10 @@ impl Simd {
             SimdLevel::Avx512Vnni => unsafe { x86::quantize_wide_vnni(x, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            _ => unsafe { x86::quantize_wide(x, out) },
+            SimdLevel::Avx2 => unsafe { x86::quantize_wide_avx2(x, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            _ => unsafe { x86::quantize_wide_avx_vnni(x, out) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => activations::wide(x, out),
         }
@@ -118,7 +121,10 @@ impl Simd {
             SimdLevel::Avx512Vnni => unsafe { x86::quantize_narrow_vnni(x, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            _ => unsafe { x86::quantize_narrow(x, out) },
+            SimdLevel::Avx2 => unsafe { x86::quantize_narrow_avx2(x, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            _ => unsafe { x86::quantize_narrow_avx_vnni(x, out) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => activations::narrow(x, out),
         }

@@ -6,9 +6,10 @@
 
 use super::super::prefetch;
 use super::activations::scrambled;
-use super::lanes::Lanes;
+use super::lanes::Layout;
 use super::portable::{NARROWS, Narrows, UnpackNarrow, UnpackWide, Wide, narrow_count};
 use super::{Form, NARROW, WIDE, blocks};
+use quant::GgmlType;
 use quant::unpack::Unpack;
 use std::mem::offset_of;
 
@@ -56,7 +57,7 @@ impl Stripe<'_> {
         }
     }
 
-    fn row<B: Unpack>(&self, row: usize) -> &[B] {
+    pub(super) fn row<B: Unpack>(&self, row: usize) -> &[B] {
         let start = row * self.row_bytes + self.first * size_of::<B>();
         blocks(&self.bytes[start..][..self.blocks * size_of::<B>()])
     }
@@ -64,6 +65,7 @@ impl Stripe<'_> {
 
 /// Unpacked rows. Kept from use to use, so that filling allocates nothing.
 pub struct Panel {
+    pub(super) ty: GgmlType,
     pub(super) form: Form,
     pub(super) blocks: usize,
     /// Narrow blocks that meet the same activations.
@@ -71,7 +73,7 @@ pub struct Panel {
     /// Wide: groups in a block.
     pub(super) groups: usize,
     pub(super) has_mins: bool,
-    /// Four bytes of each row, or eight of each row in two ([`Panel::pair`]); a multiple of 16.
+    /// Four bytes of each row, or eight of each row in two ([`Panel::pair`]), or two words of 16 bits; a multiple of 16.
     pub(super) q: Vec<Lanes32<u32>>,
     /// i32 for each group
     pub(super) scales: Vec<Lanes32<u32>>,
@@ -84,7 +86,8 @@ pub struct Panel {
 impl Default for Panel {
     fn default() -> Panel {
         let (q, scales, mins, d, dmin) = Default::default();
-        Panel { form: Form::Wide, blocks: 0, shared: 1, groups: 0, has_mins: false, q, scales, mins, d, dmin }
+        let (ty, form) = (GgmlType::Q4_K, Form::Wide);
+        Panel { ty, form, blocks: 0, shared: 1, groups: 0, has_mins: false, q, scales, mins, d, dmin }
     }
 }
 
@@ -94,17 +97,25 @@ impl Default for Panel {
 /// # Safety
 /// The CPU has the instructions of `V`; the bytes can be read.
 #[inline(always)]
-unsafe fn turn<V: Lanes>(rows: *const u8, stride: usize, flip: u32, out: &mut [Lanes32<u32>], vector: usize) {
+pub(super) unsafe fn turn<V: Layout>(
+    rows: *const u8,
+    stride: usize,
+    flip: u32,
+    out: &mut [Lanes32<u32>],
+    vector: usize,
+) {
     let out: &mut [Lanes32<u32>; 16] = out.try_into().expect("sixteen");
     // SAFETY: the caller's.
     unsafe { V::turn(rows, stride, flip, out, vector) }
 }
 
 impl Panel {
-    fn shape(&mut self, form: Form, blocks: usize, shared: usize, groups: usize, has_mins: bool) {
-        (self.form, self.blocks, self.shared) = (form, blocks, shared);
+    /// Makes room for blocks of `B` with `bytes` for each value.
+    pub(super) fn shape<B: Unpack>(&mut self, form: Form, blocks: usize, shared: usize, groups: usize, bytes: usize) {
+        let has_mins = B::HAS_MINS;
+        (self.ty, self.form, self.blocks, self.shared) = (B::TYPE, form, blocks, shared);
         (self.groups, self.has_mins) = (groups, has_mins);
-        let quads = if form == Form::Wide { WIDE / 4 } else { NARROW / 4 };
+        let quads = bytes * if form == Form::Wide { WIDE / 4 } else { NARROW / 4 };
         // Only the length changes: rows that are missing keep old values, whose products nobody reads.
         self.q.resize((blocks * quads).next_multiple_of(16), [Lane16([0; LANES]); VECTORS]);
         self.d.resize(blocks, [Lane16([0.0; LANES]); VECTORS]);
@@ -114,7 +125,7 @@ impl Panel {
     }
 
     /// What makes signed weights what the products of `V` take.
-    fn flip<V: Lanes>(&self) -> u32 {
+    fn flip<V: Layout>(&self) -> u32 {
         if V::OFFSET && !self.has_mins { 0x8080_8080 } else { 0 }
     }
 
@@ -123,10 +134,10 @@ impl Panel {
     /// # Safety
     /// The CPU has the instructions of `V` and `U`.
     #[inline(always)]
-    pub unsafe fn fill_wide<V: Lanes, B: Unpack, U: UnpackWide<B>>(&mut self, stripe: &Stripe<'_>) {
+    pub unsafe fn fill_wide<V: Layout, B: Unpack, U: UnpackWide<B>>(&mut self, stripe: &Stripe<'_>) {
         let groups = WIDE / B::GROUP;
         assert!((1..=PANEL_ROWS).contains(&stripe.rows));
-        self.shape(Form::Wide, stripe.blocks, 1, groups, B::HAS_MINS);
+        self.shape::<B>(Form::Wide, stripe.blocks, 1, groups, 1);
         let flip = self.flip::<V>();
         let mut staged = [const { Wide::new() }; LANES];
         let mut turned = [[Lane16([0; LANES]); VECTORS]; 16];
@@ -179,10 +190,10 @@ impl Panel {
     /// # Safety
     /// The CPU has the instructions of `V` and `U`.
     #[inline(always)]
-    pub unsafe fn fill_narrow<V: Lanes, B: Unpack, U: UnpackNarrow<B>>(&mut self, stripe: &Stripe<'_>) {
+    pub unsafe fn fill_narrow<V: Layout, B: Unpack, U: UnpackNarrow<B>>(&mut self, stripe: &Stripe<'_>) {
         let (narrow, shared) = narrow_count::<B>();
         assert!((1..=PANEL_ROWS).contains(&stripe.rows));
-        self.shape(Form::Narrow, stripe.blocks * narrow, shared, 0, B::HAS_MINS);
+        self.shape::<B>(Form::Narrow, stripe.blocks * narrow, shared, 0, 1);
         let flip = self.flip::<V>();
         let at_once = NARROWS / narrow;
         let mut staged = [const { Narrows::new() }; LANES];

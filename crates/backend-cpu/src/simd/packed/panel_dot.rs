@@ -7,6 +7,7 @@ use super::panel::{Lanes32, Panel, Stripe, VECTORS};
 use super::portable::Plain;
 use super::{Form, NARROW, WIDE, for_narrow, for_wide};
 use quant::GgmlType;
+use std::marker::PhantomData;
 
 impl Panel {
     /// Adds products with all rows of activations to `out`, or to 0 if they are `new`, `R` vectors of rows and `T` tokens
@@ -21,30 +22,31 @@ impl Panel {
         new: bool,
         out: &mut [Lanes32<f32>],
     ) {
-        if new {
-            out.fill(Lanes32::default());
-        }
         // SAFETY: passed on.
         unsafe {
             match (self.form, self.groups, self.has_mins) {
-                (Form::Wide, 8, false) => self.tiles::<V, R, T, Wide<8, false>>(inputs, out),
-                (Form::Wide, 8, true) => self.tiles::<V, R, T, Wide<8, true>>(inputs, out),
-                (Form::Wide, _, false) => self.tiles::<V, R, T, Wide<16, false>>(inputs, out),
-                (Form::Wide, _, true) => self.tiles::<V, R, T, Wide<16, true>>(inputs, out),
-                (Form::Narrow, _, false) => self.tiles::<V, R, T, Narrow<false>>(inputs, out),
-                (Form::Narrow, _, true) => self.tiles::<V, R, T, Narrow<true>>(inputs, out),
+                (Form::Wide, 8, false) => self.tiles::<R, T, Wide<V, 8, false>>(inputs, new, out),
+                (Form::Wide, 8, true) => self.tiles::<R, T, Wide<V, 8, true>>(inputs, new, out),
+                (Form::Wide, _, false) => self.tiles::<R, T, Wide<V, 16, false>>(inputs, new, out),
+                (Form::Wide, _, true) => self.tiles::<R, T, Wide<V, 16, true>>(inputs, new, out),
+                (Form::Narrow, _, false) => self.tiles::<R, T, Narrow<V, false>>(inputs, new, out),
+                (Form::Narrow, _, true) => self.tiles::<R, T, Narrow<V, true>>(inputs, new, out),
             }
         }
     }
 
     /// # Safety
-    /// As [`Panel::dot`]'s; the panel was filled in the way of `K`.
+    /// The CPU has the instructions of `K`, in whose way the panel was filled.
     #[inline(always)]
-    unsafe fn tiles<V: Lanes, const R: usize, const T: usize, K: Kernel>(
+    pub unsafe fn tiles<const R: usize, const T: usize, K: Kernel>(
         &self,
         inputs: &Inputs<'_>,
+        new: bool,
         out: &mut [Lanes32<f32>],
     ) {
+        if new {
+            out.fill(Lanes32::default());
+        }
         K::check(self);
         let mut first = 0;
         while first < inputs.places.len() {
@@ -65,7 +67,7 @@ impl Panel {
             let mut vector = 0;
             while vector < VECTORS {
                 // SAFETY: `check` saw that the panel has all of its blocks, `row` that each row has; there are `T` sums.
-                unsafe { K::tile::<V, R, T>(self, rows, vector, sums) };
+                unsafe { K::tile::<R, T>(self, rows, vector, sums) };
                 vector += R;
             }
             if count < T {
@@ -77,7 +79,7 @@ impl Panel {
 }
 
 /// How blocks of a form meet activations.
-trait Kernel {
+pub trait Kernel {
     type Activation;
     /// # Panics
     /// The panel does not have what its shape says.
@@ -90,8 +92,8 @@ trait Kernel {
     /// Adds products with `T` rows to their sums.
     ///
     /// # Safety
-    /// The CPU has the instructions of `V`; `check` and `row` have seen the panel and the rows; `sums` are `T`.
-    unsafe fn tile<V: Lanes, const R: usize, const T: usize>(
+    /// The CPU has the instructions; `check` and `row` have seen the panel and the rows; `sums` are `T`.
+    unsafe fn tile<const R: usize, const T: usize>(
         panel: &Panel,
         rows: [*const Self::Activation; T],
         vector: usize,
@@ -99,13 +101,13 @@ trait Kernel {
     );
 }
 
-struct Wide<const GROUPS: usize, const MINS: bool>;
-struct Narrow<const MINS: bool>;
+pub struct Wide<V, const GROUPS: usize, const MINS: bool>(PhantomData<V>);
+pub struct Narrow<V, const MINS: bool>(PhantomData<V>);
 
 // Pointers, and loops over indices: bounds that are checked, slices that are kept, and what is not inlined, cost a quarter of
 // the time.
 
-impl<const GROUPS: usize, const MINS: bool> Kernel for Wide<GROUPS, MINS> {
+impl<V: Lanes, const GROUPS: usize, const MINS: bool> Kernel for Wide<V, GROUPS, MINS> {
     type Activation = WideBlock;
 
     #[inline(always)]
@@ -124,7 +126,7 @@ impl<const GROUPS: usize, const MINS: bool> Kernel for Wide<GROUPS, MINS> {
     }
 
     #[inline(always)]
-    unsafe fn tile<V: Lanes, const R: usize, const T: usize>(
+    unsafe fn tile<const R: usize, const T: usize>(
         panel: &Panel,
         rows: [*const WideBlock; T],
         vector: usize,
@@ -201,7 +203,7 @@ impl<const GROUPS: usize, const MINS: bool> Kernel for Wide<GROUPS, MINS> {
     }
 }
 
-impl<const MINS: bool> Kernel for Narrow<MINS> {
+impl<V: Lanes, const MINS: bool> Kernel for Narrow<V, MINS> {
     type Activation = NarrowBlock;
 
     #[inline(always)]
@@ -221,7 +223,7 @@ impl<const MINS: bool> Kernel for Narrow<MINS> {
     }
 
     #[inline(always)]
-    unsafe fn tile<V: Lanes, const R: usize, const T: usize>(
+    unsafe fn tile<const R: usize, const T: usize>(
         panel: &Panel,
         rows: [*const NarrowBlock; T],
         vector: usize,

@@ -99,6 +99,43 @@ fn values(count: usize, spread: f32, seed: &mut u64) -> Vec<f32> {
     (0..count).map(|_| (random(seed) as i32 as f32 / i32::MAX as f32) * spread).collect()
 }
 
+/// The bits of products of rows of weights with rows of activations: of rows alone, and of panels of `part` blocks.
+fn results(simd: Simd, ty: GgmlType, bytes: &[u8], rows: usize, x: &[Vec<f32>], part: usize) -> [Vec<Vec<u32>>; 2] {
+    let (tokens, cols, row_bytes) = (x.len(), x[0].len(), bytes.len() / rows);
+    let owned: Vec<Owned> = x.iter().map(|x| activation(ty, simd, x)).collect();
+    let acts: Vec<Row<'_>> = owned.iter().map(Owned::row).collect();
+    let mut alone = vec![Vec::new(); tokens];
+    for (act, alone) in acts.iter().zip(&mut alone) {
+        for four in bytes.chunks(ROWS * row_bytes) {
+            let (mut out, count) = ([0f32; ROWS], four.len() / row_bytes);
+            simd.dot_rows(ty, four, count, *act, &mut out);
+            alone.extend(out[..count].iter().map(|x| x.to_bits()));
+        }
+    }
+    // Rows in another order than that of memory.
+    let places: Vec<usize> = (0..tokens).rev().collect();
+    let all = Owned::joined(owned.iter().rev());
+    let mut panel = Panel::default();
+    // A panel that held something larger before.
+    let other = packed(GgmlType::Q2_K, PANEL_ROWS, 4 * WIDE, &mut 3);
+    let row_of_other = other.len() / PANEL_ROWS;
+    let larger = Stripe { bytes: &other, row_bytes: row_of_other, rows: PANEL_ROWS, first: 0, blocks: 4 };
+    simd.fill_panel(GgmlType::Q2_K, &larger, &mut panel);
+    let mut out = vec![Lanes32::<f32>::default(); tokens];
+    // Some blocks, then others.
+    let (per_row, size) = (cols / ty.block_size(), ty.block_size());
+    for first in (0..per_row).step_by(part) {
+        let blocks = part.min(per_row - first);
+        simd.fill_panel(ty, &Stripe { bytes, row_bytes, rows, first, blocks }, &mut panel);
+        let start = first * size;
+        let inputs =
+            Inputs { blocks: all.row(), stride: all.blocks() / tokens, first: start / all.size(), places: &places };
+        simd.dot_panel(&panel, &inputs, first == 0, &mut out);
+    }
+    let panel = out.iter().map(|out| (0..rows).map(|row| out[row / 16].0[row % 16].to_bits()).collect()).collect();
+    [alone, panel]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -111,39 +148,9 @@ proptest! {
         let x: Vec<Vec<f32>> = (0..tokens).map(|_| values(cols, spread, &mut seed)).collect();
         for ty in types() {
             let bytes = packed(ty, rows, cols, &mut seed);
-            let row_bytes = bytes.len() / rows;
             let mut expected: Option<Vec<Vec<u32>>> = None;
             for simd in levels() {
-                let owned: Vec<Owned> = x.iter().map(|x| activation(ty, simd, x)).collect();
-                let acts: Vec<Row<'_>> = owned.iter().map(Owned::row).collect();
-                let mut alone = vec![Vec::new(); tokens];
-                for (act, alone) in acts.iter().zip(&mut alone) {
-                    for four in bytes.chunks(ROWS * row_bytes) {
-                        let (mut out, count) = ([0f32; ROWS], four.len() / row_bytes);
-                        simd.dot_rows(ty, four, count, *act, &mut out);
-                        alone.extend(out[..count].iter().map(|x| x.to_bits()));
-                    }
-                }
-                // Rows in another order than that of memory.
-                let places: Vec<usize> = (0..tokens).rev().collect();
-                let all = Owned::joined(owned.iter().rev());
-                let mut panel = Panel::default();
-                // A panel that held something larger before.
-                let other = packed(GgmlType::Q2_K, PANEL_ROWS, 4 * WIDE, &mut seed);
-                let row_of_other = other.len() / PANEL_ROWS;
-                let larger = Stripe { bytes: &other, row_bytes: row_of_other, rows: PANEL_ROWS, first: 0, blocks: 4 };
-                simd.fill_panel(GgmlType::Q2_K, &larger, &mut panel);
-                let mut out = vec![Lanes32::<f32>::default(); tokens];
-                // Some blocks, then others.
-                let (per_row, size) = (cols / ty.block_size(), ty.block_size());
-                for first in (0..per_row).step_by(part) {
-                    let blocks = part.min(per_row - first);
-                    simd.fill_panel(ty, &Stripe { bytes: &bytes, row_bytes, rows, first, blocks }, &mut panel);
-                    let start = first * size;
-                    let inputs = Inputs { blocks: all.row(), stride: all.blocks() / tokens, first: start / all.size(), places: &places };
-                    simd.dot_panel(&panel, &inputs, first == 0, &mut out);
-                }
-                let panel: Vec<Vec<u32>> = out.iter().map(|out| (0..rows).map(|row| out[row / 16].0[row % 16].to_bits()).collect()).collect();
+                let [alone, panel] = results(simd, ty, &bytes, rows, &x, part);
                 prop_assert_eq!(&alone, &panel, "{} alone and in a panel, {:?}", ty, simd.level());
                 match &expected {
                     None => expected = Some(alone),
@@ -179,6 +186,54 @@ proptest! {
             prop_assert!(error <= tolerance * size, "{}: {} for {}", ty, out[0], exact);
         }
     }
+}
+
+/// Blocks of one byte throughout, but where their scale would be none, with activations as large as they get and of the
+/// signs that make sums the largest, the least, or alternate: what saturates or wraps would show.
+#[test]
+fn the_largest_sums_fit() {
+    fn block<B: Unpack>(byte: u8) -> Option<Vec<u8>> {
+        let fine = |x: f32| x.is_finite() && x != 0.0 && x.abs() < 1e3;
+        [0, 1, 2, 4, 8].into_iter().flat_map(|len| (0..=size_of::<B>() - len).map(move |at| (at, len))).find_map(
+            |(at, len)| {
+                let mut bytes = vec![byte; size_of::<B>()];
+                bytes[at..at + len]
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, byte)| *byte = if i % 2 == 0 { 0x21 } else { 0x2c });
+                let mut unpacked = quant::unpack::Unpacked::new();
+                bytemuck::pod_read_unaligned::<B>(&bytes).unpack(&mut unpacked);
+                (fine(unpacked.d) && (!B::HAS_MINS || unpacked.dmin.is_finite())).then_some(bytes)
+            },
+        )
+    }
+    let mut met = 0;
+    for ty in types() {
+        for byte in [0xff, 0x00, 0x0f, 0xf0, 0x7f, 0x80, 0x55, 0xaa] {
+            let Some(block) =
+                for_wide!(ty, B => block::<B>(byte), _ => for_narrow!(ty, B => block::<B>(byte), _ => None))
+            else {
+                continue;
+            };
+            met += 1;
+            let rows = 17;
+            let mut bytes = Vec::new();
+            bytes.extend(block.repeat(2 * WIDE / ty.block_size()));
+            let mut weights = vec![0f32; 2 * WIDE];
+            quant::dequantize_row(ty, &bytes, &mut weights).unwrap();
+            let sign = |w: &f32| if *w < 0.0 { -1.0 } else { 1.0 };
+            let largest: Vec<f32> = weights.iter().map(sign).collect();
+            let least = largest.iter().map(|x| -x).collect();
+            let turns = |every: usize| (0..2 * WIDE).map(|j| if j / every % 2 == 0 { 1.0 } else { -1.0 }).collect();
+            let x = [largest, least, vec![1.0; 2 * WIDE], vec![-1.0; 2 * WIDE], turns(1), turns(2), turns(4)];
+            let bytes = bytes.repeat(rows);
+            let expected = results(Simd::with(SimdLevel::Scalar).unwrap(), ty, &bytes, rows, &x, 3);
+            for simd in levels() {
+                assert_eq!(results(simd, ty, &bytes, rows, &x, 3), expected, "{ty} of {byte}, {:?}", simd.level());
+            }
+        }
+    }
+    assert!(met >= 3 * types().len(), "{met}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The vectors of the panel kernel, and the products of the row kernel.
 
-use super::super::lanes::{Lanes, Sums, by_fours};
+use super::super::lanes::{Lanes, Layout, Sums, by_fours};
 use super::super::panel::{LANES, Lanes32};
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -151,13 +151,17 @@ pub struct Panels<P>(PhantomData<P>);
 /// NEON vectors that make one of 16 lanes.
 const VECTORS: usize = LANES / 4;
 
+// SAFETY: nothing special is needed.
+unsafe impl<P: Products> Layout for Panels<P> {
+    const OFFSET: bool = false;
+}
+
 // SAFETY: methods need the instructions of `P`.
 unsafe impl<P: Products> Lanes for Panels<P> {
     type I = I;
     type F = [float32x4_t; VECTORS];
     type W = [int8x16_t; VECTORS];
     type A = int8x16_t;
-    const OFFSET: bool = false;
 
     #[inline(always)]
     unsafe fn splat(x: i32) -> Self::I {

@@ -28,18 +28,18 @@ pub trait DecodeWide: SuperScales {
 }
 
 impl WideRegisters {
-    /// The block in memory, as the portable kernel unpacks it.
+    /// The block in memory, as the portable kernel unpacks it, with `plus` added to its bytes.
     ///
     /// # Safety
     /// AVX2 and F16C.
     #[inline(always)]
-    pub unsafe fn store<B: DecodeWide>(&self, block: &B, wide: &mut Wide) {
+    pub unsafe fn store<B: DecodeWide>(&self, block: &B, plus: u8, wide: &mut Wide) {
         // SAFETY: the caller has AVX2; stores are of whole arrays.
         unsafe {
             wide.d = widen(f16::from_bits(block.d())) * B::FACTOR;
             wide.dmin = widen(f16::from_bits(block.dmin()));
             for (q, out) in self.q.iter().zip(wide.q.chunks_exact_mut(32)) {
-                let q = _mm256_sub_epi8(*q, _mm256_set1_epi8(B::OFFSET as i8));
+                let q = _mm256_add_epi8(*q, _mm256_set1_epi8(plus.wrapping_sub(B::OFFSET) as i8));
                 _mm256_storeu_si256(out.as_mut_ptr().cast(), q);
             }
             _mm256_storeu_si256(wide.scales.as_mut_ptr().cast(), self.scales);

@@ -10,6 +10,8 @@ use std::arch::x86_64::*;
 pub trait DecodeNarrow: Unpack {
     /// What bytes are too large by, a divisor of 128; `None`: they have signs.
     const OFFSET: Option<u8> = None;
+    /// No byte is beyond 16 either way, although some have signs.
+    const SMALL: bool = false;
     /// A block's scale as it is stored.
     type Scale: Copy + Default;
     /// The bytes of narrow block `part` of those that [`narrow_count`] says there are.
@@ -26,17 +28,17 @@ pub trait DecodeNarrow: Unpack {
     fn min(&self) -> u16 {
         0
     }
-    /// The narrow blocks in memory, from `at` on, as the portable kernel unpacks them.
+    /// The narrow blocks in memory, from `at` on, as the portable kernel unpacks them, with `plus` added to their bytes.
     ///
     /// # Safety
     /// AVX2, F16C.
     #[inline(always)]
-    unsafe fn store(&self, at: usize, out: &mut Narrows) {
+    unsafe fn store(&self, at: usize, plus: u8, out: &mut Narrows) {
         for part in 0..narrow_count::<Self>().0 {
             // SAFETY: the caller's; the store is of the whole array.
             unsafe {
-                let offset = _mm256_set1_epi8(Self::OFFSET.unwrap_or(0) as i8);
-                let q = _mm256_sub_epi8(self.quants(part), offset);
+                let plus = plus.wrapping_sub(Self::OFFSET.unwrap_or(0));
+                let q = _mm256_add_epi8(self.quants(part), _mm256_set1_epi8(plus as i8));
                 _mm256_storeu_si256(out.q[at + part].as_mut_ptr().cast(), q);
                 out.d[at + part] = _mm_cvtss_f32(Self::scales([self.scale(part); 4]));
                 if Self::HAS_MINS {
@@ -105,6 +107,7 @@ narrow!(BlockQ5_1, Some(0), self => _mm256_or_si256(nibbles(sixteen(&self.qs)), 
 narrow!(BlockIQ4_NL, None, self => look_up(&IQ4_VALUES, sixteen(&self.qs)));
 
 impl DecodeNarrow for BlockMXFP4 {
+    const SMALL: bool = true;
     type Scale = f32;
     #[inline(always)]
     unsafe fn quants(&self, _part: usize) -> __m256i {
@@ -172,8 +175,11 @@ macro_rules! narrow_by_scalar {
                 unsafe { _mm_setr_ps(a, b, c, d) }
             }
             #[inline(always)]
-            unsafe fn store(&self, at: usize, out: &mut Narrows) {
+            unsafe fn store(&self, at: usize, plus: u8, out: &mut Narrows) {
                 unpack_narrow(self, at, out);
+                for q in out.q[at..][..narrow_count::<Self>().0].as_flattened_mut() {
+                    *q = q.wrapping_add(plus as i8);
+                }
             }
         }
     )*};

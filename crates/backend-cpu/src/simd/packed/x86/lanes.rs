@@ -1,10 +1,9 @@
 //! The vectors of the panel kernel, and the products of the row kernel.
 
-use super::super::lanes::Lanes;
+use super::super::lanes::{Lanes, Layout};
 use super::super::panel::{LANES, Lanes32};
 use super::rows512::transposed;
 use std::arch::x86_64::*;
-use std::marker::PhantomData;
 
 pub struct Avx2;
 pub struct AvxVnni;
@@ -15,7 +14,7 @@ pub struct Vnni;
 /// # Safety
 /// Methods may only be called on CPUs that have the instructions of the implementation.
 pub unsafe trait Products {
-    /// Panels have signed weights plus 128.
+    /// Bytes of any sign meet activations plus 128, as their products do not saturate.
     const OFFSET: bool = true;
     /// `sum` plus products of unsigned with signed bytes, added by fours. Where `OFFSET` is not set, unsigned bytes are at
     /// most 128 and signed ones at least -127.
@@ -28,12 +27,6 @@ pub unsafe trait Products {
             let start = _mm256_zextsi128_si256(_mm_cvtsi32_si128(offset));
             Self::dot4(start, _mm256_xor_si256(w, _mm256_set1_epi8(-128)), a)
         }
-    }
-    /// `sum` plus products of a panel's weights, some of them negative if `SIGNED`, with activations.
-    #[inline(always)]
-    unsafe fn dot4_panel<const SIGNED: bool>(sum: __m256i, w: __m256i, a: __m256i) -> __m256i {
-        // SAFETY: the caller's.
-        unsafe { Self::dot4(sum, w, a) }
     }
 }
 
@@ -52,16 +45,6 @@ unsafe impl Products for Avx2 {
     unsafe fn dot4_signed(w: __m256i, a: __m256i, _offset: i32) -> __m256i {
         // SAFETY: the caller has AVX2.
         unsafe { Self::dot4(_mm256_setzero_si256(), _mm256_abs_epi8(w), _mm256_sign_epi8(a, w)) }
-    }
-    #[inline(always)]
-    unsafe fn dot4_panel<const SIGNED: bool>(sum: __m256i, w: __m256i, a: __m256i) -> __m256i {
-        // SAFETY: the caller has AVX2.
-        unsafe {
-            match SIGNED {
-                true => Self::dot4(sum, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w)),
-                false => Self::dot4(sum, w, a),
-            }
-        }
     }
 }
 
@@ -83,114 +66,32 @@ unsafe impl Products for Vnni {
     }
 }
 
-/// 16 lanes in two vectors.
-pub struct Halves<P>(PhantomData<P>);
-
-/// Both halves of 16 lanes.
-#[inline(always)]
-fn both<A: Copy, B>(x: [A; 2], f: impl Fn(A) -> B) -> [B; 2] {
-    [f(x[0]), f(x[1])]
-}
-
-// SAFETY: methods say what they need: AVX2 and the instructions of `P`.
-unsafe impl<P: Products> Lanes for Halves<P> {
-    type I = [__m256i; 2];
-    type F = [__m256; 2];
-    type W = [__m256i; 2];
-    type A = __m256i;
-    const OFFSET: bool = P::OFFSET;
-
-    #[inline(always)]
-    unsafe fn splat(x: i32) -> Self::I {
-        // SAFETY: the caller has AVX2; so in all of these.
-        unsafe { [_mm256_set1_epi32(x); 2] }
-    }
-    #[inline(always)]
-    unsafe fn splat_f(x: f32) -> Self::F {
-        // SAFETY: as above.
-        unsafe { [_mm256_set1_ps(x); 2] }
-    }
-    #[inline(always)]
-    unsafe fn weights(w: &[u32; LANES]) -> Self::W {
-        // SAFETY: as above; both halves are inside the array.
-        unsafe { both([0, 8], |at| _mm256_loadu_si256(w.as_ptr().add(at).cast())) }
-    }
-    #[inline(always)]
-    unsafe fn bytes(a: i32) -> Self::A {
-        // SAFETY: as above.
-        unsafe { _mm256_set1_epi32(a) }
-    }
-    #[inline(always)]
-    unsafe fn dot4<const SIGNED: bool>(sum: Self::I, w: Self::W, a: Self::A) -> Self::I {
-        // SAFETY: as above.
-        unsafe { [P::dot4_panel::<SIGNED>(sum[0], w[0], a), P::dot4_panel::<SIGNED>(sum[1], w[1], a)] }
-    }
-    #[inline(always)]
-    unsafe fn scales(x: &[u32; LANES]) -> Self::I {
-        // SAFETY: as above; both halves are inside the array.
-        unsafe { both([0, 8], |at| _mm256_loadu_si256(x.as_ptr().add(at).cast())) }
-    }
-    #[inline(always)]
-    unsafe fn add_scaled(sum: Self::I, x: Self::I, s: Self::I) -> Self::I {
-        // SAFETY: as above.
-        unsafe {
-            [
-                _mm256_add_epi32(sum[0], _mm256_mullo_epi32(x[0], s[0])),
-                _mm256_add_epi32(sum[1], _mm256_mullo_epi32(x[1], s[1])),
-            ]
-        }
-    }
-    #[inline(always)]
-    unsafe fn add_pairs(sum: Self::I, x: &[u32; LANES], y: i32) -> Self::I {
-        // SAFETY: as above; both halves are inside the array.
-        unsafe {
-            let x = both([0, 8], |at| _mm256_loadu_si256(x.as_ptr().add(at).cast()));
-            let y = _mm256_set1_epi32(y);
-            [_mm256_add_epi32(sum[0], _mm256_madd_epi16(x[0], y)), _mm256_add_epi32(sum[1], _mm256_madd_epi16(x[1], y))]
-        }
-    }
-    #[inline(always)]
-    unsafe fn to_f(x: Self::I) -> Self::F {
-        // SAFETY: as above.
-        unsafe { both(x, |x| _mm256_cvtepi32_ps(x)) }
-    }
-    #[inline(always)]
-    unsafe fn load(x: &[f32; LANES]) -> Self::F {
-        // SAFETY: as above; both halves are inside the array.
-        unsafe { both([0, 8], |at| _mm256_loadu_ps(x.as_ptr().add(at))) }
-    }
-    #[inline(always)]
-    unsafe fn store(x: Self::F, out: &mut [f32; LANES]) {
-        // SAFETY: as above; both halves are inside the array.
-        unsafe {
-            _mm256_storeu_ps(out.as_mut_ptr(), x[0]);
-            _mm256_storeu_ps(out.as_mut_ptr().add(8), x[1]);
-        }
-    }
-    #[inline(always)]
-    unsafe fn add(x: Self::F, y: Self::F) -> Self::F {
-        // SAFETY: as above.
-        unsafe { [_mm256_add_ps(x[0], y[0]), _mm256_add_ps(x[1], y[1])] }
-    }
-    #[inline(always)]
-    unsafe fn sub(x: Self::F, y: Self::F) -> Self::F {
-        // SAFETY: as above.
-        unsafe { [_mm256_sub_ps(x[0], y[0]), _mm256_sub_ps(x[1], y[1])] }
-    }
-    #[inline(always)]
-    unsafe fn mul(x: Self::F, y: Self::F) -> Self::F {
-        // SAFETY: as above.
-        unsafe { [_mm256_mul_ps(x[0], y[0]), _mm256_mul_ps(x[1], y[1])] }
-    }
-}
-
 // SAFETY: methods say what they need: AVX-512 F, BW, VL, VNNI.
+unsafe impl Layout for Vnni {
+    const OFFSET: bool = true;
+    #[inline(always)]
+    unsafe fn turn(rows: *const u8, stride: usize, flip: u32, out: &mut [Lanes32<u32>; 16], vector: usize) {
+        // SAFETY: the caller has AVX-512 F; rows have 64 bytes, and stores are of whole arrays.
+        unsafe {
+            let mut words = [_mm512_setzero_ps(); LANES];
+            for (lane, words) in words.iter_mut().enumerate() {
+                *words = _mm512_loadu_ps(rows.add(lane * stride).cast());
+            }
+            let flip = _mm512_set1_epi32(flip as i32);
+            for (column, out) in transposed(words).into_iter().zip(out) {
+                let column = _mm512_xor_si512(_mm512_castps_si512(column), flip);
+                _mm512_storeu_si512(out[vector].0.as_mut_ptr().cast(), column);
+            }
+        }
+    }
+}
+
+// SAFETY: as above.
 unsafe impl Lanes for Vnni {
     type I = __m512i;
     type F = __m512;
     type W = __m512i;
     type A = __m512i;
-    const OFFSET: bool = true;
 
     #[inline(always)]
     unsafe fn splat(x: i32) -> Self::I {
@@ -226,21 +127,6 @@ unsafe impl Lanes for Vnni {
     unsafe fn add_scaled(sum: Self::I, x: Self::I, scales: Self::I) -> Self::I {
         // SAFETY: as above.
         unsafe { _mm512_add_epi32(sum, _mm512_mullo_epi32(x, scales)) }
-    }
-    #[inline(always)]
-    unsafe fn turn(rows: *const u8, stride: usize, flip: u32, out: &mut [Lanes32<u32>; 16], vector: usize) {
-        // SAFETY: as above; rows have 64 bytes, and stores are of whole arrays.
-        unsafe {
-            let mut words = [_mm512_setzero_ps(); LANES];
-            for (lane, words) in words.iter_mut().enumerate() {
-                *words = _mm512_loadu_ps(rows.add(lane * stride).cast());
-            }
-            let flip = _mm512_set1_epi32(flip as i32);
-            for (column, out) in transposed(words).into_iter().zip(out) {
-                let column = _mm512_xor_si512(_mm512_castps_si512(column), flip);
-                _mm512_storeu_si512(out[vector].0.as_mut_ptr().cast(), column);
-            }
-        }
     }
     #[inline(always)]
     unsafe fn add_pairs(sum: Self::I, x: &[u32; LANES], y: i32) -> Self::I {

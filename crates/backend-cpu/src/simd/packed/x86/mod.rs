@@ -2,40 +2,64 @@
 
 mod decode;
 mod decode_narrow;
+mod halves;
 mod k512;
 mod lanes;
 mod lattice;
 mod lattice512;
+mod narrow256;
 mod narrow512;
+mod panel256;
 mod points512;
+mod quantize256;
 mod quantize512;
 mod rows;
 mod rows512;
 mod wide512;
 
-use super::activations::{self, Inputs, NarrowBlock, Row, WideBlock};
-use super::lanes::Lanes;
+use super::activations::{Inputs, NarrowBlock, Row, WideBlock};
+use super::lanes::Layout;
 use super::panel::{Lanes32, Panel, Stripe};
 use super::portable::{Narrows, UnpackNarrow, UnpackWide, Wide};
 use super::{Form, ROWS, for_narrow, for_wide, form, limit};
 use decode::DecodeWide;
 use decode_narrow::DecodeNarrow;
-use lanes::{Avx2, AvxVnni, Halves, Vnni};
+use halves::Halves;
+use lanes::{Avx2, AvxVnni, Vnni};
+use panel256::{Bytes, NarrowBytes, NarrowWords, Words};
 use quant::GgmlType;
 use quant::blocks::*;
 
 /// # Safety
-/// AVX2 and FMA.
-#[target_feature(enable = "avx2,fma")]
-pub unsafe fn quantize_wide(x: &[f32], out: &mut [WideBlock]) {
-    activations::wide(x, out);
+/// AVX2 and F16C.
+#[target_feature(enable = "avx2,f16c")]
+pub unsafe fn quantize_wide_avx2(x: &[f32], out: &mut [WideBlock]) {
+    // SAFETY: passed on.
+    unsafe { quantize256::wide::<true>(x, out) }
 }
 
 /// # Safety
-/// AVX2 and FMA.
-#[target_feature(enable = "avx2,fma")]
-pub unsafe fn quantize_narrow(x: &[f32], out: &mut [NarrowBlock]) {
-    activations::narrow(x, out);
+/// AVX2 and F16C.
+#[target_feature(enable = "avx2,f16c")]
+pub unsafe fn quantize_narrow_avx2(x: &[f32], out: &mut [NarrowBlock]) {
+    // SAFETY: passed on.
+    unsafe { quantize256::narrow::<true>(x, out) }
+}
+
+/// # Safety
+/// AVX2 and F16C.
+#[target_feature(enable = "avx2,f16c")]
+pub unsafe fn quantize_wide_avx_vnni(x: &[f32], out: &mut [WideBlock]) {
+    // SAFETY: passed on: rounding takes no products.
+    unsafe { quantize256::wide::<false>(x, out) }
+}
+
+/// # Safety
+/// AVX2 and F16C.
+#[target_feature(enable = "avx2,f16c")]
+pub unsafe fn quantize_narrow_avx_vnni(x: &[f32], out: &mut [NarrowBlock]) {
+    // SAFETY: passed on: rounding takes no products.
+    unsafe { quantize256::narrow::<false>(x, out) }
 }
 
 /// # Safety
@@ -81,33 +105,33 @@ pub unsafe fn dot_rows_vnni(ty: GgmlType, rows: &[u8], count: usize, activation:
 /// # Safety
 /// AVX2, FMA, F16C and the instructions of `V`.
 #[inline(always)]
-unsafe fn fill<V: Lanes>(ty: GgmlType, stripe: &Stripe<'_>, panel: &mut Panel) {
+unsafe fn fill<V: Layout>(ty: GgmlType, stripe: &Stripe<'_>, panel: &mut Panel) {
     // SAFETY: passed on.
     unsafe {
         if form(ty) == Some(Form::Wide) {
-            for_wide!(ty, B => panel.fill_wide::<V, B, Registers>(stripe), _ => ());
+            for_wide!(ty, B => panel.fill_wide::<V, B, Registers<0>>(stripe), _ => ());
         } else {
-            for_narrow!(ty, B => panel.fill_narrow::<V, B, Registers>(stripe), _ => panic!("{ty} has no form"));
+            for_narrow!(ty, B => panel.fill_narrow::<V, B, Registers<0>>(stripe), _ => panic!("{ty} has no form"));
         }
     }
 }
 
-/// Unpacks in registers: AVX2 and F16C.
-struct Registers;
+/// Unpacks in registers, with AVX2 and F16C. `PLUS` is added to bytes where they may be negative.
+struct Registers<const PLUS: u8>;
 
-impl<B: DecodeWide> UnpackWide<B> for Registers {
+impl<B: DecodeWide, const PLUS: u8> UnpackWide<B> for Registers<PLUS> {
     #[inline(always)]
     unsafe fn wide(block: &B, out: &mut Wide) {
         // SAFETY: the caller's.
-        unsafe { block.registers().store(block, out) }
+        unsafe { block.registers().store(block, if B::HAS_MINS { 0 } else { PLUS }, out) }
     }
 }
 
-impl<B: DecodeNarrow> UnpackNarrow<B> for Registers {
+impl<B: DecodeNarrow, const PLUS: u8> UnpackNarrow<B> for Registers<PLUS> {
     #[inline(always)]
     unsafe fn narrow(block: &B, at: usize, out: &mut Narrows) {
         // SAFETY: the caller's.
-        unsafe { block.store(at, out) }
+        unsafe { block.store(at, if B::HAS_MINS { 0 } else { PLUS }, out) }
     }
 }
 
@@ -115,8 +139,32 @@ impl<B: DecodeNarrow> UnpackNarrow<B> for Registers {
 /// AVX2, FMA, F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub unsafe fn fill_panel_avx2(ty: GgmlType, stripe: &Stripe<'_>, panel: &mut Panel) {
+    /// Fills the panel in the way of a block's type.
+    macro_rules! filled {
+        (wide $B:ident) => {
+            if halves::words($B::TYPE) {
+                halves::fill_wide_words::<$B>(panel, stripe)
+            } else {
+                panel.fill_wide::<Halves<Avx2>, $B, Registers<{ halves::WIDE_PLUS }>>(stripe);
+                halves::double_scales(panel);
+            }
+        };
+        (narrow $B:ident) => {
+            if halves::words($B::TYPE) {
+                halves::fill_narrow_words::<$B>(panel, stripe)
+            } else {
+                panel.fill_narrow::<Halves<Avx2>, $B, Registers<{ halves::NARROW_PLUS }>>(stripe)
+            }
+        };
+    }
     // SAFETY: passed on.
-    unsafe { fill::<Halves<Avx2>>(ty, stripe, panel) }
+    unsafe {
+        if form(ty) == Some(Form::Wide) {
+            for_wide!(ty, B => filled!(wide B), _ => ());
+        } else {
+            for_narrow!(ty, B => filled!(narrow B), _ => panic!("{ty} has no form"));
+        }
+    }
 }
 
 /// # Safety
@@ -135,20 +183,48 @@ pub unsafe fn fill_panel_vnni(ty: GgmlType, stripe: &Stripe<'_>, panel: &mut Pan
     unsafe { fill::<Vnni>(ty, stripe, panel) }
 }
 
+/// Tokens of a tile of 256-bit registers: with two vectors of rows their sums take 8 of the 16.
+const TOKENS: usize = 4;
+/// The same with AVX-VNNI: sums of groups and of blocks are in registers.
+const VNNI_TOKENS: usize = 3;
+
 /// # Safety
 /// AVX2, FMA, F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub unsafe fn dot_panel_avx2(panel: &Panel, inputs: &Inputs<'_>, new: bool, out: &mut [Lanes32<f32>]) {
-    // SAFETY: passed on.
-    unsafe { panel.dot::<Halves<Avx2>, 1, 2>(inputs, new, out) }
+    // SAFETY: passed on; the panel was filled for AVX2.
+    unsafe {
+        match (panel.form, halves::words(panel.ty), panel.groups, panel.has_mins) {
+            (Form::Wide, true, ..) => panel.tiles::<2, TOKENS, Words>(inputs, new, out),
+            (Form::Wide, _, 8, true) if panel.ty == GgmlType::Q4_K => {
+                panel.tiles::<1, TOKENS, Bytes<Avx2, 8, 8, true>>(inputs, new, out)
+            }
+            (Form::Wide, _, 8, true) => panel.tiles::<1, TOKENS, Bytes<Avx2, 8, 16, true>>(inputs, new, out),
+            (Form::Wide, _, 8, false) => panel.tiles::<1, TOKENS, Bytes<Avx2, 8, 16, false>>(inputs, new, out),
+            (Form::Wide, _, _, true) => panel.tiles::<1, TOKENS, Bytes<Avx2, 16, 16, true>>(inputs, new, out),
+            (Form::Wide, _, _, false) => panel.tiles::<1, TOKENS, Bytes<Avx2, 16, 16, false>>(inputs, new, out),
+            (Form::Narrow, true, ..) => panel.tiles::<2, TOKENS, NarrowWords>(inputs, new, out),
+            (Form::Narrow, _, _, true) => panel.tiles::<1, TOKENS, NarrowBytes<Avx2, true>>(inputs, new, out),
+            (Form::Narrow, _, _, false) => panel.tiles::<1, TOKENS, NarrowBytes<Avx2, false>>(inputs, new, out),
+        }
+    }
 }
 
 /// # Safety
 /// AVX2, FMA, F16C, AVX-VNNI.
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
 pub unsafe fn dot_panel_avx_vnni(panel: &Panel, inputs: &Inputs<'_>, new: bool, out: &mut [Lanes32<f32>]) {
-    // SAFETY: passed on.
-    unsafe { panel.dot::<Halves<AvxVnni>, 1, 3>(inputs, new, out) }
+    // SAFETY: passed on; the panel was filled for AVX-VNNI.
+    unsafe {
+        match (panel.form, panel.groups, panel.has_mins) {
+            (Form::Wide, 8, true) => panel.tiles::<1, VNNI_TOKENS, Bytes<AvxVnni, 8, 8, true>>(inputs, new, out),
+            (Form::Wide, 8, false) => panel.tiles::<1, VNNI_TOKENS, Bytes<AvxVnni, 8, 8, false>>(inputs, new, out),
+            (Form::Wide, _, true) => panel.tiles::<1, VNNI_TOKENS, Bytes<AvxVnni, 16, 16, true>>(inputs, new, out),
+            (Form::Wide, _, false) => panel.tiles::<1, VNNI_TOKENS, Bytes<AvxVnni, 16, 16, false>>(inputs, new, out),
+            (Form::Narrow, _, true) => panel.tiles::<1, VNNI_TOKENS, NarrowBytes<AvxVnni, true>>(inputs, new, out),
+            (Form::Narrow, _, false) => panel.tiles::<1, VNNI_TOKENS, NarrowBytes<AvxVnni, false>>(inputs, new, out),
+        }
+    }
 }
 
 /// # Safety
@@ -164,7 +240,7 @@ pub unsafe fn dot_panel_vnni(panel: &Panel, inputs: &Inputs<'_>, new: bool, out:
 #[target_feature(enable = "avx2,fma")]
 pub unsafe fn multiply_adds_avx2(rounds: u32) -> u64 {
     // SAFETY: passed on.
-    unsafe { limit::multiply_adds::<Halves<Avx2>, 1, 5>(rounds) }
+    unsafe { panel256::multiply_adds::<Avx2, 2, 5>(rounds) }
 }
 
 /// # Safety
@@ -172,7 +248,7 @@ pub unsafe fn multiply_adds_avx2(rounds: u32) -> u64 {
 #[target_feature(enable = "avx2,fma,avxvnni")]
 pub unsafe fn multiply_adds_avx_vnni(rounds: u32) -> u64 {
     // SAFETY: passed on.
-    unsafe { limit::multiply_adds::<Halves<AvxVnni>, 1, 5>(rounds) }
+    unsafe { panel256::multiply_adds::<AvxVnni, 2, 5>(rounds) }
 }
 
 /// # Safety

@@ -7,6 +7,7 @@ use super::super::{NARROW, ROWS, blocks, for_narrow, for_wide};
 use super::decode::{DecodeWide, SuperScales, widen4};
 use super::decode_narrow::DecodeNarrow;
 use super::lanes::{Products, Vnni};
+use super::narrow256::Narrow256;
 use super::narrow512::Narrow512;
 use super::rows512;
 use super::wide512::Wide512;
@@ -30,8 +31,27 @@ pub unsafe fn dot_avx2<P: Products>(
         match activation {
             Row::Wide(a) => for_wide!(ty, B => each_row::<B>(rows, count, a.len(), out, |row| wide(row, a)),
                 _ => panic!("{ty} does not meet these activations")),
-            Row::Narrow(a) => dot_narrow::<P>(ty, rows, count, a, out),
+            Row::Narrow(a) => by_eights::<P>(ty, rows, count, a, out),
         }
+    }
+}
+
+/// # Safety
+/// AVX2, FMA, F16C and the instructions of `P`.
+#[inline(always)]
+unsafe fn by_eights<P: Products>(ty: GgmlType, rows: &[u8], count: usize, a: &[NarrowBlock], out: &mut [f32; ROWS]) {
+    macro_rules! eight {
+        ($($block:ident $name:ident),*) => {
+            match ty {
+                $(GgmlType::$name => rows512::rows::<Narrow256<P, $block>>(rows, count, a, out),)*
+                _ => dot_narrow::<P>(ty, rows, count, a, out),
+            }
+        };
+    }
+    // SAFETY: passed on.
+    unsafe {
+        eight!(BlockQ4_0 Q4_0, BlockQ4_1 Q4_1, BlockQ5_0 Q5_0, BlockQ5_1 Q5_1, BlockQ8_0 Q8_0, BlockIQ4_NL IQ4_NL,
+            BlockMXFP4 MXFP4)
     }
 }
 

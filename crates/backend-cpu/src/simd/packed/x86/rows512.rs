@@ -1,4 +1,4 @@
-//! The row kernel for AVX-512 VNNI: one row of activations meets rows of packed weights.
+//! The row kernel for AVX-512 VNNI, and for narrow types on all: one row of activations meets rows of packed weights.
 //!
 //! Blocks are taken by fours or sixteens, so that scales, conversions and the sums of lanes cost one vector operation for
 //! all of them. Rows go by one after the other, as they lie in memory; the terms of each are kept, and those of 16 rows are
@@ -13,8 +13,8 @@ use std::mem::MaybeUninit;
 /// How blocks of a type meet activations.
 ///
 /// # Safety
-/// Methods may only be called on CPUs with AVX2, F16C and AVX-512 F, BW, VL, VNNI. `prepare` fills its group, and `terms`
-/// writes as many values as it should.
+/// Methods may only be called on CPUs with AVX2, F16C and AVX-512 F, BW, VL, VNNI, or those that the implementation names. `prepare`
+/// fills its group, and `terms` writes as many values as it should.
 pub unsafe trait Kernel {
     type Block: Pod;
     /// Of one block.
@@ -33,12 +33,19 @@ pub unsafe trait Kernel {
     unsafe fn tables() -> Self::Tables;
     /// The terms of [`Kernel::AT_ONCE`] blocks, in order.
     unsafe fn terms(blocks: &[Self::Block], group: &Self::Group, tables: &Self::Tables, out: *mut f32);
+    /// Adds `count` terms of each of `some` rows to `out`, from first to last: those of whole groups were written, and `out`
+    /// has [`LANES`] values.
+    #[inline(always)]
+    unsafe fn add_up(terms: &Terms, some: usize, count: usize, out: &mut [f32]) {
+        // SAFETY: the caller's.
+        unsafe { add_up(terms, some, count, out) }
+    }
 }
 
 /// Rows whose terms are added together.
-const LANES: usize = 16;
+pub const LANES: usize = 16;
 /// Terms of a row that are kept.
-const KEPT: usize = 256;
+pub const KEPT: usize = 256;
 /// Groups of activations that are prepared at a time.
 const GROUPS: usize = 16;
 /// What ends the last group of a row that is not whole: as many blocks as any type takes together.
@@ -47,10 +54,10 @@ const PADDED: usize = 16;
 /// Bytes ahead: what memory delivers to a thread in the time that it takes to answer, twice.
 const AHEAD: usize = 8192;
 
-type Terms = [MaybeUninit<[f32; KEPT]>; LANES];
+pub type Terms = [MaybeUninit<[f32; KEPT]>; LANES];
 
 /// # Safety
-/// AVX2, F16C, AVX-512 F, BW, VL, VNNI.
+/// The CPU has the instructions of `K`.
 #[inline(always)]
 pub unsafe fn rows<K: Kernel>(rows: &[u8], count: usize, activation: &[K::Activation], out: &mut [f32; ROWS]) {
     const { assert!(K::AT_ONCE <= PADDED && K::AT_ONCE * K::TERMS <= KEPT) };
@@ -94,7 +101,7 @@ pub unsafe fn rows<K: Kernel>(rows: &[u8], count: usize, activation: &[K::Activa
                         K::terms(blocks, groups[index].assume_init_ref(), &tables, out);
                     }
                 }
-                add_up(&terms, some, n * K::TERMS, &mut out[first..][..LANES]);
+                K::add_up(&terms, some, n * K::TERMS, &mut out[first..][..LANES]);
             }
         }
     }
