@@ -6,7 +6,7 @@ mod lanes;
 mod rows;
 
 use super::super::aarch64::widen_low;
-use super::activations::Row;
+use super::activations::{Inputs, Row};
 use super::panel::{Lanes32, Panel, Stripe};
 use super::portable::{Plain, UnpackWide, Wide};
 use super::{Form, ROWS, for_narrow, for_wide, form, limit};
