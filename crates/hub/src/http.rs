@@ -19,6 +19,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest JSON answer: a tree page of 1,000 files is about 0.4 MB.
 const MAX_JSON: u64 = 16 << 20;
 const MAX_REDIRECTS: usize = 5;
+/// No server is waited for longer, whatever it asks for.
+const LONGEST_WAIT: u64 = 3600;
 
 /// A token; it never shows in debug output.
 #[derive(Clone)]
@@ -196,14 +198,14 @@ pub(crate) fn redirect_target(url: &Url, response: &Response) -> Option<Url> {
     allowed.then_some(target)
 }
 
-/// The time to wait: `Retry-After` in seconds, or `t=` of the draft `RateLimit` header.
+/// The time to wait, an hour at most: `Retry-After` in seconds, or `t=` of the draft `RateLimit` header.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
     let seconds = text("retry-after").and_then(|v| v.trim().parse::<u64>().ok()).or_else(|| {
         let fields = text("ratelimit")?.split(';').find_map(|f| f.trim().strip_prefix("t="))?;
         fields.parse::<u64>().ok()
     });
-    seconds.map(Duration::from_secs)
+    seconds.map(|seconds| Duration::from_secs(seconds.min(LONGEST_WAIT)))
 }
 
 pub(crate) async fn read_body(mut response: Response, url: &Url, limit: u64, what: &str) -> Result<Vec<u8>, HubError> {
@@ -282,6 +284,7 @@ mod tests {
         };
         assert_eq!(retry_after(&headers("retry-after", "7")), Some(Duration::from_secs(7)));
         assert_eq!(retry_after(&headers("ratelimit", "\"api\";r=0;t=42")), Some(Duration::from_secs(42)));
+        assert_eq!(retry_after(&headers("retry-after", "18446744073709551615")), Some(Duration::from_secs(3600)));
         assert_eq!(retry_after(&headers("retry-after", "soon")), None);
         assert_eq!(retry_after(&HeaderMap::new()), None);
     }

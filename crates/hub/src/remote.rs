@@ -1,6 +1,7 @@
 //! One file at one commit: resolves it to a link, and again when the link has expired.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::{Method, Response, StatusCode};
 use tokio::sync::Mutex;
@@ -13,6 +14,8 @@ use crate::{HubError, RepoFile, check_repo, safe_path};
 
 /// Tries of a small read before it is given up.
 const SMALL_TRIES: u32 = 4;
+/// Somebody looks at the window and waits for a small read: a longer pause is told instead.
+const SMALL_PAUSE: Duration = Duration::from_secs(10);
 
 /// Where the bytes are, as the Hub says it.
 #[derive(Clone, Debug)]
@@ -162,7 +165,11 @@ impl RemoteFile {
             match self.read_once(start, end).await {
                 Err(error) if error.is_transient() && failures + 1 < SMALL_TRIES => {
                     failures += 1;
-                    tokio::time::sleep(Backoff::default().pause(failures, &error)).await;
+                    let pause = Backoff::default().pause(failures, &error);
+                    if pause > SMALL_PAUSE {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(pause).await;
                 }
                 result => return result,
             }

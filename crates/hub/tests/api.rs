@@ -8,6 +8,7 @@ use common::{Bench, REPO, TOKEN, client};
 use fake_hub::{Canned, FakeHub};
 use gguf::{Array, Gguf, GgufWriter, Value};
 use hub::{HubError, Needs, RepoFile, SearchQuery, Sort};
+use std::time::Duration;
 
 #[tokio::test]
 async fn search_filters_sorts_and_pages() {
@@ -175,6 +176,12 @@ async fn refusals_are_typed() {
     for evil in ["../../etc/passwd", "owner/../x", "a/b?c", ""] {
         assert_eq!(bench.hub.files(evil, None).await.unwrap_err().code(), "bad_name");
     }
+    // Somebody waits for a header: a long pause is told, not kept.
+    let there = bench.hub.files(REPO, None).await.unwrap().files.remove(0);
+    bench.server.faults(|f| f.resolve.push_back(Canned::rate_limited(600)));
+    let header = bench.hub.header(REPO, &commit, &there);
+    let error = tokio::time::timeout(Duration::from_secs(60), header).await.expect("no pause").unwrap_err();
+    assert_eq!(error.code(), "rate_limited");
     let canned = [
         (Canned::rate_limited(7), "rate_limited"),
         (Canned::status(500), "server"),
