@@ -84,8 +84,15 @@ impl App {
 
     async fn installed(self: &Arc<Self>) -> Result<Installed> {
         let models = self.library().await?;
-        let key = |model: InstalledModel| Some(((model.repo?, model.quant.unwrap_or(model.name)), model.id));
-        Ok(models.into_iter().filter_map(key).collect())
+        let mut installed = Installed::new();
+        for InstalledModel { repo, quant, name, id, .. } in models {
+            let Some(repo) = repo else { continue };
+            // By its name, too: where several models of a repository have one quantization, they are chosen by name.
+            for called in quant.into_iter().chain([name]) {
+                installed.insert((repo.clone(), called), id.clone());
+            }
+        }
+        Ok(installed)
     }
 
     // Hub

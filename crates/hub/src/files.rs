@@ -25,7 +25,8 @@ pub struct RepoFile {
 pub struct GgufChoice {
     /// The file's name without folder, part number and `.gguf`.
     pub name: String,
-    /// As the name says it: "Q4_K_M", "UD-Q4_K_XL", "F16"; the whole `name` if it says nothing.
+    /// As the name says it: "Q4_K_M", "UD-Q4_K_XL", "F16"; the whole `name` if it says nothing or another model of the
+    /// repository says the same, and the path where that is the same, too. No two models have the same one.
     pub quant: String,
     /// In the order of the parts; the first is the one to load.
     pub files: Vec<RepoFile>,
@@ -53,7 +54,8 @@ impl RepoFiles {
         let same = |text: &str| text.eq_ignore_ascii_case(wanted);
         let models = || self.models.iter().filter(|m| !m.is_mmproj);
         models()
-            .find(|m| same(&m.quant))
+            .find(|m| m.quant == wanted)
+            .or_else(|| models().find(|m| same(&m.quant)))
             .or_else(|| models().find(|m| m.quant.to_ascii_uppercase().strip_prefix("UD-").is_some_and(same)))
             .or_else(|| self.models.iter().find(|m| same(&m.name) || m.files.iter().any(|f| same(&f.path))))
     }
@@ -174,7 +176,19 @@ fn models(files: &[RepoFile]) -> Vec<GgufChoice> {
         });
     }
     models.sort_by(|a, b| (a.total_bytes, &a.name).cmp(&(b.total_bytes, &b.name)));
+    tell_apart(&mut models, |model| model.name.clone());
+    tell_apart(&mut models, |model| model.files[0].path.clone());
     models
+}
+
+/// Gives models that are called alike another [`GgufChoice::quant`]: people choose by it.
+fn tell_apart(models: &mut [GgufChoice], other: impl Fn(&GgufChoice) -> String) {
+    let mut called: BTreeMap<(bool, String), usize> = BTreeMap::new();
+    let key = |model: &GgufChoice| (model.is_mmproj, model.quant.to_ascii_uppercase());
+    models.iter().for_each(|model| *called.entry(key(model)).or_default() += 1);
+    for model in models.iter_mut().filter(|model| called.get(&key(model)).is_some_and(|models| *models > 1)) {
+        model.quant = other(model);
+    }
 }
 
 fn gguf_stem(path: &str) -> Option<&str> {
@@ -287,6 +301,28 @@ mod tests {
         );
         assert!(models[0].is_mmproj && !models[1].is_mmproj);
         assert_eq!(models[1].files[0].path, "Q2_K/m-Q2_K-00001-of-00002.gguf");
+    }
+
+    #[test]
+    fn models_that_are_called_alike_are_told_apart() {
+        let files = [
+            file("tiny-Q8_0.gguf", 1),
+            file("large-Q8_0.gguf", 2),
+            file("large-Q4_0.gguf", 3),
+            file("a/model-F16.gguf", 4),
+            file("b/model-f16.gguf", 5),
+            file("b/Model-f16.gguf", 6),
+        ];
+        let models = models(&files);
+        let quants: Vec<&str> = models.iter().map(|m| m.quant.as_str()).collect();
+        let paths = ["a/model-F16.gguf", "b/model-f16.gguf", "b/Model-f16.gguf"];
+        assert_eq!(quants[..3], ["tiny-Q8_0", "large-Q8_0", "Q4_0"]);
+        assert_eq!(quants[3..], paths);
+        let repo =
+            RepoFiles { repo: "a/b".into(), commit: "0".repeat(40), gated: false, models, files: files.to_vec() };
+        for model in &repo.models {
+            assert_eq!(repo.find(&model.quant).map(|m| m.total_bytes), Some(model.total_bytes), "{}", model.quant);
+        }
     }
 
     #[test]
