@@ -89,9 +89,9 @@ impl App {
         self.end_answer().await;
         let app = self.clone();
         blocking(move || {
-            let count = app.chats.delete_all()?;
+            // First, because it makes room for what deleting needs on a full disk.
             app.forget_all();
-            Ok(count)
+            app.chats.delete_all()
         })
         .await
     }
@@ -245,7 +245,8 @@ fn add(db: &Connection, chat: &ArchivedChat) -> Result<()> {
     Ok(())
 }
 
-/// SQLite's integers have a sign.
+/// The window shows no later time than this, the last that JavaScript knows.
 fn time(ms: u64) -> i64 {
-    i64::try_from(ms).unwrap_or(i64::MAX)
+    const LAST: i64 = 8_640_000_000_000_000;
+    i64::try_from(ms).unwrap_or(LAST).min(LAST)
 }

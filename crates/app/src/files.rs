@@ -21,7 +21,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8], kind: Kind) -> Result<()> {
     write_with(path, kind, &mut |file| file.write_all(bytes).map_err(|error| WireError::file(path, &error)))
 }
 
-/// The same with what `fill` writes.
+/// The same with what `fill` writes. What is there and no file (a folder, a device, a pipe) is left alone.
 pub fn write_with(path: &Path, kind: Kind, fill: &mut dyn FnMut(&mut File) -> Result<()>) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Behind the whole name: a neighbour that only has another ending is somebody's.
@@ -54,6 +54,9 @@ pub fn write_with(path: &Path, kind: Kind, fill: &mut dyn FnMut(&mut File) -> Re
         Ok(())
     };
     let failed = |error: std::io::Error| WireError::file(path, &error);
+    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Err(failed(std::io::Error::new(std::io::ErrorKind::AlreadyExists, "this is no file")));
+    }
     let written = create().map_err(failed).and_then(|mut file| {
         fill(&mut file)?;
         put(file).map_err(failed)

@@ -311,3 +311,43 @@ async fn a_file_that_is_no_archive_adds_nothing() {
     let missing = app.chats_import(folder.path().join("missing.json")).await.unwrap_err();
     assert_eq!(missing.code, ErrorCode::FileMissing);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_that_no_window_can_show_are_not_imported() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, _) = open(folder.path(), |_| {});
+    let path = folder.path().join("in.json");
+    let message = format!(r#"{{"parent":null,"role":"user","text":"x","created":{}}}"#, u64::MAX);
+    let chat = format!(r#"{{"title":"t","updated":{},"shown":0,"messages":[{message}]}}"#, i64::MAX);
+    std::fs::write(&path, format!(r#"{{"headroom_chats":1,"chats":[{chat}]}}"#)).unwrap();
+    assert_eq!(app.chats_import(path).await.unwrap(), 1);
+    let summary = app.chats(String::new(), false).await.unwrap().remove(0);
+    // The last moment of JavaScript's dates.
+    let last = 8_640_000_000_000_000;
+    assert_eq!(summary.updated, last);
+    assert_eq!(app.chat(summary.id).await.unwrap().messages[0].created, last);
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_replaces_files_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, _) = open(folder.path(), |_| {});
+    let path = folder.path().join("chats.json");
+    let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let error = app.chats_export(path.clone()).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::FileAccess);
+    assert!(!std::fs::metadata(&path).unwrap().is_file(), "the socket is still there");
+    assert_eq!(
+        std::fs::read_dir(folder.path())
+            .unwrap()
+            .flatten()
+            .filter(|e| e.path().extension().is_some_and(|x| x == "new"))
+            .count(),
+        0
+    );
+    drop(socket);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(app.chats_export(path.clone()).await.unwrap(), 0);
+    assert_eq!(app.chats_export(path).await.unwrap(), 0, "a file is replaced");
+}
