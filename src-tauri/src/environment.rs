@@ -62,6 +62,11 @@ pub fn config(handle: &AppHandle<Wry>, flags: &Flags) -> anyhow::Result<AppConfi
     })
 }
 
+/// Whether the system's web view, which draws the window, is installed: on some older Windows it is not.
+pub fn has_web_view() -> bool {
+    !cfg!(windows) || tauri::webview_version().is_ok()
+}
+
 /// The language that the system's user has chosen.
 pub fn language() -> Language {
     let locale = sys_locale::get_locale().unwrap_or_default();

@@ -10,9 +10,13 @@ use app::{App, AppConfig};
 use clap::Parser;
 use flags::Flags;
 use std::sync::Arc;
+use std::time::Duration;
 use tauri::{AppHandle, Emitter, Manager, RunEvent, WebviewWindowBuilder, Wry};
 use tauri_plugin_dialog::{DialogExt, MessageDialogKind};
 use tauri_plugin_window_state::StateFlags;
+
+/// A program that was quit has given its data up after this time: `App::close` takes five seconds at most.
+const CLOSING: Duration = Duration::from_secs(6);
 
 fn main() -> anyhow::Result<()> {
     let flags = Flags::parse();
@@ -92,6 +96,8 @@ fn main() -> anyhow::Result<()> {
         .build(tauri::generate_context!())?;
     program.run(|handle, event| {
         if let (RunEvent::Exit, Some(app)) = (event, handle.try_state::<Arc<App>>()) {
+            // Whoever starts the program again now gets a window: of the new one, which waits for this one's data.
+            tauri_plugin_single_instance::destroy(handle);
             tauri::async_runtime::block_on(app.close());
         }
     });
@@ -108,7 +114,7 @@ fn open(handle: &AppHandle<Wry>, flags: &Flags) -> anyhow::Result<()> {
         ..environment::config(handle, flags)?
     };
     let web_data = flags.data_dir.is_some().then(|| config.data_dir.join("webview"));
-    let app = App::open(config)?;
+    let app = App::open_within(config, CLOSING)?;
     handle.manage(app.clone());
     if let Some(model) = flags.demo.clone() {
         tauri::async_runtime::spawn(async move {
@@ -141,7 +147,11 @@ fn show(handle: &AppHandle<Wry>) {
 fn fail(handle: &AppHandle<Wry>, error: &anyhow::Error) {
     eprintln!("{error:#}");
     let handle = handle.clone();
-    let text = words::cannot_start(error, environment::language());
+    let language = environment::language();
+    let text = match environment::has_web_view() {
+        true => words::cannot_start(error, language),
+        false => words::no_web_view(language),
+    };
     let dialog = handle.dialog().message(text).title("Headroom").kind(MessageDialogKind::Error);
     dialog.show(move |_| handle.exit(1));
 }

@@ -31,6 +31,19 @@ pub fn cannot_start(error: &anyhow::Error, language: Language) -> String {
     }
 }
 
+/// The same where the system lacks what draws the window.
+pub fn no_web_view(language: Language) -> String {
+    match language {
+        Language::En => "Headroom needs Microsoft Edge WebView2 to draw its window. Install the WebView2 Runtime from \
+                         https://go.microsoft.com/fwlink/p/?LinkId=2124703, then start Headroom again."
+            .into(),
+        Language::Ja => "ウィンドウの表示にはMicrosoft Edge WebView2が必要です。\
+                         https://go.microsoft.com/fwlink/p/?LinkId=2124703 からWebView2ランタイムをインストールして、\
+                         もう一度起動してください。"
+            .into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,8 +16,9 @@ use crate::wire::*;
 use engine::Cancel;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 /// Everything that the app is told; it asks nobody else.
 pub struct AppConfig {
@@ -63,7 +64,8 @@ pub struct App {
     /// One load or unload at a time.
     pub(crate) loading: tokio::sync::Mutex<()>,
     pub(crate) answer: Mutex<Option<RunningAnswer>>,
-    pub(crate) monitoring: Arc<AtomicBool>,
+    /// How often watching has begun or ended: odd while somebody watches.
+    pub(crate) monitoring: AtomicU64,
     interrupted_chat: Option<String>,
     /// Damaged files of ours under their new names.
     kept_aside: Vec<PathBuf>,
@@ -97,7 +99,16 @@ impl App {
     /// # Errors
     /// [`ErrorCode::Busy`] if another program has the folder open; a folder that cannot be used.
     pub fn open(config: AppConfig) -> Result<Arc<App>> {
-        let app = App::own(config)?;
+        App::open_within(config, Duration::ZERO)
+    }
+
+    /// The same, where another program may take so long to give the folder up: one that was quit still keeps what it
+    /// remembers of chats.
+    ///
+    /// # Errors
+    /// As [`App::open`].
+    pub fn open_within(config: AppConfig, patience: Duration) -> Result<Arc<App>> {
+        let app = App::own_within(config, patience)?;
         app.downloads.go_on();
         Ok(app)
     }
@@ -107,10 +118,14 @@ impl App {
     /// # Errors
     /// As [`App::open`].
     pub fn own(config: AppConfig) -> Result<Arc<App>> {
+        App::own_within(config, Duration::ZERO)
+    }
+
+    fn own_within(config: AppConfig, patience: Duration) -> Result<Arc<App>> {
         let folder = config.data_dir.clone();
         let folder = folder.as_path();
         std::fs::create_dir_all(folder).map_err(|error| WireError::file(folder, &error))?;
-        let lock_file = exclusive(&folder.join("headroom.lock"))?;
+        let lock_file = exclusive(&folder.join("headroom.lock"), patience)?;
         let settings_file = SettingsFile::new(folder);
         let ((settings, old_settings), token) = (settings_file.load()?, settings_file.token()?);
         let (store, old_store) = Store::open(&folder.join("headroom.db"))?;
@@ -167,7 +182,7 @@ impl App {
             slot: Mutex::new(Slot::None),
             loading: tokio::sync::Mutex::new(()),
             answer: Mutex::new(None),
-            monitoring: Arc::new(AtomicBool::new(false)),
+            monitoring: AtomicU64::new(0),
             interrupted_chat,
             kept_aside,
             open_chat: Mutex::new(None),
@@ -282,15 +297,21 @@ fn default_endpoint(config: &AppConfig) -> String {
     config.hf_endpoint.clone().unwrap_or_else(|| hub::DEFAULT_ENDPOINT.to_owned())
 }
 
-fn exclusive(path: &Path) -> Result<File> {
+fn exclusive(path: &Path, patience: Duration) -> Result<File> {
     let file = File::options().create(true).truncate(false).write(true).open(path);
     let file = file.map_err(|error| WireError::file(path, &error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(WireError::new(ErrorCode::Busy, "Headroom is running already with this data folder"))
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) if begun.elapsed() < patience => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(WireError::new(ErrorCode::Busy, "Headroom is running already with this data folder"));
+            }
+            Err(std::fs::TryLockError::Error(error)) => return Err(WireError::file(path, &error)),
         }
-        Err(std::fs::TryLockError::Error(error)) => Err(WireError::file(path, &error)),
     }
 }
 

@@ -341,12 +341,12 @@ impl App {
 
     /// Sends live figures every second until [`App::monitor_stop`].
     pub fn monitor_start(self: &Arc<Self>) {
-        if self.monitoring.swap(true, Ordering::AcqRel) {
-            return;
-        }
+        let begin = |count: u64| (count % 2 == 0).then_some(count + 1);
+        let Ok(before) = self.monitoring.fetch_update(Ordering::AcqRel, Ordering::Acquire, begin) else { return };
         let app = self.clone();
         self.config.runtime.spawn(async move {
-            while app.monitoring.load(Ordering::Acquire) {
+            // Whoever looks away and back within a second gets new figures from another task than this one.
+            while app.monitoring.load(Ordering::Acquire) == before + 1 {
                 let sampler = app.clone();
                 let sample = blocking(move || {
                     let own_vram = sampler.session().ok().map(|session| session.engine.placement().accelerator_used());
@@ -372,6 +372,7 @@ impl App {
     }
 
     pub fn monitor_stop(&self) {
-        self.monitoring.store(false, Ordering::Release);
+        let end = |count: u64| (count % 2 == 1).then_some(count + 1);
+        let _ = self.monitoring.fetch_update(Ordering::AcqRel, Ordering::Acquire, end);
     }
 }

@@ -4,9 +4,11 @@
 
 mod common;
 
+use app::App;
 use app::wire::*;
-use common::open;
+use common::{config, open, try_own};
 use std::path::Path;
+use std::time::Duration;
 
 fn write(folder: &Path, text: &str) {
     std::fs::create_dir_all(folder.join("data")).unwrap();
@@ -178,4 +180,36 @@ async fn the_hub_is_where_the_flag_says_then_the_settings_then_the_environment()
         let shown = startup.hub_endpoint.or(startup.settings.hub_endpoint).unwrap_or(startup.hub_endpoint_default);
         assert_eq!(shown, there);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_was_quit_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, _) = open(folder.path(), |_| {});
+    assert_eq!(try_own(folder.path()).err().unwrap().code, ErrorCode::Busy);
+    let quit = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        drop(old);
+    });
+    App::open_within(config(folder.path()).0, Duration::from_secs(60)).unwrap();
+    quit.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looking_away_and_back_leaves_one_task_that_measures() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, events) = open(folder.path(), |_| {});
+    for _ in 0..10 {
+        app.monitor_start();
+        app.monitor_stop();
+    }
+    app.monitor_start();
+    app.monitor_start();
+    // Those that were told to stop have had their time to.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    events.lock().unwrap().clear();
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    app.monitor_stop();
+    let samples = events.lock().unwrap().iter().filter(|event| matches!(event, AppEvent::Monitor { .. })).count();
+    assert!((1..=3).contains(&samples), "{samples} figures in two and a half seconds");
 }

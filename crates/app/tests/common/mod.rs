@@ -26,7 +26,7 @@ pub fn try_own(folder: &Path) -> Result<Arc<App>, WireError> {
     App::own(config(folder).0)
 }
 
-fn config(folder: &Path) -> (AppConfig, Events) {
+pub fn config(folder: &Path) -> (AppConfig, Events) {
     // Measured already: tests do not wait for it.
     std::fs::create_dir_all(folder.join("data")).unwrap();
     std::fs::write(folder.join("data/measured.json"), r#"{"ram_read_bytes_per_s":1e10,"int8_ops_per_s":1e11}"#)
