@@ -156,8 +156,13 @@ impl Downloads {
         self.0.runtime.spawn(async move {
             let result = inner.run(&id, &cancel).await;
             // Data base work; short, but blocking.
-            let ended = tokio::task::spawn_blocking(move || inner.ended(&id, result)).await;
-            if let Ok(Err(error)) | Err(error) = ended.map_err(|e| WireError::internal(e.to_string())) {
+            let ended = tokio::task::spawn_blocking(move || {
+                if inner.ended(&id, result)? {
+                    Downloads(inner).spawn(&id);
+                }
+                Ok(())
+            });
+            if let Ok(Err(error)) | Err(error) = ended.await.map_err(|e| WireError::internal(e.to_string())) {
                 tracing::error!("a download could not be recorded: {error}");
             }
         });
@@ -218,9 +223,19 @@ impl Inner {
         }
     }
 
-    fn ended(&self, id: &str, result: Result<std::path::PathBuf, HubError>) -> Result<()> {
-        self.with(id, |entry| entry.task = None)?;
+    /// Keeps how a task ended; true: the user has wished since that it goes on.
+    fn ended(&self, id: &str, result: Result<std::path::PathBuf, HubError>) -> Result<bool> {
+        let (stopped, wish) = self.with(id, |entry| {
+            let task = entry.task.take();
+            (task.is_some_and(|cancel| cancel.is_cancelled()), entry.wish)
+        })?;
         match result {
+            Err(HubError::Cancelled) if stopped && wish == Wish::Run => {
+                self.show(id, |shown| shown.state = DownloadState::Queued);
+                return Ok(true);
+            }
+            // The user has given it up: how it failed is no matter.
+            Err(_) if wish == Wish::Cancel => self.stopped(id),
             Ok(path) => {
                 self.with(id, |entry| {
                     entry.shown.state = DownloadState::Done;
@@ -238,7 +253,8 @@ impl Inner {
                 self.with(id, |entry| (entry.shown.state, entry.shown.error) = (DownloadState::Failed, Some(error)))?;
                 self.changed(id)
             }
-        }
+        }?;
+        Ok(false)
     }
 
     /// What the user wished when stopping it.

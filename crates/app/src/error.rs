@@ -66,7 +66,7 @@ impl From<hub::HubError> for WireError {
             H::Offline { host, .. } | H::Interrupted { host, .. } => new(ErrorCode::Offline).about(host),
             H::Gated { repo, needs: Needs::Token } => new(ErrorCode::NeedsToken).about(repo),
             H::Gated { repo, needs: Needs::Terms } => new(ErrorCode::NeedsTerms).about(repo),
-            H::TokenRefused => new(ErrorCode::NeedsToken),
+            H::TokenRefused => new(ErrorCode::TokenRefused),
             H::NotFound { what } => new(ErrorCode::NotFound).about(what),
             H::RateLimited { retry_after } => {
                 WireError { retry_after: retry_after.map(|d| d.as_secs().max(1)), ..new(ErrorCode::RateLimited) }
@@ -82,10 +82,20 @@ impl From<hub::HubError> for WireError {
             H::Busy { .. } => new(ErrorCode::Busy),
             H::BadName { name, .. } => new(ErrorCode::BadArgument).about(name),
             H::Header { file, .. } => new(ErrorCode::FileInvalid).about(file),
-            H::Io { path, source } => WireError::file(&path, &source),
+            H::Io { path, source } => match (download_folder(&path), WireError::file(&path, &source)) {
+                (Some(folder), error) if error.code != ErrorCode::DiskFull => {
+                    WireError { code: ErrorCode::FolderAccess, ..error }.about(folder.display().to_string())
+                }
+                (_, error) => error,
+            },
             H::Server { .. } | H::Protocol { .. } | H::TooLarge { .. } | H::Tls { .. } => new(ErrorCode::HubAnswer),
         }
     }
+}
+
+/// The folder that a download goes to, for a path in the hidden one in which it grows: of that nobody has heard.
+fn download_folder(path: &Path) -> Option<&Path> {
+    path.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == hub::STAGING))?.parent()
 }
 
 impl From<grammar::GrammarError> for WireError {

@@ -131,6 +131,39 @@ async fn pause_keeps_resume_goes_on_cancel_deletes() {
     assert_eq!(app.download_pause(id).await.unwrap_err().code, ErrorCode::NotFound);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn resumed_before_the_pause_is_through_it_goes_on() {
+    let (folder, hub) = (tempfile::tempdir().unwrap(), hub());
+    let (app, _) = connect(folder.path(), &hub);
+    hub.faults(|faults| faults.bytes_per_second = Some(2 << 20));
+    let id = start(&app).await;
+    until(&app, &id, in_the_middle).await;
+    app.download_pause(id.clone()).await.unwrap();
+    app.download_resume(id.clone()).await.unwrap();
+    let done = until(&app, &id, |download| matches!(download.state, DownloadState::Done | DownloadState::Paused));
+    let done = tokio::time::timeout(Duration::from_secs(60), done).await.unwrap();
+    assert_eq!(done.state, DownloadState::Done);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_cannot_be_written_is_named() {
+    let (folder, hub) = (tempfile::tempdir().unwrap(), hub());
+    let (app, _) = connect(folder.path(), &hub);
+    // Where the folder would be is a file, as on a disk that is read-only or not there: nothing can be made in it.
+    std::fs::create_dir_all(folder.path().join("models")).unwrap();
+    std::fs::write(folder.path().join("models/owner"), "").unwrap();
+    let id = start(&app).await;
+    let error = loop {
+        if let Some(error) = app.downloads().into_iter().find(|download| download.id == id).unwrap().error {
+            break error;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!(error.code, ErrorCode::FolderAccess);
+    let named = folder.path().join("models").join("owner").join("tiny-GGUF");
+    assert_eq!(error.subject.as_deref(), named.to_str());
+}
+
 fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     entries
@@ -218,5 +251,5 @@ async fn the_token_of_other_programs_opens_gates_too() {
     assert_eq!(plan(None, None).await, Err(ErrorCode::NeedsToken));
     assert_eq!(plan(Some(&cache), None).await, Ok(()));
     // One that was given for this run comes first.
-    assert_eq!(plan(Some(&cache), Some("hf_wrong")).await, Err(ErrorCode::NeedsToken));
+    assert_eq!(plan(Some(&cache), Some("hf_wrong")).await, Err(ErrorCode::TokenRefused));
 }

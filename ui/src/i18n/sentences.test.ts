@@ -13,6 +13,7 @@ const CODES: Record<ErrorCode, true> = {
   fileInvalid: true,
   fileTruncated: true,
   fileAccess: true,
+  folderAccess: true,
   modelUnsupported: true,
   draftVocabulary: true,
   draftMissing: true,
@@ -25,6 +26,7 @@ const CODES: Record<ErrorCode, true> = {
   cancelled: true,
   offline: true,
   needsToken: true,
+  tokenRefused: true,
   needsTerms: true,
   notFound: true,
   rateLimited: true,
@@ -67,6 +69,12 @@ test("a file is named without its folders", () => {
     expect(errorSentence(wireError("fileInvalid", "", { subject }))).toMatch(/^a\.gguf is not/);
   }
   expect(errorSentence(wireError("needsToken", "", { subject: "owner/name" }))).toMatch(/^owner\/name needs/);
+});
+
+test("a folder for downloads is named in full, and a wrong token is not asked for as a missing one", () => {
+  const folder = errorSentence(wireError("folderAccess", "", { subject: "E:\\models\\owner\\name" }));
+  expect(folder).toContain("E:\\models\\owner\\name");
+  expect(errorSentence(wireError("tokenRefused", ""))).toMatch(/does not accept your token/);
 });
 
 test("a code that this window does not know is told in the program's words", () => {

@@ -15,6 +15,8 @@ pub enum ErrorCode {
     FileTruncated,
     /// Another program or a permission keeps it from us.
     FileAccess,
+    /// Downloads cannot be written to their folder: it is gone, not there now, or not ours to write.
+    FolderAccess,
     /// An architecture, tokenizer or type that this version does not run.
     ModelUnsupported,
     /// The draft model's tokens are not those of the model.
@@ -34,6 +36,8 @@ pub enum ErrorCode {
     /// No network, or the Hub does not answer.
     Offline,
     NeedsToken,
+    /// The Hub does not know the token that it was sent.
+    TokenRefused,
     NeedsTerms,
     NotFound,
     RateLimited,

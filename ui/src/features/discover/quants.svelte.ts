@@ -72,6 +72,13 @@ export class QuantsPage {
   }
 }
 
+const REFUSALS: readonly WireError["code"][] = ["needsToken", "tokenRefused", "needsTerms"];
+
+/** Whether the Hub wants a token, another one, or its terms accepted: something that the user can give. */
+export function isRefusal(problem: WireError | null | undefined): boolean {
+  return REFUSALS.some((code) => code === problem?.code);
+}
+
 /** The problem that all rows share, so that it is told once: terms, token, architecture, network; no file's own. */
 export function sharedProblem(rows: QuantRow[]): WireError | null {
   const [first] = rows;

@@ -26,6 +26,11 @@ test.each<[Partial<Download>, string]>([
   [{ secondsLeft: null }, "3.1 GB of 5.0 GB · 84 MB/s"],
   [{ bytesPerSecond: 0, secondsLeft: null }, "Connecting"],
   [{ state: "queued" }, "Waiting for its turn"],
+  [{ state: "failed" }, "Stopped at 61 %. Resume it to try again."],
+  [
+    { state: "failed", error: wireError("diskFull", "") },
+    "The disk is full. Free some space, then try again.",
+  ],
   [{ state: "waiting", error: wireError("offline", "") }, "Connection lost at 61 %. Resumes by itself."],
   [
     { state: "waiting", error: wireError("rateLimited", "") },

@@ -43,7 +43,7 @@ export function statusLine(download: Download): string {
     case "paused":
       return t("downloads.paused", values);
     case "failed":
-      return error ? errorSentence(error) : values.percent;
+      return error ? errorSentence(error) : t("downloads.failed", { percent: values.percent });
     case "done":
       return t("downloads.done", { total: values.total });
     default:

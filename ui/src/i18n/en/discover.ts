@@ -94,6 +94,7 @@ export const discover = {
   why_bestQuality: "{quant} is recommended: the best quality that fits.",
   why_smallest: "{quant} is recommended: the others need even more memory than is free.",
   problem_needsToken: "Needs your token",
+  problem_tokenRefused: "Token not accepted",
   problem_needsTerms: "Terms not accepted yet",
   problem_modelUnsupported: "Not supported yet",
   problem_fileInvalid: "Not a valid GGUF file",

@@ -7,6 +7,7 @@ export const downloads = {
   waiting: "Connection lost at {percent}. Resumes by itself.",
   waitingBusy: "Interrupted at {percent}, because Hugging Face is busy. Resumes by itself.",
   paused: "Paused at {percent}: {done} of {total}",
+  failed: "Stopped at {percent}. Resume it to try again.",
   verifying: "Checking that every byte arrived",
   done: "Done: {total}",
   cancelled: "Cancelled",

@@ -6,6 +6,8 @@ export const errors = {
   fileTruncated: "{subject} is shorter than it should be. Download it again.",
   fileTruncated_numbers: "{subject} has {available} of {needed}. Download it again.",
   fileAccess: "{subject} cannot be opened. Close other programs that use it, or check its permissions.",
+  folderAccess:
+    "Nothing can be written to {subject}. Check that its disk is connected and that you may write there, or choose another download folder in Settings.",
   modelUnsupported: "This version does not run {subject}. Choose another model.",
   draftVocabulary:
     "The draft model has other tokens than the model. Choose a smaller model of the same family.",
@@ -26,6 +28,7 @@ export const errors = {
   cancelled: "Cancelled.",
   offline: "Hugging Face cannot be reached. Check the connection, then try again.",
   needsToken: "{subject} needs a token from Hugging Face. Add yours in Settings.",
+  tokenRefused: "Hugging Face does not accept your token. Enter a new one in Settings, or remove it there.",
   needsTerms: "This model asks you to accept its terms on Hugging Face, then add your token.",
   notFound: "{subject} was not found. It may have been moved or deleted.",
   rateLimited: "Hugging Face asks for a pause. Try again in a moment.",

@@ -10,6 +10,7 @@ export const downloads: Words<typeof en> = {
   waiting: "{percent}で接続が切れました。自動的に再開します。",
   waitingBusy: "Hugging Faceが混み合っているため{percent}で中断しました。自動的に再開します。",
   paused: "{percent}で一時停止中: {done} / {total}",
+  failed: "{percent}で停止しました。再開するともう一度試します。",
   verifying: "データが正しく届いたか確認中",
   done: "完了: {total}",
   cancelled: "キャンセルしました",

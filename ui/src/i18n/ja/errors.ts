@@ -10,6 +10,8 @@ export const errors: Words<typeof en> = {
   fileTruncated_numbers:
     "{subject}は{needed}のうち{available}しかありません。もう一度ダウンロードしてください。",
   fileAccess: "{subject}を開けません。使用中のプログラムを閉じるか、アクセス権を確認してください。",
+  folderAccess:
+    "{subject}に書き込めません。ディスクの接続とアクセス権を確認するか、設定で別のダウンロード先フォルダーを選んでください。",
   modelUnsupported: "このバージョンでは{subject}を実行できません。別のモデルを選んでください。",
   draftVocabulary: "ドラフトモデルのトークンがモデルと異なります。同じ系列の小さいモデルを選んでください。",
   draftMissing:
@@ -32,6 +34,8 @@ export const errors: Words<typeof en> = {
   cancelled: "キャンセルしました。",
   offline: "Hugging Faceに接続できません。ネットワークを確認して再試行してください。",
   needsToken: "{subject}にはHugging Faceのトークンが必要です。設定で登録してください。",
+  tokenRefused:
+    "登録済みのトークンがHugging Faceに受け付けられませんでした。設定で新しいトークンに置き換えるか、削除してください。",
   needsTerms: "このモデルはHugging Faceでの利用規約への同意とトークンの登録が必要です。",
   notFound: "{subject}が見つかりません。移動または削除された可能性があります。",
   rateLimited: "Hugging Faceへのアクセスが制限されています。しばらくしてから再試行してください。",

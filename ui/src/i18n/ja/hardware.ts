@@ -49,7 +49,7 @@ export const hardware: Words<typeof en> = {
   of: "{used} / {total}",
   waiting: "最初の値を待っています",
   own: "Headroom自身",
-  ownPrivate: "固有のメモリー",
+  ownPrivate: "固有のメモリ",
   ownPrivateText: "チャット、キャッシュ、バッファー(モデルファイルを除く)",
   ownResident: "RAM上の合計",
   ownResidentText: "RAMにあるモデルファイルの部分を含みます。必要になればシステムが回収します",
