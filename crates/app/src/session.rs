@@ -14,7 +14,7 @@ use crate::wire::{
     AnswerStats, ErrorCode, FinishReason, Gpu, GpuLayers, GpuReason, GpuUse, LoadSettings, LoadStage, LoadedModel,
     Plan, RecoveryNotice, WireError,
 };
-use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
+use backend_cpu::{CpuConfig, CpuDevice, Precision, SimdLevel, ThreadPool};
 use engine::{
     BackendError, Cancel, Devices, Engine, EngineError, LoadOptions, Placement, Recovery, RecoveryCause, SavedError,
     Speculation,
@@ -53,6 +53,8 @@ pub struct Loading {
     pub logits_rows: u32,
     /// Activations in f32 instead of 8 bits.
     pub exact: bool,
+    /// Instructions of the CPU's kernels; `None`: the best that it has.
+    pub simd: Option<SimdLevel>,
     /// Map the file (else read it into memory).
     pub mmap: bool,
     /// Lock the weights in RAM.
@@ -68,6 +70,7 @@ impl Default for Loading {
             ubatch: None,
             logits_rows: 1,
             exact: false,
+            simd: None,
             mmap: true,
             mlock: false,
             speculation: Speculation::LOOKUP,
@@ -125,10 +128,9 @@ impl Session {
     ) -> Result<(Session, Vec<RecoveryNotice>)> {
         let LoadRequest { model_id, name, path, model, settings, machine, threads, loading, .. } = request;
         let (mut draft, mut draft_problem) = (request.draft, request.draft_problem);
-        let Loading { ubatch, exact, mmap, mlock, speculation, .. } = loading;
+        let Loading { ubatch, exact, simd, mmap, mlock, speculation, .. } = loading;
         let logits_rows = loading.logits_rows.max(speculation.logits_rows());
-        let config =
-            CpuConfig { threads, precision: if exact { Precision::Exact } else { Precision::Fast }, simd: None };
+        let config = CpuConfig { threads, precision: if exact { Precision::Exact } else { Precision::Fast }, simd };
         let pool = Arc::new(ThreadPool::new(threads));
         // Before the plan: the memory that the device takes for itself is known then.
         let mut compiled = |done: usize, of: usize| {

@@ -78,6 +78,7 @@ pub fn load(
         ubatch: loading.ubatch,
         logits_rows: rows,
         exact: loading.exact,
+        simd: loading.simd,
         mmap: !loading.no_mmap,
         mlock: loading.mlock,
         speculation,

@@ -27,6 +27,31 @@ struct Options {
     depth: u32,
     kv: Vec<String>,
     busy: bool,
+    /// The best of this machine, if not given.
+    level: Option<Level>,
+}
+
+/// Instructions that both programs are held to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Avx2,
+}
+
+impl Level {
+    /// As `headroom bench --simd` takes it.
+    fn name(self) -> &'static str {
+        match self {
+            Level::Avx2 => "avx2",
+        }
+    }
+
+    /// A processor that has these and no better ones, for which the peer is compiled.
+    fn processor(self) -> &'static str {
+        match self {
+            // AVX2, FMA, F16C and BMI2.
+            Level::Avx2 => "haswell",
+        }
+    }
 }
 
 /// What is measured of each program.
@@ -45,9 +70,10 @@ enum Program {
 pub fn bench(arguments: &[String]) -> Result<ExitCode> {
     let options = Options::read(arguments)?;
     setup::for_peer()?;
-    let programs = programs()?;
+    let programs = programs(options.level)?;
     let Program::Ours(ours) = &programs[0] else { bail!("ours comes first") };
     let limits = Limits::read(&json(step(&ours.display().to_string(), &["--json", "--no-gpu", "doctor"]))?)?;
+    let limits = if options.level.is_some() { limits.without_arithmetic() } else { limits };
     let threads = options.threads.unwrap_or(limits.cores);
     println!("{limits}");
     for model in &options.models {
@@ -75,8 +101,8 @@ pub fn bench(arguments: &[String]) -> Result<ExitCode> {
 impl Options {
     fn read(arguments: &[String]) -> Result<Options> {
         let kv = vec!["f16".into()];
-        let mut options =
-            Options { models: Vec::new(), rounds: 3, threads: None, tokens: 64, depth: 0, kv, busy: false };
+        let (models, threads, level) = (Vec::new(), None, None);
+        let mut options = Options { models, rounds: 3, threads, tokens: 64, depth: 0, kv, busy: false, level };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().with_context(|| format!("{argument} wants a value"));
@@ -90,6 +116,10 @@ impl Options {
                 "--tokens" => options.tokens = value()?.parse().context("--tokens")?,
                 "--depth" => options.depth = value()?.parse().context("--depth")?,
                 "--kv" => options.kv = value()?.split(',').map(String::from).collect(),
+                "--level" => match value()?.as_str() {
+                    "avx2" => options.level = Some(Level::Avx2),
+                    other => bail!("there is no level {other}; there is avx2"),
+                },
                 "--busy" => options.busy = true,
                 flag if flag.starts_with('-') => bail!("unknown argument {flag}"),
                 model => options.models.push(model.into()),
@@ -98,7 +128,7 @@ impl Options {
         let named = options.kv.iter().all(|kv| ["f16", "q8_0"].contains(&kv.as_str()));
         if options.models.is_empty() || !named || [options.rounds, options.tokens].contains(&0) {
             bail!(
-                "bench --peer llama.cpp MODEL.gguf... [--rounds N] [--threads N] [--tokens N] [--depth N] [--kv f16,q8_0] [--busy]"
+                "bench --peer llama.cpp MODEL.gguf... [--rounds N] [--threads N] [--tokens N] [--depth N] [--kv f16,q8_0] [--busy] [--level avx2]"
             );
         }
         Ok(options)
@@ -118,16 +148,18 @@ impl Options {
 }
 
 /// Ours, the peer as it reads files, and the peer that repacks them.
-fn programs() -> Result<[Program; 3]> {
+fn programs(level: Option<Level>) -> Result<[Program; 3]> {
     cargo(&["build", "--release", "-p", "cli"]).run()?;
     let target = target_dir()?;
     let name = |program: &str| format!("{program}{}", std::env::consts::EXE_SUFFIX);
     let peer = |repack: &str| -> Result<Program> {
-        let folder = target.join("peer").join(format!("repack-{}", repack.to_lowercase()));
+        let suffix = level.map_or(String::new(), |level| format!("-{}", level.name()));
+        let folder = target.join("peer").join(format!("repack-{}{suffix}", repack.to_lowercase()));
+        let processor = level.map_or("native", Level::processor);
         cargo(&["build", "--release", "--locked"])
             .inside("tests/peer")
             .env("CARGO_TARGET_DIR", &folder)
-            .env("RUSTFLAGS", "-C target-cpu=native")
+            .env("RUSTFLAGS", format!("-C target-cpu={processor}"))
             .env("GGML_CPU_REPACK", repack)
             .run()?;
         Ok(Program::Peer(folder.join("release").join(name("peer"))))
@@ -145,7 +177,12 @@ fn measure(program: &Program, model: &Path, case: &Case, options: &Options, thre
         }
         Program::Peer(path) => (path, &[][..], &["--kv", &case.kv][..]),
     };
-    let step = step(&program.display().to_string(), &[first, &common[..], last].concat());
+    // The peer was compiled for it.
+    let level = match (options.level, first.is_empty()) {
+        (Some(level), false) => &["--simd", level.name()][..],
+        _ => &[],
+    };
+    let step = step(&program.display().to_string(), &[first, &common[..], last, level].concat());
     let value = if case.busy { beside_a_busy_core(|| json(step))? } else { json(step)? };
     Run::read(&value)
 }
@@ -187,6 +224,8 @@ mod tests {
         let wanted = [case(0, "f16", false), case(64, "f16", false), case(64, "q8_0", false), case(0, "f16", true)];
         assert_eq!(options.cases(), wanted);
         assert_eq!(read("--peer llama.cpp a.gguf").unwrap().cases(), wanted[..1]);
+        assert_eq!((options.level, options.cases().len()), (None, 4));
+        assert_eq!(read("--peer llama.cpp a.gguf --level avx2").unwrap().level, Some(Level::Avx2));
     }
 
     #[test]
@@ -196,6 +235,7 @@ mod tests {
         {
             assert!(read(line).is_err(), "{line}");
         }
+        assert!(read("--peer llama.cpp a --level avx512").is_err());
         assert!(read("--peer llama.cpp a --fast").is_err() && read("a --depth").is_err());
     }
 }

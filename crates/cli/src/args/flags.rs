@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use app::wire::{GpuLayers, KvType, LoadSettings};
+use backend_cpu::{Simd, SimdLevel};
 use clap::{Args, ValueEnum};
 use engine::{Drafting, Speculation};
 use quant::GgmlType;
@@ -71,6 +72,9 @@ pub struct Loading {
     /// Keep activations in f32 instead of 8 bits
     #[arg(long)]
     pub exact: bool,
+    /// Instructions to compute with, such as avx2, for comparisons; the best that the CPU has, if not given
+    #[arg(long, value_parser = simd_level, value_name = "LEVEL")]
+    pub simd: Option<SimdLevel>,
     /// Flash attention is how attention is computed here; the flag is accepted for scripts
     #[arg(long = "fa", value_enum, default_value_t = OnOffAuto::Auto)]
     pub flash_attention: OnOffAuto,
@@ -209,6 +213,19 @@ fn kv_type(text: &str) -> Result<KvType, String> {
     let all = || KvType::ALL.map(|ty| ty.ggml_type().name().to_lowercase()).join(", ");
     KvType::from_name(text)
         .ok_or_else(|| format!("a KV cache of type {text} is not supported; supported are {}", all()))
+}
+
+/// The name of a level in one word.
+fn simd_word(level: SimdLevel) -> String {
+    level.name().to_lowercase().replace(' ', "-")
+}
+
+fn simd_level(text: &str) -> Result<SimdLevel, String> {
+    let here = || SimdLevel::ALL.into_iter().filter(|level| Simd::with(*level).is_some());
+    here().find(|level| simd_word(*level).eq_ignore_ascii_case(text)).ok_or_else(|| {
+        let all: Vec<String> = here().map(simd_word).collect();
+        format!("this CPU has {}", all.join(", "))
+    })
 }
 
 fn cpu_moe(text: &str) -> Result<CpuMoe, String> {

@@ -324,4 +324,21 @@ mod tests {
         let speculation = bench.speculating.speculation(engine::Drafting::Never);
         assert_eq!((speculation.drafting, speculation.max), (engine::Drafting::WherePays, 8));
     }
+
+    #[test]
+    fn instructions_are_those_of_the_cpu() {
+        let parsed = |level: &str| {
+            let words = ["headroom", "bench", "m.gguf", "--simd", level].map(OsString::from);
+            Arguments::try_parse_from(words).map(|arguments| match arguments.command {
+                Command::Bench(bench) => bench.loading.simd,
+                _ => panic!("not bench"),
+            })
+        };
+        for level in backend_cpu::SimdLevel::ALL {
+            let found = parsed(&level.name().to_lowercase().replace(' ', "-"));
+            let there = backend_cpu::Simd::with(level).is_some();
+            assert_eq!(found.ok(), there.then_some(Some(level)), "{level:?}");
+        }
+        assert!(parsed("mmx").is_err());
+    }
 }

@@ -12,8 +12,8 @@ pub struct Limits {
     pub cores: u32,
     /// Threads, and bytes that they read per second.
     reads: Vec<(u32, f64)>,
-    /// 8-bit multiply-adds of all cores per second.
-    int8: f64,
+    /// 8-bit multiply-adds of all cores per second, by the best instructions.
+    int8: Option<f64>,
 }
 
 /// One run of one program.
@@ -52,8 +52,13 @@ impl Limits {
             cpu: doctor["cpu"]["name"].as_str().context("doctor names no CPU")?.trim().into(),
             cores: doctor["cpu"]["physical_cores"].as_u64().context("doctor counts no cores")? as u32,
             reads: reads.iter().filter_map(read).collect(),
-            int8: doctor["cpu"]["int8_limit_per_s"].as_f64().context("doctor measured no arithmetic")?,
+            int8: Some(doctor["cpu"]["int8_limit_per_s"].as_f64().context("doctor measured no arithmetic")?),
         })
+    }
+
+    /// For other instructions than the best.
+    pub fn without_arithmetic(self) -> Limits {
+        Limits { int8: None, ..self }
     }
 
     /// Of the next count of threads that was measured.
@@ -62,8 +67,8 @@ impl Limits {
         enough.or(self.reads.last()).map_or(f64::NAN, |(_, rate)| *rate)
     }
 
-    fn arithmetic(&self, threads: u32) -> f64 {
-        self.int8 / f64::from(self.cores.max(1)) * f64::from(threads.min(self.cores))
+    fn arithmetic(&self, threads: u32) -> Option<f64> {
+        self.int8.map(|int8| int8 / f64::from(self.cores.max(1)) * f64::from(threads.min(self.cores)))
     }
 }
 
@@ -71,7 +76,8 @@ impl fmt::Display for Limits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reads = self.reads.iter().map(|(threads, rate)| format!("{:.1} GB/s by {threads}", rate / 1e9));
         let reads = reads.collect::<Vec<_>>().join(", ");
-        write!(f, "{}: reads {reads}; {:.2} * 10^12 int8 multiply-adds/s", self.cpu, self.int8 / 1e12)
+        write!(f, "{}: reads {reads}", self.cpu)?;
+        self.int8.map_or(Ok(()), |int8| write!(f, "; {:.2} * 10^12 int8 multiply-adds/s", int8 / 1e12))
     }
 }
 
@@ -124,7 +130,8 @@ pub fn table(cases: &[(Case, Runs)], limits: &Limits, tokens: u32, threads: u32)
             let all = f64::from(case.depth + PROMPT.max(tokens) + 1);
             limits.bandwidth(threads) / (work.bytes + work.kv * cells / all)
         });
-        let prompt = work.filter(|_| case.depth == 0).map(|work| limits.arithmetic(threads) / work.adds);
+        let work = work.filter(|_| case.depth == 0);
+        let prompt = work.and_then(|work| limits.arithmetic(threads).map(|rate| rate / work.adds));
         let mut row = |name: String, value: &dyn Fn(&Run) -> Option<f64>, more, digits, limit| {
             let limit = if case.busy { None } else { limit };
             lines.push(line(&Row { name, value, more, digits, limit }, runs));
@@ -212,7 +219,7 @@ mod tests {
     }
 
     fn limits() -> Limits {
-        Limits { cpu: "X".into(), cores: 2, reads: vec![(1, 15e9), (2, 20e9)], int8: 4e11 }
+        Limits { cpu: "X".into(), cores: 2, reads: vec![(1, 15e9), (2, 20e9)], int8: Some(4e11) }
     }
 
     fn row(text: &str, name: &str) -> String {
