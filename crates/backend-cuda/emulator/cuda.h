@@ -90,6 +90,7 @@ struct Kernel {
                                [](const void *a) { kernel_##name(*static_cast<const Args *>(a)); });       \
     static void kernel_##name(const Args &a)
 #define KERNEL_WIDE KERNEL
+#define KERNEL_BLOCKS(name, Args, threads, blocks) KERNEL(name, Args, threads)
 
 /// 0: ran; 1: no such kernel; 2: its arguments have another size; 3: more threads than it is made for.
 extern "C" inline __attribute__((used, visibility("default"))) int emulator_launch(

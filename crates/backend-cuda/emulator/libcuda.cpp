@@ -194,6 +194,7 @@ API cuDeviceGetUuid(char *uuid, int device) { return memset(uuid, device + 1, 16
 API cuDeviceGetAttribute(int *value, int attribute, int device) {
     const int capability = int(of_device("FAKE_CUDA_CAPABILITY", 86, device));
     switch (attribute) {
+        case 16: return *value = 1, SUCCESS;        // multiprocessors
         case 36: return *value = 7501000, SUCCESS;  // kHz
         case 37: return *value = 192, SUCCESS;      // bits
         case 75: return *value = capability / 10, SUCCESS;

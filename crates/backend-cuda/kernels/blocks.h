@@ -5,10 +5,13 @@
 #pragma once
 #include "device.h"
 
-struct alignas(16) Chunk {
-    int q[8];
+struct alignas(16) Scales {
     float scale[2];
     float offset[2];
+};
+
+struct Chunk : Scales {
+    int q[8];
 };
 
 /// Subtracts c from four bytes below 128; c is the same byte four times, at most 128.

@@ -19,8 +19,11 @@ typedef unsigned long long uint64_t;
 
 // A kernel takes one struct of arguments, whose Rust twin has the same layout: 8-byte members first.
 #define KERNEL(name, Args, threads) extern "C" __global__ void __launch_bounds__(threads) name(const Args a)
-// One that gets all the registers it wants, where the compiler would rather spill a few than lose occupancy.
-#define KERNEL_WIDE(name, Args, threads) extern "C" __global__ void __launch_bounds__(threads, 1) name(const Args a)
+// One that gets all the registers with which so many blocks fit a multiprocessor, where the compiler would rather spill a few
+// than lose occupancy.
+#define KERNEL_BLOCKS(name, Args, threads, blocks) \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const Args a)
+#define KERNEL_WIDE(name, Args, threads) KERNEL_BLOCKS(name, Args, threads, 1)
 #define DYNAMIC_SHARED(T, name)                                      \
     extern __shared__ __align__(16) unsigned char dynamic_shared[];  \
     T *name = reinterpret_cast<T *>(dynamic_shared)

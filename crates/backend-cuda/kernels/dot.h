@@ -7,10 +7,14 @@
 
 const int PARTS = 8;
 
-/// 32 activations rounded to 8 bits: `d * q`, with the sums of both halves of q. 40 bytes.
-struct alignas(8) Activations {
+/// How 32 activations were rounded to 8 bits, as `d * q`: with the sums of both halves of q.
+struct alignas(8) Rounding {
     float d;
     int16_t sums[2];
+};
+
+/// 40 bytes.
+struct Activations : Rounding {
     int q[8];
 };
 
@@ -40,7 +44,7 @@ template <class Type> struct PackedDot {
         return scaled(w, x, first, second, sum);
     }
     /// Adds a step whose integer products are known: of both halves, or `first` of all where the halves are alike.
-    static DEVICE float scaled(const Left &w, const Right &x, int first, int second, float sum) {
+    static DEVICE float scaled(const Scales &w, const Rounding &x, int first, int second, float sum) {
         if (Type::HALVES) {
             sum = fmaf(w.scale[0] * x.d, float(first), sum);
             sum = fmaf(w.scale[1] * x.d, float(second), sum);

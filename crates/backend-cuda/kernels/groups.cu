@@ -4,8 +4,9 @@
 struct GroupArgs {
     const uint32_t *ids;   // [slots]: the expert of each
     uint32_t *order;       // [slots]: slots, expert by expert
-    Tile *tiles;           // [slots / TILE + experts + 1]
+    Tile *tiles;           // [slots / side + experts + 1]
     int32_t slots, experts;
+    int32_t side, unused;  // the most slots of a tile
 };
 
 const int WARPS = 8;
@@ -13,7 +14,7 @@ const int WARPS = 8;
 // A block has an expert; the last one has the ids of experts that do not exist. It counts what comes before its own slots
 // and lists these in order; nothing depends on the order of blocks. Each warp has a share of the slots.
 //
-// Tiles of expert e begin at `before / TILE + e`, `before` being the slots of those before it: there is always room.
+// Tiles of expert e begin at `before / side + e`, `before` being the slots of those before it: there is always room.
 KERNEL(group, GroupArgs, 32 * WARPS) {
     DYNAMIC_SHARED(int, counts);   // of each warp: slots of experts before, and of this one
     const int expert = blockIdx.x, warp = threadIdx.x / 32;
@@ -47,10 +48,10 @@ KERNEL(group, GroupArgs, 32 * WARPS) {
         if (here) a.order[to + __popc(all & ((1u << lane()) - 1))] = uint32_t(slot);
         to += __popc(all);
     }
-    const int first_tile = before / TILE + expert, end_tile = (before + mine) / TILE + expert + 1;
+    const int first_tile = before / a.side + expert, end_tile = (before + mine) / a.side + expert + 1;
     for (int t = first_tile + threadIdx.x; t < end_tile; t += 32 * WARPS) {
-        const int done = (t - first_tile) * TILE, left = mine - done;
-        const Tile tile = {before + done, left < 0 ? 0 : left < TILE ? left : TILE, expert};
+        const int done = (t - first_tile) * a.side, left = mine - done;
+        const Tile tile = {before + done, left < 0 ? 0 : left < a.side ? left : a.side, expert};
         a.tiles[t] = tile;
     }
 }

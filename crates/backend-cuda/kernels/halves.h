@@ -78,10 +78,11 @@ DEVICE void load_eight(const uint8_t *row, int at, int cols, bool wide, uint32_t
         if (at + i < cols) w[i / 2] |= uint32_t(load<uint16_t>(row + 2 * int64_t(at + i))) << 16 * (i % 2);
 }
 
-/// Eight activations; without a row they are zeros.
-DEVICE void load_eight(const float *row, int at, int cols, bool wide, float (&x)[8]) {
+/// Eight activations of a row; of row -1 they are zeros.
+DEVICE void load_eight(const float *input, int row_index, int at, int cols, bool wide, float (&x)[8]) {
     for (int i = 0; i < 8; i++) x[i] = 0;
-    if (!row) return;
+    if (row_index < 0) return;
+    const float *row = input + int64_t(row_index) * cols;
     if (wide) {
         if (at >= cols) return;
         uint32_t words[4];
@@ -98,22 +99,33 @@ DEVICE void load_eight(const float *row, int at, int cols, bool wide, float (&x)
 /// Steps of a row: 32 values.
 DEVICE int half_steps(int cols) { return (cols + 31) / 32; }
 
+/// Where rows lie.
+struct HalfRows {
+    const uint8_t *weights;
+    int64_t row_bytes;
+    const float *input;
+    int cols;
+};
+
 /// Adds a step of M times 16 rows of weights with N times 8 rows of activations. A lane 4g + k gives rows g, g + 8, ... of
 /// weights and of activations, of which it reads 8 values from 8k on: which of them meet in which product is all the same.
-/// Results [M][N][4] are as `mma_f16` has them. `wide`: rows lie at multiples of 16 bytes.
+/// Results [M][N][4] are as `mma_f16` has them. `inputs` may be -1. `wide`: rows lie at multiples of 16 bytes.
 template <class Type, int M, int N>
-DEVICE void add_halves(const uint8_t *const (&weights)[2 * M], const float *const (&inputs)[N], bool wide, int step,
-                       int cols, float (&sum)[4 * M * N]) {
+DEVICE void add_halves(const HalfRows &from, const int (&rows)[2 * M], const int (&inputs)[N], bool wide, int step,
+                       float (&sum)[4 * M * N]) {
     typedef Halves<Type> H;
-    const int at = 32 * step + 8 * (lane() % 4);
+    const int at = 32 * step + 8 * (lane() % 4), cols = from.cols;
     uint32_t w[2 * M][4];
 #pragma unroll
-    for (int i = 0; i < 2 * M; i++) load_eight(weights[i], at, cols, wide, w[i]);
+    for (int i = 0; i < 2 * M; i++) load_eight(from.weights + rows[i] * from.row_bytes, at, cols, wide, w[i]);
+    float x[8], next[8];
+    load_eight(from.input, inputs[0], at, cols, wide, next);
 #pragma unroll
     for (int n = 0; n < N; n++) {
-        float x[8];
+        for (int i = 0; i < 8; i++) x[i] = next[i];
+        // They arrive while these are multiplied.
+        if (n + 1 < N) load_eight(from.input, inputs[n + 1], at, cols, wide, next);
         uint32_t parts[H::PARTS][4];
-        load_eight(inputs[n], at, cols, wide, x);
         const float down = H::split(x, parts);
         // A lane's results are those of rows 2k and 2k + 1 of activations.
         float downs[2] = {1, 1};

@@ -45,13 +45,10 @@ template <class Type, int TOKENS> DEVICE void matvec_halves(const ProductArgs &a
     const int first = blockIdx.y * TOKENS, row_base = blockIdx.x * ROWS;
     const uint32_t expert = a.ids ? a.ids[first] : 0;
     const bool known = expert < uint32_t(a.experts);
-    const uint8_t *weights[2];
-    for (int i = 0; i < 2; i++) {
-        const int row = row_base + g + 8 * i;
-        weights[i] = a.weight + (known ? expert * a.expert_bytes : 0) + (row < a.rows ? row : a.rows - 1) * a.row_bytes;
-    }
-    const float *inputs[1] = {nullptr};
-    if (g < TOKENS && first + g < a.n) inputs[0] = static_cast<const float *>(a.input) + int64_t((first + g) / a.slots) * a.cols;
+    const HalfRows from = {a.weight + (known ? expert * a.expert_bytes : 0), a.row_bytes, static_cast<const float *>(a.input), a.cols};
+    int rows[2];
+    for (int i = 0; i < 2; i++) rows[i] = row_base + g + 8 * i < a.rows ? row_base + g + 8 * i : a.rows - 1;
+    const int inputs[1] = {g < TOKENS && first + g < a.n ? (first + g) / a.slots : -1};
 
     float sum[2][4];
     for (int part = 0; part < 2; part++)
@@ -59,8 +56,8 @@ template <class Type, int TOKENS> DEVICE void matvec_halves(const ProductArgs &a
     const bool wide = wide_rows(a);
     const int steps = half_steps(a.cols);
     for (int step = warp; step < steps; step += PARTS) {
-        add_halves<Type, 1, 1>(weights, inputs, wide, step, a.cols, sum[0]);
-        if (step + WARPS < steps) add_halves<Type, 1, 1>(weights, inputs, wide, step + WARPS, a.cols, sum[1]);
+        add_halves<Type, 1, 1>(from, rows, inputs, wide, step, sum[0]);
+        if (step + WARPS < steps) add_halves<Type, 1, 1>(from, rows, inputs, wide, step + WARPS, sum[1]);
     }
     for (int part = 0; part < 2; part++)
         for (int i = 0; i < 4; i++) {
@@ -78,8 +75,8 @@ template <class Type, int TOKENS> DEVICE void matvec_halves(const ProductArgs &a
     }
 }
 #define HALF(name, Type)                                                                       \
-    KERNEL(matvec_##name##_1, ProductArgs, 32 * WARPS) { matvec_halves<Type, 1>(a); }           \
-    KERNEL(matvec_##name##_4, ProductArgs, 32 * WARPS) { matvec_halves<Type, 4>(a); }
+    KERNEL_WIDE(matvec_##name##_1, ProductArgs, 32 * WARPS) { matvec_halves<Type, 1>(a); }      \
+    KERNEL_WIDE(matvec_##name##_4, ProductArgs, 32 * WARPS) { matvec_halves<Type, 4>(a); }
 #else
 #define HALF PLAIN
 #endif

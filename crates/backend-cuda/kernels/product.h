@@ -3,10 +3,7 @@
 #include "dot.h"
 #include "halves.h"
 
-/// Rows of a tile of matmul.cu, either way.
-const int TILE = 32;
-
-/// Rows of the result that one block of matmul.cu computes, all of one expert.
+/// Rows of the result that one block of matmul.cu computes, all of one expert, as many as its tile has at most.
 struct Tile {
     int32_t first;    // in the list of rows
     int32_t count;    // 0: nothing

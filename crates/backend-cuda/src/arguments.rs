@@ -40,7 +40,15 @@ arguments! {
         experts: i32,
     }
 
-    GroupArgs { ids: Address, order: Address, tiles: Address, slots: i32, experts: i32, }
+    GroupArgs {
+        ids: Address,
+        order: Address,
+        tiles: Address,
+        slots: i32,
+        experts: i32,
+        side: i32,
+        unused: i32,
+    }
 
     NormArgs {
         input: Address,

@@ -157,6 +157,10 @@ impl Driver for Cuda {
         self.card.tensor_cores()
     }
 
+    fn multiprocessors(&self) -> usize {
+        self.card.multiprocessors()
+    }
+
     fn free_bytes(&mut self) -> u64 {
         self.card.free_bytes().unwrap_or(0)
     }

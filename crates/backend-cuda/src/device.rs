@@ -179,6 +179,10 @@ impl<D: Driver> Gpu<D> {
     pub fn tensor_cores(&self) -> bool {
         self.driver.tensor_cores()
     }
+
+    pub fn multiprocessors(&self) -> usize {
+        self.driver.multiprocessors()
+    }
 }
 
 /// A GPU. Weights are copied into its memory.

@@ -42,6 +42,9 @@ pub trait Driver: Send {
     /// Whether the GPU's tensor cores have products of f16 in f32, which decides between kernels.
     fn tensor_cores(&self) -> bool;
 
+    /// How many blocks the GPU works on side by side, where each takes most of what it works on.
+    fn multiprocessors(&self) -> usize;
+
     /// Bytes that are free now, for this program and all others.
     fn free_bytes(&mut self) -> u64;
 

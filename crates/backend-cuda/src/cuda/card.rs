@@ -27,6 +27,7 @@ pub(super) struct Primary {
     device: sys::CUdevice,
     listed: Listed,
     bandwidth: Option<f64>,
+    multiprocessors: usize,
     context: sys::CUcontext,
     modules: Mutex<HashMap<&'static str, sys::CUmodule>>,
     /// Bytes that the modules' code took when they were loaded; `u64::MAX` before.
@@ -68,6 +69,7 @@ impl Card {
         if !listed.is_usable() {
             return Err(Absent::DeviceTooOld { capability: listed.capability, needed: kernels::LEAST_CAPABILITY });
         }
+        let multiprocessors = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         let mut context = null_mut();
         // kHz and bits; two transfers a cycle. Newer drivers may not tell.
         let clock = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE).ok();
@@ -81,6 +83,7 @@ impl Card {
             device,
             listed,
             bandwidth: bandwidth.filter(|rate| *rate > 0.0),
+            multiprocessors: usize::try_from(multiprocessors).unwrap_or(1),
             context,
             modules: Mutex::default(),
             code: AtomicU64::new(u64::MAX),
@@ -193,6 +196,10 @@ impl Primary {
     /// What [`kernels::ptx`] goes by.
     pub fn tensor_cores(&self) -> bool {
         kernels::tensor_cores(self.listed.capability)
+    }
+
+    pub fn multiprocessors(&self) -> usize {
+        self.multiprocessors
     }
 
     pub fn free_bytes(&self) -> Option<u64> {

@@ -1,6 +1,6 @@
 //! Products of rows with the experts that were chosen for them.
 
-use super::matmul::{ACTIVATIONS, FEW, TILE, TILE_SUMS, VEC_ROWS, quantize, rounded};
+use super::matmul::{ACTIVATIONS, FEW, Tiles, VEC_ROWS, quantize, rounded};
 use super::types::{kernels, table};
 use super::{MOST_ACROSS, Run, across, apart, int, product};
 use crate::arguments::{GroupArgs, ProductArgs, optional};
@@ -36,12 +36,12 @@ pub(super) fn scratch(ty: GgmlType, inputs: usize, slots: usize, cols: usize) ->
 
 /// Bytes of the list of slots, and of tiles: experts that are grouped are half as many as slots at most.
 fn groups_bytes(slots: usize) -> usize {
-    slots.saturating_mul(4).saturating_add(GROUP_TILE * tiles(slots, slots / 2))
+    slots.saturating_mul(4).saturating_add(GROUP_TILE * tiles(slots, Tiles::SMALL, slots / 2))
 }
 
-/// The most tiles that slots of so many experts take; those of no expert are one more.
-fn tiles(slots: usize, experts: usize) -> usize {
-    slots / TILE + experts + 1
+/// The most tiles of `side` slots that slots of so many experts take; those of no expert are one more.
+fn tiles(slots: usize, side: usize, experts: usize) -> usize {
+    slots / side + experts + 1
 }
 
 pub(crate) fn expert_matmul<D: Driver>(
@@ -82,8 +82,8 @@ pub(crate) fn expert_matmul<D: Driver>(
         experts: int(OP, shape.experts)?,
     };
     // Few rows meet few experts twice.
-    let tiles = tiles(slots, shape.experts);
-    let grouped = shape.n > FEW && slots / 2 >= shape.experts && tiles <= MOST_ACROSS;
+    let most = tiles(slots, Tiles::SMALL, shape.experts);
+    let grouped = shape.n > FEW && slots / 2 >= shape.experts && most <= MOST_ACROSS;
     let groups = if grouped { groups_bytes(slots) } else { 0 };
     let rounded = rounded(weight.ty, inputs, weight.cols).unwrap_or(0);
     let scratch = match rounded + groups as u64 {
@@ -95,7 +95,8 @@ pub(crate) fn expert_matmul<D: Driver>(
         arguments.input = scratch;
     }
     if grouped {
-        return by_experts(run, &arguments, kernels.many, tiles, scratch + rounded);
+        let tiles = Tiles::new(run, &kernels, &arguments, slots, shape.experts);
+        return by_experts(run, &arguments, &tiles, scratch + rounded);
     }
     // More slots than a grid can have come one part after the other; a part is whole tokens.
     let tokens = (MOST_ACROSS / shape.used).max(1);
@@ -123,20 +124,21 @@ pub(crate) fn expert_matmul<D: Driver>(
 fn by_experts<D: Driver>(
     run: &mut Run<'_, D>,
     arguments: &ProductArgs,
-    kernel: &'static str,
-    tiles: usize,
+    tiles: &Tiles,
     groups: Address,
 ) -> Result<(), BackendError> {
     let ProductArgs { n: slots, experts, .. } = *arguments;
     let tiles_at = groups + 4 * slots as u64;
-    let group = GroupArgs { ids: arguments.ids, order: groups, tiles: tiles_at, slots, experts };
+    let side = int(OP, tiles.side)?;
+    let group = GroupArgs { ids: arguments.ids, order: groups, tiles: tiles_at, slots, experts, side, unused: 0 };
     let grid = [experts as u32 + 1, 1, 1];
     let (threads, shared) = (32 * GROUP_WARPS, 8 * GROUP_WARPS);
     // SAFETY: there are as many ids as slots (the caller), and scratch memory has room for every slot and all tiles.
     unsafe { run.launch("groups", "group", (grid, threads as u32, shared as u32), &group) }?;
     let arguments = ProductArgs { tiles: tiles_at, order: groups, ..*arguments };
-    let grid = [(arguments.rows as usize).div_ceil(TILE) as u32, across(OP, tiles)?, 1];
+    let most = self::tiles(slots as usize, tiles.side, experts as usize);
+    let grid = [(arguments.rows as usize).div_ceil(tiles.side) as u32, across(OP, most)?, 1];
     // SAFETY: all operands have been checked to have these sizes (the caller); tiles name slots that there are, and the
     // kernel leaves out experts that do not exist.
-    unsafe { run.launch("matmul", kernel, (grid, 256, TILE_SUMS as u32), &arguments) }
+    unsafe { run.launch("matmul", tiles.kernel, (grid, 256, tiles.shared()), &arguments) }
 }

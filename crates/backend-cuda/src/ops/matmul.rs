@@ -11,13 +11,51 @@ use quant::GgmlType;
 const OP: &str = "MatMul";
 /// The most rows of activations for which every row of weights is read once for each four of them.
 pub(super) const FEW: usize = 8;
-/// Rows of weights that a block of matvec has; rows of a block of matmul, either way.
+/// Rows of weights that a block of matvec has.
 pub(super) const VEC_ROWS: usize = 16;
-pub(super) const TILE: usize = 32;
-/// Shared memory of a block of matmul: partial sums of a tile; the panels before them take less.
-pub(super) const TILE_SUMS: usize = 8 * TILE * TILE * 4;
 /// Bytes of 32 activations rounded to 8 bits.
 pub(super) const ACTIVATIONS: usize = 40;
+
+/// How a block of matmul computes: its kernel, and rows of its tile, either way.
+pub(super) struct Tiles {
+    pub kernel: &'static str,
+    pub side: usize,
+}
+
+impl Tiles {
+    pub const SMALL: usize = 32;
+    const LARGE: usize = 64;
+
+    /// Large tiles read less, where there are so many that no multiprocessor waits for others. `groups`: how many experts share
+    /// the `n` rows. Weights of 16 bits and their activations are read in words of 16 bytes there.
+    pub fn new<D: Driver>(
+        run: &Run<'_, D>,
+        kernels: &Kernels,
+        arguments: &ProductArgs,
+        n: usize,
+        groups: usize,
+    ) -> Tiles {
+        let ProductArgs { weight, input, row_bytes, rows, .. } = *arguments;
+        let whole = |address: u64| address % 16 == 0;
+        let readable = kernels.packed || whole(weight | input | row_bytes as u64);
+        let tiles = (rows as usize).div_ceil(Tiles::LARGE) * (n / groups).div_ceil(Tiles::LARGE) * groups;
+        let many = tiles >= 2 * run.gpu.multiprocessors();
+        // Of an expert's rows, the last tile has half of what it could have.
+        let full = if groups > 1 { n / groups >= Tiles::LARGE } else { n > Tiles::SMALL };
+        match kernels.large {
+            Some(kernel) if run.gpu.tensor_cores() && readable && many && full => Tiles { kernel, side: Tiles::LARGE },
+            _ => Tiles { kernel: kernels.many, side: Tiles::SMALL },
+        }
+    }
+
+    /// Shared memory of a block: for each of its warps chunks of weights and of activations; the sums after them take less.
+    pub fn shared(&self) -> u32 {
+        (8 * self.side * (CHUNK + ACTIVATIONS)) as u32
+    }
+}
+
+/// Bytes of 32 weights as matmul's blocks share them.
+const CHUNK: usize = 48;
 
 /// Bytes of `inputs` rows as products with weights of a type read them: rounded, or none if they are read as they are.
 /// Nothing, if there are no kernels for them.
@@ -121,10 +159,11 @@ fn one<D: Driver>(
         experts: 1,
     };
     if n > FEW {
-        let grid = [rows.div_ceil(TILE) as u32, across(OP, n.div_ceil(TILE))?, 1];
+        let tiles = Tiles::new(run, kernels, &arguments, n, 1);
+        let grid = [rows.div_ceil(tiles.side) as u32, across(OP, n.div_ceil(tiles.side))?, 1];
         // SAFETY: weight, bias and result have just been checked to have these sizes; the input has n rows of cols values,
         // rounded if this type is packed (the caller).
-        return unsafe { run.launch("matmul", kernels.many, (grid, 256, TILE_SUMS as u32), &arguments) };
+        return unsafe { run.launch("matmul", tiles.kernel, (grid, 256, tiles.shared()), &arguments) };
     }
     let (kernel, tokens) = if n == 1 { (kernels.one, 1) } else { (kernels.four, 4) };
     let grid = [rows.div_ceil(VEC_ROWS) as u32, across(OP, n.div_ceil(tokens))?, 1];

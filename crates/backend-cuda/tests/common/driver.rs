@@ -104,6 +104,11 @@ impl Driver for TestDriver {
         self.inner.tensor_cores()
     }
 
+    /// So few that large tiles are used for matrices of tests, on a real GPU too.
+    fn multiprocessors(&self) -> usize {
+        1
+    }
+
     fn free_bytes(&mut self) -> u64 {
         let state = self.state();
         let free = if state.memory == 0 { 1 << 40 } else { state.memory.saturating_sub(state.used) };

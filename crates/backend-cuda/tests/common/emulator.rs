@@ -109,6 +109,10 @@ impl Driver for Emulator {
         !self.old()
     }
 
+    fn multiprocessors(&self) -> usize {
+        1
+    }
+
     fn free_bytes(&mut self) -> u64 {
         1 << 40
     }

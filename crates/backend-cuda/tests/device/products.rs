@@ -123,7 +123,9 @@ fn one_row_and_few_rows() {
 fn many_rows() {
     for (i, ty) in types().iter().enumerate() {
         let block = ty.block_size().max(32);
-        for (j, (rows, blocks, n)) in [(1, 1, 9), (33, 3, 33), (64, 2, 32), (70, 9, 40)].into_iter().enumerate() {
+        for (j, (rows, blocks, n)) in
+            [(1, 1, 9), (33, 3, 33), (64, 2, 32), (70, 9, 40), (130, 2, 70)].into_iter().enumerate()
+        {
             let seed = (i * 37 + j) as u64;
             for old in [false, true] {
                 multiply_on(&mut any_device(seed, old), *ty, [rows, block * blocks, n], seed);
@@ -169,29 +171,40 @@ fn magnitudes() {
 /// A row's result has the same bits beside any other rows; with tensor cores and without, where products are exact integers.
 #[test]
 fn a_row_does_not_depend_on_its_batch() {
-    for ty in &types() {
-        let (rows, cols, n) = (35, 4 * ty.block_size().max(72), 41);
-        let cols = if PLAIN.contains(ty) { cols + 5 } else { cols.next_multiple_of(256) };
-        let mut random = Random(7);
-        let bytes = std::sync::Arc::new(random.weights(*ty, rows * cols));
-        let x = random.floats(n * cols, 2.0);
-        let mut first: [Option<Vec<u32>>; 2] = [None, None];
-        let batches = [(41, false), (1, false), (2, false), (8, false), (9, false), (33, false), (41, true), (2, true)];
-        for (batch, old) in batches {
-            let mut gpu = any_device(9, old);
-            let first = &mut first[usize::from(old && PLAIN.contains(ty))];
-            let buffer = gpu.adopt(bytes.clone()).unwrap();
-            let weight = Weight { buffer, offset: 0, ty: *ty, rows, cols };
-            let input = upload(&mut gpu, &x);
-            let result = out(&mut gpu, n * rows);
-            for start in (0..n).step_by(batch) {
-                let n = batch.min(n - start);
-                let products = [Linear { weight, bias: None, scale: 1.0, out: result.at(start * rows) }];
-                gpu.run(&Op::MatMul { input: input.at(start * cols), n, products: &products }).unwrap();
-            }
-            let bits: Vec<u32> = read(&mut gpu, result, n * rows).iter().map(|x| x.to_bits()).collect();
-            assert_eq!(*first.get_or_insert(bits.clone()), bits, "{ty} in batches of {batch}");
+    for ty in types() {
+        let cols = 4 * ty.block_size().max(72);
+        if PLAIN.contains(&ty) {
+            // Rows that lie at multiples of 16 bytes, and others.
+            same_bits(ty, cols);
+            same_bits(ty, cols + 5);
+        } else {
+            same_bits(ty, cols.next_multiple_of(256));
         }
+    }
+}
+
+fn same_bits(ty: GgmlType, cols: usize) {
+    // So many that batches of 33 and more are large tiles.
+    let (rows, n) = (67, 41);
+    let mut random = Random(7);
+    let bytes = std::sync::Arc::new(random.weights(ty, rows * cols));
+    let x = random.floats(n * cols, 2.0);
+    let mut first: [Option<Vec<u32>>; 2] = [None, None];
+    let batches = [(41, false), (1, false), (2, false), (8, false), (9, false), (33, false), (41, true), (2, true)];
+    for (batch, old) in batches {
+        let mut gpu = any_device(9, old);
+        let first = &mut first[usize::from(old && PLAIN.contains(&ty))];
+        let buffer = gpu.adopt(bytes.clone()).unwrap();
+        let weight = Weight { buffer, offset: 0, ty, rows, cols };
+        let input = upload(&mut gpu, &x);
+        let result = out(&mut gpu, n * rows);
+        for start in (0..n).step_by(batch) {
+            let n = batch.min(n - start);
+            let products = [Linear { weight, bias: None, scale: 1.0, out: result.at(start * rows) }];
+            gpu.run(&Op::MatMul { input: input.at(start * cols), n, products: &products }).unwrap();
+        }
+        let bits: Vec<u32> = read(&mut gpu, result, n * rows).iter().map(|x| x.to_bits()).collect();
+        assert_eq!(*first.get_or_insert(bits.clone()), bits, "{ty} in batches of {batch}");
     }
 }
 
@@ -351,12 +364,21 @@ fn experts_in_prompts() {
     }
 }
 
-/// So many slots that each warp of groups.cu has several rounds of them: two, and six.
+/// So many slots that each warp of groups.cu has several rounds of them, two and six, and that tiles are large: with the bits
+/// of small ones.
 #[test]
 fn experts_in_long_prompts() {
-    for n in [150, 450] {
-        let mixture = Mixture::new(types()[0], false, n, 3);
-        mixture.check(&mixture.run(&mut device(5), n));
+    for (i, ty) in types().iter().enumerate() {
+        // Rounds are the same for all types.
+        for n in if i == 0 { &[150, 450][..] } else { &[150] } {
+            let mixture = Mixture::new(*ty, i % 2 == 1, *n, 3);
+            let bits = |batch| -> Vec<u32> {
+                let values = mixture.run(&mut device(5), batch);
+                mixture.check(&values);
+                values.iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
+            };
+            assert_eq!(bits(*n), bits(61), "{ty}");
+        }
     }
 }
 
