@@ -79,6 +79,16 @@ export function isRefusal(problem: WireError | null | undefined): boolean {
   return REFUSALS.some((code) => code === problem?.code);
 }
 
+/** Whether no engine of ours runs the file, whatever the user gives. */
+export function cannotRun(row: Pick<QuantRow, "problem">): boolean {
+  return row.problem?.code === "modelUnsupported" || row.problem?.code === "fileInvalid";
+}
+
+/** Whether the row is to be pointed at: sizes alone recommended it, before its header was read. */
+export function isBest(row: Pick<QuantRow, "problem" | "recommended">): boolean {
+  return row.recommended !== null && !cannotRun(row);
+}
+
 /** The problem that all rows share, so that it is told once: terms, token, architecture, network; no file's own. */
 export function sharedProblem(rows: QuantRow[]): WireError | null {
   const [first] = rows;

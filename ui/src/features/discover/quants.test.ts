@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
-import { wireError, type Api, type LoadSettings } from "../../ipc";
+import { wireError, type Api, type LoadSettings, type WireError } from "../../ipc";
 import { fakeApi } from "../../ipc/fake";
 import { DEFAULT_LOAD } from "../../state/model.svelte";
-import { QuantsPage, sharedProblem } from "./quants.svelte";
+import { isBest, QuantsPage, sharedProblem } from "./quants.svelte";
 
 const REPO = "unsloth/Qwen3-8B-GGUF";
 
@@ -65,4 +65,17 @@ test("a problem of all rows is told once, another one at its row", async () => {
   const invalid = page.rows.map((row) => ({ ...row, problem: wireError("fileInvalid", "") }));
   expect(sharedProblem(invalid)).toBe(null);
   expect(sharedProblem([])).toBe(null);
+});
+
+test("what cannot run is not recommended", async () => {
+  const page = new QuantsPage(fakeApi({ pace: 0 }), REPO);
+  await page.open(DEFAULT_LOAD);
+  const best = page.rows.filter(isBest);
+  expect(best.map((row) => row.quant)).toEqual(["Q4_K_M"]);
+  const given = (code: WireError["code"]) => isBest({ ...best[0]!, problem: wireError(code, "") });
+  expect([given("modelUnsupported"), given("fileInvalid"), given("needsTerms")]).toEqual([
+    false,
+    false,
+    true,
+  ]);
 });
