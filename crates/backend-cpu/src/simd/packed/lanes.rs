@@ -45,12 +45,12 @@ pub unsafe trait Lanes: Layout {
     unsafe fn weights(w: &[u32; LANES]) -> Self::W;
     /// Four activations for every lane.
     unsafe fn bytes(a: i32) -> Self::A;
-    /// `sum + Σ w * a` over 4 neighbouring values. `SIGNED`: weights may be negative.
-    unsafe fn dot4<const SIGNED: bool>(sum: Self::I, w: Self::W, a: Self::A) -> Self::I;
+    /// `sum + Σ w * a` over 4 neighbouring values.
+    unsafe fn dot4(sum: Self::I, w: Self::W, a: Self::A) -> Self::I;
     /// `sums` and the products of some neighbouring values of `R` vectors of rows with those of `T` tokens, each of which has
     /// at least four for a quad.
     #[inline(always)]
-    unsafe fn dots<const R: usize, const T: usize, const SIGNED: bool>(
+    unsafe fn dots<const R: usize, const T: usize>(
         sums: Sums<Self, R, T>,
         quads: &[Lanes32<u32>],
         vector: usize,
@@ -60,7 +60,7 @@ pub unsafe trait Lanes: Layout {
         Self: Sized,
     {
         // SAFETY: the caller's.
-        unsafe { by_fours::<Self, R, T, SIGNED>(sums, quads, vector, a) }
+        unsafe { by_fours::<Self, R, T>(sums, quads, vector, a) }
     }
     /// i32 for each lane
     unsafe fn scales(x: &[u32; LANES]) -> Self::I;
@@ -81,7 +81,7 @@ pub unsafe trait Lanes: Layout {
 /// # Safety
 /// The CPU has the instructions of `V`; each token has at least four values for a quad.
 #[inline(always)]
-pub unsafe fn by_fours<V: Lanes, const R: usize, const T: usize, const SIGNED: bool>(
+pub unsafe fn by_fours<V: Lanes, const R: usize, const T: usize>(
     mut sums: Sums<V, R, T>,
     quads: &[Lanes32<u32>],
     vector: usize,
@@ -99,7 +99,7 @@ pub unsafe fn by_fours<V: Lanes, const R: usize, const T: usize, const SIGNED: b
             for t in 0..T {
                 let bytes = V::bytes(i32::from_le(a[t].add(4 * i).cast::<i32>().read_unaligned()));
                 for r in 0..R {
-                    sums[t][r] = V::dot4::<SIGNED>(sums[t][r], w[r], bytes);
+                    sums[t][r] = V::dot4(sums[t][r], w[r], bytes);
                 }
             }
         }
@@ -134,7 +134,7 @@ unsafe impl Lanes for Portable {
     unsafe fn bytes(a: i32) -> Self::A {
         a.to_le_bytes().map(|a| a as i8)
     }
-    unsafe fn dot4<const SIGNED: bool>(sum: Self::I, w: Self::W, a: Self::A) -> Self::I {
+    unsafe fn dot4(sum: Self::I, w: Self::W, a: Self::A) -> Self::I {
         std::array::from_fn(|r| {
             let w = w[r].to_le_bytes();
             let product = |j: usize| i32::from(w[j] as i8) * i32::from(a[j]);

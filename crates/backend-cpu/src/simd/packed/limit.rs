@@ -19,7 +19,7 @@ pub unsafe fn multiply_adds<V: Lanes, const N: usize, const T: usize>(rounds: u3
                 // Not the same in any two rounds: nothing can be computed beforehand.
                 let activations = V::bytes((round as i32).wrapping_add(t as i32) & 0x7f7f_7f7f);
                 for i in 0..N {
-                    sums[i][t] = V::dot4::<false>(sums[i][t], weights[i], activations);
+                    sums[i][t] = V::dot4(sums[i][t], weights[i], activations);
                 }
             }
         }

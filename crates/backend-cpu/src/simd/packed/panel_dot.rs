@@ -151,10 +151,7 @@ impl<V: Lanes, const GROUPS: usize, const MINS: bool> Kernel for Wide<V, GROUPS,
                     }
                     let count = WIDE / 4 / GROUPS;
                     let quads = std::slice::from_raw_parts(quads.add(g * count), count);
-                    let dots = match MINS {
-                        true => V::dots::<R, T, false>(dots, quads, vector, bytes),
-                        false => V::dots::<R, T, true>(dots, quads, vector, bytes),
-                    };
+                    let dots = V::dots::<R, T>(dots, quads, vector, bytes);
                     for r in 0..R {
                         let scales = V::scales(&(*scales.add(g))[vector + r].0);
                         for t in 0..T {
@@ -249,10 +246,7 @@ impl<V: Lanes, const MINS: bool> Kernel for Narrow<V, MINS> {
                     }
                     bytes[t] = (&raw const (*a).q).cast::<i8>();
                 }
-                let dots = match MINS {
-                    true => V::dots::<R, T, false>(dots, quads, vector, bytes),
-                    false => V::dots::<R, T, true>(dots, quads, vector, bytes),
-                };
+                let dots = V::dots::<R, T>(dots, quads, vector, bytes);
                 for r in 0..R {
                     let d = V::load(&(*panel.d.as_ptr().add(index))[vector + r].0);
                     for t in 0..T {

@@ -184,14 +184,14 @@ unsafe impl<P: Products> Lanes for Panels<P> {
         unsafe { vreinterpretq_s8_s32(vdupq_n_s32(a)) }
     }
     #[inline(always)]
-    unsafe fn dot4<const SIGNED: bool>(sum: Self::I, w: Self::W, a: Self::A) -> Self::I {
+    unsafe fn dot4(sum: Self::I, w: Self::W, a: Self::A) -> Self::I {
         // SAFETY: as above, and the caller has the instructions of `P`.
         unsafe {
             [P::dot4(sum[0], w[0], a), P::dot4(sum[1], w[1], a), P::dot4(sum[2], w[2], a), P::dot4(sum[3], w[3], a)]
         }
     }
     #[inline(always)]
-    unsafe fn dots<const R: usize, const T: usize, const SIGNED: bool>(
+    unsafe fn dots<const R: usize, const T: usize>(
         mut sums: Sums<Self, R, T>,
         quads: &[Lanes32<u32>],
         vector: usize,
@@ -200,7 +200,7 @@ unsafe impl<P: Products> Lanes for Panels<P> {
         // SAFETY: the caller's; panels are paired where `P` says so.
         unsafe {
             if !P::PAIRED {
-                return by_fours::<Self, R, T, SIGNED>(sums, quads, vector, a);
+                return by_fours::<Self, R, T>(sums, quads, vector, a);
             }
             for r in 0..R {
                 let own = by_pairs::<T>(sums.map(|sums| sums[r]), quads, vector + r, a);

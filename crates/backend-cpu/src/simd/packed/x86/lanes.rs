@@ -114,7 +114,7 @@ unsafe impl Lanes for Vnni {
         unsafe { _mm512_set1_epi32(a) }
     }
     #[inline(always)]
-    unsafe fn dot4<const SIGNED: bool>(sum: Self::I, w: Self::W, a: Self::A) -> Self::I {
+    unsafe fn dot4(sum: Self::I, w: Self::W, a: Self::A) -> Self::I {
         // SAFETY: as above. Signed weights are stored plus 128.
         unsafe { _mm512_dpbusd_epi32(sum, w, a) }
     }
