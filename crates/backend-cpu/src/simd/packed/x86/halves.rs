@@ -4,7 +4,7 @@
 //! bytes with so much added that none is negative, and some of their products still fit 16 bits when they are added ([`Sums`]
 //! says how many). Others are kept as words of 16 bits, times the scale of their group.
 //!
-//! [`Sums`]: super::panel256::Sums
+//! [`Sums`]: super::sums256::Sums
 
 use super::super::activations::scrambled;
 use super::super::lanes::Layout;

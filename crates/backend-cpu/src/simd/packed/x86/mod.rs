@@ -15,6 +15,7 @@ mod quantize256;
 mod quantize512;
 mod rows;
 mod rows512;
+mod sums256;
 mod wide512;
 
 use super::activations::{Inputs, NarrowBlock, Row, WideBlock};
