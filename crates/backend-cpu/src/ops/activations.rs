@@ -2,8 +2,9 @@
 
 use crate::buffers::Span;
 use crate::cpu::Machine;
-use crate::simd::packed::{Form, Inputs, NARROW, NarrowBlock, Row, WIDE, WideBlock};
+use crate::simd::packed::{Form, Inputs, NARROW, NarrowBlock, Prepared, Row, WIDE, WideBlock};
 use backend::BackendError;
+use quant::GgmlType;
 use std::sync::{Mutex, PoisonError};
 
 /// Values that a thread rounds at a time.
@@ -15,6 +16,9 @@ const CHUNK: usize = 8192;
 pub(crate) struct Activations {
     wide: Vec<WideBlock>,
     narrow: Vec<NarrowBlock>,
+    /// Of every row, for so many types each.
+    prepared: Vec<Prepared>,
+    types: usize,
     n: usize,
     cols: usize,
     group: usize,
@@ -31,7 +35,8 @@ impl Activations {
         input: Span,
         [n, cols, group]: [usize; 3],
     ) -> Result<(), BackendError> {
-        (self.n, self.cols, self.group) = (n, cols, group);
+        // What was prepared were other values.
+        (self.n, self.cols, self.group, self.types) = (n, cols, group, 0);
         // SAFETY: the input is only read during this operation.
         let values = |row: usize, start: usize, len: usize| unsafe { input.read(row * cols + start, len) };
         match form {
@@ -46,6 +51,36 @@ impl Activations {
                 each(machine, op, &mut self.narrow, [n, cols, group, NARROW], &values, &round)
             }
         }
+    }
+
+    /// Prepares all rows, which were filled and lie in one group, for weights of these types that meet them alone.
+    pub fn prepare(
+        &mut self,
+        machine: &Machine,
+        op: &'static str,
+        types: &[(GgmlType, Form)],
+    ) -> Result<(), BackendError> {
+        let mut prepared = std::mem::take(&mut self.prepared);
+        prepared.resize_with(self.n * types.len(), Prepared::default);
+        // Locks hand each row to the one chunk that writes it.
+        let rows: Vec<_> = prepared.chunks_mut(types.len().max(1)).map(Mutex::new).collect();
+        let done = machine.run(op, rows.len(), &|_, index| {
+            let mut row = rows[index].lock().unwrap_or_else(PoisonError::into_inner);
+            for ((ty, form), out) in types.iter().zip(row.iter_mut()) {
+                machine.simd.prepare(*ty, self.row(*form, index), out);
+            }
+        });
+        (self.prepared, self.types) = (prepared, types.len());
+        done
+    }
+
+    /// A row as it was prepared for a type.
+    ///
+    /// # Panics
+    /// It was not.
+    pub fn prepared(&self, ty: GgmlType, index: usize) -> &Prepared {
+        let of_types = &self.prepared[index * self.types..][..self.types];
+        of_types.iter().find(|prepared| prepared.ty() == ty).expect("prepared activations")
     }
 
     /// A whole row, where there is one group.

@@ -1,6 +1,6 @@
 //! Mixtures of experts: routing, products grouped by expert, the weighted sum.
 
-use super::matmul::{Operand, Results, Rows, chunk_rows, run};
+use super::matmul::{Operand, PANEL_TOKENS, Results, Rows, chunk_rows, run};
 use super::{invalid, product};
 use crate::buffers::Buffers;
 use crate::cpu::Machine;
@@ -56,15 +56,19 @@ pub(crate) fn expert_matmul(
     let mut activations = machine.scratch.activations();
     if let Some(form) = rows_of(0).form {
         activations.fill(machine, OP, form, input, [inputs, weight.cols, weight.cols])?;
+        if of_expert.iter().any(|slots| (1..PANEL_TOKENS).contains(&slots.len())) {
+            activations.prepare(machine, OP, &[(weight.ty, form)])?;
+        }
     }
     let activations = &*activations;
-    let chunks: Vec<(usize, usize)> = (0..shape.experts)
-        .filter(|expert| !of_expert[*expert].is_empty())
-        .flat_map(|expert| (0..weight.rows).step_by(chunk_rows(shape.n, &weight)).map(move |row| (expert, row)))
-        .collect();
+    let chosen = (0..shape.experts).filter(|expert| !of_expert[*expert].is_empty());
+    let total = product(OP, &[chosen.clone().count(), weight.rows])?;
+    let chunk_rows = chunk_rows(machine, shape.n, total, &weight);
+    let chunks: Vec<(usize, usize)> =
+        chosen.flat_map(|expert| (0..weight.rows).step_by(chunk_rows).map(move |row| (expert, row))).collect();
     run(machine, OP, chunks.len(), &|worker, chunk| {
         let (expert, first) = chunks[chunk];
-        let range = first..weight.rows.min(first + chunk_rows(shape.n, &weight));
+        let range = first..weight.rows.min(first + chunk_rows);
         let slots = &of_expert[expert];
         let tokens: Vec<usize> =
             slots.iter().map(|slot| if shape.input_per_slot { *slot } else { slot / shape.used }).collect();

@@ -15,16 +15,19 @@ use std::sync::{Mutex, PoisonError};
 const OP: &str = "MatMul";
 /// Rows of weights in a chunk of work: two panels, which share the activations that the second-level cache has.
 const CHUNK_ROWS: usize = 2 * PANEL_ROWS;
-/// The same where few activations meet them: what is left for the last thread is short.
+/// The same where few activations meet them: at least so many, and twice as many where these are less than so many bytes.
 const FEW_ROWS: usize = 16;
-/// Bytes of these from which on they are worth taking.
 const FEW_BYTES: usize = 16 << 10;
+/// There, chunks of each thread: each begins with an empty pipeline, and the last one may keep the others waiting.
+const FEW_CHUNKS: usize = 16;
+/// What a chunk reads there at most.
+const MANY_BYTES: usize = 1024 << 10;
 /// Activations that meet a panel before it holds other values: the second-level cache has room for as many of theirs.
 const PANEL_INPUTS: usize = 512;
 /// Activations that meet it without a look at anything else: a multiple of what any kernel takes at a time.
 const PANEL_STEP: usize = 48;
 /// Activations from which on unpacking a panel pays. Both ways give the same bits.
-const PANEL_TOKENS: usize = 4;
+pub(crate) const PANEL_TOKENS: usize = 4;
 /// Rows that are made f32 together for few activations: they stay in the first-level cache.
 const FLOAT_ROWS: usize = 4;
 /// Rows that are made f32 together for more of them, and how many meet them at a time.
@@ -52,6 +55,8 @@ pub(crate) fn matmul(
         return Ok(());
     }
     let input = buffers.span(OP, input, product(OP, &[n, cols])?)?;
+    let total = products.iter().fold(0usize, |sum, linear| sum.saturating_add(linear.weight.rows));
+    let chunk_rows = |weight: &Weight| chunk_rows(machine, n, total, weight);
     let mut tasks = Vec::with_capacity(products.len());
     let mut chunks = Vec::new();
     for linear in products {
@@ -65,7 +70,7 @@ pub(crate) fn matmul(
             return Err(invalid(OP, "the result overlaps the input"));
         }
         let bias = linear.bias.map(|bias| buffers.span(OP, bias, weight.rows)).transpose()?;
-        chunks.extend((0..weight.rows).step_by(chunk_rows(n, &weight)).map(|row| (tasks.len(), row)));
+        chunks.extend((0..weight.rows).step_by(chunk_rows(&weight)).map(|row| (tasks.len(), row)));
         tasks.push(Task { rows, bias, scale: linear.scale, out });
     }
     let mut activations = machine.scratch.activations();
@@ -75,13 +80,18 @@ pub(crate) fn matmul(
             activations.fill(machine, OP, form, input, [n, cols, group])?;
         }
     }
+    if n < PANEL_TOKENS {
+        let mut types: Vec<_> = tasks.iter().filter_map(|task| Some((task.rows.weight.ty, task.rows.form?))).collect();
+        types.dedup();
+        activations.prepare(machine, OP, &types)?;
+    }
     let tokens: Vec<usize> = (0..n).collect();
     let operand = Operand { input, activations: &activations, tokens: &tokens };
     run(machine, OP, chunks.len(), &|worker, chunk| {
         let (task, first) = chunks[chunk];
         let task = &tasks[task];
         let count = task.rows.weight.rows;
-        let range = first..count.min(first + chunk_rows(n, &task.rows.weight));
+        let range = first..count.min(first + chunk_rows(&task.rows.weight));
         // SAFETY: biases are not written during the operation.
         let bias = task.bias.map(|bias| unsafe { bias.read(0, count) });
         let results = Results { out: task.out, stride: count, places: &tokens, scale: task.scale, bias };
@@ -90,14 +100,16 @@ pub(crate) fn matmul(
     })
 }
 
-/// Rows of weights in a chunk of work for so many tokens.
-pub(crate) fn chunk_rows(tokens: usize, weight: &Weight) -> usize {
-    let row_bytes = weight.ty.row_bytes(weight.cols).unwrap_or(0);
-    match () {
-        _ if tokens >= PANEL_TOKENS => CHUNK_ROWS,
-        _ if FEW_ROWS * row_bytes < FEW_BYTES => ROWS,
-        _ => FEW_ROWS,
+/// Rows of weights in a chunk of work for so many tokens, of an operation with `total` rows.
+pub(crate) fn chunk_rows(machine: &Machine, tokens: usize, total: usize, weight: &Weight) -> usize {
+    if tokens >= PANEL_TOKENS {
+        return CHUNK_ROWS;
     }
+    let row_bytes = weight.ty.row_bytes(weight.cols).unwrap_or(0).max(1);
+    let least = if FEW_ROWS * row_bytes < FEW_BYTES { ROWS } else { FEW_ROWS };
+    let most = MANY_BYTES / row_bytes;
+    let even = total / (FEW_CHUNKS * machine.pool.threads());
+    (even.min(most) / FEW_ROWS * FEW_ROWS).max(least)
 }
 
 /// Where products go, and what is done to them: row `places[i]` of `out` has those of token `i`.
@@ -219,7 +231,8 @@ impl<'a> Rows<'a> {
             for (index, token) in operand.tokens.iter().enumerate() {
                 let mut out = [0f32; ROWS];
                 let activation = operand.activations.row(form, *token);
-                machine.simd.dot_rows(self.weight.ty, self.packed(first, count), count, activation, &mut out);
+                let prepared = operand.activations.prepared(self.weight.ty, *token);
+                machine.simd.dot_rows(self.packed(first, count), count, activation, prepared, &mut out);
                 // SAFETY: the caller's.
                 unsafe { results.write(index, first, &out[..count]) };
             }

@@ -1,7 +1,9 @@
 //! Activations rounded to 8 bits, with the sums that offsets of weights need.
 
+use super::panel::Lane16;
 use super::{NARROW, WIDE};
 use half::f16;
+use quant::GgmlType;
 
 /// 256 activations: value `j` is about `d * q[j]`.
 #[derive(Clone, Copy)]
@@ -46,6 +48,30 @@ pub enum Row<'a> {
     Wide(&'a [WideBlock]),
     Narrow(&'a [NarrowBlock]),
 }
+
+/// A row of activations as the row kernel of a type of weights takes it: in an order and in groups of its own, so that rows of
+/// weights find them as registers want them. Made once for all rows of weights of that type.
+#[derive(Clone)]
+pub struct Prepared {
+    pub(super) ty: GgmlType,
+    /// None where the kernel takes activations as they are.
+    pub(super) groups: Vec<Unit>,
+}
+
+impl Default for Prepared {
+    fn default() -> Prepared {
+        Prepared { ty: GgmlType::Q4_K, groups: Vec::new() }
+    }
+}
+
+impl Prepared {
+    pub fn ty(&self) -> GgmlType {
+        self.ty
+    }
+}
+
+/// What groups consist of: a vector's bytes, aligned.
+pub(super) type Unit = Lane16<u32>;
 
 /// Rows of activations that meet a panel: row `i` is in `blocks` from number `places[i] * stride + first` on.
 #[derive(Clone, Copy)]

@@ -26,7 +26,7 @@ mod tests;
 mod x86;
 
 use super::{Simd, SimdLevel};
-pub use activations::{Inputs, NarrowBlock, Row, WideBlock};
+pub use activations::{Inputs, NarrowBlock, Prepared, Row, WideBlock};
 pub use panel::{Lanes32, PANEL_ROWS, PANEL_VALUES, Panel, Stripe};
 use quant::GgmlType;
 
@@ -130,23 +130,48 @@ impl Simd {
         }
     }
 
-    /// Products of up to [`ROWS`] rows of packed weights (`rows`, one after the other, `count` of them) with one row of
-    /// activations: for single tokens, at the speed at which weights come from memory.
+    /// Makes a row of activations what [`Simd::dot_rows`] takes with weights of a type.
     ///
     /// # Panics
-    /// The type has no form, or lengths do not fit.
-    pub fn dot_rows(self, ty: GgmlType, rows: &[u8], count: usize, activation: Row<'_>, out: &mut [f32; ROWS]) {
-        assert!((1..=ROWS).contains(&count));
+    /// The type does not meet these activations.
+    pub fn prepare(self, ty: GgmlType, activation: Row<'_>, out: &mut Prepared) {
+        out.ty = ty;
         match self.level() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd` proves that the CPU has the instructions.
-            SimdLevel::Avx2 => unsafe { x86::dot_rows_avx2(ty, rows, count, activation, out) },
+            SimdLevel::Avx2 => unsafe { x86::prepare_avx2(ty, activation, &mut out.groups) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            SimdLevel::AvxVnni => unsafe { x86::dot_rows_avx_vnni(ty, rows, count, activation, out) },
+            SimdLevel::AvxVnni => unsafe { x86::prepare_avx_vnni(ty, activation, &mut out.groups) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            SimdLevel::Avx512Vnni => unsafe { x86::dot_rows_vnni(ty, rows, count, activation, out) },
+            SimdLevel::Avx512Vnni => unsafe { x86::prepare_vnni(ty, activation, &mut out.groups) },
+            _ => {
+                let _ = activation;
+                out.groups.clear();
+            }
+        }
+    }
+
+    /// Products of up to [`ROWS`] rows of packed weights (`rows`, one after the other, `count` of them) with one row of
+    /// activations, which the same `Simd` prepared for their type: for single tokens, at the speed at which weights come
+    /// from memory.
+    ///
+    /// # Panics
+    /// The type has no form, or lengths do not fit.
+    pub fn dot_rows(self, rows: &[u8], count: usize, activation: Row<'_>, prepared: &Prepared, out: &mut [f32; ROWS]) {
+        assert!((1..=ROWS).contains(&count));
+        let ty = prepared.ty;
+        match self.level() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Simd` proves that the CPU has the instructions.
+            SimdLevel::Avx2 => unsafe { x86::dot_rows_avx2(rows, count, activation, prepared, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            SimdLevel::AvxVnni => unsafe { x86::dot_rows_avx_vnni(rows, count, activation, prepared, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            SimdLevel::Avx512Vnni => unsafe { x86::dot_rows_vnni(rows, count, activation, prepared, out) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: NEON is part of AArch64.
             SimdLevel::Neon => unsafe { aarch64::dot_rows::<aarch64::Neon>(ty, rows, count, activation, out) },

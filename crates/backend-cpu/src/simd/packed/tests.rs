@@ -105,10 +105,14 @@ fn results(simd: Simd, ty: GgmlType, bytes: &[u8], rows: usize, x: &[Vec<f32>], 
     let owned: Vec<Owned> = x.iter().map(|x| activation(ty, simd, x)).collect();
     let acts: Vec<Row<'_>> = owned.iter().map(Owned::row).collect();
     let mut alone = vec![Vec::new(); tokens];
+    // What meant another type, and more, before.
+    let mut prepared = Prepared::default();
+    simd.prepare(GgmlType::Q8_0, Row::Narrow(&[NarrowBlock::default(); 256]), &mut prepared);
     for (act, alone) in acts.iter().zip(&mut alone) {
+        simd.prepare(ty, *act, &mut prepared);
         for four in bytes.chunks(ROWS * row_bytes) {
             let (mut out, count) = ([0f32; ROWS], four.len() / row_bytes);
-            simd.dot_rows(ty, four, count, *act, &mut out);
+            simd.dot_rows(four, count, *act, &prepared, &mut out);
             alone.extend(out[..count].iter().map(|x| x.to_bits()));
         }
     }
@@ -178,8 +182,9 @@ proptest! {
             let exact: f64 = weights.iter().zip(&rounded).map(|(w, a)| f64::from(*w) * a).sum();
             let largest = weights.iter().fold(0f64, |max, w| max.max(f64::from(w.abs())));
             let size: f64 = rounded.iter().map(|a| largest * a.abs()).sum();
-            let mut out = [0f32; ROWS];
-            Simd::best().dot_rows(ty, &bytes, 1, owned.row(), &mut out);
+            let (mut out, mut prepared) = ([0f32; ROWS], Prepared::default());
+            Simd::best().prepare(ty, owned.row(), &mut prepared);
+            Simd::best().dot_rows(&bytes, 1, owned.row(), &prepared, &mut out);
             let error = (f64::from(out[0]) - exact).abs();
             // The sum that meets the offsets of Q4_1 and Q5_1 is rounded to f16.
             let tolerance = if matches!(ty, GgmlType::Q4_1 | GgmlType::Q5_1) { 1e-3 } else { 1e-5 };

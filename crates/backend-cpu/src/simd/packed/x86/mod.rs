@@ -18,7 +18,7 @@ mod rows512;
 mod sums256;
 mod wide512;
 
-use super::activations::{Inputs, NarrowBlock, Row, WideBlock};
+use super::activations::{Inputs, NarrowBlock, Prepared, Row, Unit, WideBlock};
 use super::lanes::Layout;
 use super::panel::{Lanes32, Panel, Stripe};
 use super::portable::{Narrows, UnpackNarrow, UnpackWide, Wide};
@@ -82,25 +82,67 @@ pub unsafe fn quantize_narrow_vnni(x: &[f32], out: &mut [NarrowBlock]) {
 /// # Safety
 /// AVX2, FMA, F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub unsafe fn dot_rows_avx2(ty: GgmlType, rows: &[u8], count: usize, activation: Row<'_>, out: &mut [f32; ROWS]) {
+pub unsafe fn prepare_avx2(ty: GgmlType, activation: Row<'_>, out: &mut Vec<Unit>) {
     // SAFETY: passed on.
-    unsafe { rows::dot_avx2::<Avx2>(ty, rows, count, activation, out) }
+    unsafe { rows::prepare_avx2::<Avx2>(ty, activation, out) }
 }
 
 /// # Safety
 /// AVX2, FMA, F16C, AVX-VNNI.
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-pub unsafe fn dot_rows_avx_vnni(ty: GgmlType, rows: &[u8], count: usize, activation: Row<'_>, out: &mut [f32; ROWS]) {
+pub unsafe fn prepare_avx_vnni(ty: GgmlType, activation: Row<'_>, out: &mut Vec<Unit>) {
     // SAFETY: passed on.
-    unsafe { rows::dot_avx2::<AvxVnni>(ty, rows, count, activation, out) }
+    unsafe { rows::prepare_avx2::<AvxVnni>(ty, activation, out) }
 }
 
 /// # Safety
 /// AVX2, FMA, F16C, AVX-512 F, BW, VL, VNNI.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
-pub unsafe fn dot_rows_vnni(ty: GgmlType, rows: &[u8], count: usize, activation: Row<'_>, out: &mut [f32; ROWS]) {
+pub unsafe fn prepare_vnni(ty: GgmlType, activation: Row<'_>, out: &mut Vec<Unit>) {
     // SAFETY: passed on.
-    unsafe { rows::dot_vnni(ty, rows, count, activation, out) }
+    unsafe { rows::prepare_vnni(ty, activation, out) }
+}
+
+/// # Safety
+/// AVX2, FMA, F16C.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn dot_rows_avx2(
+    rows: &[u8],
+    count: usize,
+    activation: Row<'_>,
+    prepared: &Prepared,
+    out: &mut [f32; ROWS],
+) {
+    // SAFETY: passed on.
+    unsafe { rows::dot_avx2::<Avx2>(rows, count, activation, prepared, out) }
+}
+
+/// # Safety
+/// AVX2, FMA, F16C, AVX-VNNI.
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+pub unsafe fn dot_rows_avx_vnni(
+    rows: &[u8],
+    count: usize,
+    activation: Row<'_>,
+    prepared: &Prepared,
+    out: &mut [f32; ROWS],
+) {
+    // SAFETY: passed on.
+    unsafe { rows::dot_avx2::<AvxVnni>(rows, count, activation, prepared, out) }
+}
+
+/// # Safety
+/// AVX2, FMA, F16C, AVX-512 F, BW, VL, VNNI.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+pub unsafe fn dot_rows_vnni(
+    rows: &[u8],
+    count: usize,
+    activation: Row<'_>,
+    prepared: &Prepared,
+    out: &mut [f32; ROWS],
+) {
+    // SAFETY: passed on.
+    unsafe { rows::dot_vnni(rows, count, activation, prepared, out) }
 }
 
 /// # Safety

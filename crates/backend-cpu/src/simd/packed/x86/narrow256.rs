@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 const EIGHT: usize = 8;
 
 /// Activations of eight narrow blocks.
-#[repr(C, align(32))]
+#[repr(C, align(64))]
 pub struct Eight {
     q: [[i8; 32]; EIGHT],
     d: [f32; EIGHT],

@@ -1,7 +1,7 @@
 //! The row kernel: rows of packed weights meet one row of activations, unpacked in registers.
 
 use super::super::super::prefetch;
-use super::super::activations::{NarrowBlock, Row, WideBlock};
+use super::super::activations::{NarrowBlock, Prepared, Row, Unit, WideBlock};
 use super::super::portable::narrow_count;
 use super::super::{NARROW, ROWS, blocks, for_narrow, for_wide};
 use super::decode::{DecodeWide, SuperScales, widen4};
@@ -16,66 +16,86 @@ use quant::blocks::*;
 use quant::unpack::Unpack;
 use std::arch::x86_64::*;
 
-/// # Safety
-/// AVX2, FMA, F16C and the instructions of `P`.
-#[inline(always)]
-pub unsafe fn dot_avx2<P: Products>(
-    ty: GgmlType,
-    rows: &[u8],
-    count: usize,
-    activation: Row<'_>,
-    out: &mut [f32; ROWS],
-) {
-    // SAFETY: passed on.
-    unsafe {
-        match activation {
-            Row::Wide(a) => for_wide!(ty, B => each_row::<B>(rows, count, a.len(), out, |row| wide(row, a)),
-                _ => panic!("{ty} does not meet these activations")),
-            Row::Narrow(a) => by_eights::<P>(ty, rows, count, a, out),
+/// Evaluates `$body` with `$B` as the block struct of a narrow type whose blocks are taken several at a time.
+macro_rules! for_several {
+    ($ty:expr, $B:ident => $body:expr, _ => $other:expr) => {
+        for_several!(@ $ty, $B, $body, $other, BlockQ4_0 Q4_0, BlockQ4_1 Q4_1, BlockQ5_0 Q5_0, BlockQ5_1 Q5_1,
+            BlockQ8_0 Q8_0, BlockIQ4_NL IQ4_NL, BlockMXFP4 MXFP4)
+    };
+    (@ $ty:expr, $B:ident, $body:expr, $other:expr, $($block:ident $name:ident),*) => {
+        match $ty {
+            $(GgmlType::$name => { type $B = $block; $body })*
+            _ => $other,
         }
-    }
+    };
 }
 
 /// # Safety
 /// AVX2, FMA, F16C and the instructions of `P`.
 #[inline(always)]
-unsafe fn by_eights<P: Products>(ty: GgmlType, rows: &[u8], count: usize, a: &[NarrowBlock], out: &mut [f32; ROWS]) {
-    macro_rules! eight {
-        ($($block:ident $name:ident),*) => {
-            match ty {
-                $(GgmlType::$name => rows512::rows::<Narrow256<P, $block>>(rows, count, a, out),)*
-                _ => dot_narrow::<P>(ty, rows, count, a, out),
-            }
-        };
-    }
+pub unsafe fn prepare_avx2<P: Products>(ty: GgmlType, activation: Row<'_>, out: &mut Vec<Unit>) {
     // SAFETY: passed on.
     unsafe {
-        eight!(BlockQ4_0 Q4_0, BlockQ4_1 Q4_1, BlockQ5_0 Q5_0, BlockQ5_1 Q5_1, BlockQ8_0 Q8_0, BlockIQ4_NL IQ4_NL,
-            BlockMXFP4 MXFP4)
+        match activation {
+            Row::Wide(_) => out.clear(),
+            Row::Narrow(a) => {
+                for_several!(ty, B => rows512::prepare::<Narrow256<P, B>>(a, out), _ => out.clear())
+            }
+        }
     }
 }
 
 /// # Safety
 /// AVX2, FMA, F16C, AVX-512 F, BW, VL, VNNI.
 #[inline(always)]
-pub unsafe fn dot_vnni(ty: GgmlType, rows: &[u8], count: usize, activation: Row<'_>, out: &mut [f32; ROWS]) {
-    macro_rules! sixteen {
-        ($a:expr, $($block:ident $name:ident),*) => {
-            match ty {
-                $(GgmlType::$name => rows512::rows::<Narrow512<$block>>(rows, count, $a, out),)*
-                _ => dot_narrow::<Vnni>(ty, rows, count, $a, out),
-            }
-        };
-    }
+pub unsafe fn prepare_vnni(ty: GgmlType, activation: Row<'_>, out: &mut Vec<Unit>) {
     // SAFETY: passed on.
     unsafe {
         match activation {
-            Row::Wide(a) => for_wide!(ty, B => rows512::rows::<Wide512<B>>(rows, count, a, out),
+            Row::Wide(a) => for_wide!(ty, B => rows512::prepare::<Wide512<B>>(a, out),
                 _ => panic!("{ty} does not meet these activations")),
-            Row::Narrow(a) => {
-                sixteen!(a, BlockQ4_0 Q4_0, BlockQ4_1 Q4_1, BlockQ5_0 Q5_0, BlockQ5_1 Q5_1, BlockQ8_0 Q8_0,
-                BlockIQ4_NL IQ4_NL, BlockMXFP4 MXFP4)
-            }
+            Row::Narrow(a) => for_several!(ty, B => rows512::prepare::<Narrow512<B>>(a, out), _ => out.clear()),
+        }
+    }
+}
+
+/// # Safety
+/// AVX2, FMA, F16C and the instructions of `P`, for which the activations were prepared.
+#[inline(always)]
+pub unsafe fn dot_avx2<P: Products>(
+    rows: &[u8],
+    count: usize,
+    activation: Row<'_>,
+    prepared: &Prepared,
+    out: &mut [f32; ROWS],
+) {
+    let ty = prepared.ty;
+    // SAFETY: passed on.
+    unsafe {
+        match activation {
+            Row::Wide(a) => for_wide!(ty, B => each_row::<B>(rows, count, a.len(), out, |row| wide(row, a)),
+                _ => panic!("{ty} does not meet these activations")),
+            Row::Narrow(a) => for_several!(ty,
+                B => rows512::rows::<Narrow256<P, B>>(rows, count, a.len(), &prepared.groups, out),
+                _ => dot_narrow::<P>(ty, rows, count, a, out)),
+        }
+    }
+}
+
+/// # Safety
+/// AVX2, FMA, F16C, AVX-512 F, BW, VL, VNNI, for which the activations were prepared.
+#[inline(always)]
+pub unsafe fn dot_vnni(rows: &[u8], count: usize, activation: Row<'_>, prepared: &Prepared, out: &mut [f32; ROWS]) {
+    let ty = prepared.ty;
+    // SAFETY: passed on.
+    unsafe {
+        match activation {
+            Row::Wide(a) => for_wide!(ty,
+                B => rows512::rows::<Wide512<B>>(rows, count, a.len(), &prepared.groups, out),
+                _ => panic!("{ty} does not meet these activations")),
+            Row::Narrow(a) => for_several!(ty,
+                B => rows512::rows::<Narrow512<B>>(rows, count, a.len(), &prepared.groups, out),
+                _ => dot_narrow::<Vnni>(ty, rows, count, a, out)),
         }
     }
 }

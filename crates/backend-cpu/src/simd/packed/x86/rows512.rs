@@ -5,6 +5,7 @@
 //! then added block by block, a row in each lane: the sum of a row alone would wait for itself.
 
 use super::super::super::prefetch;
+use super::super::activations::Unit;
 use super::super::{ROWS, blocks};
 use bytemuck::{Pod, Zeroable as _};
 use std::arch::x86_64::*;
@@ -46,8 +47,6 @@ pub unsafe trait Kernel {
 pub const LANES: usize = 16;
 /// Terms of a row that are kept.
 pub const KEPT: usize = 256;
-/// Groups of activations that are prepared at a time.
-const GROUPS: usize = 16;
 /// What ends the last group of a row that is not whole: as many blocks as any type takes together.
 const PADDED: usize = 16;
 
@@ -56,17 +55,35 @@ const AHEAD: usize = 8192;
 
 pub type Terms = [MaybeUninit<[f32; KEPT]>; LANES];
 
+/// Puts groups of activations, one after the other, in the place of what `out` has.
+///
 /// # Safety
 /// The CPU has the instructions of `K`.
 #[inline(always)]
-pub unsafe fn rows<K: Kernel>(rows: &[u8], count: usize, activation: &[K::Activation], out: &mut [f32; ROWS]) {
+pub unsafe fn prepare<K: Kernel>(activation: &[K::Activation], out: &mut Vec<Unit>) {
+    const { assert!(align_of::<K::Group>() <= align_of::<Unit>() && size_of::<K::Group>() % size_of::<Unit>() == 0) };
+    let units = size_of::<K::Group>() / size_of::<Unit>();
+    out.resize(activation.len().div_ceil(K::AT_ONCE) * units, Unit::default());
+    for (activations, group) in activation.chunks(K::AT_ONCE).zip(out.chunks_exact_mut(units)) {
+        // SAFETY: the caller has the instructions; the group has its size and alignment.
+        unsafe { K::prepare(activations, group.as_mut_ptr().cast()) };
+    }
+}
+
+/// Products of rows of `len` blocks with prepared activations.
+///
+/// # Safety
+/// The CPU has the instructions of `K`, and `groups` are of [`prepare`] for `K`.
+#[inline(always)]
+pub unsafe fn rows<K: Kernel>(rows: &[u8], count: usize, len: usize, groups: &[Unit], out: &mut [f32; ROWS]) {
     const { assert!(K::AT_ONCE <= PADDED && K::AT_ONCE * K::TERMS <= KEPT) };
-    let (rows, len) = (blocks::<K::Block>(rows), activation.len());
+    let rows = blocks::<K::Block>(rows);
     assert_eq!(rows.len(), count * len, "blocks of {count} rows");
-    let at_once = GROUPS.min(KEPT / (K::AT_ONCE * K::TERMS)) * K::AT_ONCE;
+    let units = size_of::<K::Group>() / size_of::<Unit>();
+    assert_eq!(groups.len(), len.div_ceil(K::AT_ONCE) * units, "prepared activations");
+    let at_once = KEPT / (K::AT_ONCE * K::TERMS) * K::AT_ONCE;
     // What comes next is in the same row, or in the next one where a row takes several turns.
     let ahead = if len <= at_once { AHEAD } else { len * size_of::<K::Block>() };
-    let mut groups = [const { MaybeUninit::<K::Group>::uninit() }; GROUPS];
     let mut terms: Terms = [const { MaybeUninit::uninit() }; LANES];
     let mut padded = [const { MaybeUninit::<K::Block>::uninit() }; PADDED];
     // Only where a row's last group is not whole: zeros for nothing would take as long as a row.
@@ -74,16 +91,14 @@ pub unsafe fn rows<K: Kernel>(rows: &[u8], count: usize, activation: &[K::Activa
         padded[..K::AT_ONCE].fill(MaybeUninit::new(K::Block::zeroed()));
     }
     out.fill(0.0);
-    // SAFETY: the caller has the instructions. Groups are filled before they are used, and hold a row's activations; terms
-    // of `n` blocks fit their arrays, and those that are added were written. A group that is not whole is at a row's end,
-    // for which the padding has blocks of zeros.
+    // SAFETY: the caller has the instructions, and prepared the groups, of which there are as many as a row needs; terms of
+    // `n` blocks fit their arrays, and those that are added were written. A group that is not whole is at a row's end, for
+    // which the padding has blocks of zeros.
     unsafe {
         let tables = K::tables();
         for start in (0..len).step_by(at_once) {
             let n = at_once.min(len - start);
-            for (group, activations) in groups.iter_mut().zip(activation[start..start + n].chunks(K::AT_ONCE)) {
-                K::prepare(activations, group.as_mut_ptr());
-            }
+            let groups = groups.as_ptr().add(start / K::AT_ONCE * units).cast::<K::Group>();
             for first in (0..count).step_by(LANES) {
                 let some = LANES.min(count - first);
                 for (row, terms) in (first..first + some).zip(&mut terms) {
@@ -98,7 +113,7 @@ pub unsafe fn rows<K: Kernel>(rows: &[u8], count: usize, activation: &[K::Activa
                             blocks = std::slice::from_raw_parts(padded, K::AT_ONCE);
                         }
                         let out = terms.add(index * K::AT_ONCE * K::TERMS);
-                        K::terms(blocks, groups[index].assume_init_ref(), &tables, out);
+                        K::terms(blocks, &*groups.add(index), &tables, out);
                     }
                 }
                 K::add_up(&terms, some, n * K::TERMS, &mut out[first..][..LANES]);
