@@ -36,6 +36,10 @@ fn file(path: &str, problems: &mut Vec<String>) -> Result<()> {
     if source && lines > MAX_LINES && !LONG_FILES.contains(&path) && !content.contains("tidy: a table") {
         problems.push(format!("{path} has {lines} lines; split it (at most {MAX_LINES})"));
     }
+    if content.contains("\r\n") {
+        // Formatters would find something on every line, and fixtures would differ.
+        problems.push(format!("{path} has the line ends of Windows (\\r\\n)"));
+    }
     let this_file = path == "crates/xtask/src/tidy.rs";
     let unsafe_word = concat!("un", "safe");
     let opens = [format!("{unsafe_word} {{"), format!("{unsafe_word} fn"), format!("{unsafe_word} impl")];
@@ -119,14 +123,16 @@ mod tests {
     }
 
     #[test]
-    fn a_long_file_is_a_problem() {
+    fn long_files_and_other_line_ends_are_problems() {
         let folder = std::env::temp_dir().join("headroom-tidy-test");
         std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("long.rs");
-        std::fs::write(&path, "//\n".repeat(MAX_LINES + 1)).unwrap();
-        let mut problems = Vec::new();
-        file(path.to_str().unwrap(), &mut problems).unwrap();
-        assert_eq!(problems.len(), 1, "{problems:?}");
+        for (content, count) in [("//\n".repeat(MAX_LINES + 1), 1), ("//\r\n".into(), 1), ("// \\r\\n\n".into(), 0)] {
+            let path = folder.join("file.rs");
+            std::fs::write(&path, content).unwrap();
+            let mut problems = Vec::new();
+            file(path.to_str().unwrap(), &mut problems).unwrap();
+            assert_eq!(problems.len(), count, "{problems:?}");
+        }
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }
