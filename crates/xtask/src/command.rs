@@ -33,8 +33,9 @@ pub fn cargo<S: AsRef<OsStr>>(arguments: &[S]) -> Step {
 
 /// npm, in `ui`.
 pub fn npm<S: AsRef<OsStr>>(arguments: &[S]) -> Step {
-    let program = if cfg!(windows) { "npm.cmd" } else { "npm" };
-    let mut npm = step(program, arguments);
+    // On Windows it is a script as a rule, which is only found with its ending; some version managers bring a program.
+    let script = cfg!(windows) && (has_program("npm.cmd") || !has_program("npm"));
+    let mut npm = step(if script { "npm.cmd" } else { "npm" }, arguments);
     npm.command.current_dir("ui");
     npm.shown = format!("(ui) {}", npm.shown);
     npm
@@ -85,6 +86,12 @@ impl Step {
     pub fn succeeds(mut self) -> bool {
         let command = self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
+    }
+
+    /// What it prints, if it starts and succeeds, whatever its encoding; silently.
+    pub fn answer(mut self) -> Option<String> {
+        let output = self.command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// What it prints, if it succeeds.

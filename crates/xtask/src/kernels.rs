@@ -19,6 +19,9 @@ const PTX: &str = "crates/backend-cuda/ptx";
 /// With `--prove` the tests of the kernels run the PTX itself, translated to C++, instead of the sources; and more.
 /// What goes on with that (`--resume`) has the PTX already.
 pub fn kernels(arguments: &[String]) -> Result<ExitCode> {
+    if !cfg!(target_os = "linux") {
+        bail!("the kernels are compiled and tested on Linux");
+    }
     if ["--prove", "--resume"].iter().all(|wanted| arguments.iter().any(|argument| argument == wanted)) {
         prove(&ARCHITECTURES, arguments)?;
         return Ok(ExitCode::SUCCESS);
@@ -43,7 +46,7 @@ pub fn kernels(arguments: &[String]) -> Result<ExitCode> {
 }
 
 fn python(tools: &Path) -> PathBuf {
-    tools.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" })
+    tools.join("bin/python")
 }
 
 /// A virtual environment with the compiler, in `target`.

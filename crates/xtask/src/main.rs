@@ -11,6 +11,7 @@ mod run;
 mod setup;
 mod test;
 mod tidy;
+mod windows;
 
 use anyhow::{Result, bail};
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
 //! Installs what a fresh machine lacks and says what it does.
 
 use crate::command::{has_program, npm, step};
+use crate::windows;
 use anyhow::{Result, bail};
 use std::path::Path;
 
@@ -81,6 +82,9 @@ pub fn for_run(virtual_display: bool) -> Result<()> {
     if virtual_display {
         system(DISPLAY)?;
     }
+    if cfg!(windows) {
+        windows::for_window();
+    }
     node()
 }
 
@@ -145,7 +149,7 @@ fn japanese_fonts() -> bool {
 
 fn system(needs: &[Need]) -> Result<()> {
     if cfg!(windows) {
-        return windows();
+        return windows::for_build();
     }
     let missing: Vec<&Need> = needs.iter().filter(|need| !(need.present)()).collect();
     if missing.is_empty() {
@@ -188,25 +192,16 @@ fn as_root<'a>(program: &'a str, arguments: impl Iterator<Item = &'a str>) -> Re
     step("sudo", &words).run()
 }
 
-/// On Windows nothing is installed behind the user's back: it is named.
-fn windows() -> Result<()> {
-    let compiler = has_program("cl") || Path::new(r"C:\Program Files (x86)\Microsoft Visual Studio\Installer").exists();
-    if !compiler {
-        bail!(
-            "install the 'Desktop development with C++' workload: winget install Microsoft.VisualStudio.2022.BuildTools"
-        );
-    }
-    println!("The window needs the WebView2 runtime; Windows 11 and current Windows 10 have it.");
-    Ok(())
-}
-
 fn node() -> Result<()> {
-    let version = step("node", &["--version"]).output().unwrap_or_default();
-    let major = version.trim().trim_start_matches('v').split('.').next().and_then(|n| n.parse::<u32>().ok());
-    match major {
-        Some(major) if major >= 20 => {}
-        Some(_) => bail!("Node.js {} is too old: install Node.js 20 or newer", version.trim()),
-        None => bail!("install Node.js 20 or newer (https://nodejs.org), then run this again"),
+    let version = step("node", &["--version"]).answer().unwrap_or_default();
+    let install = match cfg!(windows) {
+        true => "winget install OpenJS.NodeJS.LTS, then open a new terminal and run this again",
+        false => "install Node.js (https://nodejs.org), then run this again",
+    };
+    match node_fits(&version) {
+        Some(true) => {}
+        Some(false) => bail!("Node.js {} does not fit, {NODE} is needed: {install}", version.trim()),
+        None => bail!("{NODE} is missing: {install}"),
     }
     // npm leaves this file behind when it has installed exactly the lock file's packages.
     let (lock, installed) = (Path::new("ui/package-lock.json"), Path::new("ui/node_modules/.package-lock.json"));
@@ -215,4 +210,36 @@ fn node() -> Result<()> {
         npm(&["ci", "--no-audit", "--no-fund"]).run()?;
     }
     Ok(())
+}
+
+/// What the packages of `ui/package-lock.json` run with.
+const NODE: &str = "Node.js 20.19, 22.13, or 24 and newer";
+
+/// Whether that is what `node --version` says; `None` if it says no version.
+fn node_fits(version: &str) -> Option<bool> {
+    let mut numbers = version.trim().strip_prefix('v')?.split('.').map(|number| number.parse::<u32>().ok());
+    let (major, minor) = (numbers.next()??, numbers.next()??);
+    Some(match major {
+        20 => minor >= 19,
+        22 => minor >= 13,
+        _ => major >= 24,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_node_fit_or_do_not() {
+        for fits in ["v20.19.0\n", "v22.13.1\r\n", "v24.0.0", "v26.1.0"] {
+            assert_eq!(node_fits(fits), Some(true), "{fits}");
+        }
+        for old in ["v18.20.4", "v20.18.3", "v21.7.0", "v22.12.0", "v23.11.0"] {
+            assert_eq!(node_fits(old), Some(false), "{old}");
+        }
+        for none in ["", "node", "v", "v20"] {
+            assert_eq!(node_fits(none), None, "{none}");
+        }
+    }
 }
