@@ -44,6 +44,7 @@ pub fn config(handle: &AppHandle<Wry>, flags: &Flags) -> anyhow::Result<AppConfi
         (None, None) => handle.path().app_data_dir()?,
     };
     Ok(AppConfig {
+        local_dir: found.local_to(&data_dir),
         models_dir: found.models_dir(&data_dir),
         data_dir,
         endpoint: flags.endpoint.clone(),

@@ -24,6 +24,9 @@ use std::time::{Duration, Instant};
 pub struct AppConfig {
     /// Settings, chats, downloads; made if it is not there.
     pub data_dir: PathBuf,
+    /// What must not go from PC to PC with the user's account, as the data may on Windows: what models remember of chats, which
+    /// is large, and what was measured of this PC. May be the data folder.
+    pub local_dir: PathBuf,
     /// Where downloads go unless the settings say otherwise.
     pub models_dir: PathBuf,
     /// The Hub's address for this run, before the settings (--endpoint).
@@ -130,7 +133,11 @@ impl App {
         let ((settings, old_settings), token) = (settings_file.load()?, settings_file.token()?);
         let (store, old_store) = Store::open(&folder.join("headroom.db"))?;
         let (chats, interrupted) = Chats::open(Arc::new(store))?;
-        let memory = MemoryFolder::open(folder, &chats.ids()?);
+        if config.local_dir != folder {
+            // Earlier versions had it there; with a chat that is deleted it must be gone.
+            MemoryFolder::delete(folder);
+        }
+        let memory = MemoryFolder::open(&config.local_dir, &chats.ids()?);
         let owner = Owner { settings_file, memory, _lock: lock_file };
         let kept_aside = old_settings.into_iter().chain(old_store).collect();
         App::new(config, settings, token, (chats, interrupted), Some(owner), kept_aside)

@@ -48,14 +48,18 @@ impl Environment {
         }
     }
 
-    /// The folder of downloaded models while the settings name none: in the local folder, if there is one, or else with the
-    /// data, where they also stay if they are there already.
+    /// The folder for what must not go from PC to PC: the local one, if there is one, or else that of the data, which has
+    /// everything also where somebody names it.
+    pub fn local_to(&self, data_dir: &Path) -> PathBuf {
+        let usual = self.data_dir.as_deref() == Some(data_dir);
+        self.local_dir.as_deref().filter(|_| usual).unwrap_or(data_dir).to_owned()
+    }
+
+    /// The folder of downloaded models while the settings name none: the local one, or that of the data, if they are there
+    /// already.
     pub fn models_dir(&self, data_dir: &Path) -> PathBuf {
         let with_data = data_dir.join(MODELS);
-        match &self.local_dir {
-            Some(local) if self.data_dir.as_deref() == Some(data_dir) && !with_data.is_dir() => local.join(MODELS),
-            _ => with_data,
-        }
+        if with_data.is_dir() { with_data } else { self.local_to(data_dir).join(MODELS) }
     }
 }
 
@@ -88,6 +92,7 @@ mod tests {
         let found = with(&[("APPDATA", "C:\\r"), ("LOCALAPPDATA", "C:\\l")]);
         let data = found.data_dir.clone().unwrap();
         assert_eq!(data, PathBuf::from("C:\\r\\dev.headroom.desktop"));
+        assert_eq!(found.local_to(&data), PathBuf::from("C:\\l\\dev.headroom.desktop"));
         assert_eq!(found.models_dir(&data), PathBuf::from("C:\\l\\dev.headroom.desktop\\models"));
     }
 
@@ -100,8 +105,10 @@ mod tests {
         assert_eq!(found.models_dir(&data), local.join("models"));
         let other = place.path().join("other");
         assert_eq!(found.models_dir(&other), other.join("models"), "a data folder that somebody names has everything");
+        assert_eq!((found.local_to(&data), found.local_to(&other)), (local, other));
         std::fs::create_dir_all(data.join("models")).unwrap();
         assert_eq!(found.models_dir(&data), data.join("models"));
+        assert_ne!(found.local_to(&data), data, "only models stay");
         std::fs::remove_dir_all(&data).unwrap();
         let nowhere = Environment { local_dir: None, ..found };
         assert_eq!(nowhere.models_dir(&data), data.join("models"));

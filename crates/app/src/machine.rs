@@ -39,7 +39,7 @@ pub struct Machine {
 
 impl Machine {
     pub fn new(config: &AppConfig) -> Machine {
-        let measured_path = config.data_dir.join("measured.json");
+        let measured_path = config.local_dir.join("measured.json");
         let text = std::fs::read(&measured_path).ok();
         // Anything unreadable is measured again.
         let measured = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();

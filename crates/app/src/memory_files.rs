@@ -1,4 +1,4 @@
-//! What models remember of chats, on disk: one file for each chat, beside the data base, readable by this user only.
+//! What models remember of chats, on disk: one file for each chat, in the local folder, readable by this user only.
 //!
 //! A file holds the conversation's tokens, so it goes when the chat goes. None of them is needed: a chat without one is
 //! read again.
@@ -13,6 +13,7 @@ use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+const FOLDER: &str = "memory";
 const EXTENSION: &str = "kv";
 /// Bytes of the disk that stay free for other things.
 const FREE: u64 = 1 << 30;
@@ -32,8 +33,8 @@ struct Entry {
 
 impl MemoryFolder {
     /// Removes what belongs to none of these chats, and what a crash left half-written.
-    pub fn open(data_dir: &Path, chats: &HashSet<String>) -> MemoryFolder {
-        let folder = MemoryFolder { folder: data_dir.join("memory") };
+    pub fn open(local_dir: &Path, chats: &HashSet<String>) -> MemoryFolder {
+        let folder = MemoryFolder { folder: local_dir.join(FOLDER) };
         for path in folder.paths() {
             let chat = folder.chat_of(&path);
             if chat.is_none_or(|chat| !chats.contains(&chat)) {
@@ -41,6 +42,17 @@ impl MemoryFolder {
             }
         }
         folder
+    }
+
+    /// Deletes all that is kept below a folder.
+    pub fn delete(local_dir: &Path) {
+        let folder = local_dir.join(FOLDER);
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!("cannot delete {}: {error}", folder.display());
+            }
+            _ => {}
+        }
     }
 
     /// Keeps what `write` writes, in place of what there was of this chat. Where all chats together would be above

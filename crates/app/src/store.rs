@@ -146,6 +146,9 @@ fn is_damaged(failure: &Failure) -> bool {
 fn open(path: &Path) -> Result<Connection, Failure> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    // The data folder has one owner anyway. Without memory that is shared, a WAL also works on a network drive, where companies
+    // have the profiles of Windows.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
@@ -176,6 +179,26 @@ mod tests {
     use super::*;
     use crate::chats::Chats;
     use std::sync::Arc;
+
+    #[test]
+    fn no_memory_is_shared() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chats.db");
+        let (store, _) = Store::open(&path).unwrap();
+        store.lock().execute("INSERT INTO chats(title, updated) VALUES ('x', 1)", []).unwrap();
+        let files = || {
+            let found = std::fs::read_dir(folder.path()).unwrap();
+            let mut names: Vec<_> = found.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(files(), ["chats.db", "chats.db-wal"]);
+        drop(store);
+        assert_eq!(files(), ["chats.db"], "the journal is in the data base");
+        let (store, _) = Store::open(&path).unwrap();
+        let count: u32 = store.lock().query_row("SELECT count(*) FROM chats", [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 1);
+    }
 
     #[test]
     fn chats_of_the_first_schema_open() {

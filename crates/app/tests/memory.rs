@@ -216,6 +216,26 @@ async fn nothing_is_remembered_when_all_chats_are_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_large_or_of_this_pc_only_is_local() {
+    let folder = tempfile::tempdir().unwrap();
+    let local = folder.path().join("local");
+    // Of an earlier version.
+    let with_data = folder.path().join("data/memory");
+    std::fs::create_dir_all(&with_data).unwrap();
+    std::fs::write(with_data.join("1.kv"), "what was said").unwrap();
+    install(folder.path(), "tiny", &ModelSpec::llama());
+    let (app, _) = open(folder.path(), |config| (config.local_dir, config.chat_ram) = (local.clone(), Some(0)));
+    app.settings_set(Settings { chat_memory: DISK, ..app.settings_get() }).await.unwrap();
+    load_tiny(&app).await;
+    let chat = begin_chat(&app, "first").await;
+    app.model_unload().await.unwrap();
+    assert!(local.join(format!("memory/{chat}.kv")).is_file());
+    assert!(!with_data.exists());
+    app.hardware_measure().await.unwrap();
+    assert!(local.join("measured.json").is_file());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn damaged_files_are_no_obstacle() {
     let spec = ModelSpec::qwen35();
     let expected = alone(&spec, &["first", "more"]).await;

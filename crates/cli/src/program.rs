@@ -65,6 +65,7 @@ impl Program {
         let data_dir = self.data_dir()?;
         let Environment { endpoint: hf_endpoint, token, hf_cache_dir, .. } = self.environment.clone();
         Ok(AppConfig {
+            local_dir: self.environment.local_to(&data_dir),
             models_dir: self.models_dir()?,
             data_dir,
             endpoint: self.endpoint.clone(),
@@ -119,19 +120,37 @@ impl Program {
                 cancel_interrupt.cancel();
             }
         });
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            let _runtime = self.handle.enter();
-            let terminate = signal(SignalKind::terminate());
-            let cancel = cancel.clone();
-            self.handle.spawn(async move {
-                let Ok(mut terminate) = terminate else { return };
-                while terminate.recv().await.is_some() {
-                    cancel.cancel();
+        self.requests_to_end_only_cancel(cancel.clone());
+    }
+
+    #[cfg(unix)]
+    fn requests_to_end_only_cancel(&self, cancel: Cancel) {
+        use tokio::signal::unix::{SignalKind, signal};
+        let _runtime = self.handle.enter();
+        let terminate = signal(SignalKind::terminate());
+        self.handle.spawn(async move {
+            let Ok(mut terminate) = terminate else { return };
+            while terminate.recv().await.is_some() {
+                cancel.cancel();
+            }
+        });
+    }
+
+    /// Ctrl-Break, and a terminal that is closed: Windows then waits some seconds for the program's end.
+    #[cfg(windows)]
+    fn requests_to_end_only_cancel(&self, cancel: Cancel) {
+        use tokio::signal::windows::{ctrl_break, ctrl_close};
+        let _runtime = self.handle.enter();
+        let requests = ctrl_break().and_then(|stop| Ok((stop, ctrl_close()?)));
+        self.handle.spawn(async move {
+            let Ok((mut stop, mut close)) = requests else { return };
+            loop {
+                tokio::select! {
+                    _ = stop.recv() => cancel.cancel(),
+                    _ = close.recv() => cancel.cancel(),
                 }
-            });
-        }
+            }
+        });
     }
 
     /// Ctrl-C, caught from this moment on. (`tokio::signal::ctrl_c` begins when it is first polled: an interrupt before

@@ -35,6 +35,7 @@ pub fn config(folder: &Path) -> (AppConfig, Events) {
     let seen = events.clone();
     let config = AppConfig {
         data_dir: folder.join("data"),
+        local_dir: folder.join("data"),
         models_dir: folder.join("models"),
         endpoint: None,
         hf_endpoint: Some("http://127.0.0.1:9".into()),
