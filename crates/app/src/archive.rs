@@ -134,7 +134,9 @@ impl Chats {
         if bytes.len() as u64 > MAX_FILE {
             return Err(invalid(format!("longer than {MAX_FILE} bytes")));
         }
-        let archive: Archive = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+        // Editors of Windows mark UTF-8.
+        let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let archive: Archive = serde_json::from_slice(json).map_err(|error| invalid(error.to_string()))?;
         if archive.headroom_chats != VERSION {
             return Err(invalid(format!("version {}, this program reads {VERSION}", archive.headroom_chats)));
         }

@@ -252,7 +252,7 @@ async fn exported_chats_come_back_whole_and_deleted_ones_are_gone() {
     assert!(app.chats(String::new(), false).await.unwrap().is_empty());
     assert!(app.chats(String::new(), true).await.unwrap().is_empty());
     for name in ["headroom.db", "headroom.db-wal"] {
-        let bytes = std::fs::read(folder.path().join(name)).unwrap_or_default();
+        let bytes = std::fs::read(folder.path().join("data").join(name)).unwrap();
         assert!(!bytes.windows(9).any(|text| text == b"trebuchet"), "{name} still holds what was deleted");
     }
 
@@ -306,7 +306,8 @@ async fn a_file_that_is_no_archive_adds_nothing() {
         assert_eq!(error.code, ErrorCode::ArchiveInvalid, "{}", &text[..text.len().min(200)]);
         assert!(app.chats(String::new(), false).await.unwrap().is_empty(), "half a file was imported");
     }
-    std::fs::write(&path, file(1, &[good])).unwrap();
+    // Editors of Windows mark UTF-8.
+    std::fs::write(&path, format!("\u{feff}{}", file(1, &[good]))).unwrap();
     assert_eq!(app.chats_import(path.clone()).await.unwrap(), 1);
     let missing = app.chats_import(folder.path().join("missing.json")).await.unwrap_err();
     assert_eq!(missing.code, ErrorCode::FileMissing);

@@ -2,6 +2,7 @@
 
 use crate::args::Chat;
 use crate::failure::Failure;
+use crate::given::MARK;
 use crate::load::Loaded;
 use crate::output;
 use crate::program::{Interrupts, Program};
@@ -207,7 +208,10 @@ impl Input {
                 Err(ReadlineError::Eof | ReadlineError::Interrupted) => Ok(None),
                 Err(error) => Err(Failure::new("io", error)),
             },
-            Input::Pipe(lines) => lines.next().transpose().map_err(|error| Failure::new("io", error)),
+            Input::Pipe(lines) => {
+                let line = lines.next().transpose().map_err(|error| Failure::new("io", error))?;
+                Ok(line.map(|line| line.trim_start_matches(MARK).to_owned()))
+            }
         }
     }
 }

@@ -108,8 +108,9 @@ pub fn doctor(program: &Program) -> Result<(), Failure> {
     if let Some(reason) = reason {
         output::line(&format!("GPU   not used: {}", why(reason)))?;
     }
-    let (kind, free) = disk.map_or(("disk", 0), |disk| (kind(disk.kind), disk.free));
-    output::line(&format!("Disk  {kind}, {} free, read at {}", size(free), rate(report.disk_bandwidth)))?;
+    // Windows lists no network drives.
+    let (kind, free) = disk.map_or(("disk", "?".into()), |disk| (kind(disk.kind), size(disk.free)));
+    output::line(&format!("Disk  {kind}, {free} free, read at {}", rate(report.disk_bandwidth)))?;
     output::line(&format!("      models are in {}", folder.display()))?;
     output::line("")?;
     output::line(&format!("Models up to about {} run from RAM, larger ones from disk.", size(in_ram)))?;

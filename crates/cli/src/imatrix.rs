@@ -2,6 +2,7 @@
 
 use crate::args::Measure;
 use crate::failure::Failure;
+use crate::given;
 use crate::program::Program;
 use crate::{load, output};
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
@@ -15,13 +16,13 @@ use tokenizer::Encode;
 
 pub fn imatrix(program: &Program, options: &Measure) -> Result<(), Failure> {
     let started = Instant::now();
-    let text = std::fs::read(&options.file).map_err(|error| Failure::io(&options.file, error))?;
+    let text = given::text_of_file(&options.file)?;
     let cancel = Cancel::new();
     program.interrupts_only_cancel(&cancel);
     let path = load::find(program, &options.model)?;
     let threads = options.threads.map_or_else(load::cores, |threads| threads as usize);
     let (engine, measured) = open(&path, options.context, threads, &cancel)?;
-    let ids = engine.tokenizer().encode(&text, Encode { add_special: true, parse_special: false });
+    let ids = engine.tokenizer().encode(text.as_bytes(), Encode { add_special: true, parse_special: false });
     let chunks = run(&engine, &ids, options, &cancel)?;
     let dataset = options.file.file_name().unwrap_or_default().to_string_lossy();
     let about = Measurement { dataset: &dataset, chunks, chunk_tokens: options.context };

@@ -7,6 +7,7 @@ mod compute;
 mod dev;
 mod doctor;
 mod failure;
+mod given;
 mod imatrix;
 mod inspect;
 mod library;

@@ -3,8 +3,9 @@
 use crate::failure::Failure;
 use app::wire::RecoveryNotice;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 /// One JSON object on standard output.
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
@@ -20,7 +21,12 @@ pub fn line(text: &str) -> Result<(), Failure> {
 /// Bytes on standard output, as they are.
 pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
+    // The terminal of Windows takes characters only, and what is none is an error there.
+    let shown = match cfg!(windows) && out.is_terminal() {
+        true => Cow::Owned(String::from_utf8_lossy(bytes).into_owned().into_bytes()),
+        false => Cow::Borrowed(bytes),
+    };
+    match out.write_all(&shown).and_then(|()| out.flush()) {
         // The reader has seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         other => other.map_err(|error| Failure::new("io", error)),

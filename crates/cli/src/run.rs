@@ -2,6 +2,7 @@
 
 use crate::args::{Run, Talk};
 use crate::failure::Failure;
+use crate::given;
 use crate::load::{self, Loaded, Wanted};
 use crate::output;
 use crate::program::Program;
@@ -62,7 +63,7 @@ fn prompt(options: &Run) -> Result<String, Failure> {
         None => {
             let mut bytes = Vec::new();
             std::io::stdin().lock().read_to_end(&mut bytes).map_err(|error| Failure::new("io", error))?;
-            String::from_utf8(bytes).map_err(|_| Failure::usage("the prompt on standard input is not UTF-8"))?
+            given::text(bytes, "the prompt on standard input")?
         }
     };
     match text.trim().is_empty() {

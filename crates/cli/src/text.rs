@@ -2,6 +2,7 @@
 
 use crate::args::{Detokenize, Render, TextSource, Tokenize};
 use crate::failure::Failure;
+use crate::given;
 use crate::program::Program;
 use crate::{load, output};
 use chat_template::{RenderInput, Template, TemplateTokens};
@@ -61,13 +62,13 @@ pub fn render(program: &Program, options: &Render) -> Result<(), Failure> {
             Template::parse(source, TemplateTokens { bos: text(tokenizer.bos()), eos: text(tokenizer.eos()) })?
         }
         (None, Some(path)) => {
-            let source = std::fs::read_to_string(path).map_err(|error| Failure::io(path, error))?;
+            let source = given::text_of_file(path)?;
             Template::parse(&source, TemplateTokens { bos: options.bos.clone(), eos: options.eos.clone() })?
         }
         (None, None) => return Err(Failure::usage("give --model or --template")),
     };
-    let input = std::fs::read(&options.input).map_err(|error| Failure::io(&options.input, error))?;
-    let input: RenderInput = serde_json::from_slice(&input)
+    let input = given::text_of_file(&options.input)?;
+    let input: RenderInput = serde_json::from_str(&input)
         .map_err(|error| Failure::usage(format!("{}: {error}", options.input.display())))?;
     let now = match &options.now {
         Some(text) => chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S")

@@ -63,8 +63,32 @@ fn run_as_json() {
 #[test]
 fn run_reads_standard_input() {
     let home = Home::new();
-    let ended = talk(&home, &["run", &fixture(TRAINED), "--temp", "0", "-n", "8"], QUESTION);
+    // Windows' shells mark what they pass on.
+    for mark in ["", "\u{feff}"] {
+        let ended = talk(&home, &["run", &fixture(TRAINED), "--temp", "0", "-n", "8"], &format!("{mark}{QUESTION}"));
+        assert!(ANSWER.starts_with(ended.stdout.trim_end()), "{ended:?}");
+        assert!(ended.stderr.starts_with("[prompt 21 tokens"), "{ended:?}");
+    }
+}
+
+#[test]
+fn names_of_files_are_of_any_script() {
+    let home = Home::new();
+    let folder = home.folder.path().join("日本語 フォルダー");
+    std::fs::create_dir(&folder).unwrap();
+    let model = folder.join("学習済み モデル é 🐈.gguf");
+    std::fs::copy(fixture(TRAINED), &model).unwrap();
+    let ended = home.run(&["run", model.to_str().unwrap(), "-p", QUESTION, "--temp", "0", "-n", "8"]);
+    assert_eq!(ended.status, 0, "{ended:?}");
     assert!(ANSWER.starts_with(ended.stdout.trim_end()), "{ended:?}");
+    let missing = home.fails(&["run", folder.join("無い.gguf").to_str().unwrap(), "-p", "x"], 1, "not-found");
+    assert!(missing.contains("日本語 フォルダー") && missing.contains("無い.gguf"), "{missing}");
+    // What is installed is found by its name.
+    let library = home.data().join("models");
+    std::fs::create_dir_all(&library).unwrap();
+    std::fs::rename(&model, library.join("モデル.gguf")).unwrap();
+    assert_eq!(home.json(&["list"])["models"][0]["name"], "モデル");
+    assert_eq!(home.json(&["run", "モデル", "-p", QUESTION, "-n", "8"])["answer_tokens"], 8);
 }
 
 #[test]

@@ -188,7 +188,7 @@ impl Form {
                 let max = grammar::limits::MAX_TEXT;
                 return Err(Failure::usage(format!("{} has {size} bytes; at most {max} are taken", path.display())));
             }
-            std::fs::read_to_string(path).map_err(|error| Failure::io(path, error))
+            crate::given::text_of_file(path)
         };
         match (&self.json_schema, &self.grammar) {
             // A schema is an object; no file is called like one.

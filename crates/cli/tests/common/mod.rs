@@ -31,8 +31,9 @@ impl Home {
         Home { folder: tempfile::tempdir().unwrap(), endpoint: endpoint.into() }
     }
 
+    /// As in the folder of a user with a Japanese name.
     pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.folder.path().join("山田 データ")
     }
 
     /// The program with these arguments, knowing nothing of the real home, nor of a real GPU.
