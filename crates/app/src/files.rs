@@ -72,7 +72,7 @@ pub fn set_aside(path: &Path) -> Result<PathBuf> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let free = (1..10_000).map(|n| path.with_file_name(format!("{name}.broken-{n}"))).find(|p| !p.exists());
     let aside = free.ok_or_else(|| WireError::internal(format!("too many broken copies of {}", path.display())))?;
-    fs::rename(path, &aside).map_err(|error| WireError::file(path, &error))?;
+    hub::replace_file(path, &aside).map_err(|error| WireError::file(path, &error))?;
     Ok(aside)
 }
 

@@ -45,6 +45,11 @@ impl Draft {
         match path.metadata() {
             Ok(there) if there.is_dir() => return Err(is_no_file(path, io::ErrorKind::IsADirectory)),
             Ok(there) if !there.is_file() => return Err(is_no_file(path, io::ErrorKind::AlreadyExists)),
+            // Windows does not replace a file that is in use or read-only: better known before the work than after it.
+            Ok(_) if cfg!(windows) => {
+                let replaceable = OpenOptions::new().write(true).open(path);
+                replaceable.map_err(|source| QuantizeError::output(path, source))?;
+            }
             _ => {}
         }
         name.push(".quantizing");
@@ -150,6 +155,23 @@ mod tests {
         assert!(Draft::create(folder.path(), 1).is_err());
         assert!(Draft::create(&folder.path().join("no/m.gguf"), 1).is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[cfg(windows)]
+    #[test]
+    fn a_file_in_use_is_known_before_the_work() {
+        use std::os::windows::fs::OpenOptionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.gguf");
+        std::fs::write(&path, b"old").unwrap();
+        let used = OpenOptions::new().read(true).share_mode(1).open(&path).unwrap();
+        assert!(matches!(Draft::create(&path, 4), Err(QuantizeError::Output { .. })));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        drop(used);
+        let mut draft = Draft::create(&path, 4).unwrap();
+        draft.write_all(b"new").unwrap();
+        draft.finish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
     }
 
     #[cfg(unix)]

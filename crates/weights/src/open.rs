@@ -26,17 +26,30 @@ pub(crate) struct Part {
     pub(crate) len: u64,
 }
 
+/// What others may do with a file in the meantime. Only Windows asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Others {
+    /// Anything: a list of models is no reason for a download to fail.
+    Free,
+    /// Reading: writing and deleting fail for them with "in use" instead of pulling the file from under us.
+    Read,
+}
+
 /// Reads and checks the header of a model without mapping it. For a split model, of all its parts, given any of them.
 ///
 /// # Errors
 /// All of [`WeightsError`] that concerns opening.
 pub fn read_header(path: &Path) -> Result<Gguf, WeightsError> {
-    open_model(path).map(|(header, _)| header)
+    open(path, Others::Free).map(|(header, _)| header)
 }
 
 /// The header of a model (of all parts as one) and its open files, in order.
 pub(crate) fn open_model(path: &Path) -> Result<(Gguf, Vec<Part>), WeightsError> {
-    let (headers, parts) = open_parts(path)?
+    open(path, Others::Read)
+}
+
+fn open(path: &Path, others: Others) -> Result<(Gguf, Vec<Part>), WeightsError> {
+    let (headers, parts) = open_parts(path, others)?
         .into_iter()
         .map(|Opened { path, file, header }| {
             let len = header.file_len;
@@ -48,8 +61,8 @@ pub(crate) fn open_model(path: &Path) -> Result<(Gguf, Vec<Part>), WeightsError>
 }
 
 /// Opens all parts of the model that `path` is (a part of), in order.
-fn open_parts(path: &Path) -> Result<Vec<Opened>, WeightsError> {
-    let given = open_one(path)?;
+fn open_parts(path: &Path, others: Others) -> Result<Vec<Opened>, WeightsError> {
+    let given = open_one(path, others)?;
     let split = given.header.split().map_err(|source| WeightsError::gguf(path, source))?;
     let Some(split) = split else { return Ok(vec![given]) };
     let names = path.file_name().and_then(|name| name.to_str()).and_then(split_file_names);
@@ -58,7 +71,7 @@ fn open_parts(path: &Path) -> Result<Vec<Opened>, WeightsError> {
     };
     let mut parts = Vec::with_capacity(names.len());
     for (expected, name) in (1..).zip(names) {
-        let part = open_one(&path.with_file_name(name)).map_err(|error| match error {
+        let part = open_one(&path.with_file_name(name), others).map_err(|error| match error {
             WeightsError::NotFound { path } => WeightsError::MissingPart { path, part: expected, count: split.count },
             other => other,
         })?;
@@ -72,13 +85,14 @@ fn open_parts(path: &Path) -> Result<Vec<Opened>, WeightsError> {
     Ok(parts)
 }
 
-fn open_one(path: &Path) -> Result<Opened, WeightsError> {
+fn open_one(path: &Path, others: Others) -> Result<Opened, WeightsError> {
     let mut options = OpenOptions::new();
     options.read(true);
+    #[cfg(not(windows))]
+    let _ = others;
     #[cfg(windows)]
-    {
+    if others == Others::Read {
         use std::os::windows::fs::OpenOptionsExt;
-        // Others may read. Writing and deleting fail for them with "in use" instead of pulling the file from under us.
         options.share_mode(windows_sys::Win32::Storage::FileSystem::FILE_SHARE_READ);
     }
     // Opening a folder fails on Windows ("denied") and a pipe waits on Unix: look before opening.

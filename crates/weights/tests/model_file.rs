@@ -278,3 +278,15 @@ fn a_file_in_use_can_be_read_but_not_deleted() {
     fs::remove_file(&path).unwrap();
     copied.check().unwrap();
 }
+
+#[cfg(windows)]
+#[test]
+fn looking_at_a_header_disturbs_nobody() {
+    let folder = folder();
+    let path = save(&folder, "model.gguf", &ModelSpec::llama().build());
+    let writer = fs::File::options().write(true).open(&path).unwrap();
+    weights::read_header(&path).unwrap();
+    assert!(matches!(open_error(&path), WeightsError::InUse { .. }));
+    drop(writer);
+    ModelFile::open(&path, Access::Map).unwrap();
+}

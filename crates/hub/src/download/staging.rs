@@ -101,6 +101,8 @@ impl Staging {
         let Staging { folder, _lock } = self;
         // Unlocked before the removal: Windows cannot remove an open file.
         drop(_lock);
+        // First of all: what a virus scanner's hold keeps from being removed must not look like an unfinished download.
+        let _ = fs::remove_file(folder.join(REQUEST));
         if let Err(error) = fs::remove_dir_all(&folder) {
             tracing::warn!("cannot remove {}: {error}", folder.display());
         }
@@ -156,4 +158,31 @@ pub fn discard(request: &DownloadRequest) -> Result<(), HubError> {
         Staging::lock(folder, &request.target_dir)?.remove();
     }
     Ok(())
+}
+
+#[cfg(all(test, windows))]
+mod tests {
+    use super::*;
+
+    /// As a virus scanner does it.
+    #[test]
+    fn what_cannot_be_removed_is_no_unfinished_download() {
+        use std::os::windows::fs::OpenOptionsExt;
+        let target = tempfile::tempdir().unwrap();
+        let file = crate::RepoFile { path: "m.gguf".into(), size: 4, sha256: None };
+        let request = DownloadRequest {
+            repo: "a/b".into(),
+            commit: "0".repeat(40),
+            files: vec![file],
+            target_dir: target.path().to_owned(),
+        };
+        let staging = Staging::open(&request).unwrap();
+        fs::write(staging.part(0), b"part").unwrap();
+        assert_eq!(pending(target.path()).len(), 1);
+        let held = OpenOptions::new().read(true).share_mode(1).open(staging.part(0)).unwrap();
+        staging.remove();
+        assert!(folder_of(&request).is_dir());
+        assert_eq!(pending(target.path()).len(), 0);
+        drop(held);
+    }
 }

@@ -141,9 +141,45 @@ pub(crate) fn storage_error(source: io::Error, path: &Path, size: u64, needed: u
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             let free = disk.free_bytes(&folder).unwrap_or(0);
-            HubError::DiskFull { folder, needed, free }
+            // So Windows calls a file that is too large for FAT32.
+            match cfg!(windows) && size > u64::from(u32::MAX) && free > needed {
+                true => HubError::FileTooLarge { folder, size },
+                false => HubError::DiskFull { folder, needed, free },
+            }
         }
         io::ErrorKind::FileTooLarge => HubError::FileTooLarge { folder, size },
         _ => HubError::Io { path: path.to_owned(), source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Free(u64);
+
+    impl Disk for Free {
+        fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+            Ok(self.0)
+        }
+
+        fn write_at(&self, _: &File, _: &[u8], _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sync(&self, _: &File) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_one_for_small_files() {
+        const LARGE: u64 = 5 << 30;
+        let error = |size, free| {
+            storage_error(io::ErrorKind::StorageFull.into(), Path::new("a/0.part"), size, size, &Free(free)).code()
+        };
+        assert_eq!(error(LARGE, LARGE / 2), "disk_full");
+        assert_eq!(error(1 << 30, LARGE), "disk_full");
+        assert_eq!(error(LARGE, 2 * LARGE), if cfg!(windows) { "file_too_large" } else { "disk_full" });
     }
 }
