@@ -8,7 +8,6 @@ use common::{Home, ended, has_keys};
 use fake_hub::FakeHub;
 use serde_json::Value;
 use std::path::Path;
-use std::time::Duration;
 use test_models::{GgmlType, ModelSpec};
 
 const REPO: &str = "owner/tiny-GGUF";
@@ -155,6 +154,7 @@ fn a_cut_connection_is_resumed() {
 #[test]
 #[cfg(unix)]
 fn an_interrupted_pull_goes_on_later() {
+    use std::time::Duration;
     let (hub, home) = hub();
     let size = large(&hub) as u64;
     hub.faults(|faults| faults.bytes_per_second = Some(size / 4));
