@@ -23,6 +23,7 @@ pub enum Draft {
 }
 
 /// A draft model's file and what its header says.
+#[derive(Clone)]
 pub(crate) struct Found {
     pub path: PathBuf,
     pub model: Arc<Model>,

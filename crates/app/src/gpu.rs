@@ -1,18 +1,16 @@
-//! The GPUs that take layers: opened when they are first asked for, and again after a loss; what they have to give; or why
-//! there are none.
+//! The GPUs that take layers: known from the beginning, opened when one of them is first given something, and again after a
+//! loss; what they have to give; or why there are none.
 
+use crate::gpu_seat::{CODE, CONTEXT, Found, Free, Seat, name, seats_of, text};
 use crate::wire::{Gpu, GpuMemory, GpuName, GpuReason};
 use backend_cpu::ThreadPool;
-use backend_cuda::{Absent, Card, GRAPHS, GpuConfig, GpuDevice, Listed, SLAB};
+use backend_cuda::{Absent, Card, CudaDevice, GRAPHS, GpuConfig, GpuDevice, LateDevice, Listed, SLAB};
 use engine::Device;
 use hardware::GpuStatus;
 use planner::AcceleratorFacts;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Bytes of the kernels' code until it was loaded and measured, and of a context that nobody measured. Guesses: no such
-/// figure was seen on a GPU yet.
-const CODE: u64 = 64 << 20;
-const CONTEXT: u64 = 300 << 20;
+pub(crate) use crate::gpu_seat::Guess;
 
 /// The GPUs that were chosen, or else all that can be used, in the order in which they are given layers.
 pub(crate) struct Gpus {
@@ -28,23 +26,7 @@ struct State {
 }
 
 /// A device, or why there is none.
-type Made = Result<Box<dyn Device>, GpuReason>;
-
-/// One of the GPUs. It keeps its place when it is lost.
-struct Seat {
-    id: String,
-    /// Unlike the others'.
-    name: String,
-    /// `None`: to be opened again.
-    card: Option<Result<Open, Absent>>,
-}
-
-#[derive(Clone)]
-struct Open {
-    card: Card,
-    /// Bytes that were gone when the context was there, where something told of the time before.
-    context: u64,
-}
+pub(crate) type Made = Result<Box<dyn Device>, GpuReason>;
 
 impl Gpus {
     /// Nothing is asked of the driver unless it is `allowed`.
@@ -73,29 +55,32 @@ impl Gpus {
         Ok(state)
     }
 
-    /// The next one who asks tries again to open GPUs that were not there or were lost.
+    /// GPUs that were not there or were lost are tried again when something is next given to them.
     pub fn renew(&self) {
-        let mut state = self.state();
-        match &mut state.seats {
-            Some(Ok(seats)) => {
-                // The old context must be gone before the next one.
-                seats.iter_mut().filter(|seat| !seat.works()).for_each(|seat| seat.card = None);
-            }
-            seats => *seats = None,
-        }
+        self.state().renew();
     }
 
     /// Whether GPUs that were lost can be opened again.
     pub fn are_back(&self, status: &GpuStatus) -> bool {
-        self.renew();
-        self.shown(status).is_ok_and(|shown| shown.iter().all(Result::is_ok))
+        let Ok(mut state) = self.wanted() else { return false };
+        let works = |seat: &Seat| seat.works().then(|| seat.listed.id.clone());
+        let worked: Vec<String> = match &state.seats {
+            Some(Ok(seats)) => seats.iter().filter_map(works).collect(),
+            _ => Vec::new(),
+        };
+        state.renew();
+        let free = Free::of(status);
+        let Ok(seats) = state.seats(&free) else { return false };
+        seats.iter_mut().filter(|seat| !worked.contains(&seat.listed.id)).for_each(|seat| seat.open(&free));
+        seats.iter().all(Seat::works)
     }
 
-    /// How the window sees them; the first time they are opened, which takes a moment.
+    /// How the window sees them. None is opened for that, but those of which nothing else tells how much is free.
     pub fn shown(&self, status: &GpuStatus) -> Result<Vec<Result<Gpu, GpuReason>>, GpuReason> {
         let mut state = self.wanted()?;
-        let seats = state.open(status).map_err(|absent| reason(&absent, status))?;
-        Ok(seats.iter().map(|seat| seat.shown(status)).collect())
+        let free = Free::of(status);
+        let seats = state.seats(&free).map_err(|absent| reason(&absent, status))?;
+        Ok(seats.iter().map(|seat| shown(seat, &free, status)).collect())
     }
 
     /// The other GPUs that could be chosen, as they are known without being opened. `shown`: those that take layers; `None`:
@@ -104,119 +89,158 @@ impl Gpus {
         let listed = if self.allowed { Listed::all().unwrap_or_default() } else { Vec::new() };
         let taken: Vec<String> = match (shown, &self.state().seats) {
             (Some(shown), _) => shown.iter().map(|gpu| gpu.id.clone()).collect(),
-            (None, Some(Ok(seats))) => seats.iter().map(|seat| seat.id.clone()).collect(),
+            (None, Some(Ok(seats))) => seats.iter().map(|seat| seat.listed.id.clone()).collect(),
             (None, _) => Vec::new(),
         };
         let free = |id: &str| status.gpus.iter().find(|gpu| gpu.id.as_deref() == Some(id)).map(|gpu| gpu.vram_free);
-        listed
-            .iter()
-            .filter(|one| one.is_usable() && !taken.contains(&one.id))
-            .map(|one| Gpu {
-                id: one.id.clone(),
-                name: name(one, &listed),
-                vram_total: one.total_bytes,
-                vram_free: free(&one.id),
-                driver: Some(driver(status, one.cuda_version)),
-                compute_capability: Some(text(one.capability)),
-                used: false,
-                is_test_device: false,
-            })
-            .collect()
+        let others = listed.iter().filter(|one| one.is_usable() && !taken.contains(&one.id));
+        others.map(|one| Gpu { used: false, ..known(one, name(one, &listed), free(&one.id), status) }).collect()
     }
 
-    /// Devices on the GPUs, in order. The first one of each compiles the kernels, which may take a while: `compiled` hears how
-    /// many of how many are ready. Where that fails, the GPU counts as not there from then on, for this reason. The threads
-    /// that compute copy what is uploaded, too: whoever uploads has nothing for them to compute meanwhile.
+    /// Opens these, if they are not open, and has their kernels compiled, which may take a while: `compiled` hears how many of
+    /// how many are ready. Where that fails, a GPU counts as not there from then on, for this reason.
+    pub fn open(&self, numbers: &[usize], free: &Free, compiled: &mut dyn FnMut(usize, usize)) {
+        for (done, number) in numbers.iter().enumerate() {
+            let card = {
+                let Ok(mut state) = self.wanted() else { return };
+                let Ok(seats) = state.seats(free) else { return };
+                let Some(seat) = seats.get_mut(*number) else { continue };
+                seat.open(free);
+                let Ok(open) = seat.opened() else { continue };
+                open.card.clone()
+            };
+            // All of them are one piece of work. Others are not kept waiting for that.
+            let mut of_all = |now: usize, of: usize| compiled(done * of + now, numbers.len() * of);
+            if let Err(absent) = card.compile(&mut of_all) {
+                self.fail(*number, absent);
+            }
+        }
+    }
+
+    /// Opens all of them, without kernels.
+    pub fn open_all(&self, free: &Free) {
+        let Ok(mut state) = self.wanted() else { return };
+        if let Ok(seats) = state.seats(free) {
+            seats.iter_mut().for_each(|seat| seat.open(free));
+        }
+    }
+
+    /// No device can be made of it, whoever asks: until it is tried again.
+    fn fail(&self, number: usize, absent: Absent) {
+        if let Some(Ok(seats)) = &mut self.state().seats
+            && let Some(seat) = seats.get_mut(number)
+        {
+            seat.card = Some(Err(absent));
+        }
+    }
+
+    /// Whether there is such a GPU that was neither made ready nor has failed.
+    pub fn is_closed(&self, number: usize) -> bool {
+        let state = self.state();
+        let Some(Ok(seats)) = &state.seats else { return false };
+        seats.get(number).is_some_and(|seat| seat.is_closed())
+    }
+
+    /// Devices on the GPUs, in order, each of which is opened when it is first given something.
     ///
     /// # Errors
     /// Why there are no GPUs at all.
-    pub fn devices(
-        &self,
-        status: &GpuStatus,
-        pool: &Arc<ThreadPool>,
-        compiled: &mut dyn FnMut(usize, usize),
-    ) -> Result<Vec<Made>, GpuReason> {
+    pub fn devices(self: &Arc<Self>, status: &GpuStatus, pool: &Arc<ThreadPool>) -> Result<Vec<Made>, GpuReason> {
         let count = self.shown(status)?.len();
-        Ok((0..count)
-            .map(|number| {
-                // All of them are one piece of work.
-                let mut of_all = |done: usize, of: usize| compiled(number * of + done, count * of);
-                self.device(number, status, pool, &mut of_all)
-            })
-            .collect())
+        Ok((0..count).map(|number| self.device(number, status, pool)).collect())
     }
 
-    /// One of them.
+    /// One of them. The threads that compute copy what is uploaded, too: whoever uploads has nothing for them to compute
+    /// meanwhile.
     ///
     /// # Errors
     /// Why there is none.
-    pub fn device(
-        &self,
-        number: usize,
-        status: &GpuStatus,
-        pool: &Arc<ThreadPool>,
-        compiled: &mut dyn FnMut(usize, usize),
-    ) -> Result<Box<dyn Device>, GpuReason> {
+    pub fn device(self: &Arc<Self>, number: usize, status: &GpuStatus, pool: &Arc<ThreadPool>) -> Made {
         let told = |absent: &Absent| reason(absent, status);
-        let card = {
+        let (card, id, name) = {
             let mut state = self.wanted()?;
-            let seats = state.open(status).map_err(|absent| told(&absent))?;
+            let seats = state.seats(&Free::of(status)).map_err(|absent| told(&absent))?;
             let seat = seats.get(number).ok_or(GpuReason::NoDevice)?;
-            seat.opened().map_err(|absent| told(&absent))?.card.clone()
+            let card =
+                if seat.is_closed() { None } else { Some(seat.opened().map_err(|absent| told(&absent))?.card.clone()) };
+            (card, seat.listed.id.clone(), seat.name.clone())
         };
-        // The kernels may be compiled now: others are not kept waiting for that.
-        match card.driver(compiled) {
-            Ok(driver) => {
-                let pool = pool.clone();
-                let driver = driver.with_copier(Arc::new(move |to: &mut [u8], from: &[u8]| pool.copy(to, from)));
-                Ok(Box::new(GpuDevice::new(driver, GpuConfig::default())))
-            }
+        let late = {
+            let (gpus, other, pool, same) = (self.clone(), self.clone(), pool.clone(), id.clone());
+            let open = move || gpus.open_late(number, &id, &pool);
+            LateDevice::new(name, Box::new(open), Box::new(move || other.spare(number, &same)))
+        };
+        let Some(card) = card else { return Ok(Box::new(late)) };
+        match made(&card, pool) {
+            Ok(device) => Ok(Box::new(late.with(device))),
             Err(absent) => {
                 let reason = told(&absent);
-                // A GPU that no device can be made of takes no layers, whoever asks: until it is tried again.
-                if let Some(Ok(seats)) = &mut self.state().seats
-                    && let Some(seat) = seats.get_mut(number)
-                {
-                    seat.card = Some(Err(absent));
-                }
+                self.fail(number, absent);
                 Err(reason)
             }
         }
     }
 
+    /// Opens the GPU of this number for a device that is given something, if it is still the one that was meant.
+    ///
+    /// # Errors
+    /// What it lacks, for people.
+    pub fn open_late(&self, number: usize, id: &str, pool: &Arc<ThreadPool>) -> Result<CudaDevice, String> {
+        let said = |absent: Absent| match absent {
+            Absent::BadState(detail) => detail,
+            other => format!("{other:?}"),
+        };
+        let status = hardware::gpus();
+        self.open(&[number], &Free::of(&status), &mut |_, _| {});
+        let card = {
+            let state = self.wanted().map_err(|_| "it is not chosen any more".to_owned())?;
+            let Some(Ok(seats)) = &state.seats else { return Err("it is not there any more".into()) };
+            let seat = seats.get(number).filter(|seat| seat.listed.id == id);
+            let seat = seat.ok_or_else(|| "it is not chosen any more".to_owned())?;
+            seat.opened().map_err(said)?.card.clone()
+        };
+        made(&card, pool).map_err(said)
+    }
+
+    /// Bytes that the GPU of this number, which is not open yet, has besides what it takes for itself and leaves to others.
+    pub fn spare(&self, number: usize, id: &str) -> u64 {
+        let Ok(mut state) = self.wanted() else { return 0 };
+        let free = Free::of(&hardware::gpus());
+        let Ok(seats) = state.seats(&free) else { return 0 };
+        let seat = seats.get(number).filter(|seat| seat.listed.id == id);
+        let facts = seat.map(|seat| seat.facts(&free, Guess::Careful));
+        facts.map_or(0, |facts| facts.available().saturating_sub(facts.overhead))
+    }
+
     /// What the planner asks of them, with their [`Gpu::id`]s. Our own memory counts as free: it would be given back for what
-    /// is planned.
-    pub fn facts(&self, status: impl FnOnce() -> GpuStatus) -> Vec<(String, AcceleratorFacts)> {
+    /// is planned. `guess`: what those that are not open take for themselves.
+    pub fn facts(&self, free: impl FnOnce() -> Free, guess: Guess) -> Vec<(String, AcceleratorFacts)> {
         let Ok(mut state) = self.wanted() else { return Vec::new() };
-        if state.seats.is_none() {
-            // Whether that went well is seen below.
-            let _ = state.open(&status());
-        }
-        match &state.seats {
-            Some(Ok(seats)) => seats.iter().map(|seat| (seat.id.clone(), seat.facts())).collect(),
-            _ => Vec::new(),
-        }
+        let asks = match &state.seats {
+            Some(Ok(seats)) => seats.iter().any(|seat| seat.card.is_none()),
+            Some(Err(_)) => false,
+            None => true,
+        };
+        let free = if asks { free() } else { Free::default() };
+        // Whether that went well is seen below.
+        let _ = state.seats(&free);
+        let Some(Ok(seats)) = &state.seats else { return Vec::new() };
+        seats.iter().map(|seat| (seat.listed.id.clone(), seat.facts(&free, guess))).collect()
     }
 
     /// Numbers and ids of the GPUs whose kernels are there.
     pub fn ready(&self) -> Vec<(usize, String)> {
         let state = self.state();
         let Some(Ok(seats)) = &state.seats else { return Vec::new() };
-        let ready = |seat: &Seat| seat.works() && seat.opened().is_ok_and(|open| open.card.code_bytes().is_some());
-        let ready = seats.iter().enumerate().filter(|(_, seat)| ready(seat));
-        ready.map(|(number, seat)| (number, seat.id.clone())).collect()
+        let ready = seats.iter().enumerate().filter(|(_, seat)| seat.works() && !seat.is_closed());
+        ready.map(|(number, seat)| (number, seat.listed.id.clone())).collect()
     }
 
-    /// Of the GPUs that have been opened.
-    pub fn memory(&self) -> Vec<GpuMemory> {
+    /// Of the GPUs that are known: of those that are not open as others tell.
+    pub fn memory(&self, free: &Free) -> Vec<GpuMemory> {
         let state = self.state();
         let Some(Ok(seats)) = &state.seats else { return Vec::new() };
-        let memory = |seat: &Seat| {
-            let Open { card, .. } = seat.opened().ok()?;
-            let (total, own) = (card.total_bytes(), card.taken_bytes());
-            Some(GpuMemory { name: seat.name.clone(), total, free: card.free_bytes()?, own })
-        };
-        seats.iter().filter_map(memory).collect()
+        seats.iter().filter_map(|seat| seat.memory(free)).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -225,23 +249,40 @@ impl Gpus {
     }
 }
 
+/// A device on an open GPU.
+fn made(card: &Card, pool: &Arc<ThreadPool>) -> Result<CudaDevice, Absent> {
+    let pool = pool.clone();
+    let driver =
+        card.driver(&mut |_, _| {})?.with_copier(Arc::new(move |to: &mut [u8], from: &[u8]| pool.copy(to, from)));
+    Ok(GpuDevice::new(driver, GpuConfig::default()))
+}
+
 impl State {
-    fn open(&mut self, status: &GpuStatus) -> Result<&[Seat], Absent> {
+    fn renew(&mut self) {
+        match &mut self.seats {
+            // The old context must be gone before the next one.
+            Some(Ok(seats)) => seats.iter_mut().filter(|seat| !seat.works()).for_each(|seat| seat.card = None),
+            seats => *seats = None,
+        }
+    }
+
+    /// Every GPU that is meant; those of which nothing tells how much is free are opened to ask themselves.
+    fn seats(&mut self, free: &Free) -> Result<&mut Vec<Seat>, Absent> {
         let State { seats, chosen } = self;
         let seats = seats
             .get_or_insert_with(|| seats_of(&Listed::all()?, chosen.as_deref()))
             .as_mut()
             .map_err(|absent| absent.clone())?;
-        let mut known = None;
         for seat in seats.iter_mut().filter(|seat| seat.card.is_none()) {
-            // Numbers may have changed since.
-            let listed = known.get_or_insert_with(|| Listed::all().unwrap_or_default());
-            let number = listed.iter().find(|listed| listed.id == seat.id).map(|listed| listed.number);
-            seat.card = Some(number.ok_or(Absent::NoDevice).and_then(|number| Open::new(number, status)));
+            if !seat.listed.is_usable() || seat.free(free).is_none() {
+                seat.open(free);
+            }
         }
         // Where none works there is one reason: the first one's.
         match seats.first() {
-            Some(Seat { card: Some(Err(absent)), .. }) if seats.iter().all(|seat| seat.opened().is_err()) => {
+            Some(Seat { card: Some(Err(absent)), .. })
+                if seats.iter().all(|seat| matches!(seat.card, Some(Err(_)))) =>
+            {
                 Err(absent.clone())
             }
             Some(_) => Ok(seats),
@@ -250,95 +291,25 @@ impl State {
     }
 }
 
-impl Seat {
-    fn opened(&self) -> Result<&Open, Absent> {
-        self.card.as_ref().unwrap_or(&Err(Absent::NoDevice)).as_ref().map_err(Absent::clone)
-    }
-
-    fn works(&self) -> bool {
-        self.opened().is_ok_and(|open| open.card.lost().is_none())
-    }
-
-    fn shown(&self, status: &GpuStatus) -> Result<Gpu, GpuReason> {
-        let card = &self.opened().map_err(|absent| reason(&absent, status))?.card;
-        if let Some(detail) = card.lost() {
-            return Err(GpuReason::BadState { detail });
-        }
-        Ok(Gpu {
-            id: card.id().into(),
-            name: self.name.clone(),
-            vram_total: card.total_bytes(),
-            vram_free: card.free_bytes(),
-            driver: Some(driver(status, card.cuda_version())),
-            compute_capability: Some(text(card.capability())),
-            used: true,
-            is_test_device: false,
-        })
-    }
-
-    /// Without memory where it is not there.
-    fn facts(&self) -> AcceleratorFacts {
-        let gone = AcceleratorFacts { name: self.name.clone(), ..AcceleratorFacts::default() };
-        let Ok(Open { card, context }) = self.opened().cloned() else { return gone };
-        let Some(free) = card.free_bytes() else { return gone };
-        let code = card.code_bytes();
-        let graphs = card.graph_bytes();
-        let own = card.taken_bytes() + context + code.unwrap_or(0) + graphs;
-        AcceleratorFacts {
-            name: self.name.clone(),
-            memory_free: free + own,
-            overhead: context + code.unwrap_or(CODE) + graphs.max(GRAPHS) + SLAB,
-            margin: card.margin(),
-            bandwidth: card.bandwidth(),
-            scratch: backend_cuda::scratch,
-            footprint: backend_cuda::footprint,
-            ..AcceleratorFacts::default()
-        }
+fn shown(seat: &Seat, free: &Free, status: &GpuStatus) -> Result<Gpu, GpuReason> {
+    match seat.found() {
+        Found::Absent(absent) => Err(reason(absent, status)),
+        Found::Lost(detail) => Err(GpuReason::BadState { detail }),
+        Found::There => Ok(known(&seat.listed, seat.name.clone(), seat.free(free), status)),
     }
 }
 
-impl Open {
-    fn new(number: usize, status: &GpuStatus) -> Result<Open, Absent> {
-        let card = Card::open(number)?;
-        // Where both tools mean the same GPU, or there is only one.
-        let same = |gpu: &&hardware::Gpu| gpu.id.as_deref() == Some(card.id()) || status.gpus.len() == 1;
-        let before = status.gpus.iter().find(same).map(|gpu| gpu.vram_free);
-        let context = before.zip(card.free_bytes()).map_or(0, |(before, after)| before.saturating_sub(after));
-        Ok(Open { card, context: context.min(4 * CONTEXT) })
+fn known(listed: &Listed, name: String, vram_free: Option<u64>, status: &GpuStatus) -> Gpu {
+    Gpu {
+        id: listed.id.clone(),
+        name,
+        vram_total: listed.total_bytes,
+        vram_free,
+        driver: Some(driver(status, listed.cuda_version)),
+        compute_capability: Some(text(listed.capability)),
+        used: true,
+        is_test_device: false,
     }
-}
-
-/// The GPUs to open: of those that were chosen the ones that are there, as they were named; or else all that can be used, the
-/// one with the most memory first, the driver's first of equals. At least one, to say what it lacks.
-fn seats_of(listed: &[Listed], chosen: Option<&[String]>) -> Result<Vec<Seat>, Absent> {
-    let mut wanted: Vec<&Listed> = Vec::new();
-    for id in chosen.unwrap_or_default() {
-        if let Some(there) = listed.iter().find(|listed| listed.id == *id)
-            && wanted.iter().all(|known| known.id != there.id)
-        {
-            wanted.push(there);
-        }
-    }
-    if wanted.is_empty() {
-        wanted = listed.iter().filter(|listed| listed.is_usable()).collect();
-        wanted.sort_by_key(|listed| std::cmp::Reverse(listed.total_bytes));
-    }
-    if wanted.is_empty() {
-        wanted.extend(listed.first());
-    }
-    wanted.truncate(model::MAX_ACCELERATORS);
-    let seat = |one: &&Listed| Seat { id: one.id.clone(), name: name(one, listed), card: None };
-    if wanted.is_empty() { Err(Absent::NoDevice) } else { Ok(wanted.iter().map(seat).collect()) }
-}
-
-/// What one of them is called, unlike the others.
-fn name(one: &Listed, listed: &[Listed]) -> String {
-    let twice = listed.iter().filter(|listed| listed.name == one.name).count() > 1;
-    if twice { format!("{} ({})", one.name, one.number) } else { one.name.clone() }
-}
-
-fn text((major, minor): (i32, i32)) -> String {
-    format!("{major}.{minor}")
 }
 
 /// The GPUs of this PC that can take layers, in the driver's order.
@@ -409,51 +380,20 @@ mod tests {
     }
 
     #[test]
-    fn chosen_gpus_are_taken_or_all_the_one_with_the_most_memory_first() {
-        let card = |number, total_bytes, major| Listed {
-            number,
-            id: format!("GPU-{number}"),
-            name: if number < 2 { format!("card {number}") } else { "card".into() },
-            total_bytes,
-            capability: (major, 0),
-            cuda_version: 12_000,
-        };
-        let cards = [card(0, 8, 8), card(1, 48, 5), card(2, 16, 7), card(3, 16, 8)];
-        let seats = |listed: &[Listed], chosen: &[&str]| {
-            let chosen: Vec<String> = chosen.iter().map(|id| id.to_string()).collect();
-            seats_of(listed, Some(&chosen)).map(|seats| seats.into_iter().map(|seat| seat.id).collect::<Vec<_>>())
-        };
-        let are = |ids: &[&str]| Ok(ids.iter().map(|id| id.to_string()).collect::<Vec<_>>());
-        assert_eq!(seats(&cards, &["GPU-0"]), are(&["GPU-0"]));
-        assert_eq!(seats(&cards, &["GPU-3", "GPU-9", "GPU-0"]), are(&["GPU-3", "GPU-0"]));
-        assert_eq!(seats(&cards, &["GPU-3", "GPU-0", "GPU-3"]), are(&["GPU-3", "GPU-0"]), "each has one place");
-        assert_eq!(seats(&cards, &["GPU-1"]), are(&["GPU-1"]), "and it is told why it cannot be used");
-        let all = |listed: &[Listed]| {
-            seats_of(listed, None).map(|seats| seats.into_iter().map(|seat| seat.id).collect::<Vec<_>>())
-        };
-        assert_eq!(all(&cards), are(&["GPU-2", "GPU-3", "GPU-0"]));
-        assert_eq!(seats(&cards, &["GPU-9"]), all(&cards));
-        // What is said of the only one is what it lacks.
-        assert_eq!(all(&cards[1..2]), are(&["GPU-1"]));
-        assert_eq!(all(&[]), Err(Absent::NoDevice));
-        let names: Vec<String> = seats_of(&cards, None).unwrap().into_iter().map(|seat| seat.name).collect();
-        assert_eq!(names, ["card (2)", "card (3)", "card 0"]);
-    }
-
-    #[test]
     fn without_leave_nothing_is_asked() {
-        let (gpus, status) = (Gpus::new(false), GpuStatus::default());
+        let (gpus, status) = (Arc::new(Gpus::new(false)), GpuStatus::default());
         gpus.renew();
         assert_eq!(gpus.shown(&status), Err(GpuReason::TurnedOff));
         let pool = Arc::new(ThreadPool::new(1));
-        assert!(matches!(gpus.device(0, &status, &pool, &mut |_, _| {}), Err(GpuReason::TurnedOff)));
-        assert!(gpus.facts(|| panic!("not asked")).is_empty() && gpus.memory().is_empty());
+        assert!(matches!(gpus.device(0, &status, &pool), Err(GpuReason::TurnedOff)));
+        let facts = |gpus: &Gpus| gpus.facts(|| panic!("not asked"), Guess::Careful);
+        assert!(facts(&gpus).is_empty() && gpus.memory(&Free::default()).is_empty());
         // Nor while none is chosen.
-        let gpus = Gpus::new(true);
+        let gpus = Arc::new(Gpus::new(true));
         gpus.choose(Some(Vec::new()));
         gpus.renew();
         assert_eq!(gpus.shown(&status), Err(GpuReason::NoneChosen));
-        assert!(matches!(gpus.device(0, &status, &pool, &mut |_, _| {}), Err(GpuReason::NoneChosen)));
-        assert!(gpus.facts(|| panic!("not asked")).is_empty() && gpus.memory().is_empty());
+        assert!(matches!(gpus.device(0, &status, &pool), Err(GpuReason::NoneChosen)));
+        assert!(facts(&gpus).is_empty() && gpus.memory(&Free::default()).is_empty());
     }
 }

@@ -18,6 +18,7 @@ mod forms;
 mod gpu;
 mod gpu_choice;
 mod gpu_rates;
+mod gpu_seat;
 mod library;
 mod machine;
 mod memory;

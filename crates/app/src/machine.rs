@@ -3,8 +3,9 @@
 use crate::app::{App, AppConfig, blocking};
 use crate::error::Result;
 use crate::files::{Kind, now, write_atomically};
-use crate::gpu::Gpus;
+use crate::gpu::{Gpus, Guess};
 use crate::gpu_rates::{self, Limits};
+use crate::gpu_seat::Free;
 use crate::wire::{AppEvent, Gpu, GpuMemory, GpuReason, HardwareReport, MonitorSample, WireError};
 use backend_cpu::{CpuConfig, TestDevice, TestDeviceControl, ThreadPool};
 use engine::Device;
@@ -30,7 +31,7 @@ pub struct Machine {
     /// Bytes of the test device, where there is one.
     test_device: Option<u64>,
     test_device_fails: Option<u64>,
-    gpus: Gpus,
+    gpus: Arc<Gpus>,
     measured_path: PathBuf,
     measured: Mutex<Limits>,
     measuring: AtomicBool,
@@ -46,7 +47,7 @@ impl Machine {
         Machine {
             test_device: config.test_device,
             test_device_fails: config.test_device_fails,
-            gpus: Gpus::new(config.use_gpu && config.test_device.is_none()),
+            gpus: Arc::new(Gpus::new(config.use_gpu && config.test_device.is_none())),
             measured_path,
             measured: Mutex::new(measured),
             measuring: AtomicBool::new(false),
@@ -77,9 +78,65 @@ impl Machine {
         self.gpus.choose(ids);
     }
 
-    /// All devices for layers, in the order of [`Facts::accelerators`]. GPUs that were lost or absent are tried again.
-    /// Blocks up to some seconds, and longer where the driver compiles the kernels for the first time: `compiled` hears how
-    /// many of how many are ready.
+    /// GPUs that were lost or absent are tried again when something is next given to them.
+    pub fn renew_gpus(&self) {
+        self.gpus.renew();
+    }
+
+    /// Opens every GPU that takes layers, to know whether that works. Blocks up to some seconds.
+    pub fn open_gpus(&self) {
+        let free = Free::of(&hardware::gpus());
+        self.gpus.open_all(&free);
+    }
+
+    /// How the devices look to the window, or why they are not there; in the order of [`Facts::accelerators`].
+    ///
+    /// # Errors
+    /// Why there are none at all.
+    pub fn seats(&self) -> Result<Vec<Result<Gpu, GpuReason>>, GpuReason> {
+        match self.test_device {
+            Some(bytes) => Ok(vec![Ok(test_gpu(bytes))]),
+            None => self.gpus.shown(&hardware::gpus()),
+        }
+    }
+
+    /// Plans, and opens the GPUs that the plan gives something, until all of those are open: what they have and what they take
+    /// for themselves is measured then and not guessed. What no layer needs stays closed. `plan` also says which accelerators
+    /// it gives something; `own` as in [`Machine::facts`]. Blocks up to some seconds, and longer where the driver compiles the
+    /// kernels for the first time: `compiled` hears how many of how many are ready.
+    ///
+    /// # Errors
+    /// Those of `plan`.
+    pub fn settle<T>(
+        &self,
+        own: u64,
+        pool: &Arc<ThreadPool>,
+        compiled: &mut dyn FnMut(usize, usize),
+        mut plan: impl FnMut(&Facts) -> Result<(T, Vec<usize>)>,
+    ) -> Result<(T, Facts)> {
+        // A GPU that is not open is worth a try if it might do.
+        let mut guess = Guess::Hopeful;
+        loop {
+            let facts = self.facts_with(own, guess);
+            let (planned, mut numbers) = plan(&facts)?;
+            numbers.retain(|number| self.gpus.is_closed(*number));
+            match guess {
+                _ if !numbers.is_empty() => self.open(&numbers, pool, compiled),
+                Guess::Hopeful => guess = Guess::Careful,
+                Guess::Careful => return Ok((planned, facts)),
+            }
+        }
+    }
+
+    /// Afterwards they are open, or it is known why not.
+    fn open(&self, numbers: &[usize], pool: &Arc<ThreadPool>, compiled: &mut dyn FnMut(usize, usize)) {
+        let status = hardware::gpus();
+        self.gpus.open(numbers, &Free::of(&status), compiled);
+        self.measure_gpus(&status, pool);
+    }
+
+    /// All devices for layers, in the order of [`Facts::accelerators`]. One that is not open yet is opened when it is first
+    /// given something.
     ///
     /// # Errors
     /// Why there are none at all.
@@ -87,20 +144,17 @@ impl Machine {
         &self,
         pool: &Arc<ThreadPool>,
         config: CpuConfig,
-        compiled: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Result<Accelerator, GpuReason>>, GpuReason> {
         if let Some(limit) = self.test_device {
             return Ok(vec![Ok(self.test_device(limit, pool, config))]);
         }
         let status = hardware::gpus();
-        self.gpus.renew();
-        let devices = self.gpus.devices(&status, pool, compiled)?;
-        self.measure_gpus(&status, pool);
+        let devices = self.gpus.devices(&status, pool)?;
         let both = devices.into_iter().zip(self.gpus.shown(&status)?);
         Ok(both.map(|(device, shown)| Ok(Accelerator { device: device?, control: None, shown: shown? })).collect())
     }
 
-    /// One of them.
+    /// One of them, opened now; after a loss again.
     ///
     /// # Errors
     /// Why it is not there.
@@ -108,10 +162,12 @@ impl Machine {
         if let Some(limit) = self.test_device {
             return Ok(self.test_device(limit, pool, config));
         }
-        let status = hardware::gpus();
         self.gpus.renew();
-        let device = self.gpus.device(number, &status, pool, &mut |_, _| {})?;
-        self.measure_gpus(&status, pool);
+        let status = hardware::gpus();
+        // Where there are none, the reason is told.
+        self.gpus.shown(&status)?;
+        self.open(&[number], pool, &mut |_, _| {});
+        let device = self.gpus.device(number, &status, pool)?;
         let shown = self.gpus.shown(&status)?.into_iter().nth(number).unwrap_or(Err(GpuReason::NoDevice))?;
         Ok(Accelerator { device, control: None, shown })
     }
@@ -139,7 +195,7 @@ impl Machine {
 
     /// False: it has no memory for that now, or fails.
     fn measure_gpu(&self, number: usize, id: &str, status: &GpuStatus, pool: &Arc<ThreadPool>) -> bool {
-        let device = self.gpus.device(number, status, pool, &mut |_, _| {}).ok();
+        let device = self.gpus.device(number, status, pool).ok();
         let Some(rates) = device.and_then(gpu_rates::measure) else { return false };
         lock(&self.measured).gpus.insert(id.into(), rates);
         true
@@ -214,6 +270,10 @@ impl Machine {
 
     /// What a plan depends on. `own`: bytes of RAM that our loaded model would give back.
     pub fn facts(&self, own: u64) -> Facts {
+        self.facts_with(own, Guess::Careful)
+    }
+
+    fn facts_with(&self, own: u64, guess: Guess) -> Facts {
         let limits = lock(&self.measured).clone();
         let measured = limits.machine;
         Facts {
@@ -230,7 +290,8 @@ impl Machine {
                     vec![limits.tell(TEST_GPU.0, facts)]
                 }
                 None => {
-                    let found = self.gpus.facts(hardware::gpus).into_iter();
+                    let free = || self.with_monitor(|monitor| Free(monitor.vram_free()));
+                    let found = self.gpus.facts(free, guess).into_iter();
                     found.map(|(id, facts)| limits.tell(&id, facts)).collect()
                 }
             },
@@ -246,7 +307,7 @@ impl Machine {
         let own = own_vram.unwrap_or(0);
         let mut gpus: Vec<GpuMemory> = match self.test_device {
             Some(total) => vec![GpuMemory { name: TEST_GPU.1.into(), total, free: total.saturating_sub(own), own }],
-            None => self.gpus.memory(),
+            None => self.gpus.memory(&Free::of_samples(&sample.gpus)),
         };
         // A card that takes no layers is still worth a bar.
         if let (true, Some(gpu)) = (gpus.is_empty(), sample.gpus.first()) {
@@ -310,6 +371,16 @@ impl App {
     pub async fn hardware(self: &Arc<Self>) -> Result<HardwareReport> {
         let app = self.clone();
         blocking(move || Ok(app.machine.report(&app.folders().models))).await
+    }
+
+    /// Opens every GPU that takes layers, to know whether that works.
+    pub async fn gpus_open(self: &Arc<Self>) -> Result<()> {
+        let app = self.clone();
+        blocking(move || {
+            app.machine.open_gpus();
+            Ok(())
+        })
+        .await
     }
 
     /// Measures bandwidths again (a few seconds).

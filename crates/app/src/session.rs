@@ -127,19 +127,25 @@ impl Session {
         cancel: &Cancel,
     ) -> Result<(Session, Vec<RecoveryNotice>)> {
         let LoadRequest { model_id, name, path, model, settings, machine, threads, loading, .. } = request;
-        let (mut draft, mut draft_problem) = (request.draft, request.draft_problem);
         let Loading { ubatch, exact, simd, mmap, mlock, speculation, .. } = loading;
         let logits_rows = loading.logits_rows.max(speculation.logits_rows());
         let config = CpuConfig { threads, precision: if exact { Precision::Exact } else { Precision::Fast }, simd };
         let pool = Arc::new(ThreadPool::new(threads));
-        // Before the plan: the memory that the device takes for itself is known then.
         let mut compiled = |done: usize, of: usize| {
             let stage = LoadStage::Compiling { done: done as u32, of: of as u32 };
             progress(stage, done as f32 / of.max(1) as f32);
         };
+        let wished = Wishes { ubatch, logits_rows, ..wishes(&settings) };
+        machine.renew_gpus();
+        let planned = machine.settle(0, &pool, &mut compiled, |facts| {
+            let (mut draft, mut problem) = (request.draft.clone(), request.draft_problem.clone());
+            let planned = drafts::plan(&model, &mut draft, &mut problem, facts, &wished)?;
+            let numbers = given(&planned);
+            Ok(((planned, draft, problem), numbers))
+        })?;
+        let ((planned, draft, mut draft_problem), facts) = planned;
         let (mut accelerators, mut test_control) = (Vec::new(), None);
-        let found = machine.devices(&pool, config, &mut compiled);
-        let gpus = found.map(|found| {
+        let gpus = machine.devices(&pool, config).map(|found| {
             let seat = |found: Seated| {
                 let (device, seat) = match found {
                     Ok(found) => {
@@ -153,9 +159,6 @@ impl Session {
             };
             found.into_iter().map(seat).collect()
         });
-        let facts = machine.facts(0);
-        let wished = Wishes { ubatch, logits_rows, ..wishes(&settings) };
-        let planned = drafts::plan(&model, &mut draft, &mut draft_problem, &facts, &wished)?;
         let too_many_layers = planned.gpu_layers > planned.max_gpu_layers;
         if planned.fits == Fits::No && !too_many_layers {
             let needed = planned.host.kv + planned.host.compute + planned.host_other;
@@ -291,11 +294,16 @@ impl Session {
     /// `cpu_moe`: [`LoadSettings::cpu_moe`].
     pub(crate) fn place(&self, wanted: GpuLayers, cpu_moe: Option<u32>) -> Result<Option<RecoveryNotice>> {
         let settings = LoadSettings { gpu_layers: wanted, cpu_moe, ..self.placed().0.clone() };
-        let lost = !self.has_devices(wanted);
-        let facts = self.facts_now();
+        self.machine.renew_gpus();
+        let has_devices = self.has_devices(wanted);
         // "Auto" means what the planner would choose on the devices without this model.
         let wishes = planner::Wishes { context: Some(self.context()), ..wishes(&settings) };
-        let planned = planner::plan_with_draft(&self.model, self.draft.as_deref(), &facts, &wishes)?;
+        let (planned, facts) = self.machine.settle(self.own_ram(), &self.pool, &mut |_, _| {}, |facts| {
+            let planned = planner::plan_with_draft(&self.model, self.draft.as_deref(), facts, &wishes)?;
+            let numbers = given(&planned);
+            Ok((planned, numbers))
+        })?;
+        let lost = !has_devices || self.none_opened();
         let planner::Plan { gpu_layers: layers, cpu_moe: experts, placement, .. } = planned;
         // What the plan has room for is known when the layers are where they will be.
         self.engine.set_streaming(None);
@@ -361,6 +369,17 @@ impl Session {
             }
         }
         there
+    }
+
+    /// Notes which GPUs could not be opened when something was to be given to them; whether that is so of all that there were.
+    fn none_opened(&self) -> bool {
+        let (mut gpus, Ok(now)) = (lock(&self.gpus), self.machine.seats()) else { return false };
+        let Ok(seats) = &mut *gpus else { return false };
+        let placement = self.engine.placement();
+        let present = |number: usize| placement.accelerators.get(number).is_some_and(|held| held.present);
+        let there = seats.iter_mut().zip(now).enumerate().filter(|(number, _)| present(*number));
+        there.for_each(|(_, (seat, now))| *seat = now);
+        !seats.is_empty() && seats.iter().all(Result::is_err)
     }
 
     /// What a GPU is called, where there is another one.
@@ -453,7 +472,12 @@ impl Session {
 
     /// What a plan depends on now. What the model takes counts as free, as it would be given back.
     pub(crate) fn facts_now(&self) -> Facts {
-        self.machine.facts(self.engine.placement().host_used + self.draft_used().0 + self.memories.held())
+        self.machine.facts(self.own_ram())
+    }
+
+    /// Bytes of RAM that we would give back.
+    fn own_ram(&self) -> u64 {
+        self.engine.placement().host_used + self.draft_used().0 + self.memories.held()
     }
 
     /// Bytes of RAM for what is remembered of chats that are not answered: half of what the plan leaves, or of what is
@@ -493,6 +517,12 @@ impl Session {
     fn placed(&self) -> MutexGuard<'_, (LoadSettings, Plan)> {
         lock(&self.placed)
     }
+}
+
+/// The accelerators that a plan gives something.
+fn given(plan: &planner::Plan) -> Vec<usize> {
+    let layers = plan.shares.iter().enumerate().filter(|(_, share)| share.layers > 0).map(|(number, _)| number);
+    layers.chain(plan.draft.iter().filter_map(|draft| draft.on)).collect()
 }
 
 impl From<EngineError> for WireError {

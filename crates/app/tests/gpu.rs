@@ -1,9 +1,10 @@
-//! The app with an NVIDIA GPU, whose driver is a libcuda.so.1 over the emulator of `backend-cuda`. The library must be there
-//! before a program looks for it, so every test starts itself again with it. Needs a C++ compiler (`c++`).
+//! The app with an NVIDIA GPU, or with several.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/fake_gpu.rs"]
+mod fake_gpu;
 #[path = "../../backend-cuda/tests/common/library.rs"]
 #[allow(dead_code)]
 mod library;
@@ -11,127 +12,14 @@ mod library;
 use app::App;
 use app::wire::*;
 use common::*;
-use std::path::PathBuf;
-use std::process::Command;
+use fake_gpu::*;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-const MEMORY: u64 = 8 << 30;
-const QUESTION: &str = "Returns an iterator over";
-/// How the CPU's greedy answer begins; further on other roundings may find other words.
-const TOKENS: u32 = 40;
-
-/// Does `body`, which is test `name`, in a process with the fake driver and this setting of it.
-fn with_gpu(name: &str, (variable, value): (&str, &str), body: impl AsyncFnOnce(Gpu)) {
-    if let Some(files) = std::env::var_os("GPU_FILES") {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        return runtime.block_on(body(Gpu { files: files.into() }));
-    }
-    let (driver, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture", "--test-threads", "1"])
-        .envs(library::fake_driver(driver.path()))
-        .env("GPU_FILES", files.path())
-        .env("FAKE_CUDA_OTHERS", files.path().join("others"))
-        .env("FAKE_CUDA_LOSE", files.path().join("lose"))
-        .env("FAKE_CUDA_REFUSE", files.path().join("refuse"))
-        .env("FAKE_CUDA_CONTEXT", "100000000")
-        .env("FAKE_CUDA_MODULE", "1000000")
-        .env(variable, value)
-        .output()
-        .unwrap();
-    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && text.contains("1 passed"), "{variable} {value}:\n{text}\n{errors}");
-}
-
-/// What a test does to the GPU.
-struct Gpu {
-    files: PathBuf,
-}
-
-impl Gpu {
-    /// Other programs have so many bytes of its memory from now on.
-    fn others(&self, bytes: u64) {
-        std::fs::write(self.files.join("new"), bytes.to_string()).unwrap();
-        std::fs::rename(self.files.join("new"), self.files.join("others")).unwrap();
-    }
-
-    /// The same by card.
-    fn others_of(&self, bytes: &str) {
-        std::fs::write(self.files.join("new"), bytes).unwrap();
-        std::fs::rename(self.files.join("new"), self.files.join("others")).unwrap();
-    }
-
-    /// From now on launches fail on the cards with a 1.
-    fn loses(&self, cards: &str) {
-        std::fs::write(self.files.join("new"), cards).unwrap();
-        std::fs::rename(self.files.join("new"), self.files.join("lose")).unwrap();
-    }
-
-    /// From now on launches fail ("lose"), or kernels do not compile ("refuse").
-    fn fails(&self, how: &str) {
-        std::fs::write(self.files.join(how), "").unwrap();
-    }
-
-    fn mend(&self, how: &str) {
-        std::fs::remove_file(self.files.join(how)).unwrap();
-    }
-
-    /// The trained model with so many layers on the GPU.
-    async fn ready(&self, gpu_layers: GpuLayers) -> (Arc<App>, Events) {
-        install_trained(&self.files);
-        let (app, events) = open(&self.files, |config| config.use_gpu = true);
-        load(&app, "rustdoc", settings(gpu_layers)).await;
-        (app, events)
-    }
-}
-
-fn settings(gpu_layers: GpuLayers) -> LoadSettings {
-    LoadSettings { gpu_layers, context: Some(512), ..LoadSettings::default() }
-}
-
-fn fixed(layers: u32) -> GpuLayers {
-    GpuLayers::Fixed { layers }
-}
-
-/// An answer, with something done when its first text is there.
-async fn answered(app: &Arc<App>, then: impl AsyncFnOnce()) -> Vec<AnswerEvent> {
-    let chat = app.chat_create().await.unwrap().id;
-    let mut answer = begin(app, &chat, say(QUESTION), greedy(TOKENS)).await.unwrap();
-    let mut seen = Vec::new();
-    while !matches!(seen.last(), Some(AnswerEvent::Text { .. })) {
-        seen.push(answer.recv().await.expect("the answer goes on"));
-    }
-    then().await;
-    seen.extend(rest(answer).await);
-    let (message, reason, error) = end(&seen);
-    assert_eq!(error, None);
-    assert!(matches!(reason, FinishReason::Length | FinishReason::End), "{reason:?}");
-    assert_eq!(message.text, streamed(&seen));
-    assert!(message.text.len() > 20, "{}", message.text);
-    seen
-}
-
-fn told(events: &[AnswerEvent]) -> Vec<RecoveryNotice> {
-    let notice = |event: &AnswerEvent| match event {
-        AnswerEvent::Recovery { notice } => Some(notice.clone()),
-        _ => None,
-    };
-    events.iter().filter_map(notice).collect()
-}
-
-fn take_notices(events: &Events) -> Vec<RecoveryNotice> {
-    let notice = |event: AppEvent| match event {
-        AppEvent::Recovery { notice } => Some(notice),
-        _ => None,
-    };
-    events.lock().unwrap().drain(..).filter_map(notice).collect()
-}
 
 #[test]
 fn the_window_sees_the_gpu_and_layers_move_during_an_answer() {
     const NAME: &str = "the_window_sees_the_gpu_and_layers_move_during_an_answer";
-    with_gpu(NAME, ("FAKE_CUDA_CAPABILITY", "86"), async |gpu: Gpu| {
+    with_gpu(NAME, ("FAKE_CUDA_CAPABILITY", "86"), async |gpu: Cards| {
         let (app, events) = gpu.ready(GpuLayers::Auto).await;
         let report = app.hardware().await.unwrap();
         let [card] = &report.gpus[..] else { panic!("{report:?}") };
@@ -183,7 +71,7 @@ fn the_window_sees_the_gpu_and_layers_move_during_an_answer() {
 #[test]
 fn other_programs_take_the_memory_and_give_it_back() {
     const NAME: &str = "other_programs_take_the_memory_and_give_it_back";
-    with_gpu(NAME, ("FAKE_CUDA_CAPABILITY", "75"), async |gpu: Gpu| {
+    with_gpu(NAME, ("FAKE_CUDA_CAPABILITY", "75"), async |gpu: Cards| {
         let (app, events) = gpu.ready(GpuLayers::Auto).await;
         let all = loaded(&app).gpu_layers;
         assert!(all > 0 && take_notices(&events).is_empty());
@@ -215,7 +103,7 @@ fn other_programs_take_the_memory_and_give_it_back() {
 #[test]
 fn a_lost_gpu_comes_back_without_a_new_start() {
     const NAME: &str = "a_lost_gpu_comes_back_without_a_new_start";
-    with_gpu(NAME, ("FAKE_CUDA_RESETS", "1"), async |gpu: Gpu| {
+    with_gpu(NAME, ("FAKE_CUDA_RESETS", "1"), async |gpu: Cards| {
         let (app, events) = gpu.ready(fixed(99)).await;
         let all = loaded(&app).gpu_layers;
         let seen = answered(&app, async || gpu.fails("lose")).await;
@@ -250,7 +138,7 @@ fn a_lost_gpu_comes_back_without_a_new_start() {
 #[test]
 fn a_gpu_that_stays_lost_leaves_the_work_to_the_cpu() {
     const NAME: &str = "a_gpu_that_stays_lost_leaves_the_work_to_the_cpu";
-    with_gpu(NAME, ("FAKE_CUDA_RESETS", "0"), async |gpu: Gpu| {
+    with_gpu(NAME, ("FAKE_CUDA_RESETS", "0"), async |gpu: Cards| {
         let (app, events) = gpu.ready(fixed(99)).await;
         let seen = answered(&app, async || gpu.fails("lose")).await;
         assert_eq!(told(&seen).len(), 1);
@@ -275,7 +163,7 @@ fn a_gpu_that_stays_lost_leaves_the_work_to_the_cpu() {
 #[test]
 fn a_gpu_that_refuses_the_kernels_takes_no_layers() {
     const NAME: &str = "a_gpu_that_refuses_the_kernels_takes_no_layers";
-    with_gpu(NAME, ("FAKE_CUDA_CAPABILITY", "86"), async |gpu: Gpu| {
+    with_gpu(NAME, ("FAKE_CUDA_CAPABILITY", "86"), async |gpu: Cards| {
         gpu.fails("refuse");
         let (app, events) = gpu.ready(fixed(99)).await;
         let all = loaded(&app).plan.layers;
@@ -315,7 +203,7 @@ fn a_gpu_that_refuses_the_kernels_takes_no_layers() {
 #[test]
 fn one_of_two_gpus_is_chosen() {
     const NAME: &str = "one_of_two_gpus_is_chosen";
-    with_gpu(NAME, ("FAKE_CUDA_MEMORY", "2147483648,8589934592"), async |gpu: Gpu| {
+    with_gpu(NAME, ("FAKE_CUDA_MEMORY", "2147483648,8589934592"), async |gpu: Cards| {
         let (app, _) = gpu.ready(GpuLayers::Auto).await;
         let names =
             async || -> Vec<String> { app.hardware().await.unwrap().gpus.into_iter().map(|gpu| gpu.name).collect() };
@@ -355,18 +243,18 @@ fn one_of_two_gpus_is_chosen() {
 #[test]
 fn some_of_the_gpus_are_chosen_or_none() {
     const NAME: &str = "some_of_the_gpus_are_chosen_or_none";
-    with_gpu(NAME, ("FAKE_CUDA_MEMORY", "2147483648,8589934592,4294967296"), async |gpu: Gpu| {
+    with_gpu(NAME, ("FAKE_CUDA_MEMORY", "2147483648,8589934592,4294967296"), async |gpu: Cards| {
         install_trained(&gpu.files);
         let start = || open(&gpu.files, |config| config.use_gpu = true).0;
         let app = start();
         let all = app.hardware().await.unwrap().gpus;
-        let names = |gpus: &[app::wire::Gpu]| gpus.iter().map(|gpu| gpu.name.clone()).collect::<Vec<_>>();
+        let names = |gpus: &[Gpu]| gpus.iter().map(|gpu| gpu.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&all), ["Fake GPU 2", "Fake GPU 3", "Fake GPU"]);
         let used = async |app: &Arc<App>| {
             let report = app.hardware().await.unwrap();
             assert_eq!(report.gpus.len(), 3, "the others are there to be chosen: {report:?}");
             assert!(report.gpus.iter().all(|gpu| gpu.driver.is_some()), "without a management library too: {report:?}");
-            let used: Vec<app::wire::Gpu> = report.gpus.into_iter().filter(|gpu| gpu.used).collect();
+            let used: Vec<Gpu> = report.gpus.into_iter().filter(|gpu| gpu.used).collect();
             (names(&used), report.gpu_reason)
         };
         let two = [all[2].id.as_str(), "GPU-gone", &all[1].id];
@@ -401,7 +289,7 @@ fn some_of_the_gpus_are_chosen_or_none() {
 #[test]
 fn the_threads_that_compute_copy_what_is_uploaded() {
     const NAME: &str = "the_threads_that_compute_copy_what_is_uploaded";
-    with_gpu(NAME, ("FAKE_CUDA_CAPABILITY", "86"), async |gpu: Gpu| {
+    with_gpu(NAME, ("FAKE_CUDA_CAPABILITY", "86"), async |gpu: Cards| {
         // Its output layer has two megabytes, which are two pieces.
         let large = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/rustdoc-tiny-F16.gguf");
         std::fs::copy(large, install_trained(&gpu.files)).unwrap();
@@ -442,14 +330,6 @@ fn times_asleep() -> u64 {
     times.iter().sum()
 }
 
-async fn choose(app: &Arc<App>, gpus: GpuChoice) {
-    app.settings_set(Settings { gpus, ..app.settings_get() }).await.unwrap();
-}
-
-fn only(ids: &[&str]) -> GpuChoice {
-    GpuChoice::Only { gpus: ids.iter().map(|id| GpuName { id: (*id).into(), name: String::new() }).collect() }
-}
-
 /// Two cards that hold a part of the model each: what is planned of each is what is taken there, layers move between them
 /// and RAM, and what one of them lacks or loses is that one's own.
 #[test]
@@ -457,7 +337,7 @@ fn two_gpus_share_a_model() {
     const NAME: &str = "two_gpus_share_a_model";
     // 256 MiB are left to others, 150 MB are the context, the code, graphs and a slab, 10 MB what comes with the first layer; 5 MB
     // are all layers.
-    with_gpu(NAME, ("FAKE_CUDA_MEMORY", "431300000,430800000"), async |gpu: Gpu| {
+    with_gpu(NAME, ("FAKE_CUDA_MEMORY", "431300000,430800000"), async |gpu: Cards| {
         let (app, events) = gpu.ready(GpuLayers::Auto).await;
         let all = loaded(&app).plan.layers;
         let shares = |now: &LoadedModel| now.gpus.iter().map(|gpu| gpu.layers).collect::<Vec<_>>();
@@ -523,7 +403,7 @@ fn two_gpus_share_a_model() {
 #[test]
 fn loading_tells_how_much_is_compiled() {
     const NAME: &str = "loading_tells_how_much_is_compiled";
-    with_gpu(NAME, ("FAKE_CUDA_COMPILE", "150"), async |gpu: Gpu| {
+    with_gpu(NAME, ("FAKE_CUDA_COMPILE", "150"), async |gpu: Cards| {
         let (app, events) = gpu.ready(GpuLayers::Auto).await;
         let stages = |events: &Events| -> Vec<LoadStage> {
             let stage = |event: AppEvent| match event {

@@ -20,6 +20,8 @@ struct State {
     lost: bool,
     /// It is lost when something is next read from it.
     lost_when_read: bool,
+    /// It has failed, which nobody has seen yet.
+    failed: bool,
     /// Bytes written beside operations.
     streamed: u64,
     /// Copies nothing from others of its kind, and bytes that it did copy from them.
@@ -96,6 +98,11 @@ impl TestDeviceControl {
     pub fn lose_when_read(&self) {
         self.state().lost_when_read = true;
     }
+
+    /// It computes nothing from now on, and says so to whoever waits for it: not to another device that copies from it.
+    pub fn fail_unseen(&self) {
+        self.state().failed = true;
+    }
 }
 
 /// CPU arithmetic over memory of its own: tokens are those of the CPU, failures are those of a GPU.
@@ -117,6 +124,7 @@ impl TestDevice {
             fail_run: None,
             lost: false,
             lost_when_read: false,
+            failed: false,
             streamed: 0,
             apart: false,
             copied: 0,
@@ -231,9 +239,16 @@ impl Device for TestDevice {
         beside.into_iter().try_for_each(|(buffer, offset, bytes)| self.cpu.write(buffer, offset, &bytes))
     }
 
+    fn finish(&mut self) -> Result<(), BackendError> {
+        let mut state = self.control.state();
+        state.lost |= state.failed;
+        drop(state);
+        self.present().map(drop)
+    }
+
     fn read(&mut self, buffer: BufferId, offset: u64, bytes: &mut [u8]) -> Result<(), BackendError> {
         let mut state = self.control.state();
-        state.lost |= state.lost_when_read;
+        state.lost |= state.lost_when_read || state.failed;
         drop(state);
         drop(self.present()?);
         self.cpu.read(buffer, offset, bytes)
@@ -243,7 +258,8 @@ impl Device for TestDevice {
         let other: &mut dyn Any = other;
         let Some(other) = other.downcast_mut::<TestDevice>() else { return false };
         let mut piece = vec![0; bytes as usize];
-        let read = other.read(from.0, from.1, &mut piece);
+        let unseen = other.control.state().failed;
+        let read = if unseen { Ok(()) } else { other.read(from.0, from.1, &mut piece) };
         let apart = self.control.state().apart;
         let copied = !apart && read.and_then(|()| self.write(to.0, to.1, &piece)).is_ok();
         self.control.state().copied += if copied { bytes } else { 0 };
@@ -252,6 +268,9 @@ impl Device for TestDevice {
 
     fn run(&mut self, op: &Op<'_>) -> Result<(), BackendError> {
         let mut state = self.present()?;
+        if state.failed {
+            return Ok(());
+        }
         let told = countdown(&mut state.fail_run);
         if told || self.cpu.memory().used > state.limit {
             return Err(self.full(0, state.limit));

@@ -1,17 +1,21 @@
 // The CUDA driver's interface over the emulator: a libcuda.so.1 for machines without a GPU, so that what binds the driver
-// is tested as it is. Work is done before a call returns, but copies from pinned memory in a stream that has launched nothing are
-// done as late as may be: when somebody waits for them. Allocations are exact and full of NaN.
+// is tested as it is. Whatever is given to a stream is done as late as may be: when the host waits for it, or another stream
+// that the host waits for does. So what lacks an event finds, or overwrites, bytes of before. Work of a GPU that is lost is not
+// done; who waits for it only in another GPU's stream does not hear of that. Allocations are exact and full of NaN.
 //
 // Environment: FAKE_CUDA_MODULES, the emulator's libraries of kernels, separated by colons, FAKE_CUDA_OLD_MODULES, those that
 // PTX for old GPUs takes instead; FAKE_CUDA_VERSION (12000);
 // FAKE_CUDA_CONTEXT and FAKE_CUDA_MODULE (0), bytes that the context and a module take; FAKE_CUDA_RESETS (1), whether a reset
 // mends a GPU that is lost; FAKE_CUDA_OTHERS, a file with the bytes that other programs have taken now, and FAKE_CUDA_LOSE,
-// a file: where it is (and holds nothing, or not 0), the next launch finds the GPU lost; both may hold one number for each
+// a file: where it is (and holds nothing, or not 0), the next launch finds the GPU lost, and FAKE_CUDA_SHUT, one: where it is,
+// no context can be had; all may hold one number for each
 // device, separated by commas; FAKE_CUDA_REFUSE, a file: where it is, no module
 // is compiled;
+// FAKE_CUDA_LATE (1), or else (0) work is done before the call returns that gives it;
 // FAKE_CUDA_GRAPHS (1), whether there is memory for graphs, and FAKE_CUDA_GRAPH (0), bytes that one takes; FAKE_CUDA_COUNTS, a file that gets, whenever somebody waits, how
-// many kernels were launched one by one, graphs made, nodes of them changed, graphs launched, and copies from GPU to GPU, those
-// through the driver's own memory and direct ones;
+// many kernels were launched one by one, graphs made, nodes of them changed, graphs launched, copies from GPU to GPU, those
+// through the driver's own memory and direct ones, and how often the host waited for something that was not done yet;
+// FAKE_CUDA_OPENED, a file that gets how many contexts each GPU was given so far, separated by commas;
 // FAKE_CUDA_PEERS, how GPUs copy from each other: not at all (0), through the driver's memory (1), directly (2), or directly, and
 // what arrives is wrong (3), also only of more than 64 KiB (4), or the one that it comes from (5) or goes to (6) is lost at once;
 // FAKE_CUDA_COMPILE (0), milliseconds that a module takes; FAKE_CUDA_DEVICES (as many as are named), up to four; of each of them FAKE_CUDA_CAPABILITY (86) and FAKE_CUDA_MEMORY, bytes, and
@@ -19,12 +23,15 @@
 // follow.
 #include <dlfcn.h>
 #include <unistd.h>
+#include <climits>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <map>
+#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
@@ -32,7 +39,7 @@
 #define API extern "C" __attribute__((visibility("default"))) int
 
 namespace {
-enum { SUCCESS, INVALID_VALUE, OUT_OF_MEMORY, NO_DEVICE = 100, INVALID_CONTEXT = 201, INVALID_PTX = 218, NOT_FOUND = 500, ALREADY_ENABLED = 704, LAUNCH_FAILED = 719, NOT_SUPPORTED = 801 };
+enum { SUCCESS, INVALID_VALUE, OUT_OF_MEMORY, NO_DEVICE = 100, INVALID_CONTEXT = 201, INVALID_PTX = 218, INVALID_HANDLE = 400, NOT_FOUND = 500, ALREADY_ENABLED = 704, LAUNCH_FAILED = 719, NOT_SUPPORTED = 801 };
 
 typedef int (*Run)(const char *, const void *, size_t, const unsigned *, const unsigned *, size_t, uint64_t);
 
@@ -46,37 +53,80 @@ struct Function {
 };
 
 struct {
-    long long launched, made, changed, graphs, staged, direct;
+    long long launched, made, changed, graphs, staged, direct, waits;
 } counts;
 
-/// What waits in a stream that has launched nothing yet.
-struct Stream {
-    std::vector<std::function<void()>> late;
-    bool launched = false;
-    void catch_up() {
-        std::vector<std::function<void()>> now;
-        now.swap(late);
-        for (auto &work : now) work();
-    }
-    void launch() { launched = true, catch_up(); }
+/// Any thread may call; one at a time is in here.
+std::recursive_mutex one_at_a_time;
+struct Guard {
+    std::lock_guard<std::recursive_mutex> guard{one_at_a_time};
 };
-/// Where it was recorded last.
+
+struct Device;
+
+/// Work that was given and not done yet. It is known by a number, for an event may outlive it.
+struct Stream {
+    Device &device;
+    const long long number;
+    /// Waits are work that says whether there was something to wait for.
+    std::deque<std::function<bool()>> work;
+    long long given = 0, done = 0;
+    /// Does what was given before this. Whether there was something to do.
+    bool catch_up(long long until = LLONG_MAX);
+};
+std::map<long long, Stream *> streams;
+
+/// Where it was recorded last, after how much work. Streams are numbered from 1 on.
 struct Event {
-    Stream *stream = nullptr;
+    Device &device;
+    long long stream = 0, after = 0;
+    bool catch_up() const {
+        auto found = streams.find(stream);
+        return found != streams.end() && found->second->catch_up(after);
+    }
 };
 
 /// A GPU; its context is its address.
 struct Device {
     std::map<uint64_t, size_t> allocations;
     std::map<void *, size_t> pinned;
-    std::set<Stream *> streams;
     /// GPUs whose memory it reaches.
     std::set<void *> reached;
     size_t used = 0;
-    int handles = 0, contexts = 0;
+    int handles = 0, contexts = 0, opened = 0;
     long long launches = 0;
     bool lost = false;
 } devices[4];
+
+bool Stream::catch_up(long long until) {
+    bool something = false;
+    while (done < until && !work.empty()) {
+        auto next = std::move(work.front());
+        work.pop_front();
+        done++;
+        // What a lost GPU had to do is not done.
+        if (!device.lost) something |= next();
+    }
+    return something;
+}
+
+/// All work of a GPU, or none of it any more.
+void catch_up(Device &device) {
+    for (auto &stream : streams)
+        if (&stream.second->device == &device) stream.second->catch_up();
+}
+void forget(Device &device) {
+    for (auto &stream : streams)
+        if (&stream.second->device == &device) stream.second->work.clear(), stream.second->done = stream.second->given;
+}
+
+/// Work is done in no order that its caller did not ask for: that is a mistake of ours, which would be hard to find on a GPU.
+void must(bool right, const char *what) {
+    if (right) return;
+    fprintf(stderr, "libcuda: %s\n", what);
+    abort();
+}
+
 thread_local void *current = nullptr;
 
 /// The one whose context is current; calls without one go to the first, which has then no context.
@@ -131,13 +181,35 @@ bool there(const char *name) {
 
 size_t memory(int device) { return size_t(of_device("FAKE_CUDA_MEMORY", 8ll << 30, device)); }
 
-size_t free_memory() {
-    const size_t others = size_t(of_file("FAKE_CUDA_OTHERS", 0, 0, number(now())));
-    const size_t gone = now().used + others, all = memory(number(now()));
+size_t free_memory(const Device &device = now()) {
+    const size_t others = size_t(of_file("FAKE_CUDA_OTHERS", 0, 0, number(device)));
+    const size_t gone = device.used + others, all = memory(number(device));
     return gone < all ? all - gone : 0;
 }
 
 int ready() { return now().lost ? LAUNCH_FAILED : !current || !now().contexts ? INVALID_CONTEXT : SUCCESS; }
+
+/// Work for a stream of the current context.
+int give(void *to, std::function<bool()> work) {
+    if (int error = ready()) return error;
+    Stream &stream = *static_cast<Stream *>(to);
+    if (&stream.device != &now()) return INVALID_HANDLE;
+    stream.work.push_back(std::move(work));
+    stream.given++;
+    if (!setting("FAKE_CUDA_LATE", 1)) stream.catch_up();
+    return ready();
+}
+
+/// Whether memory of the host is pinned, for any GPU.
+bool is_pinned(const void *start, size_t bytes) {
+    for (Device &device : devices) {
+        auto after = device.pinned.upper_bound(const_cast<void *>(start));
+        if (after == device.pinned.begin()) continue;
+        --after;
+        if (static_cast<const char *>(start) + bytes <= static_cast<char *>(after->first) + after->second) return true;
+    }
+    return false;
+}
 
 bool inside(uint64_t start, size_t bytes, Device &device = now()) {
     auto after = device.allocations.upper_bound(start);
@@ -204,25 +276,39 @@ API cuDeviceGetAttribute(int *value, int attribute, int device) {
 }
 API cuDeviceTotalMem_v2(size_t *bytes, int device) { return *bytes = memory(device), SUCCESS; }
 API cuDevicePrimaryCtxRetain(void **to, int number) {
+    Guard guard;
     Device &device = devices[number];
-    if (device.lost) return LAUNCH_FAILED;
-    if (device.contexts++ == 0) device.used += size_t(setting("FAKE_CUDA_CONTEXT", 0));
+    if (device.lost || of_file("FAKE_CUDA_SHUT", 0, 1, number)) return LAUNCH_FAILED;
+    if (device.contexts++ == 0) device.used += size_t(setting("FAKE_CUDA_CONTEXT", 0)), device.opened++;
+    const char *path = getenv("FAKE_CUDA_OPENED");
+    if (FILE *file = path ? fopen(path, "w") : nullptr) {
+        for (int n = 0; n < device_count(); n++) fprintf(file, n ? ",%d" : "%d", devices[n].opened);
+        fclose(file);
+    }
     return *to = &device, SUCCESS;
+}
+/// For the management library, which asks without a context.
+extern "C" __attribute__((visibility("default"))) size_t fake_cuda_free(int number) {
+    Guard guard;
+    return free_memory(devices[number]);
 }
 API cuDevicePrimaryCtxReset_v2(int number) {
     if (!setting("FAKE_CUDA_RESETS", 1)) return LAUNCH_FAILED;
+    Guard guard;
     Device &device = devices[number];
+    forget(device);
     for (auto &allocation : device.allocations) free(reinterpret_cast<void *>(allocation.first));
     for (auto &memory : device.pinned) free(memory.first);
-    for (Stream *stream : device.streams) stream->late.clear();
-    const int contexts = device.contexts;
+    const int contexts = device.contexts, opened = device.opened;
     const long long launches = device.launches;
     device = Device();
     device.contexts = contexts;
+    device.opened = opened;
     device.launches = launches;
     return device.used = size_t(setting("FAKE_CUDA_CONTEXT", 0)), SUCCESS;
 }
 API cuDevicePrimaryCtxRelease_v2(int number) {
+    Guard guard;
     Device &device = devices[number];
     const size_t kept = device.allocations.size(), pinned = device.pinned.size();
     if (--device.contexts == 0 && !device.lost && (kept || pinned || device.handles)) {
@@ -233,8 +319,12 @@ API cuDevicePrimaryCtxRelease_v2(int number) {
     return SUCCESS;
 }
 API cuCtxSetCurrent(void *to) { return current = to, SUCCESS; }
-API cuMemGetInfo_v2(size_t *free, size_t *total) { return *total = memory(number(now())), *free = free_memory(), ready(); }
+API cuMemGetInfo_v2(size_t *free, size_t *total) {
+    Guard guard;
+    return *total = memory(number(now())), *free = free_memory(), ready();
+}
 API cuMemAlloc_v2(uint64_t *start, size_t bytes) {
+    Guard guard;
     if (int error = ready()) return error;
     if (!bytes) return INVALID_VALUE;
     if (bytes > free_memory()) return OUT_OF_MEMORY;
@@ -244,9 +334,11 @@ API cuMemAlloc_v2(uint64_t *start, size_t bytes) {
     now().used += bytes;
     return SUCCESS;
 }
+/// Waits for the work of this GPU, not for that of others.
 API cuMemFree_v2(uint64_t start) {
+    Guard guard;
     if (int error = ready()) return error;
-    for (Stream *stream : now().streams) stream->catch_up();
+    catch_up(now());
     auto found = now().allocations.find(start);
     if (found == now().allocations.end()) return INVALID_VALUE;
     now().used -= found->second;
@@ -255,47 +347,66 @@ API cuMemFree_v2(uint64_t start) {
     return SUCCESS;
 }
 API cuMemHostAlloc(void **to, size_t bytes, unsigned) {
+    Guard guard;
     if (int error = ready()) return error;
     now().pinned[*to = malloc(bytes)] = bytes;
     return SUCCESS;
 }
-API cuMemFreeHost(void *p) { return now().pinned.erase(p) ? free(p), SUCCESS : INVALID_VALUE; }
+API cuMemFreeHost(void *p) {
+    Guard guard;
+    return now().pinned.erase(p) ? free(p), SUCCESS : INVALID_VALUE;
+}
+/// From memory that is not pinned the driver takes the bytes at once.
 API cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) {
+    Guard guard;
     if (int error = ready()) return error;
     if (!inside(to, bytes)) return INVALID_VALUE;
-    auto pinned = now().pinned.upper_bound(const_cast<void *>(from));
-    const bool is_pinned = pinned != now().pinned.begin() && static_cast<const char *>(from) + bytes <= static_cast<char *>((--pinned)->first) + pinned->second;
-    if (Stream *late = static_cast<Stream *>(stream); late && !late->launched && is_pinned) {
-        late->late.push_back([=] { memcpy(reinterpret_cast<void *>(to), from, bytes); });
-        return SUCCESS;
+    if (!stream) return memcpy(reinterpret_cast<void *>(to), from, bytes), SUCCESS;
+    Device &device = now();
+    if (!is_pinned(from, bytes)) {
+        std::string kept(static_cast<const char *>(from), bytes);
+        return give(stream, [=] { return memcpy(reinterpret_cast<void *>(to), kept.data(), bytes), true; });
     }
-    if (stream) static_cast<Stream *>(stream)->catch_up();
-    return memcpy(reinterpret_cast<void *>(to), from, bytes), SUCCESS;
+    return give(stream, [=, &device] {
+        must(inside(to, bytes, device) && is_pinned(from, bytes), "memory was given back before it was copied to the GPU");
+        return memcpy(reinterpret_cast<void *>(to), from, bytes), true;
+    });
 }
 API cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t bytes) { return cuMemcpyHtoDAsync_v2(to, from, bytes, nullptr); }
+/// To memory that is not pinned the driver copies before the call returns.
 API cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
+    Guard guard;
     if (int error = ready()) return error;
-    if (stream) static_cast<Stream *>(stream)->catch_up();
     if (!inside(from, bytes)) return INVALID_VALUE;
-    return memcpy(to, reinterpret_cast<void *>(from), bytes), SUCCESS;
+    Device &device = now();
+    const bool pinned = is_pinned(to, bytes);
+    const int given = give(stream, [=, &device] {
+        must(inside(from, bytes, device) && (!pinned || is_pinned(to, bytes)), "memory was given back before it was copied from the GPU");
+        return memcpy(to, reinterpret_cast<void *>(from), bytes), true;
+    });
+    if (given || pinned) return given;
+    counts.waits += static_cast<Stream *>(stream)->catch_up();
+    return ready();
 }
 API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) {
+    Guard guard;
     if (int error = ready()) return error;
-    if (stream) static_cast<Stream *>(stream)->catch_up();
     if (!inside(from, bytes) || !inside(to, bytes)) return INVALID_VALUE;
-    return memcpy(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from), bytes), SUCCESS;
+    return give(stream, [=] { return memcpy(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from), bytes), true; });
 }
 API cuDeviceCanAccessPeer(int *can, int device, int peer) {
     if (device == peer) return INVALID_VALUE;
     return *can = setting("FAKE_CUDA_PEERS", 1) >= 2, SUCCESS;
 }
 API cuCtxEnablePeerAccess(void *peer, unsigned flags) {
+    Guard guard;
     if (int error = ready()) return error;
     if (flags || peer == current || setting("FAKE_CUDA_PEERS", 1) < 2) return INVALID_VALUE;
     return now().reached.insert(peer).second ? SUCCESS : ALREADY_ENABLED;
 }
 /// Waits for nothing but what is in the stream before.
 API cuMemcpyPeerAsync(uint64_t to, void *here, uint64_t from, void *there, size_t bytes, void *stream) {
+    Guard guard;
     if (int error = ready()) return error;
     Device &source = *static_cast<Device *>(there);
     if (source.lost) return LAUNCH_FAILED;
@@ -305,56 +416,76 @@ API cuMemcpyPeerAsync(uint64_t to, void *here, uint64_t from, void *there, size_
     if (how >= 5) return (how == 5 ? source : now()).lost = true, LAUNCH_FAILED;
     const bool direct = now().reached.count(there);
     ++(direct ? counts.direct : counts.staged);
-    auto copy = [=] {
+    Device &target = now();
+    return give(stream, [=, &source, &target] {
+        // Of one that was lost, and is there anew, nothing is left.
+        if (source.lost || !source.contexts) return true;
+        must(inside(to, bytes, target) && inside(from, bytes, source), "memory was given back before it was copied to another GPU");
         memcpy(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from), bytes);
         if (direct && (how == 3 || (how == 4 && bytes > 65536))) *reinterpret_cast<char *>(to + bytes / 2) ^= 1;
-    };
-    Stream *late = static_cast<Stream *>(stream);
-    if (!late->launched) return late->late.push_back(copy), SUCCESS;
-    late->catch_up();
-    return copy(), SUCCESS;
+        return true;
+    });
 }
 API cuMemsetD8Async(uint64_t start, unsigned char value, size_t bytes, void *stream) {
+    Guard guard;
     if (int error = ready()) return error;
-    if (stream) static_cast<Stream *>(stream)->catch_up();
     if (!inside(start, bytes)) return INVALID_VALUE;
-    return memset(reinterpret_cast<void *>(start), value, bytes), SUCCESS;
+    return give(stream, [=] { return memset(reinterpret_cast<void *>(start), value, bytes), true; });
 }
 API cuStreamCreate(void **to, unsigned) {
-    Stream *stream = new Stream;
-    now().streams.insert(stream);
+    Guard guard;
+    static long long last = 0;
+    Stream *stream = new Stream{now(), ++last, {}};
+    streams[stream->number] = stream;
     return now().handles++, *to = stream, ready();
 }
 API cuStreamDestroy_v2(void *gone) {
+    Guard guard;
     Stream *stream = static_cast<Stream *>(gone);
-    if (!now().lost) stream->catch_up();
-    now().streams.erase(stream);
+    stream->catch_up();
+    streams.erase(stream->number);
     return now().handles--, delete stream, SUCCESS;
 }
 API cuStreamSynchronize(void *stream) {
+    Guard guard;
     if (int error = ready()) return error;
-    static_cast<Stream *>(stream)->catch_up();
+    counts.waits += static_cast<Stream *>(stream)->catch_up();
     const char *path = getenv("FAKE_CUDA_COUNTS");
     if (FILE *file = path ? fopen(path, "w") : nullptr) {
         fprintf(file, "%lld %lld %lld %lld ", counts.launched, counts.made, counts.changed, counts.graphs);
-        fprintf(file, "%lld %lld", counts.staged, counts.direct);
+        fprintf(file, "%lld %lld %lld", counts.staged, counts.direct, counts.waits);
         fclose(file);
     }
     return ready();
 }
-API cuEventCreate(void **event, unsigned) { return now().handles++, *event = new Event, ready(); }
-API cuEventDestroy_v2(void *event) { return now().handles--, delete static_cast<Event *>(event), SUCCESS; }
-API cuEventRecord(void *event, void *stream) { return static_cast<Event *>(event)->stream = static_cast<Stream *>(stream), ready(); }
-/// An event that was recorded comes when all that is in its stream now has ended: later than it must, never earlier.
-static int wait(void *event) {
-    if (int error = ready()) return error;
-    Stream *stream = static_cast<Event *>(event)->stream;
-    if (now().streams.count(stream)) stream->catch_up();
-    return SUCCESS;
+API cuEventCreate(void **event, unsigned) {
+    Guard guard;
+    return now().handles++, *event = new Event{now()}, ready();
 }
-API cuEventSynchronize(void *event) { return wait(event); }
-/// Streams with launches do nothing late: what they wait for is done at once. Others need not wait for those.
-API cuStreamWaitEvent(void *, void *event, unsigned) { return wait(event); }
+API cuEventDestroy_v2(void *event) {
+    Guard guard;
+    return now().handles--, delete static_cast<Event *>(event), SUCCESS;
+}
+API cuEventRecord(void *which, void *in) {
+    Guard guard;
+    Event &event = *static_cast<Event *>(which);
+    Stream &stream = *static_cast<Stream *>(in);
+    if (&event.device != &stream.device || &event.device != &now()) return INVALID_HANDLE;
+    event.stream = stream.number, event.after = stream.given;
+    return ready();
+}
+API cuEventSynchronize(void *event) {
+    Guard guard;
+    if (int error = ready()) return error;
+    counts.waits += static_cast<Event *>(event)->catch_up();
+    return ready();
+}
+/// Means the event as it was recorded last, of any GPU.
+API cuStreamWaitEvent(void *stream, void *event, unsigned) {
+    Guard guard;
+    const Event recorded = *static_cast<Event *>(event);
+    return give(stream, [recorded] { return recorded.catch_up(); });
+}
 API cuGetErrorName(int error, const char **name) {
     *name = error == LAUNCH_FAILED ? "CUDA_ERROR_LAUNCH_FAILED" : error == INVALID_CONTEXT ? "CUDA_ERROR_INVALID_CONTEXT" : "CUDA_ERROR";
     return SUCCESS;
@@ -363,14 +494,19 @@ API cuModuleLoadDataEx(void **module, const void *image, unsigned, void *, void 
     if (int error = ready()) return error;
     if (there("FAKE_CUDA_REFUSE")) return INVALID_PTX;
     usleep(useconds_t(1000 * setting("FAKE_CUDA_COMPILE", 0)));
+    Guard guard;
     const std::string ptx(static_cast<const char *>(image));
     if (ptx.find(".version 8.0") == std::string::npos) return INVALID_PTX;
     now().used += size_t(setting("FAKE_CUDA_MODULE", 0));
     return now().handles++, *module = new Module{ptx}, SUCCESS;
 }
-API cuModuleUnload(void *module) { return now().used -= size_t(setting("FAKE_CUDA_MODULE", 0)), now().handles--, delete static_cast<Module *>(module), SUCCESS; }
+API cuModuleUnload(void *module) {
+    Guard guard;
+    return now().used -= size_t(setting("FAKE_CUDA_MODULE", 0)), now().handles--, delete static_cast<Module *>(module), SUCCESS;
+}
 /// The kernel must be in the PTX, which says how large its argument is.
 API cuModuleGetFunction(void **function, void *module, const char *name) {
+    Guard guard;
     static std::vector<Function *> kept;
     const std::string &ptx = static_cast<Module *>(module)->ptx;
     const size_t at = ptx.find(".entry " + std::string(name) + "("), size = ptx.find('[', at);
@@ -405,36 +541,46 @@ static Node node(const NodeParams &p) {
     return n;
 }
 
-static int run(const Node &n) {
-    if (int error = ready()) return error;
-    const int device = number(now());
-    if (now().launches++ == of_device("FAKE_CUDA_LAUNCHES", -1, device)) return now().lost = true, LAUNCH_FAILED;
-    if (of_file("FAKE_CUDA_LOSE", 0, 1, device)) return now().lost = true, LAUNCH_FAILED;
+/// Runs a kernel; afterwards the GPU may be lost.
+static void run(const Node &n, Device &device) {
+    const int which = number(device);
+    device.lost |= device.launches++ == of_device("FAKE_CUDA_LAUNCHES", -1, which) || of_file("FAKE_CUDA_LOSE", 0, 1, which);
+    if (device.lost) return;
     alignas(8) char arguments[512];
     if (n.arguments.size() > sizeof arguments) abort();
     memcpy(arguments, n.arguments.data(), n.arguments.size());
     for (Run run : libraries(n.function->old)) {
         const int result = run(n.function->name.c_str(), arguments, n.arguments.size(), n.grid, n.block, n.shared, 0);
-        if (result == 0) return SUCCESS;
+        if (result == 0) return;
         if (result != 1) {
             fprintf(stderr, "libcuda: %s does not take what it is given (%d)\n", n.function->name.c_str(), result);
             abort();
         }
     }
-    return NOT_FOUND;
+    fprintf(stderr, "libcuda: no library has %s\n", n.function->name.c_str());
+    abort();
 }
 
 API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void *stream, void **arguments, void **) {
+    Guard guard;
     counts.launched++;
-    static_cast<Stream *>(stream)->launch();
-    return run(node({function, {gx, gy, gz}, {bx, by, bz}, shared, arguments, nullptr, nullptr, nullptr}));
+    const Node n = node({function, {gx, gy, gz}, {bx, by, bz}, shared, arguments, nullptr, nullptr, nullptr});
+    Device &device = now();
+    return give(stream, [=, &device] { return run(n, device), true; });
 }
 
-API cuGraphCreate(void **graph, unsigned) { return now().handles++, *graph = new Graph, ready(); }
-API cuGraphDestroy(void *graph) { return now().handles--, delete static_cast<Graph *>(graph), SUCCESS; }
+API cuGraphCreate(void **graph, unsigned) {
+    Guard guard;
+    return now().handles++, *graph = new Graph, ready();
+}
+API cuGraphDestroy(void *graph) {
+    Guard guard;
+    return now().handles--, delete static_cast<Graph *>(graph), SUCCESS;
+}
 /// Nodes are numbered from 1 on; each depends on the one before, and on nothing else.
 API cuGraphAddKernelNode_v2(void **to, void *graph, void **before, size_t count, const NodeParams *params) {
+    Guard guard;
     if (int error = ready()) return error;
     std::vector<Node> &nodes = static_cast<Graph *>(graph)->nodes;
     if (nodes.empty() ? count != 0 : count != 1 || size_t(before[0]) != nodes.size()) return INVALID_VALUE;
@@ -442,14 +588,19 @@ API cuGraphAddKernelNode_v2(void **to, void *graph, void **before, size_t count,
     return *to = reinterpret_cast<void *>(nodes.size()), SUCCESS;
 }
 API cuGraphInstantiateWithFlags(void **exec, void *graph, unsigned long long) {
+    Guard guard;
     if (int error = ready()) return error;
     if (!setting("FAKE_CUDA_GRAPHS", 1)) return OUT_OF_MEMORY;
     counts.made++;
     now().used += size_t(setting("FAKE_CUDA_GRAPH", 0));
     return now().handles++, *exec = new Graph(*static_cast<Graph *>(graph)), SUCCESS;
 }
-API cuGraphExecDestroy(void *exec) { return now().used -= size_t(setting("FAKE_CUDA_GRAPH", 0)), cuGraphDestroy(exec); }
+API cuGraphExecDestroy(void *exec) {
+    Guard guard;
+    return now().used -= size_t(setting("FAKE_CUDA_GRAPH", 0)), cuGraphDestroy(exec);
+}
 API cuGraphExecKernelNodeSetParams_v2(void *exec, void *which, const NodeParams *params) {
+    Guard guard;
     if (int error = ready()) return error;
     std::vector<Node> &nodes = static_cast<Graph *>(exec)->nodes;
     const size_t number = size_t(which);
@@ -457,10 +608,15 @@ API cuGraphExecKernelNodeSetParams_v2(void *exec, void *which, const NodeParams 
     counts.changed++;
     return nodes[number - 1] = node(*params), SUCCESS;
 }
+/// With the arguments that its nodes have now.
 API cuGraphLaunch(void *exec, void *stream) {
+    Guard guard;
     counts.graphs++;
-    static_cast<Stream *>(stream)->launch();
-    for (const Node &n : static_cast<Graph *>(exec)->nodes)
-        if (int error = run(n)) return error;
-    return SUCCESS;
+    Device &device = now();
+    const std::vector<Node> nodes = static_cast<Graph *>(exec)->nodes;
+    return give(stream, [=, &device] {
+        for (const Node &n : nodes)
+            if (!device.lost) run(n, device);
+        return true;
+    });
 }

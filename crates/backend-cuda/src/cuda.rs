@@ -2,6 +2,7 @@
 
 mod absent;
 mod beside;
+mod bounce;
 mod call;
 mod card;
 mod listed;
@@ -20,6 +21,7 @@ use beside::Beside;
 use call::{Answer, check};
 use card::Primary;
 use cudarc::driver::sys;
+use peers::Way;
 use queue::Queue;
 use staging::Staging;
 use std::collections::HashMap;
@@ -36,9 +38,10 @@ pub struct Cuda {
     beside: Option<Beside>,
     /// Kernels that wait; everything else comes after them.
     queue: Queue,
-    /// Other GPUs, by the addresses of their contexts, and the bytes of the largest copy from there that was seen to be right;
-    /// none: copies from there are not.
-    peers: HashMap<usize, Option<u64>>,
+    /// How copies come from other GPUs, by the addresses of their contexts.
+    peers: HashMap<usize, Way>,
+    /// What others wait for; made when the first one does.
+    mark: sys::CUevent,
     /// What the card was told of our graphs' memory.
     graph_bytes: u64,
     functions: HashMap<&'static str, sys::CUfunction>,
@@ -67,6 +70,7 @@ impl Cuda {
             beside: None,
             queue: Queue::new(),
             peers: HashMap::new(),
+            mark: null_mut(),
             graph_bytes: 0,
             functions: HashMap::new(),
             allocations: HashMap::new(),
@@ -134,6 +138,7 @@ impl Drop for Cuda {
         let _ = self.bind();
         let _ = self.synchronize_all();
         self.beside = None;
+        self.peers.clear();
         self.card.sub_pinned(self.staging.take().map_or(0, |staging| staging.bytes()));
         self.queue = Queue::new();
         self.count_graphs();
@@ -142,6 +147,9 @@ impl Drop for Cuda {
             for (start, bytes) in self.allocations.drain() {
                 let _ = sys::cuMemFree_v2(start);
                 self.card.sub_taken(bytes);
+            }
+            if !self.mark.is_null() {
+                let _ = sys::cuEventDestroy_v2(self.mark);
             }
             let _ = sys::cuStreamDestroy_v2(self.stream);
         }
@@ -194,7 +202,7 @@ impl Driver for Cuda {
         if self.ready().is_ok() {
             // Rare: nobody streams all the time.
             let _ = self.beside.as_ref().map(Beside::synchronize);
-            // SAFETY: the allocation is ours; cuMemFree waits for the work that uses it.
+            // SAFETY: the allocation is ours; cuMemFree waits for the work of this GPU, which comes after what others copy from it.
             let _ = unsafe { sys::cuMemFree_v2(start) };
         }
     }
@@ -269,6 +277,11 @@ impl Driver for Cuda {
     unsafe fn copy_from(&mut self, to: Address, other: &mut Cuda, from: Address, bytes: u64) -> bool {
         // SAFETY: the caller's promise.
         unsafe { self.copy_from_peer(to, other, from, bytes) }
+    }
+
+    fn finish(&mut self) -> Result<(), Failure> {
+        self.ready()?;
+        self.synchronize()
     }
 
     unsafe fn launch(&mut self, launch: Launch<'_>) -> Result<(), Failure> {

@@ -129,7 +129,7 @@ impl<D: Driver> Gpu<D> {
         unsafe { self.driver.copy(to.address, from.address, to.bytes) }.map_err(|failure| self.error(failure, 0))
     }
 
-    /// Copies between spans of the same length of two GPUs. False: they cannot do that without the host.
+    /// Copies between spans of the same length of two GPUs. False: they cannot do that by themselves.
     fn copy_from(&mut self, to: Span, other: &mut Gpu<D>, from: Span) -> bool {
         assert_eq!(to.bytes, from.bytes);
         let both = self.lost.is_none() && other.lost.is_none();
@@ -326,6 +326,12 @@ impl<D: Driver + 'static> Device for GpuDevice<D> {
         let from = other.buffers.range("copy", from.0, from.1, bytes);
         let (Ok(to), Ok(from)) = (to, from) else { return false };
         self.gpu.copy_from(to, &mut other.gpu, from)
+    }
+
+    fn finish(&mut self) -> Result<(), BackendError> {
+        self.gpu.present()?;
+        let finished = self.gpu.driver.finish();
+        finished.map_err(|failure| self.gpu.error(failure, 0))
     }
 
     fn run(&mut self, op: &Op<'_>) -> Result<(), BackendError> {

@@ -29,8 +29,8 @@ pub struct Launch<'a> {
     pub arguments: &'a [u8],
 }
 
-/// Memory and one queue of work. Everything runs in the order of the calls; only [`Driver::download`] waits. What fails may
-/// say so to a later call, at the latest to the next download.
+/// Memory and one queue of work. Everything runs in the order of the calls; only [`Driver::download`] and
+/// [`Driver::finish`] wait. What fails may say so to a later call, at the latest to the next one of these.
 ///
 /// # Safety of the methods
 /// Where a method is `unsafe`, every range that it is given, or that a kernel reaches through its arguments, lies in
@@ -111,8 +111,8 @@ pub trait Driver: Send {
     /// See [`Driver`].
     unsafe fn copy(&mut self, to: Address, from: Address, bytes: u64) -> Result<(), Failure>;
 
-    /// Copies from another GPU, after all work of both, and waits for that. False: it cannot be done like this, and what is
-    /// at `to` now may be anything.
+    /// Copies from another GPU, after all work of both and before all that comes next; the host does not wait. False: it cannot
+    /// be done like this, and what is at `to` now may be anything.
     ///
     /// # Safety
     /// See [`Driver`]; `from` is the other's.
@@ -121,6 +121,11 @@ pub trait Driver: Send {
         Self: Sized,
     {
         false
+    }
+
+    /// Waits for all work.
+    fn finish(&mut self) -> Result<(), Failure> {
+        Ok(())
     }
 
     /// # Safety

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// What is left to them in any case, in bytes: windows and browsers take and give this much all the time.
-const LEAST: u64 = 256 << 20;
+pub const LEAST: u64 = 256 << 20;
 /// What they had more a while ago counts half after this time, and this part of the whole memory at most: one that has ended,
 /// such as a game, shall not be waited for.
 const HALF_LIFE: Duration = Duration::from_secs(60);

@@ -5,7 +5,7 @@
 mod common;
 
 use backend::Device as _;
-use backend_cuda::{Absent, Card, GpuConfig, GpuDevice, Listed};
+use backend_cuda::{Absent, Card, GpuConfig, GpuDevice, LateDevice, Listed};
 use common::fake::{counts, device, devices, greedy, host, load_on, logits, split, trained, with_driver};
 use common::library;
 use engine::RecoveryCause;
@@ -162,7 +162,7 @@ fn go_from_gpu_to_gpu() {
     };
     let before = remembered();
     let copies = || {
-        let [.., staged, direct] = counts(counted.path());
+        let [.., staged, direct, _] = counts(counted.path());
         [staged, direct]
     };
     // All to the second, all to the first, and back.
@@ -215,7 +215,7 @@ fn the_stream_goes_from_gpu_to_gpu() {
             _ => {
                 assert!(found == expected, "{way}");
                 // Two micro-batches; what was wrong once is not tried again.
-                let [.., staged, direct] = counts(counted.path());
+                let [.., staged, direct, _] = counts(counted.path());
                 let copies = [[0, 0], [2, 0], [0, 2], [0, 1]][way.parse::<usize>().unwrap()];
                 assert_eq!((held, lost, [staged, direct]), (vec![3, 2], [false, false], copies), "{way}");
             }
@@ -225,30 +225,70 @@ fn the_stream_goes_from_gpu_to_gpu() {
     });
 }
 
-/// What arrives is compared until copies of that size were seen to be right.
+/// What arrives is compared until copies of that size were seen to be right; after one that was not, all go through pinned memory.
 #[test]
 fn larger_copies_are_compared_again() {
     let settings = [("FAKE_CUDA_PEERS", "2"), ("FAKE_CUDA_PEERS", "4")];
     with_driver("larger_copies_are_compared_again", &settings, || {
+        let counted = tempfile::NamedTempFile::new().unwrap();
         // SAFETY: a process with one test, which has started no other threads yet.
-        unsafe { std::env::set_var("FAKE_CUDA_DEVICES", "2") };
+        unsafe {
+            std::env::set_var("FAKE_CUDA_DEVICES", "2");
+            std::env::set_var("FAKE_CUDA_COUNTS", counted.path());
+        }
         let [mut from, mut to] = [0, 1].map(|number| device(&Card::open(number).unwrap()));
         let bytes: Vec<u8> = (0..200_000).map(|i| (i * 31 + i / 255) as u8).collect();
         let (there, here) = (from.adopt(Arc::new(bytes.clone())).unwrap(), to.allocate(200_000).unwrap());
-        let right = std::env::var("FAKE_CUDA_PEERS").unwrap() == "2";
-        for (len, copies) in [(1000, true), (60_000, true), (10, true), (200_000, right), (1000, right)] {
-            assert_eq!(to.copy_from((here, 0), &mut *from, (there, 0), len), copies, "{len}");
+        for len in [1000, 60_000, 10, 200_000, 1000] {
+            assert!(to.copy_from((here, 0), &mut *from, (there, 0), len), "{len}");
             let mut read = vec![0; len as usize];
             to.read(here, 0, &mut read).unwrap();
-            assert!(!copies || read == bytes[..len as usize], "{len}");
+            assert!(read == bytes[..len as usize], "{len}");
         }
+        let [.., direct, _] = counts(counted.path());
+        assert_eq!(direct, if std::env::var("FAKE_CUDA_PEERS").unwrap() == "2" { 5 } else { 4 });
     });
 }
 
-/// A copy comes after what was given to the other GPU before, and before what is given to it next.
+/// Nobody waits where the stream goes from one GPU to the other, however the bytes get there: the host gives both their work and
+/// waits for the logits alone.
+#[test]
+fn the_host_does_not_wait_at_crossings() {
+    let ways = ["0", "1", "2", "3"].map(|way| ("FAKE_CUDA_PEERS", way));
+    with_driver("the_host_does_not_wait_at_crossings", &ways, || {
+        let counted = tempfile::NamedTempFile::new().unwrap();
+        // SAFETY: a process with one test, which has started no other threads yet.
+        unsafe {
+            std::env::set_var("FAKE_CUDA_DEVICES", "2");
+            std::env::set_var("FAKE_CUDA_COUNTS", counted.path());
+        }
+        let cards = [0, 1].map(|number| Card::open(number).unwrap());
+        let engine = load_on(&trained(), devices(&cards), split(&[4, 3]));
+        let waits = |prompt: &[u32], count: u32| {
+            let before = counts(counted.path())[6];
+            let made = greedy(&engine, prompt, count);
+            (made, counts(counted.path())[6] - before)
+        };
+        // What the first copies brought is compared.
+        let prompt = |first: u32| (0..32).map(|i| (i * 37 + first) % 300 + 3).collect::<Vec<u32>>();
+        let begun = greedy(&engine, &prompt(1), 4);
+        let longer = [prompt(1), begun].concat();
+        let (more, generated) = waits(&longer, 8);
+        assert_eq!((more.len(), generated), (8, 9), "once for each row of logits: the prompt's, and each token's");
+        // Two micro-batches, of which nobody wants to know anything but the last row.
+        let (_, read) = waits(&prompt(2), 1);
+        assert_eq!(read, 2);
+    });
+}
+
+/// A copy comes after what was given to the other GPU before, and before what is given to it next, in whatever way it is made.
 #[test]
 fn copies_between_gpus_wait_for_both() {
-    with_driver("copies_between_gpus_wait_for_both", &[("FAKE_CUDA_DEVICES", "2")], || {
+    let ways = ["0", "1", "2", "3"].map(|way| ("FAKE_CUDA_PEERS", way));
+    let at_once = [("FAKE_CUDA_LATE", "0")];
+    with_driver("copies_between_gpus_wait_for_both", &[&ways[..], &at_once].concat(), || {
+        // SAFETY: a process with one test, which has started no other threads yet.
+        unsafe { std::env::set_var("FAKE_CUDA_DEVICES", "2") };
         let [mut from, mut to] = [0, 1].map(|number| device(&Card::open(number).unwrap()));
         let [one, other] = [3u8, 7].map(|byte| vec![byte; 5 << 20]);
         let (here, there) = (to.allocate(6 << 20).unwrap(), from.adopt(Arc::new(one.clone())).unwrap());
@@ -265,10 +305,66 @@ fn copies_between_gpus_wait_for_both() {
         from.read(there, 0, &mut read).unwrap();
         to.read(here, 4, &mut read).unwrap();
         assert!(read == other);
+        // Given back as soon as it was copied, and the memory used for something else.
+        let large = vec![5u8; 20 << 20];
+        let (target, source) = (to.allocate(20 << 20).unwrap(), from.adopt(Arc::new(large.clone())).unwrap());
+        for _ in 0..2 {
+            assert!(to.copy_from((target, 0), &mut *from, (source, 0), large.len() as u64));
+        }
+        from.free(source);
+        let next = from.adopt(Arc::new(vec![6u8; 20 << 20])).unwrap();
+        let mut read = vec![0; large.len()];
+        from.read(next, 0, &mut read).unwrap();
+        to.read(target, 0, &mut read).unwrap();
+        assert!(read == large);
         // What is outside of a buffer, or on another kind of device, is not copied like this.
         assert!(!to.copy_from((here, 4), &mut *from, (there, 1), one.len() as u64));
         assert!(!to.copy_from((here, 2 << 20), &mut *from, (there, 0), one.len() as u64));
         assert!(!to.copy_from((here, 0), &mut *host(), (there, 0), 1));
+    });
+}
+
+/// Devices that are opened when they are first given something: not by what does nothing. Then they are as others.
+#[test]
+fn late_devices_open_when_they_are_given_something() {
+    let counted = tempfile::NamedTempFile::new().unwrap();
+    let settings = [("FAKE_CUDA_OPENED", counted.path().to_str().unwrap())];
+    with_driver("late_devices_open_when_they_are_given_something", &settings, || {
+        // SAFETY: a process with one test, which has started no other threads yet.
+        unsafe { std::env::set_var("FAKE_CUDA_DEVICES", "2") };
+        let opened = || std::fs::read_to_string(std::env::var("FAKE_CUDA_OPENED").unwrap()).unwrap();
+        let late = |number: usize| {
+            let open = move || {
+                let card = Card::open(number).map_err(|absent| format!("{absent:?}"))?;
+                let driver = card.driver(&mut |_, _| {}).map_err(|absent| format!("{absent:?}"))?;
+                Ok(GpuDevice::new(driver, GpuConfig::default()))
+            };
+            Box::new(LateDevice::new(format!("late {number}"), Box::new(open), Box::new(|| 1 << 30)))
+        };
+        let mut gone = late(2);
+        assert!(matches!(gone.allocate(10), Err(backend::BackendError::Lost { .. })));
+        let [mut one, mut other] = [0, 1].map(late);
+        one.finish().unwrap();
+        one.turn().unwrap();
+        one.start().unwrap();
+        assert_eq!((one.spare(), one.pressure(), one.memory().used), (1 << 30, 0, 0));
+        assert!(one.write(backend::BufferId(0), 0, &[1]).is_err() && opened().is_empty());
+        let from = one.adopt(Arc::new(vec![7u8; 1000])).unwrap();
+        assert_eq!((opened().as_str(), one.memory().used), ("1,0", 1000));
+        let to = other.allocate(1000).unwrap();
+        assert_eq!(opened(), "1,1");
+        assert!(other.copy_from((to, 0), &mut *one, (from, 0), 1000), "as between other devices");
+        let mut read = [0; 1000];
+        other.read(to, 0, &mut read).unwrap();
+        assert_eq!(read, [7; 1000]);
+        // One model on both, and nothing opened that has no layer.
+        drop((one, other));
+        let engine = load_on(&trained(), [0, 1].map(|number| Some(late(number) as Box<dyn backend::Device>)).into(), 5);
+        let expected = logits(&engine);
+        assert_eq!(opened(), "2,1");
+        engine.set_gpu_layers(split(&[3, 2])).unwrap();
+        assert_eq!(opened(), "2,2");
+        assert!(logits(&engine) == expected);
     });
 }
 
@@ -292,7 +388,9 @@ fn one_of_two_devices_fails() {
         assert!(told.is_empty());
         let lost = usize::from(std::env::var("FAKE_CUDA_LAUNCHES").unwrap().starts_with('-'));
         let prompt: Vec<u32> = (0..21).map(|i| (i * 37 + 11) % 300 + 3).collect();
-        assert_eq!(greedy(&engine, &prompt, 12).len(), 12);
+        // No token comes from what a GPU sent that had failed.
+        let expected = greedy(&load_on(&trained(), Vec::new(), 0), &prompt, 12);
+        assert_eq!(greedy(&engine, &prompt, 12), expected);
         let placement = engine.placement();
         assert_eq!(placement.accelerators.iter().map(|held| held.layers).collect::<Vec<_>>(), [[0, 2], [3, 0]][lost]);
         assert_eq!([cards[0].lost().is_some(), cards[1].lost().is_some()], [lost == 0, lost == 1]);

@@ -69,9 +69,9 @@ pub trait Device: Any + Send {
     /// Copies bytes of a buffer to the host, after all operations before it have ended.
     fn read(&mut self, buffer: BufferId, offset: u64, bytes: &mut [u8]) -> Result<(), BackendError>;
 
-    /// Copies bytes of another device's buffer into one here, from a byte of one to a byte of the other, without the host and
-    /// after all operations of both before. False: these two cannot, and what is at `to` now may be anything; it must go
-    /// through the host.
+    /// Copies bytes of another device's buffer into one here, from a byte of one to a byte of the other, after all operations
+    /// of both before and before all that come next. Nobody waits for it: whether the other one had failed is said by its
+    /// [`Device::finish`]. False: these two cannot, and what is at `to` now may be anything; it must go through the host.
     fn copy_from(
         &mut self,
         _to: (BufferId, u64),
@@ -80,6 +80,12 @@ pub trait Device: Any + Send {
         _bytes: u64,
     ) -> bool {
         false
+    }
+
+    /// Waits until all that was given has ended, and says whether that went well. Where everything was done at once there is
+    /// nothing to wait for.
+    fn finish(&mut self) -> Result<(), BackendError> {
+        Ok(())
     }
 
     /// Runs one operation (or enqueues it: a later [`Device::read`] waits).

@@ -14,6 +14,8 @@ const EXAMPLES: [u64; 3] = [2_000_000_000, 5_000_000_000, 20_000_000_000];
 
 pub fn doctor(program: &Program) -> Result<(), Failure> {
     let app = program.visit(None)?;
+    // Whether a GPU can be used is seen when it is opened.
+    program.wait(app.gpus_open())?;
     let report = program.wait(app.hardware_measure())?;
     let facts = program.wait(app.facts())?;
     let machine = Hardware::probe();

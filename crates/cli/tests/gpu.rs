@@ -260,6 +260,34 @@ fn several_gpus_are_chosen_by_number_or_name() {
     assert_eq!(machine.run(&two, &["doctor", "--gpu", "0", "--no-gpu"]).status, 2);
 }
 
+/// A context takes some hundred MiB and a moment: what no layer needs is not opened. Doctor opens all, to say whether they work.
+#[test]
+fn gpus_that_nothing_needs_are_not_opened() {
+    let machine = Machine::new();
+    let library = library::compile("emulator/libnvml.cpp");
+    std::os::unix::fs::symlink(library, machine._folder.path().join("libnvidia-ml.so.1")).unwrap();
+    let opened = machine.home.path("opened");
+    let two = [("FAKE_CUDA_MEMORY", "2147483648,8589934592"), ("FAKE_CUDA_OPENED", opened.as_str())];
+    let trained = fixture(TRAINED);
+    let contexts = |arguments: &[&str]| {
+        let _ = std::fs::remove_file(&opened);
+        let ended = machine.run(&two, arguments);
+        assert_eq!(ended.status, 0, "{ended:?}");
+        (std::fs::read_to_string(&opened).unwrap_or_default(), ended)
+    };
+    let (none, planned) = contexts(&["plan", &trained, "-c", "128"]);
+    assert_eq!(none, "");
+    assert!(planned.stdout.contains("on the GPU"), "{planned:?}");
+    let generate = ["generate", &trained, "--ids", "3,4,5", "-n", "2", "--temp", "0", "-c", "64"];
+    for (flags, expected) in [(&["-ngl", "0"][..], ""), (&[], "0,1"), (&["-ngl", "99", "--gpu", "0"], "1,0")] {
+        assert_eq!(contexts(&[&generate[..], flags].concat()).0, expected, "{flags:?}");
+    }
+    assert_eq!(contexts(&["doctor"]).0, "1,1");
+    let (one, told) = contexts(&["doctor", "--gpu", "1"]);
+    assert_eq!(one, "0,1");
+    assert!(told.stdout.contains("GPU 0 Fake GPU (not used: --gpu chooses it), 2.15 GB of 2.15 GB free"), "{told:?}");
+}
+
 /// What the window keeps holds for the command line too, unless --gpu says otherwise.
 #[test]
 fn the_settings_choose_gpus_for_the_command_line_too() {

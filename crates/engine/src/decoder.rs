@@ -50,6 +50,7 @@ impl Context<'_> {
 
         // Where the stream is now: None before it is on any device.
         let mut current: Option<Place> = None;
+        let mut left: Vec<Place> = Vec::new();
         for index in 0..=self.layout.block_count() {
             if self.cancel.is_cancelled() {
                 return Err(StepError::Cancelled);
@@ -70,6 +71,7 @@ impl Context<'_> {
                     Some(previous) => {
                         let (from, to) = sites.pair(previous, target).ok_or_else(|| gone(previous))?;
                         input.cross(from, to).map_err(StepError::Fault)?;
+                        left.push(previous);
                     }
                 }
                 current = Some(target);
@@ -77,6 +79,11 @@ impl Context<'_> {
             sites.of(index).begin(index).map_err(|error| wrap(target, error))?;
             if last {
                 self.output(sites.of(index), rows, logits).map_err(|error| wrap(target, error))?;
+                // What came from one that had failed is nothing. It has ended: nobody waits here.
+                for place in left {
+                    let site = sites.at(place).ok_or_else(|| gone(place))?;
+                    site.device.finish().map_err(|error| wrap(place, error))?;
+                }
                 break;
             }
             let (site, experts_site) = sites.of_layer(index);

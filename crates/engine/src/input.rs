@@ -53,12 +53,12 @@ impl Input {
         self.write_constants(to)
     }
 
-    /// The stream goes on on another device.
+    /// The stream goes on on another device. What does not depend on the one before goes there first.
     pub fn cross(&self, from: &mut Site, to: &mut Site) -> Result<(), Fault> {
         let stream = |site: &Site| site.slot(Slot::Hidden).map_err(|error| Fault::at(site.place, error));
         let (source, target) = (stream(from)?.buffer, stream(to)?.buffer);
-        copy_bytes(from, source, to, target, 0..self.hidden.len() as u64 * 4)?;
-        self.write_constants(to).map_err(|error| Fault::at(to.place, error))
+        self.write_constants(to).map_err(|error| Fault::at(to.place, error))?;
+        copy_bytes(from, source, to, target, 0..self.hidden.len() as u64 * 4)
     }
 
     fn write_constants(&self, site: &mut Site) -> Result<(), BackendError> {

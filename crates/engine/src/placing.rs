@@ -385,9 +385,12 @@ impl Core {
         let source = layout.layers.get(index).and_then(|layer| layer.cache_source);
         let had_copy = source.is_some_and(|source| to.copy(source).is_some());
         to.add_layer(index, !apart, model, layout, file, Some(&mut *from)).map_err(|error| Fault::at(place, error))?;
-        if let Some(layer) = model.layers.get(index)
-            && let Err(fault) = copy_layer(from, to, (index, layer), layout, self.computed, had_copy)
-        {
+        let layer = model.layers.get(index);
+        let copied =
+            layer.map_or(Ok(()), |layer| copy_layer(from, to, (index, layer), layout, self.computed, had_copy));
+        // Weights and caches that came from one that had failed are nothing.
+        let sent = copied.and_then(|()| from.device.finish().map_err(|error| Fault::at(from.place, error)));
+        if let Err(fault) = sent {
             to.remove_layer(index, layout);
             return Err(fault);
         }
@@ -397,7 +400,11 @@ impl Core {
 
     /// An accelerator is gone with its caches: its layers are on the host, and the sequence must be computed again.
     fn lose(&mut self, number: usize) -> Result<(), EngineError> {
+        let had_layers = self.has_layers(number);
         self.abandon(number);
+        if !had_layers {
+            return Ok(());
+        }
         self.computed = 0;
         self.written = 0;
         self.states.clear();
@@ -429,7 +436,10 @@ impl Core {
         let before = self.placed();
         if cause == RecoveryCause::DeviceLost || !self.has_layers(number) {
             self.lose(number)?;
-            self.note_since(RecoveryCause::DeviceLost, number, &before);
+            // Nobody need be told of one that had nothing.
+            if before.has(Place::Accelerator(number)) {
+                self.note_since(RecoveryCause::DeviceLost, number, &before);
+            }
             return Ok(false);
         }
         // One step back, then as many more as it takes to be below the limit that holds now.

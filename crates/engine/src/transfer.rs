@@ -1,5 +1,5 @@
 //! Bytes from one device to another, straight where the two can do that: what a layer remembers (cells of its cache, its
-//! recurrent state), and the stream.
+//! recurrent state), and the stream. Nobody waits for that: whether the source had failed is to be asked of it.
 
 use crate::site::{Cache, Site};
 use crate::sites::Fault;

@@ -209,6 +209,33 @@ fn the_stream_goes_straight_from_one_to_the_other() {
     }
 }
 
+/// Nobody waits where bytes go from one to the other: that the first one had failed shows later. No token comes from what it
+/// sent, and no layer is kept of it.
+#[test]
+fn what_comes_from_one_that_had_failed_counts_for_nothing() {
+    for spec in families() {
+        let expected = expected(&spec);
+        let (engine, controls) = load_several(&spec, on(&[2, 3]), &[PLENTY; 2]).unwrap();
+        let (ids, told) = answer(&engine, 5, || controls[1].fail_unseen());
+        assert_eq!(ids, expected, "{}", spec.arch);
+        let [recovery] = told[..] else { panic!("{}: {told:?}", spec.arch) };
+        assert_eq!((recovery.cause, recovery.accelerator), (RecoveryCause::DeviceLost, 1), "{}", spec.arch);
+        assert_eq!(layers(&engine), [2, 0], "{}", spec.arch);
+
+        let (engine, controls) = load_several(&spec, on(&[2, 3]), &[PLENTY; 2]).unwrap();
+        let begun = greedy(&engine, &prompt(40), 8).0.ids;
+        controls[1].fail_unseen();
+        engine.set_gpu_layers(split(&[5, 0])).unwrap();
+        let told = engine.take_recoveries().unwrap();
+        let [recovery] = told[..] else { panic!("{}: {told:?}", spec.arch) };
+        assert_eq!((recovery.cause, recovery.accelerator), (RecoveryCause::DeviceLost, 1), "{}", spec.arch);
+        assert_eq!(layers(&engine), [2, 0], "{}", spec.arch);
+        let rest = greedy(&engine, &[prompt(40), begun.clone()].concat(), TOKENS - 8).0;
+        assert_eq!([begun, rest.ids].concat(), expected, "{}", spec.arch);
+        assert_planned(&engine, &spec.arch);
+    }
+}
+
 /// Accelerators that have just the room for each of two placements: layers change places by way of the host.
 #[test]
 fn full_accelerators_change_places() {

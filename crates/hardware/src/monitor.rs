@@ -12,6 +12,8 @@ use crate::{memory, nvml};
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct GpuSample {
     pub index: u32,
+    /// [`crate::Gpu::id`]
+    pub id: Option<String>,
     pub vram_total: u64,
     pub vram_free: u64,
     /// Bytes that this process holds, where the driver tells.
@@ -47,6 +49,16 @@ impl Monitor {
         Self { system: memory::system(), nvml: nvml::connect().ok(), samples: 0 }
     }
 
+    /// Bytes that are free of each GPU's memory, and what it is called for good.
+    pub fn vram_free(&self) -> Vec<(Option<String>, u64)> {
+        let Some(nvml) = &self.nvml else { return Vec::new() };
+        let free = |index| {
+            let device = nvml.device_by_index(index).ok()?;
+            Some((device.uuid().ok(), device.memory_info().ok()?.free))
+        };
+        (0..nvml.device_count().unwrap_or(0)).filter_map(free).collect()
+    }
+
     /// Figures of this moment. Processor load needs at least 0.2 s between samples.
     pub fn sample(&mut self) -> Sample {
         let memory = memory::probe(self.system.as_mut());
@@ -78,6 +90,7 @@ fn gpus(nvml: &Nvml) -> Vec<GpuSample> {
         let memory = device.memory_info().ok()?;
         Some(GpuSample {
             index,
+            id: device.uuid().ok(),
             vram_total: memory.total,
             vram_free: memory.free,
             own_vram: nvml::processes(nvml, &device)

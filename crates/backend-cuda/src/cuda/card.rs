@@ -1,7 +1,7 @@
 //! A GPU that this program has a context of: what it is, how much of its memory is free, the kernels' code.
 
 use super::call::{Answer, check};
-use super::listed::{Listed, attribute};
+use super::listed::{Listed, attribute, bandwidth};
 use super::share::Grant;
 use super::{Absent, Cuda, absent};
 use crate::margin::Others;
@@ -71,10 +71,6 @@ impl Card {
         }
         let multiprocessors = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         let mut context = null_mut();
-        // kHz and bits; two transfers a cycle. Newer drivers may not tell.
-        let clock = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE).ok();
-        let width = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH).ok();
-        let bandwidth = clock.zip(width).map(|(clock, width)| 2e3 * f64::from(clock) * f64::from(width) / 8.0);
         // SAFETY: the driver is there and initialised (`check_driver`); the pointer is to a handle.
         unsafe { check("cuDevicePrimaryCtxRetain", sys::cuDevicePrimaryCtxRetain(&mut context, device))? };
         let grant = Grant::of(device);
@@ -82,7 +78,7 @@ impl Card {
         let card = Card(Arc::new(Primary {
             device,
             listed,
-            bandwidth: bandwidth.filter(|rate| *rate > 0.0),
+            bandwidth: bandwidth(device),
             multiprocessors: usize::try_from(multiprocessors).unwrap_or(1),
             context,
             modules: Mutex::default(),
@@ -150,7 +146,7 @@ impl Card {
         self.0.margin()
     }
 
-    /// Bytes per second at which the memory can be read at best, by its clock and width.
+    /// [`Listed::bandwidth`]
     pub fn bandwidth(&self) -> Option<f64> {
         self.0.bandwidth
     }
@@ -160,16 +156,24 @@ impl Card {
         lock(&self.0.lost).clone()
     }
 
-    /// A driver of the GPU with a queue of its own. The first one compiles the kernels, which takes the NVIDIA driver a
-    /// while if it has not kept the result of an earlier time; `compiled` hears how many of how many are ready.
+    /// Has the kernels compiled, which takes the NVIDIA driver a while if it has not kept the result of an earlier time;
+    /// `compiled` hears how many of how many are ready.
+    ///
+    /// # Errors
+    /// No memory, or a GPU that does not work.
+    pub fn compile(&self, compiled: &mut dyn FnMut(usize, usize)) -> Result<(), Absent> {
+        if let Some(detail) = self.lost() {
+            return Err(Absent::BadState(detail));
+        }
+        Ok(self.0.load_all(compiled)?)
+    }
+
+    /// A driver of the GPU with a queue of its own, once the kernels are compiled ([`Card::compile`]).
     ///
     /// # Errors
     /// No memory, or a GPU that does not work.
     pub fn driver(&self, compiled: &mut dyn FnMut(usize, usize)) -> Result<Cuda, Absent> {
-        if let Some(detail) = self.lost() {
-            return Err(Absent::BadState(detail));
-        }
-        self.0.load_all(compiled)?;
+        self.compile(compiled)?;
         Cuda::new(self.0.clone())
     }
 }

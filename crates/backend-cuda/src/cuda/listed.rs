@@ -1,6 +1,7 @@
 //! The GPUs that the driver has, without opening one.
 
 use super::call::{Answer, check};
+use super::share::Grant;
 use super::{Absent, absent};
 use crate::{Failure, kernels};
 use cudarc::driver::sys;
@@ -43,6 +44,25 @@ impl Listed {
         self.capability >= kernels::LEAST_CAPABILITY
     }
 
+    /// Bytes per second at which its memory can be read at best, by its clock and width; newer drivers may not tell.
+    pub fn bandwidth(&self) -> Option<f64> {
+        bandwidth(self.device()?)
+    }
+
+    /// Bytes that this program may take without spilling, where the system says so; see [`super::Card::free_bytes`].
+    pub fn granted(&self) -> Option<u64> {
+        let granted = Grant::of(self.device()?)?.now()?;
+        Some(granted.budget.saturating_sub(granted.local))
+    }
+
+    /// Whoever was listed has a driver that was initialised.
+    fn device(&self) -> Option<sys::CUdevice> {
+        let mut device = 0;
+        // SAFETY: the driver is there and initialised, or this would not be listed; the pointer is to a handle.
+        unsafe { check("cuDeviceGet", sys::cuDeviceGet(&mut device, i32::try_from(self.number).ok()?)) }.ok()?;
+        Some(device)
+    }
+
     /// The GPU of this number. The driver is there and initialised, and of this version.
     pub(super) fn of(number: usize, cuda_version: i32) -> Result<(sys::CUdevice, Listed), Failure> {
         use sys::CUdevice_attribute_enum as Attribute;
@@ -75,6 +95,15 @@ pub(super) fn attribute(device: sys::CUdevice, attribute: sys::CUdevice_attribut
     // SAFETY: the driver is initialised; the pointer is to an integer.
     unsafe { check("cuDeviceGetAttribute", sys::cuDeviceGetAttribute(&mut value, attribute, device))? };
     Ok(value)
+}
+
+/// See [`Listed::bandwidth`]. The driver is initialised.
+pub(super) fn bandwidth(device: sys::CUdevice) -> Option<f64> {
+    use sys::CUdevice_attribute_enum as Attribute;
+    // kHz and bits; two transfers a cycle.
+    let clock = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE).ok()?;
+    let width = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH).ok()?;
+    Some(2e3 * f64::from(clock) * f64::from(width) / 8.0).filter(|rate| *rate > 0.0)
 }
 
 fn name(device: sys::CUdevice) -> Result<String, Failure> {

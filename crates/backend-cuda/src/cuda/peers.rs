@@ -1,9 +1,12 @@
-//! Copies from one GPU to another. The driver sends them directly where the hardware can, or else through memory of its own.
+//! Copies from one GPU to another, for which no thread waits: each of the two queues waits for what it must in the other one.
+//! The driver sends the bytes directly where the hardware can, or else through memory of its own; where it does neither, or
+//! something else arrives, they go through pinned memory of ours (`bounce`).
 
 use super::Cuda;
+use super::bounce::Bounce;
 use super::call::{Answer, check};
 use super::card::Primary;
-use crate::{Address, Driver};
+use crate::{Address, Driver, Failure};
 use cudarc::driver::sys;
 use std::ffi::c_void;
 
@@ -14,6 +17,15 @@ const COMPARED: u64 = 16 << 20;
 /// As old as CUDA 4. The binding panics at a function that the library does not have.
 const FUNCTIONS: [&[u8]; 3] = [b"cuDeviceCanAccessPeer\0", b"cuCtxEnablePeerAccess\0", b"cuMemcpyPeerAsync\0"];
 
+/// How bytes come from another GPU.
+pub(super) enum Way {
+    /// As the driver sends them: bytes of the largest copy that was seen to be right. None was tried yet if there is none.
+    Driver(Option<u64>),
+    Pinned(Bounce),
+    /// Neither works.
+    None,
+}
+
 impl Cuda {
     /// [`Driver::copy_from`].
     ///
@@ -21,35 +33,90 @@ impl Cuda {
     /// The range at `to` is allocated here, the one at `from` there.
     pub(super) unsafe fn copy_from_peer(&mut self, to: Address, other: &mut Cuda, from: Address, bytes: u64) -> bool {
         let peer = other.card.context() as usize;
-        let known = self.peers.get(&peer).copied();
-        if known == Some(None) || peer == self.card.context() as usize || bytes == 0 {
+        if peer == self.card.context() as usize || bytes == 0 {
             return false;
         }
-        let (is_new, compared, now) = (known.is_none(), known.flatten().unwrap_or(0), bytes.min(COMPARED));
-        // SAFETY: the caller's promise.
-        let copied = unsafe {
-            let copied = (!is_new || is_there()) && self.try_copy(to, other, from, bytes, is_new).is_ok();
-            copied && (now <= compared || self.is_same(to, other, from, now))
+        let mut way = self.peers.remove(&peer).unwrap_or(Way::Driver(None));
+        if let Way::Driver(known) = way {
+            // SAFETY: the caller's promise.
+            way = match unsafe { self.copy_by_driver(to, other, from, bytes, known) } {
+                Some(compared) => Way::Driver(Some(compared)),
+                // Whatever it was, it is not tried again.
+                None => self.bind().and_then(|()| Bounce::new(&self.card)).map_or(Way::None, Way::Pinned),
+            };
+        }
+        let copied = match &mut way {
+            Way::Driver(_) => true,
+            // SAFETY: the caller's promise.
+            Way::Pinned(bounce) => unsafe { bounce.copy(to, from, bytes, self, other) }.is_ok(),
+            Way::None => false,
         };
-        // Whatever it was, it is not tried again.
-        self.peers.insert(peer, copied.then_some(now.max(compared)));
+        if !copied {
+            // The pinned memory may be in use.
+            let one = other.bind().and_then(|()| other.synchronize());
+            if self.bind().and_then(|()| self.synchronize()).and(one).is_err() {
+                // One of them is lost, which whoever goes through the host will hear. There may be another one in its place.
+                return false;
+            }
+            way = Way::None;
+        }
+        self.peers.insert(peer, way);
         copied
     }
 
+    /// What comes next here comes after everything that the other one was given so far.
+    pub(super) fn after(&mut self, other: &mut Cuda) -> Answer {
+        other.ready()?;
+        let mark = other.mark()?;
+        // SAFETY: the other's context is current, stream and event are its own.
+        unsafe { check("cuEventRecord", sys::cuEventRecord(mark, other.stream))? };
+        self.ready()?;
+        // SAFETY: both are live; a stream may wait for an event of another context, and waits for what was recorded last.
+        unsafe { check("cuStreamWaitEvent", sys::cuStreamWaitEvent(self.stream, mark, 0)) }
+    }
+
+    /// Needs the context to be current.
+    fn mark(&mut self) -> Result<sys::CUevent, Failure> {
+        if self.mark.is_null() {
+            let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
+            // SAFETY: the context is current, the pointer is to a handle.
+            unsafe { check("cuEventCreate", sys::cuEventCreate(&mut self.mark, flags))? };
+        }
+        Ok(self.mark)
+    }
+
+    /// Bytes that copies were compared up to; `None`: it does not work like this.
+    ///
     /// # Safety
     /// As above.
-    unsafe fn try_copy(&mut self, to: Address, other: &mut Cuda, from: Address, bytes: u64, is_new: bool) -> Answer {
-        other.ready()?;
-        other.synchronize()?;
-        self.ready()?;
-        if is_new {
+    unsafe fn copy_by_driver(
+        &mut self,
+        to: Address,
+        other: &mut Cuda,
+        from: Address,
+        bytes: u64,
+        known: Option<u64>,
+    ) -> Option<u64> {
+        if known.is_none() && !is_there() {
+            return None;
+        }
+        self.after(other).ok()?;
+        if known.is_none() {
             reach(&self.card, &other.card);
         }
         let (here, there) = (self.card.context(), other.card.context());
-        // SAFETY: both ranges are allocated (the caller), and nothing of either GPU uses them before this has ended.
+        // SAFETY: both ranges are allocated (the caller); this queue has waited for what uses them, and the other one will wait
+        // for the copy before it uses or gives back anything (`after`).
         let copy = unsafe { sys::cuMemcpyPeerAsync(to, here, from, there, bytes as usize, self.stream) };
-        // Waited for in any case: the other may do with the range what it likes after this.
-        self.synchronize().and(check("cuMemcpyPeerAsync", copy))
+        check("cuMemcpyPeerAsync", copy).ok()?;
+        if other.after(self).is_err() {
+            // Then this thread waits.
+            self.bind().and_then(|()| self.synchronize()).ok()?;
+        }
+        let (now, compared) = (bytes.min(COMPARED), known.unwrap_or(0));
+        // SAFETY: the caller's promise.
+        let right = now <= compared || unsafe { self.is_same(to, other, from, now) };
+        right.then_some(now.max(compared))
     }
 
     /// # Safety

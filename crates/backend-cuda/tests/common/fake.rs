@@ -92,8 +92,8 @@ pub fn logits(engine: &Engine) -> Vec<u32> {
 }
 
 /// What the fake driver was asked for so far: kernels one by one, graphs made, nodes changed, graphs launched; copies between
-/// GPUs through the driver's memory, direct ones.
-pub fn counts(path: &Path) -> [u64; 6] {
+/// GPUs through the driver's memory, direct ones; how often the host waited for something that was not done yet.
+pub fn counts(path: &Path) -> [u64; 7] {
     let text = std::fs::read_to_string(path).unwrap();
     let numbers: Vec<u64> = text.split(' ').map(|number| number.parse().unwrap()).collect();
     numbers.try_into().unwrap()
