@@ -373,12 +373,16 @@ impl Session {
 
     /// Notes which GPUs could not be opened when something was to be given to them; whether that is so of all that there were.
     fn none_opened(&self) -> bool {
-        let (mut gpus, Ok(now)) = (lock(&self.gpus), self.machine.seats()) else { return false };
+        let (now, mut gpus) = (self.machine.seats(), lock(&self.gpus));
         let Ok(seats) = &mut *gpus else { return false };
         let placement = self.engine.placement();
         let present = |number: usize| placement.accelerators.get(number).is_some_and(|held| held.present);
-        let there = seats.iter_mut().zip(now).enumerate().filter(|(number, _)| present(*number));
-        there.for_each(|(_, (seat, now))| *seat = now);
+        for (number, seat) in seats.iter_mut().enumerate().filter(|(number, _)| present(*number)) {
+            *seat = match &now {
+                Ok(now) => now.get(number).cloned().unwrap_or(Err(GpuReason::NoDevice)),
+                Err(reason) => Err(reason.clone()),
+            };
+        }
         !seats.is_empty() && seats.iter().all(Result::is_err)
     }
 
