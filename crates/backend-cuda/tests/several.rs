@@ -290,7 +290,8 @@ fn copies_between_gpus_wait_for_both() {
         // SAFETY: a process with one test, which has started no other threads yet.
         unsafe { std::env::set_var("FAKE_CUDA_DEVICES", "2") };
         let [mut from, mut to] = [0, 1].map(|number| device(&Card::open(number).unwrap()));
-        let [one, other] = [3u8, 7].map(|byte| vec![byte; 5 << 20]);
+        // Every piece of the way through pinned memory is another.
+        let [one, other] = [3, 7].map(|first| (0..5 << 20).map(|i| (i >> 18) as u8 * 11 + first).collect::<Vec<u8>>());
         let (here, there) = (to.allocate(6 << 20).unwrap(), from.adopt(Arc::new(one.clone())).unwrap());
         let mut read = vec![0; one.len()];
         // On its way while it is copied.
