@@ -31,6 +31,9 @@ struct Inner {
     runtime: Handle,
     slots: Semaphore,
     entries: Mutex<Vec<Entry>>,
+    /// Held while one is looked for and queued, so that a double click does not queue two, and while one is deleted, so
+    /// that nobody takes its folder meanwhile.
+    changing: Mutex<()>,
 }
 
 struct Entry {
@@ -49,6 +52,36 @@ enum Wish {
     Cancel,
 }
 
+/// What is left to do of a download that nobody works on.
+enum Next {
+    Nothing,
+    /// Its state is kept.
+    Keep,
+    GoOn,
+    Delete {
+        fetched: bool,
+    },
+}
+
+impl Entry {
+    /// Neither done nor given up.
+    fn is_wanted(&self) -> bool {
+        !matches!(self.shown.state, DownloadState::Done | DownloadState::Cancelled)
+    }
+
+    /// Nobody works on it any more, as the user wished.
+    fn stopped(&mut self) -> Next {
+        (self.shown.bytes_per_second, self.shown.seconds_left) = (0.0, None);
+        if self.wish == Wish::Cancel {
+            let fetched = self.shown.state != DownloadState::Done;
+            self.shown.state = DownloadState::Cancelled;
+            return Next::Delete { fetched };
+        }
+        self.shown.state = DownloadState::Paused;
+        Next::Keep
+    }
+}
+
 impl Downloads {
     /// Reads the list.
     pub fn open(store: Arc<Store>, downloader: GetDownloader, events: Events, runtime: Handle) -> Result<Downloads> {
@@ -60,6 +93,7 @@ impl Downloads {
             runtime,
             slots: Semaphore::new(AT_A_TIME),
             entries: Mutex::new(entries),
+            changing: Mutex::new(()),
         };
         Ok(Downloads(Arc::new(inner)))
     }
@@ -79,15 +113,39 @@ impl Downloads {
         self.0.entries().iter().map(|entry| entry.shown.clone()).collect()
     }
 
-    /// Queues a model, unless it is there already.
+    /// Queues a model. One that is in the list goes on; one of other bytes for the same files, as an older commit has
+    /// them, is given up: both would end in the same place.
     pub fn start(&self, request: DownloadRequest, quant: &str) -> Result<Download> {
-        let active = |entry: &Entry| entry.request == request && entry.shown.state != DownloadState::Done;
-        let known = self.0.entries().iter().find(|entry| active(entry)).map(|entry| entry.shown.clone());
-        if let Some(known) = known {
-            self.resume(&known.id)?;
-            return Ok(known);
-        }
         let text = serde_json::to_string(&request).map_err(|error| WireError::internal(error.to_string()))?;
+        let ids = |wanted: &dyn Fn(&Entry) -> bool| -> Vec<String> {
+            let entries = self.0.entries();
+            entries.iter().filter(|entry| entry.is_wanted() && wanted(entry)).map(|e| e.shown.id.clone()).collect()
+        };
+        for older in ids(&|entry| entry.request.collides(&request) && !entry.request.is_same(&request)) {
+            match self.cancel(&older) {
+                Err(error) if error.code == ErrorCode::NotFound => {}
+                cancelled => cancelled?,
+            }
+        }
+        let _one_at_a_time = self.0.changing();
+        for known in ids(&|entry| entry.request.is_same(&request)) {
+            let idle = self.0.with(&known, |entry| {
+                let idle = entry.task.is_none();
+                if idle {
+                    // The Hub may have forgotten the commit under which it was begun.
+                    entry.request = request.clone();
+                }
+                entry.wish = Wish::Run;
+                // Given up just now, it cannot be called back.
+                entry.is_wanted().then_some(idle)
+            })?;
+            let Some(idle) = idle else { continue };
+            if idle {
+                self.0.store.lock().execute("UPDATE downloads SET request = ?2 WHERE n = ?1", params![known, text])?;
+            }
+            self.resume(&known)?;
+            return self.0.with(&known, |entry| entry.shown.clone());
+        }
         let id = {
             let db = self.0.store.lock();
             db.execute("INSERT INTO downloads(quant, request, state) VALUES (?1, ?2, 'queued')", params![quant, text])?;
@@ -111,18 +169,21 @@ impl Downloads {
     }
 
     fn stop(&self, id: &str, wish: Wish) -> Result<()> {
-        let running = self.0.with(id, |entry| {
-            if entry.shown.state == DownloadState::Done && wish == Wish::Pause {
-                return true;
+        let next = self.0.with(id, |entry| {
+            if !entry.is_wanted() && (wish == Wish::Pause || entry.shown.state == DownloadState::Cancelled) {
+                return Next::Nothing;
             }
             entry.wish = wish;
-            entry.task.as_ref().map(CancellationToken::cancel).is_some()
+            match &entry.task {
+                // It does the rest when it has stopped.
+                Some(task) => {
+                    task.cancel();
+                    Next::Nothing
+                }
+                None => entry.stopped(),
+            }
         })?;
-        // A task does this when it has stopped.
-        if !running {
-            self.0.stopped(id)?;
-        }
-        Ok(())
+        self.0.finish(id, next).map(drop)
     }
 
     pub fn resume(&self, id: &str) -> Result<()> {
@@ -148,8 +209,15 @@ impl Downloads {
     fn spawn(&self, id: &str) {
         let cancel = CancellationToken::new();
         let token = cancel.clone();
-        // An id that is gone by now needs no task.
-        if self.0.with(id, |entry| entry.task = Some(token)).is_err() {
+        // One that is gone, stopped or begun by now needs no task.
+        let needed = self.0.with(id, |entry| {
+            let needed = entry.wish == Wish::Run && entry.task.is_none();
+            if needed {
+                entry.task = Some(token);
+            }
+            needed
+        });
+        if !needed.unwrap_or(false) {
             return;
         }
         let (inner, id) = (self.0.clone(), id.to_owned());
@@ -225,55 +293,75 @@ impl Inner {
 
     /// Keeps how a task ended; true: the user has wished since that it goes on.
     fn ended(&self, id: &str, result: Result<std::path::PathBuf, HubError>) -> Result<bool> {
-        let (stopped, wish) = self.with(id, |entry| {
-            let task = entry.task.take();
-            (task.is_some_and(|cancel| cancel.is_cancelled()), entry.wish)
-        })?;
-        match result {
-            Err(HubError::Cancelled) if stopped && wish == Wish::Run => {
-                self.show(id, |shown| shown.state = DownloadState::Queued);
-                return Ok(true);
-            }
-            // The user has given it up: how it failed is no matter.
-            Err(_) if wish == Wish::Cancel => self.stopped(id),
-            Ok(path) => {
-                self.with(id, |entry| {
+        let done = result.is_ok();
+        // All at once: what the user wishes from here on finds a download without a task.
+        let next = self.with(id, |entry| {
+            let cancelled = entry.task.take().is_some_and(|task| task.is_cancelled());
+            match result {
+                Ok(path) => {
                     entry.shown.state = DownloadState::Done;
                     entry.shown.bytes = entry.shown.total;
                     entry.shown.seconds_left = None;
                     entry.shown.model_id = Some(id_of(&path));
-                })?;
-                self.changed(id)?;
-                (self.events)(AppEvent::Library);
-                Ok(())
+                    Next::Keep
+                }
+                Err(HubError::Cancelled) if cancelled && entry.wish == Wish::Run => {
+                    entry.shown.state = DownloadState::Queued;
+                    Next::GoOn
+                }
+                Err(HubError::Cancelled) => entry.stopped(),
+                // The user has given it up: how it failed is no matter.
+                Err(_) if entry.wish == Wish::Cancel => entry.stopped(),
+                Err(error) => {
+                    (entry.shown.state, entry.shown.error) = (DownloadState::Failed, Some(WireError::from(error)));
+                    Next::Keep
+                }
             }
-            Err(HubError::Cancelled) => self.stopped(id),
-            Err(error) => {
-                let error = WireError::from(error);
-                self.with(id, |entry| (entry.shown.state, entry.shown.error) = (DownloadState::Failed, Some(error)))?;
-                self.changed(id)
-            }
-        }?;
-        Ok(false)
+        })?;
+        let go_on = self.finish(id, next)?;
+        if done {
+            (self.events)(AppEvent::Library);
+        }
+        Ok(go_on)
     }
 
-    /// What the user wished when stopping it.
-    fn stopped(self: &Inner, id: &str) -> Result<()> {
-        let (wish, state, request) = self.with(id, |entry| (entry.wish, entry.shown.state, entry.request.clone()))?;
-        if wish != Wish::Cancel {
-            self.with(id, |entry| {
-                entry.shown.state = DownloadState::Paused;
-                (entry.shown.bytes_per_second, entry.shown.seconds_left) = (0.0, None);
-            })?;
-            return self.changed(id);
+    /// Does what is left to do of a download without a task; true: it needs a new one.
+    fn finish(&self, id: &str, next: Next) -> Result<bool> {
+        match next {
+            Next::Nothing => Ok(false),
+            Next::Keep => self.changed(id).map(|()| false),
+            Next::GoOn => self.changed(id).map(|()| true),
+            Next::Delete { fetched } => {
+                let deleted = self.delete(id, fetched);
+                if let Err(error) = &deleted {
+                    let failed = |entry: &mut Entry| {
+                        (entry.shown.state, entry.shown.error) = (DownloadState::Failed, Some(error.clone()));
+                    };
+                    self.with(id, failed)?;
+                    self.changed(id)?;
+                }
+                deleted.map(|()| false)
+            }
         }
-        if state != DownloadState::Done {
+    }
+
+    /// Takes it off the list; `fetched`: with what is there of it.
+    fn delete(&self, id: &str, fetched: bool) -> Result<()> {
+        let _one_at_a_time = self.changing();
+        let request = self.with(id, |entry| entry.request.clone())?;
+        let again = |entry: &Entry| entry.shown.id != id && entry.is_wanted() && entry.request.is_same(&request);
+        // Begun again meanwhile: that one goes on with the bytes.
+        if fetched && !self.entries().iter().any(again) {
             hub::discard(&request)?;
         }
         self.store.lock().execute("DELETE FROM downloads WHERE n = ?1", [id])?;
         self.show(id, |shown| shown.state = DownloadState::Cancelled);
         self.entries().retain(|entry| entry.shown.id != id);
         Ok(())
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Keeps the state and tells the window.
@@ -341,8 +429,8 @@ fn read(store: &Store) -> Result<Vec<Entry>> {
             "failed" => DownloadState::Failed,
             _ => DownloadState::Queued,
         };
-        let pending = hub::pending(&request.target_dir).into_iter().find(|pending| pending.request == request);
-        entries.push(entry(n.to_string(), &quant, request, state, pending.map_or(0, |pending| pending.bytes)));
+        let bytes = hub::pending_bytes(&request);
+        entries.push(entry(n.to_string(), &quant, request, state, bytes));
     }
     Ok(entries)
 }

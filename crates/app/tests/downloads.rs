@@ -141,8 +141,79 @@ async fn resumed_before_the_pause_is_through_it_goes_on() {
     app.download_pause(id.clone()).await.unwrap();
     app.download_resume(id.clone()).await.unwrap();
     let done = until(&app, &id, |download| matches!(download.state, DownloadState::Done | DownloadState::Paused));
-    let done = tokio::time::timeout(Duration::from_secs(60), done).await.unwrap();
+    let done = tokio::time::timeout(Duration::from_secs(300), done).await.unwrap();
     assert_eq!(done.state, DownloadState::Done);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_version_takes_the_place_of_a_paused_download() {
+    let (folder, hub) = (tempfile::tempdir().unwrap(), hub());
+    let (app, _) = connect(folder.path(), &hub);
+    hub.faults(|faults| faults.bytes_per_second = Some(2 << 20));
+    let id = start(&app).await;
+    until(&app, &id, in_the_middle).await;
+    app.download_pause(id.clone()).await.unwrap();
+    let paused = until(&app, &id, is(DownloadState::Paused)).await;
+    hub.faults(|faults| faults.bytes_per_second = None);
+    // Another file of the repository has changed: the same bytes under a new commit go on.
+    hub.add_bytes(REPO, "README.md", "news");
+    let served = hub.served();
+    assert_eq!(start(&app).await, id);
+    until(&app, &id, is(DownloadState::Done)).await;
+    assert!(hub.served() - served <= paused.total - paused.bytes + (64 << 10), "it resumed");
+    app.download_cancel(id).await.unwrap();
+
+    // The file itself has changed: the old bytes count for nothing and go.
+    let model = app.library().await.unwrap().remove(0);
+    app.library_remove(model.id).await.unwrap();
+    hub.faults(|faults| faults.bytes_per_second = Some(2 << 20));
+    let old = start(&app).await;
+    until(&app, &old, in_the_middle).await;
+    app.download_pause(old.clone()).await.unwrap();
+    until(&app, &old, is(DownloadState::Paused)).await;
+    hub.faults(|faults| faults.bytes_per_second = None);
+    let newer = ModelSpec { n_layer: 5, n_vocab: 4000, ..ModelSpec::quantized(GgmlType::Q8_0) }.build();
+    hub.add_bytes(REPO, "tiny-Q8_0.gguf", newer.clone());
+    let new = start(&app).await;
+    assert_ne!(new, old);
+    let listed: Vec<String> = app.downloads().into_iter().map(|download| download.id).collect();
+    assert_eq!(listed, [new.as_str()], "two downloads for one place");
+    until(&app, &new, is(DownloadState::Done)).await;
+    let files = walk(&folder.path().join("models"));
+    assert_eq!(files.len(), 1, "{files:?}");
+    assert!(std::fs::read(&files[0]).unwrap() == newer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn begun_again_while_it_is_deleted_it_is_downloaded() {
+    let (folder, hub) = (tempfile::tempdir().unwrap(), hub());
+    let (app, _) = connect(folder.path(), &hub);
+    for _ in 0..30 {
+        hub.faults(|faults| faults.bytes_per_second = Some(2 << 20));
+        let id = start(&app).await;
+        until(&app, &id, in_the_middle).await;
+        app.download_cancel(id).await.unwrap();
+        hub.faults(|faults| faults.bytes_per_second = None);
+        let again = start(&app).await;
+        until(&app, &again, is(DownloadState::Done)).await;
+        app.download_cancel(again).await.unwrap();
+        let model = app.library().await.unwrap().remove(0);
+        app.library_remove(model.id).await.unwrap();
+    }
+    assert!(app.downloads().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_double_click_downloads_once() {
+    let (folder, hub) = (tempfile::tempdir().unwrap(), hub());
+    let (app, _) = connect(folder.path(), &hub);
+    hub.faults(|faults| faults.bytes_per_second = Some(2 << 20));
+    let page = app.hub_model(REPO.into()).await.unwrap();
+    let click = || app.download_start(REPO.into(), page.commit.clone(), QUANT.into());
+    let (a, b, c, d) = tokio::join!(click(), click(), click(), click());
+    let ids = [a, b, c, d].map(|started| started.unwrap().id);
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    assert_eq!(app.downloads().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

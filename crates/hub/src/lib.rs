@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub use cache::{CachedFile, CachedModel, cached_models, token_from_cache};
 pub use download::{
     Disk, DownloadOptions, DownloadRequest, Downloader, OsDisk, PendingDownload, Progress, STAGING, State, discard,
-    pending, replace_file, sha256_of_file,
+    pending, pending_bytes, replace_file, sha256_of_file,
 };
 pub use error::{HubError, Needs};
 pub use files::{GgufChoice, RepoFile, RepoFiles, quant_of};

@@ -180,7 +180,7 @@ async fn refusals_are_typed() {
     let there = bench.hub.files(REPO, None).await.unwrap().files.remove(0);
     bench.server.faults(|f| f.resolve.push_back(Canned::rate_limited(600)));
     let header = bench.hub.header(REPO, &commit, &there);
-    let error = tokio::time::timeout(Duration::from_secs(60), header).await.expect("no pause").unwrap_err();
+    let error = tokio::time::timeout(Duration::from_secs(300), header).await.expect("no pause").unwrap_err();
     assert_eq!(error.code(), "rate_limited");
     let canned = [
         (Canned::rate_limited(7), "rate_limited"),

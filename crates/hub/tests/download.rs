@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::{Bench, REPO, Reports, TOKEN, client, files_below, noise, quick};
 use fake_hub::{Canned, Party, WrongBytes};
-use hub::{CancellationToken, Disk, Downloader, HubError, OsDisk, Progress, State, discard, pending};
+use hub::{CancellationToken, Disk, Downloader, HubError, OsDisk, Progress, State, discard, pending, pending_bytes};
 
 const SIZE: usize = 1_000_003;
 
@@ -255,6 +255,54 @@ async fn a_new_commit_starts_again() {
     let paths = bench.download(&bench.request(&[("m.gguf", &new)])).await.unwrap();
     assert_eq!(bench.server.served() - before, SIZE as u64);
     assert!(fs::read(&paths[0]).unwrap() == new);
+    // What there is of the old one is kept apart until somebody goes on with it, or discards it.
+    assert_eq!(pending(&bench.target()).len(), 1);
+    assert!(pending_bytes(&request) > 0);
+    discard(&request).unwrap();
+    assert_eq!(files_below(&bench.target()), ["m.gguf"]);
+}
+
+#[tokio::test]
+async fn the_same_bytes_under_a_new_commit_go_on() {
+    let bytes = noise(SIZE, 27);
+    let files = [("m.gguf", bytes.as_slice())];
+    let bench = Bench::new(&files);
+    let old = bench.request(&files);
+    bench.server.faults(|f| f.cuts = (1..200).map(|_| 500_000).collect());
+    bench.download(&old).await.unwrap_err();
+    bench.server.faults(|f| f.cuts.clear());
+    bench.server.add_bytes(REPO, "README.md", "news");
+    let new = bench.request(&files);
+    assert!(new.commit != old.commit && new.is_same(&old) && new.collides(&old));
+    let kept = pending_bytes(&new);
+    assert!(kept > 0);
+    let before = bench.server.served();
+    bench.download(&new).await.unwrap();
+    assert_eq!(bench.server.served() - before, SIZE as u64 - kept, "only what was missing");
+    assert_eq!(files_below(&bench.target()), ["m.gguf"]);
+}
+
+#[tokio::test]
+async fn a_split_model_never_consists_of_two_versions() {
+    let names = ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"];
+    let [old, new] = [28, 30].map(|seed| [noise(200_000, seed), noise(200_000, seed + 1)]);
+    let files = |parts: &'static [Vec<u8>; 2]| [(names[0], parts[0].as_slice()), (names[1], parts[1].as_slice())];
+    let (old, new) = (files(Box::leak(Box::new(old))), files(Box::leak(Box::new(new))));
+    let bench = Bench::new(&old);
+    let paths = bench.download(&bench.request(&old)).await.unwrap();
+    new.iter().for_each(|(name, bytes)| bench.server.add_bytes(REPO, name, *bytes));
+    let request = bench.request(&new);
+    // The second part cannot be replaced, as if the program ended there.
+    fs::remove_file(&paths[1]).unwrap();
+    fs::create_dir_all(paths[1].join("in the way")).unwrap();
+    bench.download(&request).await.unwrap_err();
+    assert!(!paths[0].exists(), "the old first part waits for the new second one");
+    fs::remove_dir_all(&paths[1]).unwrap();
+    bench.download(&request).await.unwrap();
+    for (path, (_, bytes)) in paths.iter().zip(new) {
+        assert!(fs::read(path).unwrap() == bytes);
+    }
+    assert_eq!(files_below(&bench.target()), names);
 }
 
 #[tokio::test]

@@ -43,7 +43,9 @@ pub(crate) fn save(path: &Path, identity: &Identity, ranges: &RangeSet) -> io::R
 pub(crate) fn load(path: &Path, wanted: &Identity, part_len: u64) -> (RangeSet, Option<String>) {
     let Some(record) = read_json::<Record>(path) else { return Default::default() };
     let Identity { repo, commit, file, etag } = record.identity;
-    if (&repo, &commit, &file) != (&wanted.repo, &wanted.commit, &wanted.file) {
+    // A file with a hash is the same under every commit that names it.
+    let same_bytes = commit == wanted.commit || file.sha256.is_some();
+    if (&repo, &file) != (&wanted.repo, &wanted.file) || !same_bytes {
         return Default::default();
     }
     let mut ranges = RangeSet::from_pairs(&record.ranges);
@@ -86,6 +88,15 @@ mod tests {
         let (ranges, etag) = load(&path, &identity("c"), 100);
         assert_eq!((ranges.pairs(), etag.as_deref()), (&[(0, 10), (20, 90)][..], Some("e")));
         assert_eq!(load(&path, &identity("d"), 100).0.total(), 0, "another commit");
+        let hashed = |commit: &str, sha256: &str| {
+            let file = RepoFile { sha256: Some(sha256.into()), ..identity(commit).file };
+            Identity { file, ..identity(commit) }
+        };
+        let other = folder.path().join("1.journal");
+        save(&other, &hashed("c", "1"), &RangeSet::from_pairs(&[(0, 10)])).unwrap();
+        assert_eq!(load(&other, &hashed("d", "1"), 100).0.total(), 10, "the same bytes under another commit");
+        assert_eq!(load(&other, &hashed("c", "2"), 100).0.total(), 0, "other bytes");
+        assert_eq!(load(&other, &identity("c"), 100).0.total(), 0, "no longer known to be the same");
         assert_eq!(load(&path, &identity("c"), 50).0.pairs(), &[(0, 10), (20, 50)], "a shorter part file");
         assert_eq!(load(&path, &identity("c"), 0).0.total(), 0);
     }

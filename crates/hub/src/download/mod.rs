@@ -29,8 +29,7 @@ use meter::{Meter, Phase, Sampler};
 pub use meter::{Progress, State};
 use ranges::RangeSet;
 use staging::Staging;
-use staging::pending_bytes;
-pub use staging::{STAGING, discard, pending};
+pub use staging::{STAGING, discard, pending, pending_bytes};
 pub use verify::sha256_of_file;
 use writer::{FlushEvery, Writer, storage_error};
 
@@ -47,6 +46,22 @@ pub struct DownloadRequest {
     pub files: Vec<RepoFile>,
     /// Each file goes to its repository path below this folder.
     pub target_dir: PathBuf,
+}
+
+impl DownloadRequest {
+    /// Whether both end with the same bytes in the same places, whatever the commits are called.
+    pub fn is_same(&self, other: &DownloadRequest) -> bool {
+        let hashed = || self.files.iter().all(|file| file.sha256.is_some());
+        (&self.repo, &self.files, &self.target_dir) == (&other.repo, &other.files, &other.target_dir)
+            && (self.commit == other.commit || hashed())
+    }
+
+    /// Whether a file of one would lie where one of the other does.
+    pub fn collides(&self, other: &DownloadRequest) -> bool {
+        // Windows does not tell names apart by case.
+        let taken = |file: &RepoFile| other.files.iter().any(|there| there.path.eq_ignore_ascii_case(&file.path));
+        self.target_dir == other.target_dir && self.files.iter().any(taken)
+    }
 }
 
 /// A download that was begun and not finished.

@@ -1,7 +1,8 @@
 //! The hidden folder in which a download grows, its lock, and the moment when its files appear.
 //!
 //! `TARGET/.headroom-part/KEY/` holds `request.json`, `lock`, and per file `N.part` and `N.journal`. KEY comes from the
-//! paths of the files, so the same request finds its folder again. It lies in the target folder because a rename is
+//! repository and from the files' paths and contents, so whoever wants the same bytes finds their folder again, also
+//! under a later commit, and the bytes of two versions never meet. It lies in the target folder because a rename is
 //! atomic only within one file system.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -19,6 +20,8 @@ use crate::{HubError, check_repo, safe_path};
 pub const STAGING: &str = ".headroom-part";
 const REQUEST: &str = "request.json";
 const LOCK: &str = "lock";
+/// The first part of an older version, until this one is in its place.
+const OLD: &str = "old";
 
 /// A locked staging folder.
 pub(crate) struct Staging {
@@ -29,9 +32,15 @@ pub(crate) struct Staging {
 
 fn folder_of(request: &DownloadRequest) -> PathBuf {
     let mut hash = Sha256::new();
-    for file in &request.files {
-        hash.update(file.path.as_bytes());
+    let mut add = |text: &str| {
+        hash.update(text.as_bytes());
         hash.update([0]);
+    };
+    add(&request.repo);
+    for file in &request.files {
+        add(&file.path);
+        // Where there is no hash, only the commit says which bytes these are.
+        add(file.sha256.as_deref().unwrap_or(&request.commit));
     }
     let key = sha256_hex(&hash.finalize());
     request.target_dir.join(STAGING).join(&key[..16])
@@ -86,6 +95,13 @@ impl Staging {
     /// Moves the whole, verified files to their places: the last first. The first, by which a split model is known,
     /// appears only when all others are there. `moves`: index and final path, in the order of the request.
     pub fn publish(&self, moves: &[(usize, PathBuf)]) -> Result<(), HubError> {
+        // Nor does the first part of an older version ever lie beside later parts of this one.
+        if let [(0, first), _, ..] = moves
+            && first.exists()
+        {
+            replace_file(first, &self.folder.join(OLD)).map_err(HubError::io(first))?;
+            sync_folder(first.parent().unwrap_or(Path::new(".")));
+        }
         for (index, path) in moves.iter().rev() {
             let folder = path.parent().unwrap_or(Path::new("."));
             fs::create_dir_all(folder).map_err(HubError::io(folder))?;
@@ -133,8 +149,8 @@ fn pending_in(target_dir: &Path, folder: &Path) -> Option<PendingDownload> {
     Some(PendingDownload { request, bytes, total })
 }
 
-/// Bytes of the request that its staging folder vouches for.
-pub(crate) fn pending_bytes(request: &DownloadRequest) -> u64 {
+/// Bytes of the request that are known to be on the disk already, though not in their places.
+pub fn pending_bytes(request: &DownloadRequest) -> u64 {
     bytes_in(request, &folder_of(request))
 }
 
