@@ -84,7 +84,9 @@ pub fn write(
     })));
     let mut made = 0;
     loop {
-        make_room(session, &mut task, &mut prompt, answer.len() as u32 + room, on_step)?;
+        if !make_room(session, &mut task, &mut prompt, answer.len() as u32 + room, cancel, on_step)? {
+            return Ok((FinishReason::Stopped, stats.done()));
+        }
         let needed = prompt.ids.len() + answer.len();
         let ids: Vec<u32> = prompt.ids.iter().chain(&answer).copied().collect();
         // Where turns were dropped, now or before, what follows them is not read again if the model allows it.
@@ -128,7 +130,7 @@ pub fn write(
             Finish::Length => FinishReason::Length,
             Finish::Cancelled => FinishReason::Stopped,
             Finish::ContextFull => {
-                let can_go_on = task.policy == ContextPolicy::DropOldest && oldest_turn(&task.messages).is_some();
+                let can_go_on = task.policy == ContextPolicy::DropOldest && !old_turns(&task.messages).is_empty();
                 if can_go_on && !completion.ids.is_empty() {
                     continue;
                 }
@@ -150,36 +152,53 @@ fn render(session: &Session, task: &Task) -> Result<Prompt> {
     }
 }
 
-/// Leaves out the oldest turns, if that is the user's wish, until `room` tokens are free behind the prompt.
+/// Leaves out the oldest turns, if that is the user's wish, until `room` tokens are free behind the prompt. False: stopped
+/// before.
 fn make_room(
     session: &Session,
     task: &mut Task,
     prompt: &mut Prompt,
     room: u32,
+    cancel: &Cancel,
     on_step: &mut dyn FnMut(Step),
-) -> Result<()> {
-    if task.policy != ContextPolicy::DropOldest {
-        return Ok(());
+) -> Result<bool> {
+    let fits = |prompt: &Prompt| prompt.ids.len() as u64 + u64::from(room) <= u64::from(session.context());
+    if task.policy != ContextPolicy::DropOldest || fits(prompt) {
+        return Ok(true);
     }
-    let (before, mut turns) = (prompt.ids.len(), 0);
-    while prompt.ids.len() as u64 + u64::from(room) > u64::from(session.context()) {
-        let Some(turn) = oldest_turn(&task.messages) else { break };
-        task.messages.drain(turn);
-        turns += 1;
-        *prompt = render(session, task)?;
+    let turns = old_turns(&task.messages);
+    let Some(last) = turns.last() else { return Ok(true) };
+    let (before, first) = (prompt.ids.len(), turns[0].start);
+    // As few as possible, found by halves: each try reads the whole conversation.
+    let all = std::mem::take(&mut task.messages);
+    let without = |end: usize| -> Vec<Said> { all[..first].iter().chain(&all[end..]).cloned().collect() };
+    let (mut too_few, mut enough) = (0, turns.len());
+    task.messages = without(last.end);
+    *prompt = render(session, task)?;
+    while too_few + 1 < enough {
+        if cancel.is_cancelled() {
+            return Ok(false);
+        }
+        let tried = (too_few + enough) / 2;
+        let messages = std::mem::replace(&mut task.messages, without(turns[tried - 1].end));
+        let found = render(session, task)?;
+        if fits(&found) {
+            (enough, *prompt) = (tried, found);
+        } else {
+            (too_few, task.messages) = (tried, messages);
+        }
     }
-    if turns > 0 {
-        let tokens = before.saturating_sub(prompt.ids.len()) as u32;
-        on_step(Step::Dropped { turns, tokens });
-    }
-    Ok(())
+    let tokens = before.saturating_sub(prompt.ids.len()) as u32;
+    on_step(Step::Dropped { turns: enough as u32, tokens });
+    Ok(true)
 }
 
-/// The first message of the user and the answers to it, unless it is the last one.
-fn oldest_turn(messages: &[Said]) -> Option<std::ops::Range<usize>> {
-    let first = messages.iter().position(|said| said.role != "system")?;
-    let next = messages.iter().skip(first + 1).position(|said| said.role == "user")?;
-    Some(first..first + 1 + next)
+/// Each message of the user with the answers to it, but the last.
+fn old_turns(messages: &[Said]) -> Vec<std::ops::Range<usize>> {
+    let Some(first) = messages.iter().position(|said| said.role != "system") else { return Vec::new() };
+    let later = messages.iter().enumerate().skip(first + 1).filter(|(_, said)| said.role == "user");
+    let starts: Vec<usize> = std::iter::once(first).chain(later.map(|(at, _)| at)).collect();
+    starts.windows(2).map(|turn| turn[0]..turn[1]).collect()
 }
 
 /// What is known of an answer, over all its requests.
@@ -309,14 +328,12 @@ mod tests {
         let said = |roles: &[&'static str]| -> Vec<Said> {
             roles.iter().map(|role| Said { role, text: String::new(), ..Said::default() }).collect()
         };
-        let mut all = said(&["system", "user", "assistant", "user", "user", "assistant", "user"]);
-        for left in [5, 4, 2] {
-            all.drain(oldest_turn(&all).unwrap());
-            assert_eq!((all.len(), all[0].role, all[1].role), (left, "system", "user"));
+        let all = said(&["system", "user", "assistant", "user", "user", "assistant", "user"]);
+        assert_eq!(old_turns(&all), [1..3, 3..4, 4..6]);
+        // A chat may begin with an answer.
+        assert_eq!(old_turns(&said(&["assistant", "user", "assistant"])), vec![0..1; 1]);
+        for none in [&["user"][..], &["system"], &["system", "user", "assistant"], &[]] {
+            assert!(old_turns(&said(none)).is_empty());
         }
-        assert_eq!(oldest_turn(&all), None);
-        assert_eq!(oldest_turn(&said(&["user"])), None);
-        assert_eq!(oldest_turn(&said(&["system"])), None);
-        assert_eq!(oldest_turn(&[]), None);
     }
 }

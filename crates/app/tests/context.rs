@@ -94,6 +94,34 @@ async fn drop_oldest_leaves_out_whole_turns_and_keeps_the_system_prompt() {
     assert_eq!(app.chat(chat).await.unwrap().messages.len(), 16);
 }
 
+/// As few turns go as must, also of a long conversation.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_thousand_turns_the_latest_that_fit_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, _) = ready(folder.path(), ContextPolicy::DropOldest, "").await;
+    load(&app, "tiny", LoadSettings { context: Some(512), ..LoadSettings::default() }).await;
+    let message = |place: usize| {
+        let parent = place.checked_sub(1);
+        let role = if place.is_multiple_of(2) { "user" } else { "assistant" };
+        serde_json::json!({ "parent": parent, "role": role, "text": "qzxjv kqzx", "created": 1, "finish": "end" })
+    };
+    let messages: Vec<_> = (0..2000).map(message).collect();
+    let chat = serde_json::json!({ "title": "t", "updated": 1, "shown": 1999, "messages": messages });
+    let file = folder.path().join("long.json");
+    std::fs::write(&file, serde_json::json!({ "headroom_chats": 1, "chats": [chat] }).to_string()).unwrap();
+    app.chats_import(file).await.unwrap();
+    let chats = app.chats(String::new(), false).await.unwrap();
+    let id = chats.into_iter().find(|chat| chat.title == "t").unwrap().id;
+    let events = answer(&app, &id, say("qzxjv kqzx"), greedy(4)).await;
+    let stats = end(&events).0.stats.unwrap();
+    let [(turns, tokens)] = dropped(&events)[..] else { panic!("told once") };
+    // All turns are alike.
+    let (of_one, room) = (tokens / turns, 512 / 8);
+    assert_eq!(of_one * turns, tokens);
+    let used = stats.prompt_tokens + room;
+    assert!(used <= 512 && used + of_one > 512, "{turns} turns of {of_one}: {stats:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_follows_dropped_turns_is_not_read_again() {
     let folder = tempfile::tempdir().unwrap();
