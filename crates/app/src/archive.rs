@@ -65,13 +65,13 @@ struct ArchivedMessage {
 }
 
 impl App {
-    /// Writes every chat that is not in the bin to `path`; returns how many.
+    /// Writes every chat that is not in the bin to `path`, with `.json` behind a name without an ending; returns how many.
     ///
     /// # Errors
     /// The file cannot be written: then it is as it was before.
     pub async fn chats_export(self: &Arc<Self>, path: PathBuf) -> Result<u32> {
         let app = self.clone();
-        blocking(move || app.chats.export(&path)).await
+        blocking(move || app.chats.export(&with_ending(path))).await
     }
 
     /// Adds the chats of a file that [`App::chats_export`] wrote; returns how many.
@@ -178,6 +178,12 @@ fn archived(db: &Connection, chat: i64) -> Result<(Vec<ArchivedMessage>, HashMap
         });
     }
     Ok((messages, places))
+}
+
+/// What dialogs offer for an import. A file that is there already is only replaced under the name that was agreed to.
+fn with_ending(path: PathBuf) -> PathBuf {
+    let named = path.with_extension("json");
+    if path.extension().is_some() || path.exists() || named.exists() { path } else { named }
 }
 
 fn is_text(format: &AnswerFormat) -> bool {
