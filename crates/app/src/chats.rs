@@ -7,7 +7,8 @@ use crate::wire::{
     AnswerFormat, AnswerStats, Chat, ChatSummary, ErrorCode, FinishReason, Message, Role, ToolCall, WireError,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::collections::hash_map::{Entry, HashMap};
 use std::sync::Arc;
 
 /// How long a deleted chat can be brought back.
@@ -65,9 +66,7 @@ impl Chats {
         let mut found: HashMap<i64, Option<String>> = HashMap::new();
         let words: Vec<&str> = query.split_whitespace().take(16).collect();
         if !words.is_empty() {
-            for (chat, text) in matching_messages(&db, &words)? {
-                found.entry(chat).or_insert_with(|| Some(snippet(&text, words[0])));
-            }
+            find_messages(&db, &words, &mut found)?;
             for chat in matching_titles(&db, &words)? {
                 found.entry(chat).or_insert(None);
             }
@@ -194,7 +193,8 @@ impl Chats {
         self.store.transaction(|db| {
             let chat = number(id)?;
             let mut leaf = belongs(db, chat, message)?;
-            let mut next = db.prepare("SELECT MAX(n) FROM messages WHERE parent = ?1")?;
+            // What comes later has a larger number; a damaged file could hold a cycle.
+            let mut next = db.prepare("SELECT MAX(n) FROM messages WHERE parent = ?1 AND n > ?1")?;
             while let Some(child) = next.query_row([leaf], |row| row.get::<_, Option<i64>>(0))? {
                 leaf = child;
             }
@@ -360,7 +360,9 @@ pub fn path_to(messages: &[Message], leaf: Option<String>) -> Vec<String> {
     path
 }
 
-fn matching_messages(db: &Connection, words: &[&str]) -> Result<Vec<(i64, String)>> {
+/// Adds the chats with such messages, each with a piece of its latest one. Texts are looked at one at a time: all messages
+/// together may be large.
+fn find_messages(db: &Connection, words: &[&str], found: &mut HashMap<i64, Option<String>>) -> Result<()> {
     let (long, short): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| word.chars().count() >= 3);
     let mut sql = String::from("SELECT messages.chat, messages.text FROM messages WHERE 1");
     let mut values: Vec<String> = Vec::new();
@@ -375,8 +377,14 @@ fn matching_messages(db: &Connection, words: &[&str]) -> Result<Vec<(i64, String
     }
     sql.push_str(" ORDER BY n DESC");
     let mut statement = db.prepare(&sql)?;
-    let rows = statement.query_map(rusqlite::params_from_iter(values), |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+    while let Some(row) = rows.next()? {
+        if let Entry::Vacant(chat) = found.entry(row.get(0)?) {
+            let text: String = row.get(1)?;
+            chat.insert(Some(snippet(&text, words[0])));
+        }
+    }
+    Ok(())
 }
 
 /// At most `most` characters, cut after a word where there is one in the second half.

@@ -352,3 +352,35 @@ async fn an_export_replaces_files_only() {
     assert_eq!(app.chats_export(path.clone()).await.unwrap(), 0);
     assert_eq!(app.chats_export(path).await.unwrap(), 0, "a file is replaced");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_has_the_ending_that_an_import_looks_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, _) = open(folder.path(), |_| {});
+    let named = |name: &str| folder.path().join("out").join(name);
+    app.chats_export(named("chats")).await.unwrap();
+    assert!(named("chats.json").is_file() && !named("chats").exists());
+    // Nobody was asked whether that may be replaced.
+    std::fs::write(named("chats.json"), "mine").unwrap();
+    app.chats_export(named("chats")).await.unwrap();
+    assert_eq!(std::fs::read(named("chats.json")).unwrap(), b"mine");
+    assert!(named("chats").is_file());
+    app.chats_export(named("chats.txt")).await.unwrap();
+    assert!(named("chats.txt").is_file());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_whose_messages_follow_each_other_in_a_circle_is_no_endless_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = {
+        let app = ready(folder.path()).await;
+        talked(&app, "Round and round").await.id
+    };
+    let db = rusqlite::Connection::open(folder.path().join("data/headroom.db")).unwrap();
+    db.execute("UPDATE messages SET parent = (SELECT max(n) FROM messages)", []).unwrap();
+    drop(db);
+    let (app, _) = open(folder.path(), |_| {});
+    let message = app.chat(id.clone()).await.unwrap().messages.pop().unwrap().id;
+    let selected = app.chat_select(id, message);
+    tokio::time::timeout(std::time::Duration::from_secs(300), selected).await.expect("it ends").unwrap();
+}
