@@ -180,6 +180,43 @@ test("from a search to a model in the library", async () => {
   expect(await within(row).findByTestId("quant-load")).toBeTruthy();
 });
 
+test("a download that failed can be tried again in its row", async () => {
+  const resumed: string[] = [];
+  const { app, user } = await open("discover", {}, () => ({
+    downloadResume: async (id) => {
+      resumed.push(id);
+    },
+  }));
+  app.downloads.take({
+    id: "7",
+    repo: "bartowski/Qwen3-8B-GGUF",
+    quant: "Q4_K_M",
+    state: "failed",
+    bytes: 0,
+    total: 5e9,
+    bytesPerSecond: 0,
+    secondsLeft: null,
+    modelId: null,
+    error: wireError("diskFull", ""),
+  });
+  app.navigation.openRepo("bartowski/Qwen3-8B-GGUF");
+  await user.click(await screen.findByRole("button", { name: "Try to download Q4_K_M again" }));
+  expect(resumed).toEqual(["7"]);
+});
+
+test("where the token is refused, the first way out is to enter another one", async () => {
+  const { user } = await open("discover", {}, () => ({
+    hubSearch: () => Promise.reject(wireError("tokenRefused", "")),
+  }));
+  await user.type(screen.getByTestId("discover-search"), "qwen");
+  await user.click(screen.getByTestId("discover-submit"));
+  await screen.findByRole("heading", { name: "Your access token does not work" });
+  const ways = screen.getAllByRole("button", { name: /Open Settings|Try again/ });
+  expect(ways.map((way) => way.textContent?.trim())).toEqual(["Open Settings", "Try again"]);
+  await user.click(ways[0]!);
+  await waitFor(() => expect(document.activeElement).toBe(screen.getByTestId("settings-token")));
+});
+
 test("the hardware page says why no GPU is used and what to do, and invents no numbers", async () => {
   const { user } = await open("hardware", { gpuReason: { type: "noDriver" } });
   const reason = await screen.findByTestId("hardware-gpu-reason");

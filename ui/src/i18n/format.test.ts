@@ -18,6 +18,10 @@ test.each([
 ])("%d bytes are %s", (value, text) => expect(bytes(value)).toBe(text));
 
 test.each([
+  [0, "0 s"],
+  [0.003, "0.003 s"],
+  [0.0237, "0.02 s"],
+  [0.0951, "0.1 s"],
   [0.8, "0.8 s"],
   [5, "5 s"],
   [9.97, "10 s"],
@@ -40,7 +44,8 @@ test("numbers are said as the language does", () => {
   expect(compact(1_900_000)).toBe("1.9M");
   setLanguage("ja");
   expect(compact(1_900_000)).toBe("190万");
-  expect(duration(125)).toBe("2分 5秒");
+  expect(duration(125)).toBe("2分5秒");
+  expect(percent(0.614)).toBe("61%");
   expect(forecast({ tgLow: 18.2, tgHigh: 22.4 })).toBe("18–22トークン/秒");
 });
 

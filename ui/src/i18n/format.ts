@@ -38,9 +38,10 @@ export function parameters(value: number): string {
   return shown.replace("K", "k");
 }
 
-/** 0..1 as "61 %". */
+/** 0..1 as "61 %", in Japanese "61%". */
 export function percent(share: number): string {
-  return `${formatter(language(), { maximumFractionDigits: 0 }).format(share * 100)} %`;
+  const shown = formatter(language(), { maximumFractionDigits: 0 }).format(share * 100);
+  return language() === "ja" ? `${shown}%` : `${shown} %`;
 }
 
 /** "12.4", from 100 on "141". */
@@ -59,13 +60,12 @@ export function forecast({ tgLow, tgHigh }: Pick<Forecast, "tgLow" | "tgHigh">):
   return t("common.tokensPerSecond", { speed: low === high ? low : `${low}–${high}` });
 }
 
-/** "0.8 s", "2 min 5 s", "1 h 4 min": two parts at most. */
+/** "0.02 s", "0.8 s", "2 min 5 s", "1 h 4 min": two parts at most. */
 export function duration(seconds: number): string {
   if (seconds < 9.95) {
-    const digits = Number.isInteger(seconds) ? 0 : 1;
-    return t("common.seconds", {
-      n: formatter(language(), { maximumFractionDigits: digits }).format(seconds),
-    });
+    // A little is not nothing.
+    const digits = seconds < 0.095 ? { maximumSignificantDigits: 1 } : { maximumFractionDigits: 1 };
+    return t("common.seconds", { n: formatter(language(), digits).format(seconds) });
   }
   const whole = Math.round(seconds);
   const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor((whole % 3600) / 60), whole % 60];
@@ -79,7 +79,7 @@ export function duration(seconds: number): string {
 }
 
 function joined(first: string, second: string | false): string {
-  return second ? `${first} ${second}` : first;
+  return second ? [first, second].join(language() === "ja" ? "" : " ") : first;
 }
 
 /** "Mar 4, 2026" */

@@ -49,7 +49,7 @@ test.each<[Partial<Download>, string]>([
 
 test("says it in Japanese", () => {
   setLanguage("ja");
-  expect(statusLine(download({ state: "waiting" }))).toBe("61 %で接続が切れました。自動的に再開します。");
+  expect(statusLine(download({ state: "waiting" }))).toBe("61%で接続が切れました。自動的に再開します。");
 });
 
 test("puts what works first and keeps the order otherwise", () => {

@@ -69,7 +69,7 @@ export const chat = {
   busyElsewhere: "Another chat is being answered.",
   openIt: "Open it",
   finish_stopped: "Stopped.",
-  finish_length: "The answer reached its longest length.",
+  finish_length: "The answer reached its maximum length.",
   finish_contextFull: "The context is full.",
   finish_interrupted: "The answer was cut when Headroom was closed.",
   finish_error: "The answer ended with an error.",

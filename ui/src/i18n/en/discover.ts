@@ -17,6 +17,7 @@ export const discover = {
   nothingText: "No GGUF model has all these words in its name. Try fewer words, or part of a name.",
   offline: "Hugging Face cannot be reached",
   failed: "The search failed",
+  refused: "Your access token does not work",
   offlineText:
     "Check the connection, or the address in Settings, then try again. Models in your library work without a network.",
   toLibrary: "Open my models",
@@ -100,6 +101,7 @@ export const discover = {
   problem_fileInvalid: "Not a valid GGUF file",
   download: "Download",
   downloadOf: "Download {quant}, {size}",
+  retryOf: "Try to download {quant} again",
   load: "Load",
   loadOf: "Load {quant}",
 } as const;

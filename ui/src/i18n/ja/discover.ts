@@ -20,6 +20,7 @@ export const discover: Words<typeof en> = {
   nothingText: "すべての語を名前に含むGGUFモデルがありません。語を減らすか、名前の一部で検索してください。",
   offline: "Hugging Faceに接続できません",
   failed: "検索できませんでした",
+  refused: "アクセストークンが使えません",
   offlineText:
     "ネットワークまたは設定のアドレスを確認して再試行してください。インストール済みのモデルはネットワークなしで使えます。",
   toLibrary: "インストール済みモデルを開く",
@@ -101,6 +102,7 @@ export const discover: Words<typeof en> = {
   problem_fileInvalid: "不正なGGUFファイル",
   download: "ダウンロード",
   downloadOf: "{quant}({size})をダウンロード",
+  retryOf: "{quant}のダウンロードを再試行",
   load: "読み込む",
   loadOf: "{quant}を読み込む",
 };
