@@ -118,6 +118,10 @@ inline int dp4a(int a, int b, int c) {
     for (int i = 0; i < 4; i++) c += int8_t(a >> 8 * i) * int8_t(b >> 8 * i);
     return c;
 }
+// Code from PTX brings what it has; of sources, those for Turing make these products themselves.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#define LATER_TENSOR_CORES
+#endif
 namespace emulator {
 struct Mma {
     int a[4], b[2], c[4];
@@ -125,10 +129,10 @@ struct Mma {
 struct MmaResult {
     int c[4];
 };
-/// c[16][8] += a[16][K] b[K][8] of signed bytes, K = 32 or 16: lanes have what PTX says of m16n8k32 and m16n8k16.
-inline void mma(int (&c)[4], const Mma &in, int K, const char *name) {
-    const MmaResult result = collective<Mma, MmaResult>(~0u, in, name, [K](const Mma **ins, MmaResult **outs) {
-        for (int row = 0; row < 16; row++)
+/// c[rows][8] += a[rows][K] b[K][8] of signed bytes: lanes have what PTX says of m16n8k32, m16n8k16 and m8n8k16.
+inline void mma(int (&c)[4], const Mma &in, int rows, int K, const char *name) {
+    const MmaResult result = collective<Mma, MmaResult>(~0u, in, name, [rows, K](const Mma **ins, MmaResult **outs) {
+        for (int row = 0; row < rows; row++)
             for (int column = 0; column < 8; column++) {
                 const int to = row % 8 * 4 + column / 2, at = row / 8 * 2 + column % 2;
                 uint32_t sum = uint32_t(ins[to]->c[at]);
@@ -144,12 +148,19 @@ inline void mma(int (&c)[4], const Mma &in, int K, const char *name) {
     memcpy(c, result.c, sizeof c);
 }
 }  // namespace emulator
+inline void mma8(int &c_even, int &c_odd, int a, int b) {
+    int c[4];
+    emulator::mma(c, {{a, 0, 0, 0}, {b, 0}, {c_even, c_odd, 0, 0}}, 8, 16, "mma.m8n8k16");
+    c_even = c[0], c_odd = c[1];
+}
+#ifdef LATER_TENSOR_CORES
 inline void mma32(int (&c)[4], const int (&a)[4], const int (&b)[2]) {
-    emulator::mma(c, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {c[0], c[1], c[2], c[3]}}, 32, "mma.m16n8k32");
+    emulator::mma(c, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {c[0], c[1], c[2], c[3]}}, 16, 32, "mma.m16n8k32");
 }
 inline void mma16(int (&c)[4], int a_upper, int a_lower, int b) {
-    emulator::mma(c, {{a_upper, a_lower, 0, 0}, {b, 0}, {c[0], c[1], c[2], c[3]}}, 16, "mma.m16n8k16");
+    emulator::mma(c, {{a_upper, a_lower, 0, 0}, {b, 0}, {c[0], c[1], c[2], c[3]}}, 16, 16, "mma.m16n8k16");
 }
+#endif
 namespace emulator {
 struct HalfMma {
     uint32_t a[4], b[2];
@@ -163,12 +174,12 @@ inline float cut(double x) {
     const float f = float(x);
     return std::fabs(double(f)) > std::fabs(x) ? std::nextafterf(f, 0) : f;
 }
-/// c[16][8] += a[16][16] b[16][8] of halves: lanes have what PTX says of m16n8k16. PTX leaves open how sums are rounded.
+/// c[16][8] += a[16][K] b[K][8] of halves: lanes have what PTX says of m16n8k16 and m16n8k8. PTX leaves open how sums are rounded.
 /// This is a poor way that GPUs are known to come near to: eight products at once, exactly, and the sum cut off.
-template <class Number> void mma(float (&c)[4], const HalfMma &in, Number number, const char *name) {
-    const HalfMmaResult result = collective<HalfMma, HalfMmaResult>(~0u, in, name, [number](const HalfMma **ins, HalfMmaResult **outs) {
+template <class Number> void mma(float (&c)[4], const HalfMma &in, int K, Number number, const char *name) {
+    const HalfMmaResult result = collective<HalfMma, HalfMmaResult>(~0u, in, name, [K, number](const HalfMma **ins, HalfMmaResult **outs) {
         double a[16][16], b[16][8];
-        for (int k = 0; k < 16; k++) {
+        for (int k = 0; k < K; k++) {
             const int word = k / 8, l = k % 8 / 2, shift = 16 * (k % 2);
             for (int row = 0; row < 16; row++)
                 a[row][k] = double(number(uint16_t(ins[row % 8 * 4 + l]->a[row / 8 + 2 * word] >> shift)));
@@ -179,7 +190,7 @@ template <class Number> void mma(float (&c)[4], const HalfMma &in, Number number
             for (int column = 0; column < 8; column++) {
                 const int to = row % 8 * 4 + column / 2, at = row / 8 * 2 + column % 2;
                 float sum = ins[to]->c[at];
-                for (int first = 0; first < 16; first += 8) {
+                for (int first = 0; first < K; first += 8) {
                     double exact = double(sum);
                     for (int k = first; k < first + 8; k++) exact += a[row][k] * b[k][column];
                     sum = cut(exact);
@@ -225,13 +236,18 @@ inline void sincospif(float x, float *sine, float *cosine) {
     *sine = float(sin(M_PI * double(x)));
     *cosine = float(cos(M_PI * double(x)));
 }
+inline void mma_f16_of_8(float (&c)[4], uint32_t a_upper, uint32_t a_lower, uint32_t b) {
+    emulator::mma(c, {{a_upper, a_lower, 0, 0}, {b, 0}, {c[0], c[1], c[2], c[3]}}, 8, half_to_float, "mma.f16.m16n8k8");
+}
+#ifdef LATER_TENSOR_CORES
 inline void mma_f16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    emulator::mma(c, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {c[0], c[1], c[2], c[3]}}, half_to_float, "mma.f16");
+    emulator::mma(c, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {c[0], c[1], c[2], c[3]}}, 16, half_to_float, "mma.f16");
 }
 inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     const auto number = [](uint16_t bits) { return bits_to_float(uint32_t(bits) << 16); };
-    emulator::mma(c, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {c[0], c[1], c[2], c[3]}}, number, "mma.bf16");
+    emulator::mma(c, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {c[0], c[1], c[2], c[3]}}, 16, number, "mma.bf16");
 }
+#endif
 inline int opaque(int x) { return x; }
 /// Loads are aligned on a GPU, or they fault.
 template <class T> T load(const void *p) {

@@ -3,8 +3,8 @@
 // that the host waits for does. So what lacks an event finds, or overwrites, bytes of before. Work of a GPU that is lost is not
 // done; who waits for it only in another GPU's stream does not hear of that. Allocations are exact and full of NaN.
 //
-// Environment: FAKE_CUDA_MODULES, the emulator's libraries of kernels, separated by colons, FAKE_CUDA_OLD_MODULES, those that
-// PTX for old GPUs takes instead; FAKE_CUDA_VERSION (12000);
+// Environment: FAKE_CUDA_MODULES, the emulator's libraries of kernels, separated by colons, FAKE_CUDA_MODULES_61 and so on, those
+// that PTX for this target takes instead; FAKE_CUDA_VERSION (12000);
 // FAKE_CUDA_CONTEXT and FAKE_CUDA_MODULE (0), bytes that the context and a module take; FAKE_CUDA_RESETS (1), whether a reset
 // mends a GPU that is lost; FAKE_CUDA_OTHERS, a file with the bytes that other programs have taken now, and FAKE_CUDA_LOSE,
 // a file: where it is (and holds nothing, or not 0), the next launch finds the GPU lost, and FAKE_CUDA_SHUT, one: where it is,
@@ -49,7 +49,7 @@ struct Module {
 struct Function {
     std::string name;
     size_t arguments;
-    bool old;
+    int target;
 };
 
 struct {
@@ -236,14 +236,14 @@ std::vector<Run> load(const char *name) {
     return found;
 }
 
-/// Where kernels are looked for, for old GPUs in their own libraries first.
-const std::vector<Run> &libraries(bool old) {
-    static std::vector<Run> all[2] = {load("FAKE_CUDA_MODULES"), [] {
-        std::vector<Run> first = load("FAKE_CUDA_OLD_MODULES");
-        for (Run run : load("FAKE_CUDA_MODULES")) first.push_back(run);
-        return first;
-    }()};
-    return all[old];
+/// Where kernels for a target are looked for, in its own libraries first.
+const std::vector<Run> &libraries(int target) {
+    static std::map<int, std::vector<Run>> all;
+    const auto known = all.find(target);
+    if (known != all.end()) return known->second;
+    std::vector<Run> found = load(("FAKE_CUDA_MODULES_" + std::to_string(target)).c_str());
+    for (Run run : load("FAKE_CUDA_MODULES")) found.push_back(run);
+    return all[target] = found;
 }
 }  // namespace
 
@@ -511,8 +511,10 @@ API cuModuleGetFunction(void **function, void *module, const char *name) {
     const std::string &ptx = static_cast<Module *>(module)->ptx;
     const size_t at = ptx.find(".entry " + std::string(name) + "("), size = ptx.find('[', at);
     if (at == std::string::npos || size == std::string::npos) return NOT_FOUND;
-    const bool old = ptx.find(".target sm_61") != std::string::npos;
-    kept.push_back(new Function{name, size_t(atoi(ptx.c_str() + size + 1)), old});
+    const std::string word = "\n.target sm_";
+    const size_t target = ptx.find(word);
+    if (target == std::string::npos) return INVALID_PTX;
+    kept.push_back(new Function{name, size_t(atoi(ptx.c_str() + size + 1)), atoi(ptx.c_str() + target + word.size())});
     return *function = kept.back(), SUCCESS;
 }
 /// A launch, with its arguments copied.
@@ -549,7 +551,7 @@ static void run(const Node &n, Device &device) {
     alignas(8) char arguments[512];
     if (n.arguments.size() > sizeof arguments) abort();
     memcpy(arguments, n.arguments.data(), n.arguments.size());
-    for (Run run : libraries(n.function->old)) {
+    for (Run run : libraries(n.function->target)) {
         const int result = run(n.function->name.c_str(), arguments, n.arguments.size(), n.grid, n.block, n.shared, 0);
         if (result == 0) return;
         if (result != 1) {

@@ -46,7 +46,10 @@ def of(guard, opcode, operands):
         yield "another factor", guard, opcode, [operands[0], operands[1], operands[1], operands[3]]
     if name == "mma":
         items = operands[1].strip("{}").split(",")
-        yield "rows swapped", guard, opcode, [operands[0], "{" + ",".join(items[1::-1] + items[2:]) + "}", *operands[2:]]
+        if len(items) > 1:
+            yield "rows swapped", guard, opcode, [operands[0], "{" + ",".join(items[1::-1] + items[2:]) + "}", *operands[2:]]
+        else:
+            yield "factors swapped", guard, opcode, [operands[0], operands[2], operands[1], operands[3]]
     for i, operand in enumerate(operands):
         if name in ("ld", "st") and operand.startswith("["):
             base, _, offset = operand.strip("[]").partition("+")

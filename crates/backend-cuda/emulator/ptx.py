@@ -28,6 +28,17 @@ UNARY = {"neg": "-{0}", "not": "~{0}", "abs": "std::fabs({0})", "ex2": "exp2f({0
          "rcp": "1 / {0}"}  # fmt: skip
 
 
+# Of mma.sync: shape, type of the result, type of both sides.
+PRODUCTS = {
+    ("m16n8k32", "s32", "s8"): "{arrays} mma32(c, a, b);",
+    ("m16n8k16", "s32", "s8"): "mma16(c, {0}, {1}, {2});",
+    ("m8n8k16", "s32", "s8"): "mma8(c[0], c[1], {0}, {1});",
+    ("m16n8k16", "f32", "f16"): "{arrays} mma_f16(c, a, b);",
+    ("m16n8k16", "f32", "bf16"): "{arrays} mma_bf16(c, a, b);",
+    ("m16n8k8", "f32", "f16"): "mma_f16_of_8(c, {0}, {1}, {2});",
+}
+
+
 def register(name):
     return "r_" + name[1:]
 
@@ -200,23 +211,15 @@ def instruction(opcode, operands):
 def tensor_product(opcode, operands):
     """mma.sync: d = a b + c, of signed bytes or of halves."""
     d, a, b, c = (split(o.strip("{}")) for o in operands)
-    shape = re.fullmatch(r"mma\.sync\.aligned\.m16n8k(\d+)\.row\.col\.(\w+)\.(\w+)\.(\w+)\.(\w+)", opcode)
-    to, left, right, start = shape.groups()[1:] if shape else (None, None, None, None)
-    if not shape or to != start or left != right:
+    shape = re.fullmatch(r"mma\.sync\.aligned\.(\w+)\.row\.col\.(\w+)\.(\w+)\.(\w+)\.(\w+)", opcode)
+    shape, to, left, right, start = shape.groups() if shape else (None,) * 5
+    call = PRODUCTS.get((shape, to, left))
+    if not call or to != start or left != right:
         sys.exit("unknown product: " + opcode)
-    whole = to == "s32" and left == "s8"
-    if not whole and (to, shape.group(1)) != ("f32", "16"):
-        sys.exit("unknown product: " + opcode)
-    a, b = ([value(o, "s32" if whole else "b32") for o in items] for items in (a, b))
-    arrays = "const {0} a[4] = {{{1}}}, b[2] = {{{2}}};"
-    if whole and shape.group(1) == "32":
-        call = arrays.format("int", ", ".join(a), ", ".join(b)) + " mma32(c, a, b);"
-    elif whole and shape.group(1) == "16":
-        call = f"mma16(c, {a[0]}, {a[1]}, {b[0]});"
-    elif left in ("f16", "bf16"):
-        call = arrays.format("uint32_t", ", ".join(a), ", ".join(b)) + f" mma_{left}(c, a, b);"
-    else:
-        sys.exit("unknown product: " + opcode)
+    type = "s32" if to == "s32" else "b32"
+    a, b = ([value(o, type) for o in items] for items in (a, b))
+    # Each register of a and b by itself, or all of them as arrays.
+    call = call.format(*a, *b, arrays=f"const {C_TYPES[type]} a[4] = {{{', '.join(a)}}}, b[2] = {{{', '.join(b)}}};")
     c = ", ".join(value(o, to) for o in c)
     return f"{C_TYPES[to]} c[4] = {{{c}}}; {call} " + " ".join(put(o, f"c[{i}]", to) for i, o in enumerate(d))
 
@@ -275,7 +278,9 @@ source = re.sub(r"//[^\n]*", "", open(path).read())
 if re.search(r"\.(local|const|func)\b", source):
     sys.exit("local and constant memory and functions are not translated")
 entries = re.findall(r"\.entry (\w+)\((.*?)\)[^{]*\{(.*?)\n\}", source, re.S)
-lines = {name: list(instructions(body)) for name, _, body in entries}
+# Mutants are drawn from all kernels; without any, one is read alone.
+alone = mutated[1:] if mutated[:1] == ["0"] else [name for name, _, _ in entries]
+lines = {name: list(instructions(body)) for name, _, body in entries if name in alone}
 chosen = mutants.draw(lines, source, mutated[0]) if mutated else {}
 if mutated[1:] == ["list"]:
     for (name, index), (number, (what, *mutant)) in sorted(chosen.items(), key=lambda item: item[1][0]):

@@ -4,7 +4,7 @@
 // order. A block takes all splits one after the other (prompts), or one split each, merged by a second kernel (generation,
 // where there are too few queries to keep a GPU busy). Both do the same arithmetic, so a row's result depends neither on
 // the choice nor on the rows beside it.
-#if __CUDA_ARCH__ >= 800
+#if __CUDA_ARCH__ >= 750
 #include "attention_tensor.h"
 
 #define ATTENTION(tiles, slices) \

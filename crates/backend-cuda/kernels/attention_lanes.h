@@ -1,4 +1,4 @@
-// Attention by lanes, for GPUs whose tensor cores have no f16 products of this size: a lane has a cell of a tile while scores
+// Attention by lanes, for GPUs before Turing and those of it that have no tensor cores: a lane has a cell of a tile while scores
 // are computed, and some of the values while they are summed.
 #pragma once
 #include "softmax.h"

@@ -62,6 +62,21 @@ DEVICE void mma16(int (&c)[4], int a_upper, int a_lower, int b) {
     }
 HALF_PRODUCT(mma_f16, "f16")
 HALF_PRODUCT(mma_bf16, "bf16")
+#elif __CUDA_ARCH__ >= 750
+// The first tensor cores with signed bytes: c[8][8] += a[8][16] b[16][8]. Of a, lane 4g + k has bytes 4k to 4k + 3 of row g, of b
+// of column g; of c it has columns 2k and 2k + 1 of row g.
+DEVICE void mma8(int &c_even, int &c_odd, int a, int b) {
+    asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+        : "+r"(c_even), "+r"(c_odd)
+        : "r"(a), "r"(b));
+}
+// And with halves: c[16][8] += a[16][8] b[8][8]. Of a, lane 4g + k has columns 2k and 2k + 1 of rows g and g + 8, of b these rows
+// of column g.
+DEVICE void mma_f16_of_8(float (&c)[4], uint32_t a_upper, uint32_t a_lower, uint32_t b) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a_upper), "r"(a_lower), "r"(b));
+}
 #endif
 
 /// Four of the eight bytes in a (0..4) and b (4..8), one nibble of `select` each.
@@ -95,6 +110,23 @@ DEVICE int opaque(int x) {
 
 /// Reads what nobody writes while the kernel runs.
 template <class T> DEVICE T load(const void *p) { return __ldg(static_cast<const T *>(p)); }
+#endif
+
+#if __CUDA_ARCH__ >= 750 && __CUDA_ARCH__ < 800
+// The products of later tensor cores (see above), of the smaller ones that there are: their registers are the same, in another
+// order, so a lane has what each of these wants. BF16 has none.
+DEVICE void mma16(int (&c)[4], int a_upper, int a_lower, int b) {
+    mma8(c[0], c[1], a_upper, b);
+    mma8(c[2], c[3], a_lower, b);
+}
+DEVICE void mma32(int (&c)[4], const int (&a)[4], const int (&b)[2]) {
+    mma16(c, a[0], a[1], b[0]);
+    mma16(c, a[2], a[3], b[1]);
+}
+DEVICE void mma_f16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    mma_f16_of_8(c, a[0], a[1], b[0]);
+    mma_f16_of_8(c, a[2], a[3], b[1]);
+}
 #endif
 
 /// 8 or 16 bytes that lie at a multiple of that, as words: one load, where four are as many trips to memory.

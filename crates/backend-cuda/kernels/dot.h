@@ -89,12 +89,12 @@ DEVICE float sum_parts(const float *part, int stride) {
     return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
 }
 
-/// Instantiates a kernel for every type of weights: `packed(name, Type)`, `half(name, Type)` and `plain(name, Type)`.
-#define FOR_TYPES(packed, half, plain)                                                                               \
+/// Instantiates a kernel for every type of weights: `packed(name, Type)`, `half(name, Type)` and so on.
+#define FOR_TYPES(packed, half, bfloat, plain)                                                                       \
     packed(q4_0, Q4_0) packed(q4_1, Q4_1) packed(q5_0, Q5_0) packed(q5_1, Q5_1) packed(q8_0, Q8_0)                   \
     packed(q2_k, Q2_K) packed(q3_k, Q3_K) packed(q4_k, Q4_K) packed(q5_k, Q5_K) packed(q6_k, Q6_K)                   \
     packed(iq4_nl, IQ4_NL) packed(iq4_xs, IQ4_XS) packed(mxfp4, MXFP4) packed(nvfp4, NVFP4)                          \
     packed(iq1_s, IQ1_S) packed(iq1_m, IQ1_M) packed(iq2_xxs, IQ2_XXS) packed(iq2_xs, IQ2_XS) packed(iq2_s, IQ2_S)   \
     packed(iq3_xxs, IQ3_XXS) packed(iq3_s, IQ3_S)                                                                    \
     packed(tq1_0, TQ1_0) packed(tq2_0, TQ2_0) packed(q1_0, Q1_0) packed(q2_0, Q2_0)                                  \
-    half(f16, F16) half(bf16, BF16) plain(f32, F32)
+    half(f16, F16) bfloat(bf16, BF16) plain(f32, F32)

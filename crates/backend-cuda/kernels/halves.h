@@ -1,9 +1,9 @@
-// Numbers as sums of halves (f16 or bf16), which tensor cores multiply: products are exact, sums are in f32. An f32 is two
-// halves of f16 (22 bits, scaled into their range) or three of bf16 (all 24).
+// Numbers as sums of halves (f16, and from compute capability 8.0 on bf16), which tensor cores multiply: products are exact, sums
+// are in f32. An f32 is two halves of f16 (22 bits, scaled into their range) or three of bf16 (all 24).
 #pragma once
 #include "blocks.h"
 
-#if __CUDA_ARCH__ >= 800
+#if __CUDA_ARCH__ >= 750
 /// A power of two and its inverse.
 struct Unit {
     float up, down;
@@ -49,6 +49,7 @@ template <> struct Halves<F16> {
     static DEVICE void multiply(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { mma_f16(c, a, b); }
 };
 
+#if __CUDA_ARCH__ >= 800
 template <> struct Halves<BF16> {
     static const int PARTS = 3;
     static const bool SCALED = false;
@@ -66,6 +67,7 @@ template <> struct Halves<BF16> {
     }
     static DEVICE void multiply(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { mma_bf16(c, a, b); }
 };
+#endif
 
 /// Eight weights from `at` on, in words; zeros past the end.
 DEVICE void load_eight(const uint8_t *row, int at, int cols, bool wide, uint32_t (&w)[4]) {

@@ -1,7 +1,7 @@
 // Products of many rows of activations (prompts). A block computes a tile of SIDE x SIDE results. Its eight warps share the
 // steps of the rows between them, one partial sum each, so that results have the bits of matvec.cu. Packed weights meet
 // activations on tensor cores, where there are any: products are exact integers, so that bits are the same there too. So do
-// weights of 16 bits (halves.h), which matvec.cu multiplies in the same way.
+// weights of 16 bits (halves.h; those of bf16 on later ones only), which matvec.cu multiplies in the same way.
 //
 // Tiles of 64 x 64 read half of the bytes for each product that tiles of 32 x 32 do, but there are a quarter of them: small
 // matrices keep more multiprocessors busy in small tiles, and lanes (ByLanes) have no registers for large ones.
@@ -36,7 +36,7 @@ template <class D, int SIDE> struct ByLanes {
     }
 };
 
-#if __CUDA_ARCH__ >= 800
+#if __CUDA_ARCH__ >= 750
 /// Products of 16 x 8, M times N of them: what a lane has of them.
 template <int SIDE> struct Tiled {
     static const int M = SIDE / 16, N = SIDE / 8, SUMS = 4 * M * N;
@@ -219,10 +219,10 @@ template <class Way, int SIDE> DEVICE void matmul(const ProductArgs &a) {
 }
 
 // With tensor cores, two small tiles fit a multiprocessor, or a large one.
-#define SMALL(name) KERNEL_BLOCKS(matmul_##name##_32, ProductArgs, 32 * PARTS, __CUDA_ARCH__ >= 800 ? 2 : 1)
+#define SMALL(name) KERNEL_BLOCKS(matmul_##name##_32, ProductArgs, 32 * PARTS, __CUDA_ARCH__ >= 750 ? 2 : 1)
 #define LARGE(name) KERNEL_BLOCKS(matmul_##name##_64, ProductArgs, 32 * PARTS, 1)
 
-#if __CUDA_ARCH__ >= 800
+#if __CUDA_ARCH__ >= 750
 /// Weights of 16 bits: lanes load what their products need.
 template <class Type, int SIDE> DEVICE void matmul_halves(const ProductArgs &a, bool wide) {
     typedef Tiled<SIDE> Way;
@@ -252,5 +252,10 @@ template <class Type, int SIDE> DEVICE void matmul_halves(const ProductArgs &a, 
 #define HALF PLAIN
 #define PACKED(name, Type) SMALL(name) { matmul<ByLanes<PackedDot<Type>, 32>, 32>(a); }
 #endif
+#if __CUDA_ARCH__ >= 800
+#define BFLOAT HALF
+#else
+#define BFLOAT PLAIN
+#endif
 #define PLAIN(name, Type) SMALL(name) { matmul<ByLanes<FloatDot<Type>, 32>, 32>(a); }
-FOR_TYPES(PACKED, HALF, PLAIN)
+FOR_TYPES(PACKED, HALF, BFLOAT, PLAIN)

@@ -37,7 +37,7 @@ template <class Dot, int TOKENS> DEVICE void matvec(const ProductArgs &a) {
     }
 }
 
-#if __CUDA_ARCH__ >= 800
+#if __CUDA_ARCH__ >= 750
 /// Weights of 16 bits, with the products of matmul.cu: a block has 16 rows, each of its warps two of their partial sums.
 template <class Type, int TOKENS> DEVICE void matvec_halves(const ProductArgs &a) {
     const int ROWS = 16, g = lane() / 4, warp = threadIdx.x / 32;
@@ -80,10 +80,15 @@ template <class Type, int TOKENS> DEVICE void matvec_halves(const ProductArgs &a
 #else
 #define HALF PLAIN
 #endif
+#if __CUDA_ARCH__ >= 800
+#define BFLOAT HALF
+#else
+#define BFLOAT PLAIN
+#endif
 
 #define MATVEC(name, Dot)                                                                   \
     KERNEL(matvec_##name##_1, ProductArgs, 32 * WARPS) { matvec<Dot, 1>(a); }                \
     KERNEL(matvec_##name##_4, ProductArgs, 32 * WARPS) { matvec<Dot, 4>(a); }
 #define PACKED(name, Type) MATVEC(name, PackedDot<Type>)
 #define PLAIN(name, Type) MATVEC(name, FloatDot<Type>)
-FOR_TYPES(PACKED, HALF, PLAIN)
+FOR_TYPES(PACKED, HALF, BFLOAT, PLAIN)

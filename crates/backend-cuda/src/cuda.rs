@@ -16,7 +16,7 @@ pub use card::{Card, GRAPHS};
 pub use listed::Listed;
 pub use staging::Copier;
 
-use crate::{Address, Driver, Failure, Launch, Share};
+use crate::{Address, Architecture, Driver, Failure, Launch, Share};
 use beside::Beside;
 use call::{Answer, check};
 use card::Primary;
@@ -161,8 +161,8 @@ impl Driver for Cuda {
         self.card.name()
     }
 
-    fn tensor_cores(&self) -> bool {
-        self.card.tensor_cores()
+    fn architecture(&self) -> Architecture {
+        self.card.architecture()
     }
 
     fn multiprocessors(&self) -> usize {

@@ -4,7 +4,7 @@ use crate::arena::Arena;
 use crate::buffers::{Buffers, Span};
 use crate::ops;
 use crate::spill::{self, Spills};
-use crate::{Address, Driver, Failure, Launch};
+use crate::{Address, Architecture, Driver, Failure, Launch};
 use backend::{BackendError, BufferId, Device, DeviceKind, HostBytes, MemoryUse, Need, Op, RopeSpec};
 use std::any::Any;
 use std::time::Instant;
@@ -176,8 +176,8 @@ impl<D: Driver> Gpu<D> {
         self.driver.name()
     }
 
-    pub fn tensor_cores(&self) -> bool {
-        self.driver.tensor_cores()
+    pub fn architecture(&self) -> Architecture {
+        self.driver.architecture()
     }
 
     pub fn multiprocessors(&self) -> usize {

@@ -1,7 +1,7 @@
 //! What the device needs of a GPU's driver: memory, copies, launches. One implementation is CUDA's; the tests have another,
 //! which runs the kernels' sources on the CPU.
 
-use crate::Share;
+use crate::{Architecture, Share};
 
 /// An address in the GPU's memory.
 pub type Address = u64;
@@ -39,8 +39,8 @@ pub trait Driver: Send {
     /// What the GPU is called.
     fn name(&self) -> &str;
 
-    /// Whether the GPU's tensor cores have products of f16 in f32, which decides between kernels.
-    fn tensor_cores(&self) -> bool;
+    /// The architecture whose kernels are launched: what they are called, and how work is shared out, depends on it.
+    fn architecture(&self) -> Architecture;
 
     /// How many blocks the GPU works on side by side, where each takes most of what it works on.
     fn multiprocessors(&self) -> usize;

@@ -26,6 +26,7 @@ pub use arena::{SLAB, footprint};
 pub use cuda::{Absent, Card, Copier, Cuda, GRAPHS, Listed};
 pub use device::{GpuConfig, GpuDevice};
 pub use driver::{Address, Driver, Failure, Launch};
+pub use kernels::Architecture;
 pub use late::{LateDevice, Opener};
 pub use margin::LEAST as LEAST_MARGIN;
 pub use ops::scratch;

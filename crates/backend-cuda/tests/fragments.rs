@@ -1,10 +1,11 @@
-//! The emulator's tensor cores beside whole matrices in f64.
+//! The emulator's tensor cores beside whole matrices in f64, and what is made of them for GPUs that have smaller ones.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used)] // a test
 
 mod common;
 
-use common::library::compile;
+use backend_cuda::Architecture::{self, Compute75, Compute80};
+use common::library::compile_for;
 use common::random::Random;
 use half::{bf16, f16};
 use std::ffi::{c_char, c_int, c_void};
@@ -22,21 +23,59 @@ struct Arguments {
     unused: i32,
 }
 
+/// A kind of product: what its factors are rounded to, how large they are, rows and depth.
+struct Kind {
+    rounded: fn(f32) -> f32,
+    spread: f32,
+    rows: usize,
+    depth: usize,
+    whole: bool,
+}
+
+const fn halves(rounded: fn(f32) -> f32, depth: usize) -> Kind {
+    Kind { rounded, spread: 3.0, rows: 16, depth, whole: false }
+}
+
+const fn bytes(rows: usize, depth: usize) -> Kind {
+    Kind { rounded: f32::round, spread: 127.0, rows, depth, whole: true }
+}
+
+fn to_f16(x: f32) -> f32 {
+    f16::from_f32(x).to_f32()
+}
+
+fn to_bf16(x: f32) -> f32 {
+    bf16::from_f32(x).to_f32()
+}
+
+/// By their numbers in `emulator/fragments.cpp`.
+const KINDS: [Kind; 6] =
+    [halves(to_f16, 16), halves(to_bf16, 16), bytes(16, 32), bytes(16, 16), bytes(8, 16), halves(to_f16, 8)];
+
 #[test]
 fn products_of_whole_matrices() {
+    products(Compute80, &[0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn products_made_of_smaller_ones() {
+    products(Compute75, &[0, 2, 3, 4, 5]);
+}
+
+fn products(architecture: Architecture, kinds: &[usize]) {
+    let path = compile_for("emulator/fragments.cpp", architecture.name());
     // SAFETY: the library was made from our sources; it runs nothing but constructors that fill a list.
-    let library = unsafe { libloading::Library::new(compile("emulator/fragments.cpp")) }.unwrap();
+    let library = unsafe { libloading::Library::new(path) }.unwrap();
     // SAFETY: that is its type.
     let run = unsafe { library.get::<Run>(b"emulator_launch\0") }.unwrap();
-    let rounded: [fn(f32) -> f32; 3] = [|x| f16::from_f32(x).to_f32(), |x| bf16::from_f32(x).to_f32(), |x| x.round()];
-    for (kind, rounded) in rounded.into_iter().enumerate() {
+    for &kind in kinds {
+        let Kind { rounded, spread, rows, depth, whole } = KINDS[kind];
         for seed in 0..20 {
             let mut random = Random(seed);
-            let (depth, spread) = if kind == 2 { (32, 127.0) } else { (16, 3.0) };
             let mut some =
                 |count, spread| -> Vec<f32> { random.floats(count, spread).into_iter().map(rounded).collect() };
-            let (a, b, c, mut d) =
-                (some(16 * depth, spread), some(depth * 8, spread), some(16 * 8, 9.0), vec![f32::NAN; 128]);
+            let (a, b, c) = (some(rows * depth, spread), some(depth * 8, spread), some(rows * 8, 9.0));
+            let mut d = vec![f32::NAN; rows * 8];
             let arguments = Arguments {
                 a: a.as_ptr(),
                 b: b.as_ptr(),
@@ -65,8 +104,8 @@ fn products_of_whole_matrices() {
                 let start = f64::from(c[i]);
                 let (sum, size) =
                     (0..depth).fold((start, start.abs()), |(sum, size), k| (sum + term(k), size + term(k).abs()));
-                // Integers are exact; sums of halves are cut off twice, to 24 bits each.
-                let allowed = if kind == 2 { 0.0 } else { 2.0 * size * 2f64.powi(-23) };
+                // Integers are exact; sums of halves are cut off twice at most, to 24 bits each.
+                let allowed = if whole { 0.0 } else { 2.0 * size * 2f64.powi(-23) };
                 let error = (f64::from(*actual) - sum).abs();
                 assert!(error <= allowed, "kind {kind}: [{row}, {column}] is {actual}, not {sum}");
             }

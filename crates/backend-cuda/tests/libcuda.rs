@@ -9,8 +9,7 @@ use backend::{BackendError, Device, Linear, Op, View, Weight};
 use backend_cpu::ThreadPool;
 use backend_cuda::{Absent, Card, CudaDevice, GpuConfig, GpuDevice};
 use common::driver::{State, TestDriver};
-use common::emulator::all_old;
-use common::fake::{counts, cuda, greedy, host, load, logits, of_the_same_age, with_driver};
+use common::fake::{capabilities, counts, cuda, greedy, host, load, logits, of_the_same_age, with_driver};
 use common::library;
 use common::random::Random;
 use engine::{Cancel, Devices, Engine, LoadOptions, RecoveryCause};
@@ -50,10 +49,7 @@ fn an_old_device() {
 /// For every architecture that there is PTX of: the bits of the emulator, without the driver's interface between.
 #[test]
 fn a_model_through_the_driver() {
-    let capabilities = ["61", "75", "86", "120"].map(|capability| ("FAKE_CUDA_CAPABILITY", capability));
-    // The PTX of old GPUs is compared with itself.
-    let capabilities = if all_old() { &capabilities[..2] } else { &capabilities };
-    with_driver("a_model_through_the_driver", capabilities, || {
+    with_driver("a_model_through_the_driver", &capabilities(&["61", "75", "86", "120"]), || {
         let (driver, _) = TestDriver::new(of_the_same_age());
         let expected = logits(&load(Box::new(GpuDevice::new(driver, GpuConfig::default())), 99));
         let engine = load(cuda(), 99);
@@ -73,9 +69,7 @@ fn a_model_through_the_driver() {
 /// whose copies are done at once.
 #[test]
 fn streamed_prompts() {
-    let capabilities = ["75", "86"].map(|capability| ("FAKE_CUDA_CAPABILITY", capability));
-    let capabilities = if all_old() { &capabilities[..1] } else { &capabilities };
-    with_driver("streamed_prompts", capabilities, || {
+    with_driver("streamed_prompts", &capabilities(&["61", "86"]), || {
         let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
         std::fs::write(file.path(), ModelSpec { n_layer: 6, ..ModelSpec::llama3() }.build()).unwrap();
         let rates = model::StreamRates { host: 1.0, accelerator: 1e15, upload: 1e15 };
@@ -265,8 +259,9 @@ fn every_type_has_its_kernels() {
 
 #[test]
 fn a_card_says_what_it_is_and_what_is_taken() {
-    let settings = [("FAKE_CUDA_MODULE", "1000000")];
-    with_driver("a_card_says_what_it_is_and_what_is_taken", &settings, || {
+    with_driver("a_card_says_what_it_is_and_what_is_taken", &[("FAKE_CUDA_CAPABILITY", "86")], || {
+        // SAFETY: a process with one test, which has started no other threads yet.
+        unsafe { std::env::set_var("FAKE_CUDA_MODULE", "1000000") };
         let card = Card::open(0).unwrap();
         assert_eq!((card.name(), card.capability(), card.cuda_version()), ("Fake GPU", (8, 6), 12000));
         assert_eq!((card.total_bytes(), card.free_bytes()), (8 << 30, Some(8 << 30)));
@@ -364,7 +359,7 @@ fn a_lost_gpu_is_opened_again() {
 fn a_library_that_is_no_driver() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["libcuda.so.1", "libcuda.so"] {
-        std::os::unix::fs::symlink(library::module("norm", None, false), folder.path().join(name)).unwrap();
+        std::os::unix::fs::symlink(library::module("norm", None, library::NEWEST), folder.path().join(name)).unwrap();
     }
     let path = folder.path().to_str().unwrap().to_owned();
     with_driver("a_library_that_is_no_driver", &[("LD_LIBRARY_PATH", &path)], || {

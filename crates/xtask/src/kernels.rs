@@ -9,10 +9,13 @@ use std::process::ExitCode;
 /// CUDA 12.0: the oldest whose PTX runs on every card since the GTX 10xx, with driver 525 and newer. The output is compared
 /// with what is committed, so the version is exact.
 const PACKAGES: [&str; 2] = ["nvidia-cuda-nvrtc-cu12==12.0.140", "nvidia-cuda-nvcc-cu12==12.0.140"];
-const ARCHITECTURES: [&str; 2] = ["compute_61", "compute_80"];
+const ARCHITECTURES: [&str; 3] = ["compute_61", "compute_75", "compute_80"];
 /// Machine code is made for each of these, as a driver would: what does not assemble here fails at a user's.
-const GENERATIONS: [(&str, &[&str]); 2] =
-    [("compute_61", &["sm_61", "sm_70", "sm_75"]), ("compute_80", &["sm_80", "sm_86", "sm_89", "sm_90"])];
+const GENERATIONS: [(&str, &[&str]); 3] = [
+    ("compute_61", &["sm_61", "sm_70", "sm_75"]),
+    ("compute_75", &["sm_75"]),
+    ("compute_80", &["sm_80", "sm_86", "sm_89", "sm_90"]),
+];
 const PTX: &str = "crates/backend-cuda/ptx";
 
 /// `kernels` rewrites the PTX. With `--check` nothing may change, and everything must assemble without spilled registers.

@@ -5,7 +5,7 @@ use super::listed::{Listed, attribute, bandwidth};
 use super::share::Grant;
 use super::{Absent, Cuda, absent};
 use crate::margin::Others;
-use crate::{Failure, SLAB, Share, kernels};
+use crate::{Architecture, Failure, SLAB, Share, kernels};
 use cudarc::driver::sys;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
@@ -26,6 +26,7 @@ pub struct Card(Arc<Primary>);
 pub(super) struct Primary {
     device: sys::CUdevice,
     listed: Listed,
+    architecture: Architecture,
     bandwidth: Option<f64>,
     multiprocessors: usize,
     context: sys::CUcontext,
@@ -66,9 +67,9 @@ impl Card {
         let cuda_version = absent::check_driver()?;
         use sys::CUdevice_attribute_enum as Attribute;
         let (device, listed) = Listed::of(number, cuda_version)?;
-        if !listed.is_usable() {
+        let Some(architecture) = Architecture::of(listed.capability, &listed.name) else {
             return Err(Absent::DeviceTooOld { capability: listed.capability, needed: kernels::LEAST_CAPABILITY });
-        }
+        };
         let multiprocessors = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         let mut context = null_mut();
         // SAFETY: the driver is there and initialised (`check_driver`); the pointer is to a handle.
@@ -78,6 +79,7 @@ impl Card {
         let card = Card(Arc::new(Primary {
             device,
             listed,
+            architecture,
             bandwidth: bandwidth(device),
             multiprocessors: usize::try_from(multiprocessors).unwrap_or(1),
             context,
@@ -197,9 +199,9 @@ impl Primary {
         &self.listed.name
     }
 
-    /// What [`kernels::ptx`] goes by.
-    pub fn tensor_cores(&self) -> bool {
-        kernels::tensor_cores(self.listed.capability)
+    /// The code that it gets.
+    pub fn architecture(&self) -> Architecture {
+        self.architecture
     }
 
     pub fn multiprocessors(&self) -> usize {
@@ -289,7 +291,7 @@ impl Primary {
 
     fn load(&self, module: &str) -> Result<sys::CUmodule, Failure> {
         self.bind()?;
-        let ptx = kernels::ptx(module, self.listed.capability).and_then(|ptx| CString::new(ptx).ok());
+        let ptx = kernels::ptx(module, self.architecture).and_then(|ptx| CString::new(ptx).ok());
         let ptx = ptx.ok_or_else(|| Failure::Lost(format!("there is no module {module}")))?;
         let mut log = vec![0u8; 4096];
         let mut options =

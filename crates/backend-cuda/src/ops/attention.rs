@@ -188,7 +188,7 @@ pub(crate) fn attention<D: Driver>(
         return Ok(());
     }
     let per_head = n * (heads / heads_kv);
-    let Some(shape) = Shape::new(run.gpu.tensor_cores(), [dim_k, dim_v], per_head) else {
+    let Some(shape) = Shape::new(run.gpu.architecture().tensor_cores(), [dim_k, dim_v], per_head) else {
         return Err(run.unsupported(OP, cache.k_type));
     };
     // Splits that some row sees.

@@ -43,7 +43,9 @@ impl Tiles {
         // Of an expert's rows, the last tile has half of what it could have.
         let full = if groups > 1 { n / groups >= Tiles::LARGE } else { n > Tiles::SMALL };
         match kernels.large {
-            Some(kernel) if run.gpu.tensor_cores() && readable && many && full => Tiles { kernel, side: Tiles::LARGE },
+            Some((from, kernel)) if run.gpu.architecture() >= from && readable && many && full => {
+                Tiles { kernel, side: Tiles::LARGE }
+            }
             _ => Tiles { kernel: kernels.many, side: Tiles::SMALL },
         }
     }

@@ -1,29 +1,29 @@
 //! The types of weights that products have kernels for.
 
 use super::Run;
-use crate::{Address, Driver};
+use crate::{Address, Architecture, Driver};
 use backend::BackendError;
 use quant::GgmlType;
 use quant::unpack::{IQ1_GRID, IQ2_S_GRID, IQ2_XS_GRID, IQ2_XXS_GRID, IQ3_S_GRID, IQ3_XXS_GRID};
 
-/// The kernels of a type: matvec for one row and for four, matmul in small tiles and, with tensor cores, in large ones, where
-/// it has them. Whether it meets rounded activations.
+/// The kernels of a type: matvec for one row and for four, matmul in small tiles and in large ones, where it has them, from the
+/// architecture on whose tensor cores multiply it. Whether it meets rounded activations.
 pub(super) struct Kernels {
     pub one: &'static str,
     pub four: &'static str,
     pub many: &'static str,
-    pub large: Option<&'static str>,
+    pub large: Option<(Architecture, &'static str)>,
     pub packed: bool,
 }
 
 macro_rules! kernels {
-    ($ty:expr, $($known:ident $name:literal $packed:literal $large:literal)*) => {
+    ($ty:expr, $($known:ident $name:literal $packed:literal $large:ident)*) => {
         match $ty {
             $(GgmlType::$known => Some(Kernels {
                 one: concat!("matvec_", $name, "_1"),
                 four: concat!("matvec_", $name, "_4"),
                 many: concat!("matmul_", $name, "_32"),
-                large: if $large { Some(concat!("matmul_", $name, "_64")) } else { None },
+                large: $large.map(|from| (from, concat!("matmul_", $name, "_64"))),
                 packed: $packed,
             }),)*
             _ => None,
@@ -32,14 +32,17 @@ macro_rules! kernels {
 }
 
 pub(super) fn kernels(ty: GgmlType) -> Option<Kernels> {
+    const NEVER: Option<Architecture> = None;
+    const TURING: Option<Architecture> = Some(Architecture::Compute75);
+    const AMPERE: Option<Architecture> = Some(Architecture::Compute80);
     kernels!(ty,
-        Q4_0 "q4_0" true true Q4_1 "q4_1" true true Q5_0 "q5_0" true true Q5_1 "q5_1" true true Q8_0 "q8_0" true true
-        Q2_K "q2_k" true true Q3_K "q3_k" true true Q4_K "q4_k" true true Q5_K "q5_k" true true Q6_K "q6_k" true true
-        IQ4_NL "iq4_nl" true true IQ4_XS "iq4_xs" true true MXFP4 "mxfp4" true true NVFP4 "nvfp4" true true
-        IQ1_S "iq1_s" true true IQ1_M "iq1_m" true true IQ2_XXS "iq2_xxs" true true IQ2_XS "iq2_xs" true true IQ2_S "iq2_s" true true
-        IQ3_XXS "iq3_xxs" true true IQ3_S "iq3_s" true true
-        TQ1_0 "tq1_0" true true TQ2_0 "tq2_0" true true Q1_0 "q1_0" true true Q2_0 "q2_0" true true
-        F16 "f16" false true BF16 "bf16" false true F32 "f32" false false
+        Q4_0 "q4_0" true TURING Q4_1 "q4_1" true TURING Q5_0 "q5_0" true TURING Q5_1 "q5_1" true TURING Q8_0 "q8_0" true TURING
+        Q2_K "q2_k" true TURING Q3_K "q3_k" true TURING Q4_K "q4_k" true TURING Q5_K "q5_k" true TURING Q6_K "q6_k" true TURING
+        IQ4_NL "iq4_nl" true TURING IQ4_XS "iq4_xs" true TURING MXFP4 "mxfp4" true TURING NVFP4 "nvfp4" true TURING
+        IQ1_S "iq1_s" true TURING IQ1_M "iq1_m" true TURING IQ2_XXS "iq2_xxs" true TURING IQ2_XS "iq2_xs" true TURING
+        IQ2_S "iq2_s" true TURING IQ3_XXS "iq3_xxs" true TURING IQ3_S "iq3_s" true TURING
+        TQ1_0 "tq1_0" true TURING TQ2_0 "tq2_0" true TURING Q1_0 "q1_0" true TURING Q2_0 "q2_0" true TURING
+        F16 "f16" false TURING BF16 "bf16" false AMPERE F32 "f32" false NEVER
     )
 }
 

@@ -2,7 +2,7 @@
 //! suite does. Memory ends and the GPU is lost when a test says so, on either.
 
 use super::emulator::Emulator;
-use backend_cuda::{Address, Card, Driver, Failure, Launch, Share};
+use backend_cuda::{Address, Architecture, Card, Driver, Failure, Launch, Share};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -15,7 +15,7 @@ const GUARD: [u8; 4] = 0xffbf_ffbf_u32.to_le_bytes();
 const GUARD_BYTES: u64 = 256;
 
 /// What a test may change while the engine owns the driver.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct State {
     /// Bytes of the GPU; 0: without a limit.
     pub memory: u64,
@@ -27,12 +27,31 @@ pub struct State {
     pub waiting: u64,
     /// Order of the threads.
     pub seed: u64,
-    /// Emulate a GPU without tensor cores.
-    pub old: bool,
+    /// The emulated GPU's, if it is there.
+    pub architecture: Architecture,
+    /// Run its own kernels from the PTX that ships, not from their sources.
+    pub text: bool,
     /// As on Windows: what the system grants, and what it keeps in video memory; the rest goes to RAM and nothing fails.
     pub windows: Option<Windows>,
     /// Every buffer has memory of its own, and nothing may be written beside it.
     pub exact: bool,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            memory: 0,
+            used: 0,
+            lose_after: None,
+            launches: 0,
+            waiting: 0,
+            seed: 0,
+            architecture: Architecture::Compute80,
+            text: false,
+            windows: None,
+            exact: false,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +102,7 @@ fn inner(state: &State) -> Box<dyn Driver> {
     match std::env::var("HEADROOM_DRIVER").as_deref() {
         Ok("cuda") => Box::new(CARD.get_or_init(|| Card::open(0).unwrap()).driver(&mut |_, _| {}).unwrap()),
         Ok(other) => panic!("HEADROOM_DRIVER={other}"),
-        Err(_) => Box::new(Emulator::new(state.seed, state.old)),
+        Err(_) => Box::new(Emulator::new(state.seed, state.architecture, state.text)),
     }
 }
 
@@ -100,8 +119,8 @@ impl Driver for TestDriver {
         self.inner.name()
     }
 
-    fn tensor_cores(&self) -> bool {
-        self.inner.tensor_cores()
+    fn architecture(&self) -> Architecture {
+        self.inner.architecture()
     }
 
     /// So few that large tiles are used for matrices of tests, on a real GPU too.

@@ -1,6 +1,7 @@
 //! A driver whose GPU is the CPU.
 
 use super::library::{DIFFERENT, Tried, module, ptx, sanitizer, tried};
+use backend_cuda::Architecture::{self, Compute61, Compute75, Compute80};
 use backend_cuda::{Address, Driver, Failure, Launch};
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
@@ -15,12 +16,8 @@ struct Library {
     _library: libloading::Library,
 }
 
-/// What a kernel is in: the library of its module (and whether it is that of old GPUs), or one of its own.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Place {
-    Module(&'static str, bool),
-    Own(&'static str, &'static str),
-}
+/// What a kernel is in: the library of its module for an architecture, or one of its own.
+type Place = (&'static str, Option<&'static str>, &'static str);
 
 /// One launch at a time: fibers and shared memory are global to a library.
 static LIBRARIES: OnceLock<Mutex<HashMap<Place, Library>>> = OnceLock::new();
@@ -35,11 +32,8 @@ fn tried_now() -> Option<&'static Tried> {
     TRIED.get_or_init(tried).as_ref()
 }
 
-fn load(place: Place) -> Library {
-    let path = match place {
-        Place::Module(name, old) => module(name, None, old),
-        Place::Own(name, kernel) => module(name, Some(kernel), false),
-    };
+fn load((name, kernel, architecture): Place) -> Library {
+    let path = module(name, kernel, architecture);
     // SAFETY: the library was made from our sources; it runs nothing but constructors that fill a list.
     unsafe {
         let library = libloading::Library::new(&path).unwrap();
@@ -48,9 +42,11 @@ fn load(place: Place) -> Library {
     }
 }
 
-/// Whether the PTX that is run is that of old GPUs.
-pub fn all_old() -> bool {
-    ptx().is_some_and(|architecture| architecture == "compute_61")
+/// The newest architecture that there is here: that of the PTX that is run, if any.
+pub fn newest() -> Architecture {
+    let Some(name) = ptx() else { return Compute80 };
+    let known = [Compute61, Compute75, Compute80].into_iter().find(|known| known.name() == name);
+    known.expect("HEADROOM_PTX is an architecture")
 }
 
 /// Appends a launch to the file that HEADROOM_LAUNCHES names, with its threads: which tests are for which kernels.
@@ -66,8 +62,9 @@ fn record(launch: &Launch<'_>) {
 pub struct Emulator {
     /// Order of the threads.
     seed: u64,
-    /// A GPU without tensor cores.
-    old: bool,
+    wanted: Architecture,
+    /// Kernels that architectures differ in are run from the PTX that ships.
+    text: bool,
     allocations: HashMap<Address, Layout>,
 }
 
@@ -75,13 +72,9 @@ pub struct Emulator {
 unsafe impl Send for Emulator {}
 
 impl Emulator {
-    pub fn new(seed: u64, old: bool) -> Emulator {
-        Emulator { seed, old, allocations: HashMap::new() }
-    }
-
-    /// Whether kernels are those of old GPUs. While one of the new ones is tried, nothing else is.
-    fn old(&self) -> bool {
-        all_old() || self.old && tried_now().is_none()
+    pub fn new(seed: u64, wanted: Architecture, text: bool) -> Emulator {
+        // Where PTX is run anyway, it is run as a whole.
+        Emulator { seed, wanted, text: text && ptx().is_none(), allocations: HashMap::new() }
     }
 
     /// The range lies in one allocation.
@@ -105,8 +98,9 @@ impl Driver for Emulator {
         "Emulated GPU"
     }
 
-    fn tensor_cores(&self) -> bool {
-        !self.old()
+    /// While a kernel of one is tried, there is no other.
+    fn architecture(&self) -> Architecture {
+        if tried_now().is_some() { newest() } else { self.wanted.min(newest()) }
     }
 
     fn multiprocessors(&self) -> usize {
@@ -172,10 +166,11 @@ impl Driver for Emulator {
         assert!(launch.grid[1] <= 65535 && launch.grid[2] <= 65535, "{} has too many blocks", launch.kernel);
         record(&launch);
         let mut libraries = libraries();
-        let place = match tried_now() {
-            Some(tried) if tried.module == launch.module => Place::Own(launch.module, launch.kernel),
-            _ => Place::Module(launch.module, self.old && self.old() && DIFFERENT.contains(&launch.module)),
-        };
+        let alone = tried_now().is_some_and(|tried| tried.module == launch.module)
+            || self.text && DIFFERENT.contains(&launch.module);
+        // What is the same for all is one library.
+        let architecture = if DIFFERENT.contains(&launch.module) { self.architecture() } else { newest() };
+        let place = (launch.module, alone.then_some(launch.kernel), architecture.name());
         let library = libraries.entry(place).or_insert_with(|| load(place));
         let name = CString::new(launch.kernel).unwrap();
         let (grid, block) = (launch.grid, [launch.block, 1, 1]);

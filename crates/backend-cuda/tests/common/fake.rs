@@ -1,10 +1,11 @@
 //! Tests in a process of their own that has the fake driver, and models on it.
 
 use super::driver::State;
-use super::emulator::all_old;
+use super::emulator::newest;
 use super::library::fake_driver;
 use backend::Device;
 use backend_cpu::{CpuConfig, CpuDevice, Precision, ThreadPool};
+use backend_cuda::Architecture::{self, Compute61, Compute75, Compute80};
 use backend_cuda::{Card, CudaDevice, GpuConfig, GpuDevice};
 use engine::{Cancel, Devices, Engine, LoadOptions, Positions, Request, Split};
 use std::path::{Path, PathBuf};
@@ -19,10 +20,15 @@ pub fn with_driver(name: &str, settings: &[(&str, &str)], body: fn()) {
     let folder = tempfile::tempdir().unwrap();
     let driver = fake_driver(folder.path());
     for (variable, value) in settings {
+        // The GPU for the PTX that is run; of those with tensor cores, the first are told by their names.
+        let of_ptx = [(Compute61, "61"), (Compute75, "75")].into_iter().find(|(known, _)| *known == newest());
+        let named = (*variable == "FAKE_CUDA_CAPABILITY").then_some(*value);
+        let capability = named.or(of_ptx.map(|(_, capability)| capability));
         let output = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture", "--test-threads", "1"])
             .envs(driver.clone())
-            .envs(all_old().then_some(("FAKE_CUDA_CAPABILITY", "61")))
+            .envs(capability.map(|capability| ("FAKE_CUDA_CAPABILITY", capability)))
+            .envs((capability == Some("75")).then_some(("FAKE_CUDA_NAME", "Fake RTX")))
             .env(variable, value)
             .output()
             .unwrap();
@@ -32,10 +38,25 @@ pub fn with_driver(name: &str, settings: &[(&str, &str)], body: fn()) {
     }
 }
 
-/// An emulated GPU with tensor cores, if the fake driver's has them: bits are compared.
+/// The architecture of the fake driver's GPU of this capability.
+fn architecture(capability: &str) -> Architecture {
+    match capability {
+        "61" => Compute61,
+        "75" => Compute75,
+        _ => Compute80,
+    }
+}
+
+/// Settings for GPUs of these capabilities, as far as there is PTX for them where that is run.
+pub fn capabilities<'a>(all: &[&'a str]) -> Vec<(&'static str, &'a str)> {
+    let there = all.iter().filter(|capability| architecture(capability) <= newest());
+    there.map(|capability| ("FAKE_CUDA_CAPABILITY", *capability)).collect()
+}
+
+/// An emulated GPU of the fake driver's architecture: bits are compared.
 pub fn of_the_same_age() -> State {
-    let old = ["61", "75"].contains(&std::env::var("FAKE_CUDA_CAPABILITY").unwrap().as_str());
-    State { old, ..State::default() }
+    let capability = std::env::var("FAKE_CUDA_CAPABILITY").unwrap();
+    State { architecture: architecture(&capability), ..State::default() }
 }
 
 pub fn host() -> Box<dyn Device> {

@@ -15,7 +15,7 @@ fn root() -> PathBuf {
 /// The folders' headers and tools, and the source, so that a library is only compiled when something in it has changed.
 fn fingerprint(root: &Path, source: &Path, flags: &[String], kernel: Option<&str>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (flags, kernel, kernel.and(mutants())).hash(&mut hasher);
+    (flags, kernel, kernel.map(|_| mutants())).hash(&mut hasher);
     std::fs::read(source).unwrap().hash(&mut hasher);
     // PTX has all that it needs in it.
     let folders = if is_ptx(source) { &["emulator"][..] } else { &["emulator", "kernels"] };
@@ -48,20 +48,22 @@ const FLAGS: &[&str] = &[
 ];
 const TRIED_FLAGS: &[&str] = &["-O1", "-finline-small-functions"];
 
-/// As [`compile_for`] a GPU with everything that kernels may use.
+/// The one with everything that kernels may use.
+pub const NEWEST: &str = "compute_80";
+
+/// As [`compile_for`] the newest.
 pub fn compile(source: &str) -> PathBuf {
-    compile_for(source, 800)
+    compile_for(source, NEWEST)
 }
 
-/// The library of a source file of ours (C++, CUDA or PTX), compiled if it is not there yet. `architecture` is 100 times the
-/// compute capability; PTX has its own.
-pub fn compile_for(source: &str, architecture: u32) -> PathBuf {
+/// The library of a source file of ours (C++, CUDA or PTX), compiled if it is not there yet. PTX is for an architecture already.
+pub fn compile_for(source: &str, architecture: &str) -> PathBuf {
     // While a kernel is tried, nothing else is watched.
     let watched = sanitizer().filter(|_| tried().is_none());
     make(source, architecture, None, watched)
 }
 
-fn make(source: &str, architecture: u32, kernel: Option<&str>, sanitizer: Option<String>) -> PathBuf {
+fn make(source: &str, architecture: &str, kernel: Option<&str>, sanitizer: Option<String>) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let root = root();
@@ -79,7 +81,9 @@ fn make(source: &str, architecture: u32, kernel: Option<&str>, sanitizer: Option
     match is_ptx(&source) {
         true => flags.extend(["-w", "-I", &include].map(String::from)),
         false => {
-            let architecture = format!("-D__CUDA_ARCH__={architecture}");
+            // compute_80 is 800.
+            let number = architecture.strip_prefix("compute_").expect("an architecture");
+            let architecture = format!("-D__CUDA_ARCH__={number}0");
             flags.extend([&architecture, "-Wall", "-Wextra", "-Werror"].map(String::from));
         }
     }
@@ -133,9 +137,9 @@ pub fn tried() -> Option<Tried> {
     Some(Tried { module: parts.next()?.to_owned(), kernel: parts.next()?.to_owned() })
 }
 
-/// Which mutants there are, as `ptx.py` wants it.
-fn mutants() -> Option<String> {
-    std::env::var("HEADROOM_MUTANTS").ok()
+/// Which mutants there are, as `ptx.py` wants it: none, if nobody says so.
+fn mutants() -> String {
+    std::env::var("HEADROOM_MUTANTS").unwrap_or_else(|_| "0".into())
 }
 
 /// PTX as C++; of one kernel, mutants too.
@@ -143,7 +147,7 @@ fn translate(root: &Path, ptx: &Path, part: &Path, kernel: Option<&str>) -> Path
     let mut translator = command("python3");
     translator.arg(root.join("emulator/ptx.py")).arg(ptx);
     if let Some(kernel) = kernel {
-        translator.arg(mutants().expect("HEADROOM_MUTANTS says which there are")).arg(kernel);
+        translator.arg(mutants()).arg(kernel);
     }
     let output = translator.output().expect("PTX is translated by python3");
     assert!(output.status.success(), "{}: {}", ptx.display(), String::from_utf8_lossy(&output.stderr));
@@ -152,7 +156,7 @@ fn translate(root: &Path, ptx: &Path, part: &Path, kernel: Option<&str>) -> Path
     path
 }
 
-/// Kernels that are others on GPUs before compute capability 8.0, which lack some tensor cores.
+/// Kernels that are others where there are other tensor cores, or none.
 pub const DIFFERENT: [&str; 3] = ["attention", "matmul", "matvec"];
 
 /// The architecture whose PTX the emulator runs instead of sources, as `cargo xtask kernels --prove` wants it.
@@ -160,44 +164,43 @@ pub fn ptx() -> Option<String> {
     std::env::var("HEADROOM_PTX").ok()
 }
 
-/// The library of a module: of its source, or of its PTX; the one that GPUs without tensor cores get, if `old`. While a
-/// kernel is tried, those of other modules are their sources, which compile sooner, and those of its own module are libraries
-/// of their own: of `kernel` alone, from its PTX, with its mutants. A sanitizer watches the one that is tried.
-pub fn module(name: &str, kernel: Option<&str>, old: bool) -> PathBuf {
+/// The library of a module for an architecture: of its source, or of its PTX; or of `kernel` alone, from its PTX. While a kernel is
+/// tried, those of its own module are such libraries, with mutants, and those of other modules are their sources, which compile
+/// sooner. A sanitizer watches the one that is tried.
+pub fn module(name: &str, kernel: Option<&str>, architecture: &str) -> PathBuf {
+    let text = format!("ptx/{architecture}/{name}.ptx");
     if let Some(kernel) = kernel {
-        let architecture = ptx().expect("a kernel is tried as PTX");
         let watched = sanitizer().filter(|_| tried().is_some_and(|tried| tried.kernel == kernel));
-        return make(&format!("ptx/{architecture}/{name}.ptx"), 0, Some(kernel), watched);
+        return make(&text, architecture, Some(kernel), watched);
     }
-    let old = old && DIFFERENT.contains(&name);
-    let source = |old| compile_for(&format!("kernels/{name}.cu"), if old { 610 } else { 800 });
-    match ptx() {
-        Some(architecture) if tried().is_some() => {
-            source(old || architecture == "compute_61" && DIFFERENT.contains(&name))
-        }
-        Some(_) if old => compile(&format!("ptx/compute_61/{name}.ptx")),
-        Some(architecture) => compile(&format!("ptx/{architecture}/{name}.ptx")),
-        None => source(old),
+    if ptx().is_some() && tried().is_none() {
+        return compile(&text);
     }
+    compile_for(&format!("kernels/{name}.cu"), if DIFFERENT.contains(&name) { architecture } else { NEWEST })
 }
 
 /// Puts a libcuda.so.1 over the emulator into a folder; the variables with which a program finds it.
-pub fn fake_driver(folder: &Path) -> [(&'static str, String); 3] {
+pub fn fake_driver(folder: &Path) -> [(&'static str, String); 4] {
     // cudarc asks for the name without a number first: a real driver must not come before the fake one.
     for name in ["libcuda.so.1", "libcuda.so"] {
         std::os::unix::fs::symlink(compile("emulator/libcuda.cpp"), folder.join(name)).unwrap();
     }
-    let new = |name: &str| match ptx() {
-        Some(_) if DIFFERENT.contains(&name) => compile(&format!("ptx/compute_80/{name}.ptx")),
-        _ => module(name, None, false),
-    };
-    let joined =
-        |paths: Vec<PathBuf>| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(":");
+    let most = ptx().unwrap_or_else(|| NEWEST.into());
+    let all = modules().into_iter().map(|name| {
+        let architecture = if DIFFERENT.contains(&name.as_str()) { NEWEST } else { &most };
+        module(&name, None, architecture)
+    });
+    let of = |architecture| joined(DIFFERENT.iter().map(|name| module(name, None, architecture)));
     [
         ("LD_LIBRARY_PATH", folder.display().to_string()),
-        ("FAKE_CUDA_MODULES", joined(modules().iter().map(|name| new(name)).collect())),
-        ("FAKE_CUDA_OLD_MODULES", joined(DIFFERENT.iter().map(|name| module(name, None, true)).collect())),
+        ("FAKE_CUDA_MODULES", joined(all)),
+        ("FAKE_CUDA_MODULES_61", of("compute_61")),
+        ("FAKE_CUDA_MODULES_75", of("compute_75")),
     ]
+}
+
+fn joined(paths: impl Iterator<Item = PathBuf>) -> String {
+    paths.map(|path| path.display().to_string()).collect::<Vec<_>>().join(":")
 }
 
 /// The names of the kernels' files.

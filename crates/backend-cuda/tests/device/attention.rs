@@ -4,6 +4,7 @@ use crate::common::driver::State;
 use crate::common::pair::Pair;
 use crate::common::random::Random;
 use backend::{AttentionSpec, Device, KvCache, Op, View};
+use backend_cuda::Architecture::{self, Compute61, Compute75, Compute80};
 use backend_cuda::GpuConfig;
 use quant::GgmlType::{self, *};
 
@@ -19,8 +20,9 @@ struct Case {
     sinks: bool,
     /// V is a part of K.
     latent: bool,
-    /// A GPU without tensor cores.
-    old: bool,
+    architecture: Architecture,
+    /// From PTX.
+    text: bool,
     /// A block takes all splits.
     whole: bool,
 }
@@ -35,7 +37,8 @@ const PLAIN: Case = Case {
     softcap: 0.0,
     sinks: false,
     latent: false,
-    old: false,
+    architecture: Compute80,
+    text: false,
     whole: false,
 };
 
@@ -50,7 +53,8 @@ struct Setup {
 fn setup(case: &Case, end: usize, batch: usize, seed: u64) -> Setup {
     let mut random = Random(seed);
     let config = GpuConfig { whole_attention: case.whole, ..GpuConfig::default() };
-    let mut pair = Pair::configured(State { seed, old: case.old, ..State::default() }, config);
+    let mut pair =
+        Pair::configured(State { seed, architecture: case.architecture, text: case.text, ..State::default() }, config);
     let [dim_k, dim_v] = case.dims;
     let bytes = |ty: GgmlType, dim| case.heads_kv * case.capacity * ty.row_bytes(dim).unwrap();
     // Cells that were never written are NaN, or anything, and must not be used.
@@ -83,11 +87,12 @@ fn setup(case: &Case, end: usize, batch: usize, seed: u64) -> Setup {
 }
 
 /// Rows start..start + n of a sequence of that length, with tensor cores and without; splits beside each other and, where
-/// there are several, one after the other.
+/// there are several, one after the other. The first tensor cores do nothing in another order than later ones.
 fn check(case: Case, start: usize, n: usize, seed: u64) {
-    for old in [false, true] {
-        for whole in if start + n > 256 { &[false, true][..] } else { &[false] } {
-            check_on(Case { old, whole: *whole, ..case }, start, n, seed);
+    for architecture in [Compute61, Compute75, Compute80] {
+        let both = start + n > 256 && architecture != Compute75;
+        for whole in if both { &[false, true][..] } else { &[false] } {
+            check_on(Case { architecture, whole: *whole, ..case }, start, n, seed);
         }
     }
 }
@@ -99,8 +104,10 @@ fn check_on(case: Case, start: usize, n: usize, seed: u64) {
     let out = s.pair.out(len + 1);
     let q = s.q.at(start * case.heads * dim_k);
     s.pair.run(&Op::Attention { cache: s.cache, spec: s.spec, q, n, start, out });
-    let what =
-        format!("{:?} {:?} from {start}, {n} rows, old: {}, whole: {}", case.types, case.dims, case.old, case.whole);
+    let what = format!(
+        "{:?} {:?} from {start}, {n} rows, {:?}, whole: {}",
+        case.types, case.dims, case.architecture, case.whole
+    );
     s.pair.compare(out, len, 5e-6, &what);
     assert!(s.pair.results(out, len + 1)[0][len].is_nan(), "{what}: written past the end");
 }
@@ -253,6 +260,14 @@ fn windows_softcaps_and_sinks() {
     check(Case { sinks: true, ..PLAIN }, 511, 2, 9);
 }
 
+/// What the driver gets, and not only its source.
+#[test]
+fn ptx_of_the_first_tensor_cores() {
+    let case = Case { architecture: Compute75, text: true, ..PLAIN };
+    check_on(Case { dims: [128, 128], types: [Q8_0, F16], ..case }, 20, 19, 1);
+    check_on(Case { types: [F16, Q4_0], window: 290, sinks: true, ..case }, 300, 1, 2);
+}
+
 #[test]
 fn windows_in_all_sizes() {
     for dims in [[128, 128], [256, 256], [512, 512]] {
@@ -269,8 +284,9 @@ fn a_row_does_not_depend_on_its_batch() {
         PLAIN,
         Case { dims: [128, 128], types: [Q8_0, F16], window: 290, sinks: true, ..PLAIN },
         Case { dims: [256, 192], heads: 8, ..PLAIN },
-        Case { dims: [128, 128], types: [Q8_0, F16], window: 290, sinks: true, old: true, ..PLAIN },
-        Case { dims: [256, 192], heads: 8, old: true, ..PLAIN },
+        Case { architecture: Compute75, ..PLAIN },
+        Case { dims: [128, 128], types: [Q8_0, F16], window: 290, sinks: true, architecture: Compute61, ..PLAIN },
+        Case { dims: [256, 192], heads: 8, architecture: Compute61, ..PLAIN },
     ] {
         let end = 530;
         let mut s = setup(&case, end, 64, 3);
@@ -301,10 +317,16 @@ fn a_row_does_not_depend_on_its_batch() {
 #[test]
 fn cells_outside_a_row_s_window_do_not_matter() {
     let (n, window) = (75, 37);
-    let sizes = [[64, 64], [128, 128], [256, 256], [512, 512]].map(|dims| (F32, dims, false));
-    let others = [(F16, [64, 64], false), (BF16, [96, 128], false), (F32, [64, 64], true), (F16, [256, 256], true)];
-    for (ty, dims, old) in sizes.into_iter().chain(others) {
-        let case = Case { types: [ty, ty], dims, window, old, ..PLAIN };
+    let sizes = [[64, 64], [128, 128], [256, 256], [512, 512]].map(|dims| (F32, dims, Compute80));
+    let others = [
+        (F16, [64, 64], Compute80),
+        (BF16, [96, 128], Compute80),
+        (F32, [64, 64], Compute61),
+        (F16, [256, 256], Compute61),
+        (F32, [64, 64], Compute75),
+    ];
+    for (ty, dims, architecture) in sizes.into_iter().chain(others) {
+        let case = Case { types: [ty, ty], dims, window, architecture, ..PLAIN };
         let Setup { mut pair, cache, spec, q } = setup(&case, n, n, 3);
         let row = case.heads * dims[1];
         let rows = |pair: &mut Pair| -> Vec<u32> {
@@ -318,17 +340,18 @@ fn cells_outside_a_row_s_window_do_not_matter() {
         for start in [0, n - 1] {
             pair.run(&Op::StoreKv { cache, k: nan, v: nan, n: 1, start });
         }
-        assert!(rows(&mut pair) == expected, "{ty} {dims:?}, old: {old}");
+        assert!(rows(&mut pair) == expected, "{ty} {dims:?}, {architecture:?}");
     }
 }
 
 /// Rows that see NaN or infinity have it, in its columns, and no others: in every kernel, for many rows and for few.
 #[test]
 fn cells_that_are_no_numbers() {
-    let sizes = [64, 128, 256, 512].map(|dim| (F16, dim, false));
-    for (ty, dim, old) in sizes.into_iter().chain([(F32, 64, false), (F16, 64, true), (F32, 256, true)]) {
+    let sizes = [64, 128, 256, 512].map(|dim| (F16, dim, Compute80));
+    let others = [(F32, 64, Compute80), (F16, 64, Compute61), (F32, 256, Compute61), (F16, 64, Compute75)];
+    for (ty, dim, architecture) in sizes.into_iter().chain(others) {
         for (value, at) in [(f32::NAN, 40), (f32::INFINITY, 33)] {
-            let case = Case { types: [ty, ty], dims: [dim, dim], old, ..PLAIN };
+            let case = Case { types: [ty, ty], dims: [dim, dim], architecture, ..PLAIN };
             let Setup { mut pair, cache, spec, q } = setup(&case, 70, 70, 3);
             let k = pair.floats(&Random(5).floats(2 * dim, 1.0));
             let bad = |d: usize| d % 3 == 0;
@@ -344,7 +367,7 @@ fn cells_that_are_no_numbers() {
                     let (row, head, d) = (start + i / (4 * dim), i / dim % 4, i % dim);
                     let sees = row >= at && head < 2 && bad(d);
                     let good = if sees { x.is_nan() == value.is_nan() && !x.is_finite() } else { x.is_finite() };
-                    assert!(good, "{ty}, old {old}: {x} at row {row}, head {head}, value {d} of {dim}");
+                    assert!(good, "{ty}, {architecture:?}: {x} at row {row}, head {head}, value {d} of {dim}");
                 }
             }
         }
@@ -367,8 +390,8 @@ fn magnitudes() {
     .into_iter()
     .enumerate()
     {
-        for (old, n) in [(false, 40), (true, 40), (false, 1)] {
-            let case = Case { types: [ty, ty], dims: [96, 64], old, ..PLAIN };
+        for (architecture, n) in [(Compute80, 40), (Compute75, 40), (Compute61, 40), (Compute80, 1)] {
+            let case = Case { types: [ty, ty], dims: [96, 64], architecture, ..PLAIN };
             let Setup { mut pair, cache, spec, .. } = setup(&case, 1, 1, i as u64);
             let mut random = Random(i as u64 + 20);
             let k = pair.floats(&random.floats(40 * 2 * 96, 2.0 * of_k));
@@ -385,7 +408,7 @@ fn magnitudes() {
                 let error = (gpu - cpu).abs() / of_v;
                 assert!(
                     error <= 5e-6,
-                    "{ty} {of_q} {of_k} {of_v}, old {old}: value {at} is {gpu}, not {cpu} ({error})"
+                    "{ty} {of_q} {of_k} {of_v}, {architecture:?}: value {at} is {gpu}, not {cpu} ({error})"
                 );
             }
         }

@@ -4,8 +4,10 @@ use crate::common::driver::{State, TestDriver};
 use crate::common::pair::read;
 use crate::common::random::Random;
 use backend::{BackendError, Device, Linear, Op, View, Weight};
+use backend_cuda::Architecture::{self, Compute61, Compute75, Compute80};
 use backend_cuda::GpuDevice;
 use quant::GgmlType::{self, *};
+use std::collections::BTreeMap;
 
 #[rustfmt::skip]
 const PACKED: &[GgmlType] = &[
@@ -13,6 +15,7 @@ const PACKED: &[GgmlType] = &[
     IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S, TQ1_0, TQ2_0, Q1_0, Q2_0,
 ];
 const PLAIN: &[GgmlType] = &[F16, BF16, F32];
+const ALL: [Architecture; 3] = [Compute61, Compute75, Compute80];
 
 /// All of them, or the one that HEADROOM_TYPE names: a mutant of its kernels is not looked for with others.
 fn types() -> Vec<GgmlType> {
@@ -24,12 +27,11 @@ fn types() -> Vec<GgmlType> {
 }
 
 fn device(seed: u64) -> GpuDevice<TestDriver> {
-    any_device(seed, false)
+    any_device(seed, Compute80)
 }
 
-/// `old`: without tensor cores.
-fn any_device(seed: u64, old: bool) -> GpuDevice<TestDriver> {
-    let (driver, _) = TestDriver::new(State { seed, old, exact: true, ..State::default() });
+fn any_device(seed: u64, architecture: Architecture) -> GpuDevice<TestDriver> {
+    let (driver, _) = TestDriver::new(State { seed, architecture, exact: true, ..State::default() });
     GpuDevice::new(driver, Default::default())
 }
 
@@ -111,10 +113,10 @@ fn one_row_and_few_rows() {
     }
     // Plain types have no blocks.
     for ty in types().iter().filter(|ty| PLAIN.contains(ty)) {
-        for old in [false, true] {
-            multiply_on(&mut any_device(3, old), *ty, [5, 77, 1], 3);
-            multiply_on(&mut any_device(4, old), *ty, [5, 3, 4], 4);
-            multiply_on(&mut any_device(5, old), *ty, [40, 296, 7], 5);
+        for architecture in ALL {
+            multiply_on(&mut any_device(3, architecture), *ty, [5, 77, 1], 3);
+            multiply_on(&mut any_device(4, architecture), *ty, [5, 3, 4], 4);
+            multiply_on(&mut any_device(5, architecture), *ty, [40, 296, 7], 5);
         }
     }
 }
@@ -127,14 +129,28 @@ fn many_rows() {
             [(1, 1, 9), (33, 3, 33), (64, 2, 32), (70, 9, 40), (130, 2, 70)].into_iter().enumerate()
         {
             let seed = (i * 37 + j) as u64;
-            for old in [false, true] {
-                multiply_on(&mut any_device(seed, old), *ty, [rows, block * blocks, n], seed);
+            // The first tensor cores take the tiles of later ones: a small one and large ones.
+            for architecture in ALL.into_iter().filter(|known| *known != Compute75 || [33, 70].contains(&rows)) {
+                multiply_on(&mut any_device(seed, architecture), *ty, [rows, block * blocks, n], seed);
             }
         }
     }
     for ty in types().iter().filter(|ty| PLAIN.contains(ty)) {
-        for old in [false, true] {
-            multiply_on(&mut any_device(5, old), *ty, [40, 77, 35], 5);
+        for architecture in ALL {
+            multiply_on(&mut any_device(5, architecture), *ty, [40, 77, 35], 5);
+        }
+    }
+}
+
+/// What the driver gets, and not only its sources: one kernel of each way in which the first tensor cores multiply.
+#[test]
+fn ptx_of_the_first_tensor_cores() {
+    for (i, ty) in types().iter().enumerate().filter(|(_, ty)| [Q4_K, Q6_K, F16].contains(ty)) {
+        let block = ty.block_size().max(32);
+        for [rows, blocks, n] in [[33, 3, 1], [17, 2, 33], [70, 2, 70]] {
+            let state = State { seed: 7, architecture: Compute75, text: true, exact: true, ..State::default() };
+            let mut gpu = GpuDevice::new(TestDriver::new(state).0, Default::default());
+            multiply_on(&mut gpu, *ty, [rows, block * blocks, n], i as u64);
         }
     }
 }
@@ -147,11 +163,13 @@ fn magnitudes() {
         let mut random = Random(31);
         let bytes = random.weights(*ty, rows * cols);
         let weights = dequantize(*ty, &bytes, rows, cols);
-        for (n, largest) in [(1, 1e8), (12, 1e30), (12, 1e-30)] {
+        let sizes = [(1, 1e8), (12, 1e30), (12, 1e-30)].map(|(n, largest)| (n, largest, Compute80));
+        // Halves are scaled alike wherever they are multiplied.
+        for (n, largest, architecture) in sizes.into_iter().chain([(1, 1e-30, Compute75), (12, 1e30, Compute75)]) {
             // Of one size, or of all sizes beside each other.
             let mut x = random.floats(n * cols, largest);
             x.iter_mut().skip(cols / 2).for_each(|x| *x *= 10f32.powi(-(random.below(7) as i32)));
-            let mut gpu = device(1);
+            let mut gpu = any_device(1, architecture);
             let buffer = gpu.adopt(std::sync::Arc::new(bytes.clone())).unwrap();
             let (input, result) = (upload(&mut gpu, &x), out(&mut gpu, n * rows));
             let weight = Weight { buffer, offset: 0, ty: *ty, rows, cols };
@@ -189,11 +207,13 @@ fn same_bits(ty: GgmlType, cols: usize) {
     let mut random = Random(7);
     let bytes = std::sync::Arc::new(random.weights(ty, rows * cols));
     let x = random.floats(n * cols, 2.0);
-    let mut first: [Option<Vec<u32>>; 2] = [None, None];
-    let batches = [(41, false), (1, false), (2, false), (8, false), (9, false), (33, false), (41, true), (2, true)];
-    for (batch, old) in batches {
-        let mut gpu = any_device(9, old);
-        let first = &mut first[usize::from(old && PLAIN.contains(&ty))];
+    let mut first: BTreeMap<Option<Architecture>, Vec<u32>> = BTreeMap::new();
+    let newest = [41, 1, 2, 8, 9, 33].map(|batch| (batch, Compute80));
+    let others = [Compute75, Compute61].into_iter().flat_map(|architecture| [41, 2].map(|batch| (batch, architecture)));
+    for (batch, architecture) in newest.into_iter().chain(others) {
+        let mut gpu = any_device(9, architecture);
+        // Integers are the same for all.
+        let first = first.entry(PLAIN.contains(&ty).then_some(architecture));
         let buffer = gpu.adopt(bytes.clone()).unwrap();
         let weight = Weight { buffer, offset: 0, ty, rows, cols };
         let input = upload(&mut gpu, &x);
@@ -204,7 +224,7 @@ fn same_bits(ty: GgmlType, cols: usize) {
             gpu.run(&Op::MatMul { input: input.at(start * cols), n, products: &products }).unwrap();
         }
         let bits: Vec<u32> = read(&mut gpu, result, n * rows).iter().map(|x| x.to_bits()).collect();
-        assert_eq!(*first.get_or_insert(bits.clone()), bits, "{ty} in batches of {batch}");
+        assert_eq!(*first.or_insert_with(|| bits.clone()), bits, "{ty} in batches of {batch}, {architecture:?}");
     }
 }
 
@@ -350,16 +370,17 @@ fn experts() {
 fn experts_in_prompts() {
     for (i, ty) in types().iter().enumerate() {
         let mixture = Mixture::new(*ty, i % 2 == 0, 61, i as u64 + 80);
-        let bits = |old, batch| -> Vec<u32> {
-            let values = mixture.run(&mut any_device(i as u64, old), batch);
+        let bits = |architecture, batch| -> Vec<u32> {
+            let values = mixture.run(&mut any_device(i as u64, architecture), batch);
             mixture.check(&values);
             values.iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
         };
-        let expected = bits(false, 1);
-        for (old, batch) in [(false, 61), (true, 61), (false, 17)] {
-            // With tensor cores, halves have bits of their own.
-            let expected = if old && PLAIN.contains(ty) { &bits(true, 1) } else { &expected };
-            assert_eq!(&bits(old, batch), expected, "{ty} in batches of {batch}");
+        let expected = bits(Compute80, 1);
+        for (architecture, batch) in [(Compute80, 61), (Compute75, 61), (Compute61, 61), (Compute80, 17)] {
+            // Halves have bits of their own everywhere.
+            let own = architecture != Compute80 && PLAIN.contains(ty);
+            let expected = if own { &bits(architecture, 1) } else { &expected };
+            assert_eq!(&bits(architecture, batch), expected, "{ty} in batches of {batch}, {architecture:?}");
         }
     }
 }
