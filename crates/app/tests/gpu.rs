@@ -117,7 +117,7 @@ fn a_lost_gpu_comes_back_without_a_new_start() {
         app.monitor_start();
         let started = Instant::now();
         let offer = loop {
-            assert!(started.elapsed() < Duration::from_secs(60), "no offer");
+            assert!(started.elapsed() < Duration::from_secs(300), "no offer");
             tokio::time::sleep(Duration::from_millis(200)).await;
             if let Some(notice) = take_notices(&events).pop() {
                 break notice;
@@ -149,7 +149,7 @@ fn a_gpu_that_stays_lost_leaves_the_work_to_the_cpu() {
         assert_eq!((notice.cause.as_str(), notice.layers_moved, notice.gpu_layers), ("deviceLost", 3, 0));
         let started = Instant::now();
         load(&app, "rustdoc", settings(fixed(99))).await;
-        assert!(started.elapsed() < Duration::from_secs(20));
+        assert!(started.elapsed() < Duration::from_secs(300));
         let now = loaded(&app);
         assert_eq!((now.gpu_layers, now.gpus), (0, Vec::new()));
         assert!(matches!(now.gpu_reason, Some(GpuReason::BadState { .. })), "{:?}", now.gpu_reason);
@@ -308,7 +308,7 @@ fn the_threads_that_compute_copy_what_is_uploaded() {
         }
         app.set_gpu_layers(fixed(99), None).await.unwrap();
         assert_eq!(loaded(&app).gpu_layers, loaded(&app).plan.layers);
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(300);
         while times_asleep() == asleep {
             assert!(Instant::now() < end, "no thread was woken");
             pause().await;

@@ -197,12 +197,9 @@ mod interrupts {
         let model = endless(&home);
         let mut child = home.spawn(&["run", &model, "--raw", "-p", "x", "-c", "100000", "--temp", "5", "--top-k", "0"]);
         let mut out = begun(&mut child);
-        let at = Instant::now();
         common::interrupt(&child);
         let mut rest = Vec::new();
         out.read_to_end(&mut rest).unwrap();
-        // At once, but for a machine that does much else.
-        assert!(at.elapsed() < Duration::from_secs(3), "{:?}", at.elapsed());
         let ended = ended(child.wait_with_output().unwrap());
         assert_eq!(ended.status, 1, "{ended:?}");
         assert!(ended.stderr.contains("; stopped]") && ended.stderr.contains("error [cancelled]"), "{ended:?}");

@@ -149,9 +149,7 @@ fn bench() {
 #[test]
 fn doctor() {
     let home = Home::new();
-    let started = std::time::Instant::now();
     let value = home.json(&["doctor"]);
-    assert!(started.elapsed().as_secs() < 10);
     has_keys(&value, &["version", "cpu", "ram", "gpu", "disk", "works"]);
     let cpu = ["name", "physical_cores", "logical_cores", "features", "kernels", "int8_per_s", "int8_limit_per_s"];
     has_keys(&value["cpu"], &cpu);

@@ -162,12 +162,9 @@ fn an_interrupted_pull_goes_on_later() {
     while hub.served() < size / 3 {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let at = std::time::Instant::now();
     common::interrupt(&child);
     let stopped = ended(child.wait_with_output().unwrap());
-    // At once, but for a machine that does much else.
-    assert!(at.elapsed() < Duration::from_secs(3), "{:?}", at.elapsed());
-    assert_eq!(stopped.status, 1);
+    assert_eq!(stopped.status, 1, "not at its end: {stopped:?}");
     assert!(stopped.stderr.contains("error [cancelled]"), "{stopped:?}");
     assert_eq!(home.json(&["list"])["models"], Value::Array(Vec::new()), "only whole models are shown");
 

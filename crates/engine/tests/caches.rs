@@ -176,23 +176,31 @@ fn cancel_stops_inside_a_large_micro_batch() {
     let spec = ModelSpec { n_layer: 8, ..ModelSpec::quantized(GgmlType::Q8_0) };
     let options = LoadOptions { ubatch: 2048, ..options(2048, 0) };
     let (engine, _) = load(&spec, options, None).unwrap();
-    let time = |cancel: &Cancel| {
-        let started = std::time::Instant::now();
-        let completion = engine.generate(request(&prompt(2000), 1), cancel, &mut |_| {}).unwrap();
-        (completion.finish, started.elapsed())
+    // How it ended, how long it took, and whether the micro-batch was computed.
+    let read = |cancel: &Cancel| {
+        let (started, mut computed) = (std::time::Instant::now(), false);
+        let mut hear = |event| computed |= matches!(event, Event::Prompt { done: 2000, .. });
+        let completion = engine.generate(request(&prompt(2000), 1), cancel, &mut hear).unwrap();
+        (completion.finish, started.elapsed(), computed)
     };
-    let (finish, whole) = time(&Cancel::new());
-    assert_eq!(finish, Finish::Length);
-    let cancel = Cancel::new();
-    // Another prompt, so that nothing is reused.
-    greedy(&engine, &[5, 4, 3], 1);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            std::thread::sleep(whole / 8);
-            cancel.cancel();
-        });
-        assert_eq!(time(&cancel).0, Finish::Cancelled);
+    let (finish, whole, computed) = read(&Cancel::new());
+    assert!(finish == Finish::Length && computed);
+    // Where others keep the machine busy, it may be through before it is cancelled: then it is tried again, earlier.
+    let mut times = (3..40).map(|attempt| whole / attempt);
+    let inside = times.any(|wait| {
+        let cancel = Cancel::new();
+        // Another prompt, so that nothing is reused.
+        greedy(&engine, &[5, 4, 3], 1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(wait);
+                cancel.cancel();
+            });
+            let (finish, _, computed) = read(&cancel);
+            finish == Finish::Cancelled && !computed
+        })
     });
+    assert!(inside, "it is computed to its end");
     // And the prompt can be read again.
-    assert_eq!(time(&Cancel::new()).0, Finish::Length);
+    assert_eq!(read(&Cancel::new()).0, Finish::Length);
 }

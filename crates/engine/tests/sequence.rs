@@ -97,7 +97,7 @@ fn cancel_stops_before_the_next_token_and_keeps_what_there_is() {
     let before = Instant::now();
     let completion = engine.generate(request(&prompt(300), 5), &cancel, &mut |_| {}).unwrap();
     assert_eq!((completion.finish, completion.ids.len()), (Finish::Cancelled, 0));
-    assert!(before.elapsed().as_secs() < 60);
+    assert!(before.elapsed().as_secs() < 300);
     // And the engine still works.
     assert_eq!(greedy(&engine, &prompt(20), 3).0.ids.len(), 3);
 }
