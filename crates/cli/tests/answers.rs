@@ -177,7 +177,6 @@ fn a_model_that_is_too_full_is_a_failure_for_scripts() {
 mod interrupts {
     use super::*;
     use std::io::Read;
-    use std::time::{Duration, Instant};
 
     /// A model that hardly ever ends an answer, and takes a moment for each token.
     fn endless(home: &Home) -> String {
