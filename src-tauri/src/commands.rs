@@ -1,5 +1,6 @@
 //! One line for each command of the window: everything else is the app's.
 
+use crate::words;
 use app::App;
 use app::wire::*;
 use std::path::PathBuf;
@@ -97,7 +98,11 @@ pub async fn chats_export(app: Held<'_>, handle: AppHandle<Wry>) -> Answer<Optio
 /// Asks for a file of chats and adds them; null if nothing was chosen.
 #[tauri::command]
 pub async fn chats_import(app: Held<'_>, handle: AppHandle<Wry>) -> Answer<Option<u32>> {
-    let dialog = handle.dialog().file().add_filter("JSON", &["json"]);
+    let mut dialog = handle.dialog().file();
+    // GTK takes patterns with a dot only, which no choice of all files can be made of: there all are shown at once.
+    if cfg!(windows) {
+        dialog = dialog.add_filter("JSON", &["json"]).add_filter(words::all_files(app.language()), &["*"]);
+    }
     match chosen(|answer| dialog.pick_file(answer)).await {
         Some(path) => app.chats_import(path).await.map(Some),
         None => Ok(None),

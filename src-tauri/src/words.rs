@@ -1,4 +1,4 @@
-//! The one thing that is said without the window, whose dictionary is elsewhere: why there is none.
+//! What is said outside the window, whose dictionary is elsewhere: why there is none, and in the system's dialogs.
 
 use app::wire::{ErrorCode, Language, WireError};
 
@@ -28,6 +28,14 @@ pub fn cannot_start(error: &anyhow::Error, language: Language) -> String {
         }
         (_, Language::En) => format!("Headroom cannot start: {error:#}"),
         (_, Language::Ja) => format!("Headroomを起動できません: {error:#}"),
+    }
+}
+
+/// Next to a kind of files in a dialog.
+pub fn all_files(language: Language) -> &'static str {
+    match language {
+        Language::En => "All files",
+        Language::Ja => "すべてのファイル",
     }
 }
 
