@@ -7,7 +7,7 @@ use crate::library::Folders;
 use crate::settings;
 use crate::wire::*;
 use hub::{Hub, HubConfig, Secret};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 /// Makes Hub clients as the settings are now.
@@ -122,10 +122,15 @@ impl App {
         self.discover.plan(&self.hub.hub()?, which, &settings, &facts, &installed).await
     }
 
-    /// What a plan depends on, as it is now.
+    /// What the plan for a model of our own folder depends on, as it is now.
     pub async fn facts(self: &Arc<Self>) -> Result<planner::Facts> {
         let app = self.clone();
-        blocking(move || Ok(app.session().map_or_else(|_| app.machine.facts(0), |session| session.facts_now()))).await
+        blocking(move || Ok(app.facts_of(&app.folders().models))).await
+    }
+
+    /// The same for a model that lies somewhere.
+    pub(crate) fn facts_of(&self, model: &Path) -> planner::Facts {
+        self.session().map_or_else(|_| self.machine.facts(0, model), |session| session.facts_of(model))
     }
 
     /// What the header of a model on the Hub says. `wanted`: a quantization or a file's path.

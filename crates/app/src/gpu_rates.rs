@@ -1,5 +1,6 @@
 //! What was measured of this PC and is kept: of the machine, and of each GPU what long prompts need of it.
 
+use crate::disk_rates::DiskRates;
 use backend_cuda::Rates;
 use engine::Device;
 use hardware::Measured;
@@ -20,6 +21,8 @@ pub(crate) struct GpuRates {
 pub(crate) struct Limits {
     #[serde(flatten)]
     pub machine: Measured,
+    /// As measured from models; before there are any, `machine` has what a small file said.
+    pub disks: DiskRates,
     /// By [`crate::wire::Gpu::id`].
     pub gpus: BTreeMap<String, GpuRates>,
 }
@@ -51,7 +54,8 @@ mod tests {
         let old = r#"{"ram_read_bytes_per_s":1e10,"int8_ops_per_s":null,"disk_read_bytes_per_s":2e9}"#;
         let mut limits: Limits = serde_json::from_str(old).unwrap();
         assert_eq!(limits.machine.ram_read_bytes_per_s, Some(1e10));
-        assert!(limits.gpus.is_empty());
+        assert!(limits.gpus.is_empty() && limits.disks == DiskRates::default());
+        limits.disks.add("/".into(), 3e9, 1);
         limits.gpus.insert("GPU-1".into(), GpuRates { upload_bytes_per_s: 1e10, int8_ops_per_s: 2e13 });
         let again = serde_json::from_slice(&serde_json::to_vec(&limits).unwrap()).unwrap();
         assert_eq!(limits, again);

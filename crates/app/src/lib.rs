@@ -9,6 +9,7 @@ mod archive;
 mod catalog;
 mod chats;
 mod discover;
+mod disk_rates;
 mod downloads;
 mod drafts;
 mod environment;

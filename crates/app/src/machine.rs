@@ -1,6 +1,7 @@
 //! This PC as the planner and the window see it.
 
 use crate::app::{App, AppConfig, blocking};
+use crate::disk_rates::sample_of;
 use crate::error::Result;
 use crate::files::{Kind, now, write_atomically};
 use crate::gpu::{Gpus, Guess};
@@ -11,6 +12,7 @@ use backend_cpu::{CpuConfig, TestDevice, TestDeviceControl, ThreadPool};
 use engine::Device;
 use hardware::{GpuStatus, Hardware, MeasureOptions, Measured, Monitor};
 use planner::{AcceleratorFacts, Facts};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -35,6 +37,8 @@ pub struct Machine {
     measured_path: PathBuf,
     measured: Mutex<Limits>,
     measuring: AtomicBool,
+    /// The mount points of folders, which it takes a while to ask for; empty where the system does not say.
+    mounts: Mutex<HashMap<PathBuf, String>>,
     monitor: Mutex<Option<Monitor>>,
 }
 
@@ -51,6 +55,7 @@ impl Machine {
             measured_path,
             measured: Mutex::new(measured),
             measuring: AtomicBool::new(false),
+            mounts: Mutex::default(),
             monitor: Mutex::new(None),
         }
     }
@@ -102,14 +107,14 @@ impl Machine {
 
     /// Plans, and opens the GPUs that the plan gives something, until all of those are open: what they have and what they take
     /// for themselves is measured then and not guessed. What no layer needs stays closed. `plan` also says which accelerators
-    /// it gives something; `own` as in [`Machine::facts`]. Blocks up to some seconds, and longer where the driver compiles the
+    /// it gives something; `own` and `model` as in [`Machine::facts`]. Blocks up to some seconds, and longer where the driver compiles the
     /// kernels for the first time: `compiled` hears how many of how many are ready.
     ///
     /// # Errors
     /// Those of `plan`.
     pub fn settle<T>(
         &self,
-        own: u64,
+        (own, model): (u64, &Path),
         pool: &Arc<ThreadPool>,
         compiled: &mut dyn FnMut(usize, usize),
         mut plan: impl FnMut(&Facts) -> Result<(T, Vec<usize>)>,
@@ -117,7 +122,7 @@ impl Machine {
         // A GPU that is not open is worth a try if it might do.
         let mut guess = Guess::Hopeful;
         loop {
-            let facts = self.facts_with(own, guess);
+            let facts = self.facts_with(own, model, guess);
             let (planned, mut numbers) = plan(&facts)?;
             numbers.retain(|number| self.gpus.is_closed(*number));
             match guess {
@@ -228,28 +233,67 @@ impl Machine {
             gpu_reason,
             models_disk_free: hardware::disk_of(models).map(|disk| disk.free),
             ram_bandwidth: measured.ram_read_bytes_per_s,
-            disk_bandwidth: measured.disk_read_bytes_per_s,
+            disk_bandwidth: self.disk_rate(models),
             measuring: self.measuring.load(Ordering::Acquire),
         }
     }
 
-    /// Measures bandwidths and arithmetic, in about 3 seconds; `false` if that is being done already.
-    pub fn measure(&self, disk: Option<PathBuf>) -> Result<bool> {
-        if self.measuring.swap(true, Ordering::AcqRel) {
-            return Ok(false);
+    /// While it lives, nothing else is measured; `None`: something is.
+    pub(crate) fn begin_measuring(&self) -> Option<Measuring<'_>> {
+        (!self.measuring.swap(true, Ordering::AcqRel)).then_some(Measuring(&self.measuring))
+    }
+
+    /// The mount point of the disk that a file or folder is on.
+    fn mount(&self, path: &Path) -> String {
+        let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
+        if let Some(mount) = lock(&self.mounts).get(folder) {
+            return mount.clone();
         }
+        let disk = hardware::disk_of(folder);
+        let mount = disk.map_or_else(String::new, |disk| disk.mount_point.to_string_lossy().into_owned());
+        lock(&self.mounts).insert(folder.to_owned(), mount.clone());
+        mount
+    }
+
+    /// Bytes per second that the disk of a file or folder is read with.
+    fn disk_rate(&self, path: &Path) -> Option<f64> {
+        let mount = self.mount(path);
+        let limits = lock(&self.measured);
+        limits.disks.best(&mount).or(limits.machine.disk_read_bytes_per_s)
+    }
+
+    /// Whether it is time to measure the disk of a file.
+    pub(crate) fn disk_is_due(&self, path: &Path) -> bool {
+        let mount = self.mount(path);
+        lock(&self.measured).disks.is_due(&mount, now())
+    }
+
+    pub(crate) fn keep_disk_rate(&self, sample: &Path, bytes_per_s: f64) -> Result<()> {
+        let mount = self.mount(sample);
+        lock(&self.measured).disks.add(mount, bytes_per_s, now());
+        self.keep()
+    }
+
+    /// Measures bandwidths and arithmetic, in about 3 seconds; `false` if that is being done already. `disk`: a file to
+    /// read, or a folder to make one in.
+    pub fn measure(&self, disk: Option<PathBuf>) -> Result<bool> {
+        let Some(measuring) = self.begin_measuring() else { return Ok(false) };
         let threads = threads(None, false);
-        let result = hardware::measure(&MeasureOptions { threads, disk }, &AtomicBool::new(false));
+        let result = hardware::measure(&MeasureOptions { threads, disk: disk.clone() }, &AtomicBool::new(false));
         let int8 = backend_cpu::int8_rate(threads).ok();
-        self.measuring.store(false, Ordering::Release);
+        drop(measuring);
         let found = result.map_err(|error| WireError::internal(format!("measuring failed: {error}")))?;
+        let model = disk.filter(|path| path.is_file()).map(|path| self.mount(&path));
         {
-            let measured = &mut lock(&self.measured).machine;
-            *measured = Measured {
-                disk_read_bytes_per_s: found.disk_read_bytes_per_s.or(measured.disk_read_bytes_per_s),
-                int8_ops_per_s: int8.or(measured.int8_ops_per_s),
+            let Limits { machine, disks, .. } = &mut *lock(&self.measured);
+            *machine = Measured {
+                disk_read_bytes_per_s: found.disk_read_bytes_per_s.or(machine.disk_read_bytes_per_s),
+                int8_ops_per_s: int8.or(machine.int8_ops_per_s),
                 ..found
             };
+            if let (Some(mount), Some(rate)) = (model, found.disk_read_bytes_per_s) {
+                disks.replace(mount, rate, now());
+            }
         }
         // A GPU whose kernels are not there yet is measured with the first model.
         let ready = self.gpus.ready();
@@ -268,12 +312,13 @@ impl Machine {
         self.with_monitor(|monitor| monitor.sample().ram_available)
     }
 
-    /// What a plan depends on. `own`: bytes of RAM that our loaded model would give back.
-    pub fn facts(&self, own: u64) -> Facts {
-        self.facts_with(own, Guess::Careful)
+    /// What a plan depends on. `own`: bytes of RAM that our loaded model would give back; `model`: the file or folder that
+    /// is read.
+    pub fn facts(&self, own: u64, model: &Path) -> Facts {
+        self.facts_with(own, model, Guess::Careful)
     }
 
-    fn facts_with(&self, own: u64, guess: Guess) -> Facts {
+    fn facts_with(&self, own: u64, model: &Path, guess: Guess) -> Facts {
         let limits = lock(&self.measured).clone();
         let measured = limits.machine;
         Facts {
@@ -296,7 +341,7 @@ impl Machine {
                 }
             },
             ram_bandwidth: measured.ram_read_bytes_per_s,
-            disk_bandwidth: measured.disk_read_bytes_per_s,
+            disk_bandwidth: self.disk_rate(model),
             int8_rate: measured.int8_ops_per_s,
         }
     }
@@ -327,6 +372,15 @@ impl Machine {
 
     fn with_monitor<T>(&self, work: impl FnOnce(&mut Monitor) -> T) -> T {
         work(lock(&self.monitor).get_or_insert_with(Monitor::new))
+    }
+}
+
+/// Says when it ends that nothing is measured any more.
+pub(crate) struct Measuring<'a>(&'a AtomicBool);
+
+impl Drop for Measuring<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -387,17 +441,21 @@ impl App {
     pub async fn hardware_measure(self: &Arc<Self>) -> Result<HardwareReport> {
         let app = self.clone();
         blocking(move || {
-            let models = app.folders().models;
             app.machine.measure(app.disk_sample())?;
-            let hardware = app.machine.report(&models);
-            app.emit(AppEvent::Hardware { hardware: hardware.clone() });
-            if let Ok(session) = app.session() {
-                session.measured()?;
-                app.model_changed();
-            }
-            Ok(hardware)
+            app.tell_measured()
         })
         .await
+    }
+
+    /// The window and the loaded model's forecast follow what was measured.
+    pub(crate) fn tell_measured(&self) -> Result<HardwareReport> {
+        let hardware = self.machine.report(&self.folders().models);
+        self.emit(AppEvent::Hardware { hardware: hardware.clone() });
+        if let Ok(session) = self.session() {
+            session.measured()?;
+            self.model_changed();
+        }
+        Ok(hardware)
     }
 
     /// What is read to measure the disk: the largest model, or where models will be. A file made for it would be read while
@@ -405,9 +463,10 @@ impl App {
     fn disk_sample(&self) -> Option<PathBuf> {
         let folders = self.folders();
         let models = self.library.list(&folders).unwrap_or_default();
-        let largest = models.into_iter().max_by_key(|model| model.bytes).map(|model| PathBuf::from(model.path));
+        let largest = models.into_iter().max_by_key(|model| model.bytes);
+        let sample = largest.and_then(|model| sample_of(Path::new(&model.path)));
         // The folder may not exist before the first download; its parent is on the same disk.
-        largest.or_else(|| folders.models.ancestors().find(|folder| folder.is_dir()).map(Path::to_owned))
+        sample.or_else(|| folders.models.ancestors().find(|folder| folder.is_dir()).map(Path::to_owned))
     }
 
     /// Sends live figures every second until [`App::monitor_stop`].

@@ -22,7 +22,7 @@ use engine::{
 use grammar::{Form, Grammar};
 use model::Model;
 use planner::{Facts, Fits, Wishes};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -92,6 +92,7 @@ type Seated = std::result::Result<Accelerator, GpuReason>;
 pub struct Session {
     pub model_id: String,
     pub name: String,
+    pub(crate) path: PathBuf,
     pub engine: Engine,
     pub(crate) format: Format,
     /// For prescribed answers.
@@ -137,7 +138,7 @@ impl Session {
         };
         let wished = Wishes { ubatch, logits_rows, ..wishes(&settings) };
         machine.renew_gpus();
-        let planned = machine.settle(0, &pool, &mut compiled, |facts| {
+        let planned = machine.settle((0, &path), &pool, &mut compiled, |facts| {
             let (mut draft, mut problem) = (request.draft.clone(), request.draft_problem.clone());
             let planned = drafts::plan(&model, &mut draft, &mut problem, facts, &wished)?;
             let numbers = given(&planned);
@@ -199,6 +200,7 @@ impl Session {
         let session = Session {
             model_id,
             name,
+            path,
             engine,
             format,
             tokens: TokenTree::default(),
@@ -298,11 +300,12 @@ impl Session {
         let has_devices = self.has_devices(wanted);
         // "Auto" means what the planner would choose on the devices without this model.
         let wishes = planner::Wishes { context: Some(self.context()), ..wishes(&settings) };
-        let (planned, facts) = self.machine.settle(self.own_ram(), &self.pool, &mut |_, _| {}, |facts| {
-            let planned = planner::plan_with_draft(&self.model, self.draft.as_deref(), facts, &wishes)?;
-            let numbers = given(&planned);
-            Ok((planned, numbers))
-        })?;
+        let (planned, facts) =
+            self.machine.settle((self.own_ram(), &self.path), &self.pool, &mut |_, _| {}, |facts| {
+                let planned = planner::plan_with_draft(&self.model, self.draft.as_deref(), facts, &wishes)?;
+                let numbers = given(&planned);
+                Ok((planned, numbers))
+            })?;
         let lost = !has_devices || self.none_opened();
         let planner::Plan { gpu_layers: layers, cpu_moe: experts, placement, .. } = planned;
         // What the plan has room for is known when the layers are where they will be.
@@ -475,8 +478,13 @@ impl Session {
     }
 
     /// What a plan depends on now. What the model takes counts as free, as it would be given back.
-    pub(crate) fn facts_now(&self) -> Facts {
-        self.machine.facts(self.own_ram())
+    fn facts_now(&self) -> Facts {
+        self.facts_of(&self.path)
+    }
+
+    /// The same for another model in the place of this one.
+    pub(crate) fn facts_of(&self, model: &Path) -> Facts {
+        self.machine.facts(self.own_ram(), model)
     }
 
     /// Bytes of RAM that we would give back.

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::direct;
 use crate::error::HardwareError;
 
+/// A file with fewer bytes tells too little of its disk.
+pub const SMALLEST_SAMPLE: u64 = 64 << 20;
 /// Bytes that are read between two looks at the clock and at the cancel flag.
 const CHUNK: usize = 1 << 20;
 
@@ -145,16 +147,15 @@ fn sum(words: &[u64]) -> u64 {
 
 /// Bytes per second that the disk of `path` delivers, past the page cache, in at most 1.5 seconds.
 ///
-/// `path` may be a file of at least 64 MiB, which is read, or a folder, in which a file is made for the measurement and
-/// deleted again.
+/// `path` may be a file of at least [`SMALLEST_SAMPLE`] bytes, which is read, or a folder, in which a file is made for the
+/// measurement and deleted again.
 ///
 /// # Errors
 /// [`HardwareError::Disk`], [`HardwareError::Cached`] and [`HardwareError::Cancelled`].
 pub fn measure_disk_read(path: &Path, cancel: &AtomicBool) -> Result<f64, HardwareError> {
-    const SMALLEST: u64 = 64 << 20;
     let disk = |source| HardwareError::Disk { path: path.to_owned(), source };
     let metadata = std::fs::metadata(path).map_err(disk)?;
-    if metadata.is_file() && metadata.len() >= SMALLEST {
+    if metadata.is_file() && metadata.len() >= SMALLEST_SAMPLE {
         return read_rate(path, metadata.len(), cancel);
     }
     let folder = if metadata.is_dir() { path } else { path.parent().unwrap_or(path) };
