@@ -16,7 +16,7 @@ use crate::wire::*;
 use engine::Cancel;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,8 @@ pub struct App {
     /// One load or unload at a time.
     pub(crate) loading: tokio::sync::Mutex<()>,
     pub(crate) answer: Mutex<Option<RunningAnswer>>,
+    /// Calls off the measurement of a disk that is under way.
+    pub(crate) measuring_disk: Mutex<Option<Arc<AtomicBool>>>,
     /// How often watching has begun or ended: odd while somebody watches.
     pub(crate) monitoring: AtomicU64,
     interrupted_chat: Option<String>,
@@ -189,6 +191,7 @@ impl App {
             slot: Mutex::new(Slot::None),
             loading: tokio::sync::Mutex::new(()),
             answer: Mutex::new(None),
+            measuring_disk: Mutex::new(None),
             monitoring: AtomicU64::new(0),
             interrupted_chat,
             kept_aside,
@@ -240,6 +243,15 @@ impl App {
 
     pub fn settings_get(&self) -> Settings {
         lock(&self.settings).clone()
+    }
+
+    /// What the window speaks.
+    pub fn language(&self) -> Language {
+        match self.settings_get().language {
+            LanguageChoice::Auto => self.config.system_language,
+            LanguageChoice::En => Language::En,
+            LanguageChoice::Ja => Language::Ja,
+        }
     }
 
     /// Checks, keeps and applies the settings; returns them as they are now.

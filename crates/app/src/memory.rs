@@ -5,7 +5,7 @@ use crate::app::{App, lock};
 use crate::memory_files::MemoryFolder;
 use crate::session::Session;
 use crate::wire::AppEvent;
-use engine::{Engine, EngineError, SavedError};
+use engine::{Cancel, Engine, EngineError, SavedError};
 use std::io::{self, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,36 +41,35 @@ pub(crate) struct Disk<'a> {
     pub limit: u64,
     /// What is not written by then is forgotten.
     pub until: Option<Instant>,
+    /// Nor does anybody wait for it any more once this is cancelled.
+    pub cancel: Option<&'a Cancel>,
+}
+
+impl Disk<'_> {
+    fn is_called_off(&self) -> bool {
+        self.cancel.is_some_and(Cancel::is_cancelled)
+    }
+}
+
+/// What became of a chat that had to go to disk.
+#[derive(PartialEq, Eq)]
+enum Fate {
+    Kept,
+    Forgotten,
+    /// Nobody waits for it any more.
+    CalledOff,
 }
 
 impl Memories {
-    /// Has the engine remember `chat`, as far as it was kept, and keeps what it remembers of another one. Returns the
-    /// chats that had to be forgotten for that.
-    pub fn turn_to(&self, engine: &Engine, chat: &str, room: Room<'_>) -> Vec<String> {
-        let (mut state, mut gone) = (lock(&self.state), Vec::new());
-        if state.active.as_deref() != Some(chat) {
-            let back = state.kept.iter().position(|(kept, _)| kept == chat).map(|at| state.kept.remove(at).1);
-            if let (None, Some(disk)) = (&back, room.disk) {
-                disk.folder.touch(chat);
-            }
-            // For a moment there is one chat more than there is room for, which is a part of what is free.
-            state.put_away(engine, room, &mut gone);
-            // Where nothing was kept, the beginning that chats may share is still there.
-            match back {
-                Some(bytes) => {
-                    if let Err(error) = engine.restore(&mut &bytes[..]) {
-                        tracing::warn!("what was remembered of a chat is lost: {error}");
-                    }
-                }
-                None => drop(room.disk.and_then(|disk| disk.folder.restore(chat, engine))),
-            }
-            state.active = Some(chat.to_owned());
-        }
-        state.trim(room.ram, room, &mut gone);
+    /// Has the engine remember `chat`, as far as it was kept, and keeps what it remembers of another one; the chats that
+    /// had to be forgotten for that are added to `gone`. False: it was called off; nothing else is forgotten then.
+    pub fn turn_to(&self, engine: &Engine, chat: &str, room: Room<'_>, gone: &mut Vec<String>) -> bool {
+        let mut state = lock(&self.state);
+        let turned = state.turn_to(engine, chat, room, gone);
         self.held.store(state.held(), Ordering::Release);
         // What went from disk only is still in RAM.
         gone.retain(|chat| !state.has(chat));
-        gone
+        turned
     }
 
     /// The model is about to go: what fits goes to disk, the chats used last first, for there may not be time for all.
@@ -84,7 +83,9 @@ impl Memories {
             let fits = bytes <= left.limit;
             left.limit = left.limit.saturating_sub(bytes);
             let room = Room { ram: 0, disk: Some(disk).filter(|_| fits) };
-            to_disk(chat, bytes, room, &mut gone, write);
+            if to_disk(chat, bytes, room, &mut gone, write) != Fate::Kept {
+                gone.push(chat.to_owned());
+            }
         };
         if let Some((chat, bytes)) = state.take_active(engine) {
             put(&chat, bytes, &mut |out| engine.save(out));
@@ -138,26 +139,80 @@ impl State {
         Some((chat, bytes))
     }
 
-    /// Keeps what the engine remembers of the chat that was answered last.
-    fn put_away(&mut self, engine: &Engine, room: Room<'_>, gone: &mut Vec<String>) {
-        let Some((chat, bytes)) = self.take_active(engine) else { return };
+    /// [`Memories::turn_to`].
+    fn turn_to(&mut self, engine: &Engine, chat: &str, room: Room<'_>, gone: &mut Vec<String>) -> bool {
+        if self.active.as_deref() != Some(chat) {
+            let back = self.kept.iter().position(|(kept, _)| kept == chat).map(|at| self.kept.remove(at).1);
+            if let (None, Some(disk)) = (&back, room.disk) {
+                disk.folder.touch(chat);
+            }
+            // For a moment there is one chat more than there is room for, which is a part of what is free.
+            if !self.put_away(engine, room, gone) {
+                self.kept.extend(back.map(|bytes| (chat.to_owned(), bytes)));
+                return false;
+            }
+            // Where nothing was kept, the beginning that chats may share is still there.
+            match (back, room.disk) {
+                (Some(bytes), _) => {
+                    if let Err(error) = engine.restore(&mut &bytes[..]) {
+                        tracing::warn!("what was remembered of a chat is lost: {error}");
+                    }
+                }
+                (None, Some(disk)) => {
+                    let restored = disk.folder.restore(chat, engine, disk.cancel);
+                    if restored.is_none() && disk.is_called_off() {
+                        return false;
+                    }
+                }
+                (None, None) => {}
+            }
+            self.active = Some(chat.to_owned());
+        }
+        self.trim(room.ram, room, gone)
+    }
+
+    /// Keeps what the engine remembers of the chat that was answered last; false: called off, nothing has changed.
+    fn put_away(&mut self, engine: &Engine, room: Room<'_>, gone: &mut Vec<String>) -> bool {
+        let Some((chat, bytes)) = self.take_active(engine) else { return true };
         if bytes <= room.ram {
-            self.trim(room.ram - bytes, room, gone);
+            if !self.trim(room.ram - bytes, room, gone) {
+                self.active = Some(chat);
+                return false;
+            }
             let mut kept = Vec::new();
             if kept.try_reserve_exact(bytes as usize).is_ok() && engine.save(&mut kept).is_ok() {
                 self.kept.push((chat, kept));
-                return;
+                return true;
             }
         }
-        to_disk(&chat, bytes, room, gone, &mut |out| engine.save(out));
+        match to_disk(&chat, bytes, room, gone, &mut |out| engine.save(out)) {
+            Fate::Kept => true,
+            Fate::Forgotten => {
+                gone.push(chat);
+                true
+            }
+            Fate::CalledOff => {
+                self.active = Some(chat);
+                false
+            }
+        }
     }
 
-    /// The least recently used go to disk, or are forgotten, until the rest has at most `most` bytes.
-    fn trim(&mut self, most: u64, room: Room<'_>, gone: &mut Vec<String>) {
+    /// The least recently used go to disk, or are forgotten, until the rest has at most `most` bytes; false: called off, the
+    /// rest has more.
+    fn trim(&mut self, most: u64, room: Room<'_>, gone: &mut Vec<String>) -> bool {
         while self.held() > most {
             let (chat, bytes) = self.kept.remove(0);
-            to_disk(&chat, bytes.len() as u64, room, gone, &mut |out| fill(&bytes, out));
+            match to_disk(&chat, bytes.len() as u64, room, gone, &mut |out| fill(&bytes, out)) {
+                Fate::Kept => {}
+                Fate::Forgotten => gone.push(chat),
+                Fate::CalledOff => {
+                    self.kept.insert(0, (chat, bytes));
+                    return false;
+                }
+            }
         }
+        true
     }
 }
 
@@ -168,34 +223,34 @@ fn fill(bytes: &[u8], out: &mut dyn Write) -> Result<(), EngineError> {
     out.write_all(bytes).map_err(|error| SavedError::from(error).into())
 }
 
-fn to_disk(chat: &str, bytes: u64, room: Room<'_>, gone: &mut Vec<String>, write: &mut Fill<'_>) {
-    let saved = room.disk.is_some_and(|disk| {
-        let mut write = |out: &mut dyn Write| write(&mut Until { out, until: disk.until });
-        match disk.folder.save(chat, bytes, disk.limit, gone, &mut write) {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!("{error}");
-                false
-            }
+fn to_disk(chat: &str, bytes: u64, room: Room<'_>, gone: &mut Vec<String>, write: &mut Fill<'_>) -> Fate {
+    let Some(disk) = room.disk else { return Fate::Forgotten };
+    let mut write = |out: &mut dyn Write| write(&mut Until { out, disk });
+    match disk.folder.save(chat, bytes, disk.limit, gone, &mut write) {
+        Ok(()) => Fate::Kept,
+        Err(_) if disk.is_called_off() => Fate::CalledOff,
+        Err(error) => {
+            tracing::warn!("{error}");
+            Fate::Forgotten
         }
-    });
-    if !saved {
-        gone.push(chat.to_owned());
     }
 }
 
 /// Bytes that are written without looking at the time.
 const PIECE: usize = 1 << 20;
 
-/// Writes until the time is over.
+/// Writes until the time is over or nobody waits any more.
 struct Until<'a> {
     out: &'a mut dyn Write,
-    until: Option<Instant>,
+    disk: Disk<'a>,
 }
 
 impl Write for Until<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.until.is_some_and(|until| Instant::now() >= until) {
+        if self.disk.is_called_off() {
+            return Err(io::Error::other("called off"));
+        }
+        if self.disk.until.is_some_and(|until| Instant::now() >= until) {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the program ends before this is written"));
         }
         self.out.write(&bytes[..bytes.len().min(PIECE)])
@@ -210,20 +265,25 @@ impl App {
     /// Where what the loaded model remembers of chats can be.
     fn memory_on_disk(&self) -> Option<Disk<'_>> {
         let limit = lock(&self.settings).chat_memory;
-        self.owner.as_ref().filter(|_| limit > 0).map(|owner| Disk { folder: &owner.memory, limit, until: None })
+        let owner = self.owner.as_ref().filter(|_| limit > 0);
+        owner.map(|owner| Disk { folder: &owner.memory, limit, until: None, cancel: None })
     }
 
-    /// Has the loaded model remember this chat, and tells which others it had to forget.
-    pub(crate) fn turn_to(&self, session: &Session, chat: &str) {
+    /// Has the loaded model remember this chat, and tells which others it had to forget. False: it was cancelled before.
+    pub(crate) fn turn_to(&self, session: &Session, chat: &str, cancel: &Cancel) -> bool {
         let ram = self.config.chat_ram.unwrap_or_else(|| session.spare_ram());
-        let room = Room { ram, disk: self.memory_on_disk() };
-        self.tell_forgotten(session.memories.turn_to(&session.engine, chat, room));
+        let disk = self.memory_on_disk().map(|disk| Disk { cancel: Some(cancel), ..disk });
+        let mut gone = Vec::new();
+        let turned = session.memories.turn_to(&session.engine, chat, Room { ram, disk }, &mut gone);
+        self.tell_forgotten(gone);
+        turned
     }
 
-    /// Before a model goes, what it remembers of chats goes to disk, as far as there is time.
-    pub(crate) fn park(&self, session: &Session, until: Option<Instant>) {
+    /// Before a model goes, what it remembers of chats goes to disk, as far as there is time and nobody calls it off.
+    pub(crate) fn park(&self, session: &Session, until: Option<Instant>, cancel: Option<&Cancel>) {
         if let Some(disk) = self.memory_on_disk() {
-            self.tell_forgotten(session.memories.park(&session.engine, Disk { until, ..disk }));
+            let gone = session.memories.park(&session.engine, Disk { until, cancel, ..disk });
+            self.tell_forgotten(gone);
         }
     }
 

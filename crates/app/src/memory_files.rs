@@ -6,10 +6,10 @@
 use crate::error::Result;
 use crate::files::{Kind, write_with};
 use crate::wire::{ErrorCode, WireError};
-use engine::{Engine, EngineError, Remembered, SavedError};
+use engine::{Cancel, Engine, EngineError, Remembered, SavedError};
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -21,6 +21,29 @@ const BUFFER: usize = 1 << 20;
 
 pub(crate) struct MemoryFolder {
     folder: PathBuf,
+}
+
+/// A file that is read as long as somebody waits for it.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    file: &'a File,
+    cancel: Option<&'a Cancel>,
+}
+
+impl Wanted<'_> {
+    fn is_called_off(&self) -> bool {
+        self.cancel.is_some_and(Cancel::is_cancelled)
+    }
+}
+
+impl Read for Wanted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.is_called_off() {
+            return Err(std::io::Error::other("called off"));
+        }
+        let most = buffer.len().min(BUFFER);
+        self.file.read(&mut buffer[..most])
+    }
 }
 
 /// A chat that the folder has something of.
@@ -109,12 +132,14 @@ impl MemoryFolder {
         let _ = file.map(|file| file.and_then(|file| file.set_modified(SystemTime::now())));
     }
 
-    /// Puts back what there is of a chat, if there is something that this model can use.
-    pub fn restore(&self, chat: &str, engine: &Engine) -> Option<Remembered> {
+    /// Puts back what there is of a chat, if there is something that this model can use and nobody calls it off.
+    pub fn restore(&self, chat: &str, engine: &Engine, cancel: Option<&Cancel>) -> Option<Remembered> {
         let path = self.path(chat).ok()?;
         let file = File::open(&path).ok()?;
-        match engine.restore(&mut BufReader::with_capacity(BUFFER, &file)) {
+        let wanted = Wanted { file: &file, cancel };
+        match engine.restore(&mut BufReader::with_capacity(BUFFER, wanted)) {
             Ok(remembered) => Some(remembered),
+            Err(_) if wanted.is_called_off() => None,
             // Of another model, to which the user may return; a longer context may come back, too.
             Err(EngineError::Saved(SavedError::Foreign | SavedError::TooLong { .. })) => None,
             Err(error) => {

@@ -21,15 +21,15 @@ const FOLLOW: Duration = Duration::from_millis(50);
 impl App {
     /// The plan for an installed model; the window asks for it at every step of the slider.
     pub async fn plan(self: &Arc<Self>, model_id: String, settings: LoadSettings) -> Result<Plan> {
-        let facts = self.facts().await?;
         let app = self.clone();
         blocking(move || {
             let folders = app.folders();
-            let model = app.library.get(&folders, &model_id)?;
+            let model = PathBuf::from(app.library.get(&folders, &model_id)?.path);
+            let facts = app.facts_of(&model);
             // One that cannot be used is not loaded either.
             let (draft, _) = drafts::find(&app.library, &folders, &settings, &Loading::default())?;
             let draft = draft.as_ref().map(|draft| &*draft.model);
-            plans::plan(&*app.library.describe(&PathBuf::from(model.path))?, draft, &facts, &settings)
+            plans::plan(&*app.library.describe(&model)?, draft, &facts, &settings)
         })
         .await
     }
@@ -77,7 +77,7 @@ impl App {
         check(&settings)?;
         self.model_load_cancel();
         let _one_at_a_time = self.loading.lock().await;
-        self.end_answer().await;
+        self.leave_disk_alone();
         let app = self.clone();
         let id = model_id.clone();
         let installed = blocking(move || app.library.get(&app.folders(), &id)).await?;
@@ -91,9 +91,11 @@ impl App {
             progress: 0.0,
             cancel: cancel.clone(),
         });
+        // No other one begins now.
+        self.end_answer().await;
         let app = self.clone();
         let loaded = blocking(move || {
-            before.inspect(|session| app.park(session, None));
+            before.inspect(|session| app.park(session, None, Some(&cancel)));
             app.choose_gpus();
             let mut last = Instant::now();
             let mut progress = |now: LoadStage, share: f32| {
@@ -117,7 +119,12 @@ impl App {
                 self.set_slot(Slot::Ready(Arc::new(session)));
                 notices.into_iter().for_each(|notice| self.emit(AppEvent::Recovery { notice }));
                 self.emit(AppEvent::Library);
-                Ok(())
+                let app = self.clone();
+                blocking(move || {
+                    app.measure_disk();
+                    Ok(())
+                })
+                .await
             }
             Err(error) if error.code == ErrorCode::Cancelled => {
                 self.set_slot(Slot::None);
@@ -183,12 +190,14 @@ impl App {
     pub async fn model_unload(self: &Arc<Self>) -> Result<()> {
         self.model_load_cancel();
         let _one_at_a_time = self.loading.lock().await;
+        self.leave_disk_alone();
+        let before = self.session().ok();
+        self.set_slot(Slot::None);
+        // No other one begins now.
         self.end_answer().await;
         let app = self.clone();
         blocking(move || {
-            let before = app.session().ok();
-            app.set_slot(Slot::None);
-            before.inspect(|session| app.park(session, None));
+            before.inspect(|session| app.park(session, None, None));
             Ok(())
         })
         .await

@@ -122,13 +122,14 @@ impl App {
     /// The same, where writing down what the model remembers of chats may take so long. Chats that there is no time for
     /// are read again when they go on.
     pub async fn close_within(self: &Arc<Self>, time: Duration) {
+        self.leave_disk_alone();
         // An engine that does not stop in time loses what the last fifth of a second brought.
         let ended = tokio::time::timeout(Duration::from_secs(2), self.end_answer()).await;
         if let (Ok(()), Ok(session)) = (ended, self.session()) {
             let app = self.clone();
             let until = Instant::now() + time;
             let parked = blocking(move || {
-                app.park(&session, Some(until));
+                app.park(&session, Some(until), None);
                 Ok(())
             });
             // A disk that hangs: what it has of the file goes when the program starts again.
@@ -167,7 +168,6 @@ impl App {
     pub async fn chat_send(self: &Arc<Self>, args: SendArgs, mut sink: AnswerSink) -> Result<()> {
         let app = self.clone();
         blocking(move || {
-            let session = app.session()?;
             let cancel = Cancel::new();
             {
                 let mut running = lock(&app.answer);
@@ -178,6 +178,9 @@ impl App {
             }
             // Gives the place back however this ends.
             let place = Place(app.clone());
+            app.leave_disk_alone();
+            // Now that whoever takes the model away finds the answer.
+            let session = app.session()?;
             let prepared = app.prepare(session, &args)?;
             sink(AnswerEvent::Started {
                 user: prepared.user.clone(),
@@ -273,7 +276,9 @@ impl App {
             let engine = std::thread::Builder::new().name("engine".into()).spawn_scoped(scope, || {
                 // The receiver lives until the sender is dropped here.
                 let sender = sender;
-                self.turn_to(&session, &chat);
+                if !self.turn_to(&session, &chat, cancel) {
+                    return Err(WireError::new(ErrorCode::Cancelled, "stopped before it began"));
+                }
                 answer::write(&session, task, cancel, &mut |step| drop(sender.send(step)))
             });
             let text = Stream::new(&self.chats, &answer.id, begun, &mut *sink, &on_recovery).run(&steps);
@@ -306,6 +311,7 @@ impl App {
         sink(AnswerEvent::Finished { message, reason, title, error });
         // Layers may have moved by the slider meanwhile.
         self.model_changed();
+        self.measure_disk();
         // Before the sink: when that is gone, nothing of the answer holds the app any more.
         drop(self);
     }

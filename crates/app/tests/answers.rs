@@ -9,6 +9,7 @@ use app::wire::*;
 use common::*;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 async fn ready(folder: &Path) -> Arc<App> {
     install_trained(folder);
@@ -159,4 +160,35 @@ async fn what_cannot_be_answered_leaves_nothing_behind() {
     app.model_unload().await.unwrap();
     assert_eq!(begin(&app, &id, say("x"), greedy(1)).await.unwrap_err().code, ErrorCode::NoModelLoaded);
     assert_eq!(app.chat(id).await.unwrap().messages.len(), 2);
+}
+
+/// Whoever sends on while another model is being loaded is too late, or the load would wait until that answer is whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_keeps_the_next_model_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = ready_for_long_answers(folder.path()).await;
+    let model = loaded(&app).model_id;
+    let chat = app.chat_create().await.unwrap().id;
+    let stop = Arc::new(AtomicBool::new(false));
+    let sender = tokio::spawn({
+        let (app, stop) = (app.clone(), stop.clone());
+        async move {
+            let mut reasons = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                // Most of them find another one, or no model.
+                if let Ok(begun) = begin(&app, &chat, say("x"), greedy(100_000)).await {
+                    reasons.push(end(&rest(begun).await).1);
+                }
+            }
+            reasons
+        }
+    });
+    let settings = LoadSettings { context: Some(LONG_CONTEXT), ..LoadSettings::default() };
+    for _ in 0..8 {
+        app.model_load(model.clone(), settings.clone()).await.unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    app.model_unload().await.unwrap();
+    let reasons = sender.await.unwrap();
+    assert!(reasons.iter().all(|reason| *reason == FinishReason::Stopped), "{reasons:?}");
 }

@@ -344,3 +344,45 @@ async fn of_chats_that_do_not_all_fit_on_disk_those_used_last_are_kept() {
         assert_eq!(of(folder.path()), chats[4 - kept..]);
     }
 }
+
+/// Stops the answer before the model has turned to its chat.
+async fn stopped_at_once(app: &Arc<App>, chat: &str) {
+    let (sender, ended) = tokio::sync::oneshot::channel();
+    let (stopper, id, mut sender) = (Arc::downgrade(app), chat.to_owned(), Some(sender));
+    let sink = move |event| match event {
+        AnswerEvent::Started { .. } => stopper.upgrade().unwrap().chat_stop(&id),
+        AnswerEvent::Finished { reason, .. } => drop(sender.take().map(|sender| sender.send(reason))),
+        _ => {}
+    };
+    let args = SendArgs { chat: chat.to_owned(), turn: say("never mind"), sampling: Some(greedy(6)) };
+    app.chat_send(args, Box::new(sink)).await.unwrap();
+    assert_eq!(ended.await.unwrap(), FinishReason::Stopped);
+}
+
+/// Gigabytes may have to be written and read before an answer begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_stopped_does_not_wait_for_the_memory_of_chats() {
+    let (folder, spec) = (tempfile::tempdir().unwrap(), ModelSpec::llama());
+    let (app, events) = ready(folder.path(), &spec, Some(0), DISK).await;
+    let one = begin_chat(&app, "the first one").await;
+    let other = app.chat_create().await.unwrap().id;
+    stopped_at_once(&app, &other).await;
+    assert_eq!(files(folder.path()), [PathBuf::new(); 0], "nobody waits for that any more");
+    let expected = alone(&spec, &["the first one", "more"]).await;
+    assert_eq!(turn(&app, &one, "more").await, expected[1], "the first chat is still remembered");
+    drop(app);
+
+    // After a restart it is read from the file, or would be.
+    let (app, _) = open(folder.path(), |config| config.chat_ram = Some(0));
+    load_tiny(&app).await;
+    begin_chat(&app, "the other one").await;
+    turn(&app, &one, "and more").await;
+    app.model_unload().await.unwrap();
+    let kept = files(folder.path());
+    assert_eq!(kept.len(), 2);
+    load_tiny(&app).await;
+    stopped_at_once(&app, &one).await;
+    assert_eq!(files(folder.path()), kept, "what was not read to its end is still there");
+    assert!(turn(&app, &one, "once more").await.1 > 0);
+    assert_eq!(forgotten(&events), [""; 0]);
+}
