@@ -16,7 +16,7 @@ const TRAINED: &str = "rustdoc-tiny-F16.gguf";
 /// A home on a machine with a GPU.
 struct Machine {
     home: Home,
-    driver: [(&'static str, String); 3],
+    driver: [(&'static str, String); 4],
     _folder: tempfile::TempDir,
 }
 
