@@ -367,7 +367,7 @@ async fn an_answer_that_is_stopped_does_not_wait_for_the_memory_of_chats() {
     let one = begin_chat(&app, "the first one").await;
     let other = app.chat_create().await.unwrap().id;
     stopped_at_once(&app, &other).await;
-    assert_eq!(files(folder.path()), [PathBuf::new(); 0], "nobody waits for that any more");
+    assert!(files(folder.path()).is_empty(), "nobody waits for that any more");
     let expected = alone(&spec, &["the first one", "more"]).await;
     assert_eq!(turn(&app, &one, "more").await, expected[1], "the first chat is still remembered");
     drop(app);
