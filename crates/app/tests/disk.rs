@@ -47,13 +47,13 @@ async fn a_model_that_is_loaded_tells_how_fast_its_disk_is() {
         assert!(begun.elapsed() < Duration::from_secs(300), "nothing was measured");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let [found] = kept(folder.path())[..] else { panic!("{:?}", kept(folder.path())) };
-    assert_eq!(rate(&app).await, Some(found));
-    // The window hears of it, and not too often is it done.
+    // The window hears of it when it is kept, and not too often is it done.
     while !events.lock().unwrap().iter().any(|event| matches!(event, AppEvent::Hardware { .. })) {
         assert!(begun.elapsed() < Duration::from_secs(300), "nobody was told");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    let [found] = kept(folder.path())[..] else { panic!("{:?}", kept(folder.path())) };
+    assert_eq!(rate(&app).await, Some(found));
     let chat = app.chat_create().await.unwrap().id;
     answer(&app, &chat, say("hello"), greedy(3)).await;
     load().await;

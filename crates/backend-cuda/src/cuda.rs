@@ -145,8 +145,9 @@ impl Drop for Cuda {
         // SAFETY: everything given back here is ours, once, and nothing runs any more.
         unsafe {
             for (start, bytes) in self.allocations.drain() {
-                let _ = sys::cuMemFree_v2(start);
-                self.card.sub_taken(bytes);
+                self.card.give_back(bytes, || {
+                    let _ = sys::cuMemFree_v2(start);
+                });
             }
             if !self.mark.is_null() {
                 let _ = sys::cuEventDestroy_v2(self.mark);
@@ -190,21 +191,25 @@ impl Driver for Cuda {
         let size = usize::try_from(bytes).map_err(|_| Failure::OutOfMemory)?;
         let mut start = 0;
         // SAFETY: the pointer is to an address.
-        unsafe { check("cuMemAlloc", sys::cuMemAlloc_v2(&mut start, size))? };
+        self.card.take(bytes, || unsafe { check("cuMemAlloc", sys::cuMemAlloc_v2(&mut start, size)) })?;
         self.allocations.insert(start, bytes);
-        self.card.add_taken(bytes);
         Ok(start)
     }
 
     unsafe fn release(&mut self, start: Address) {
         let Some(bytes) = self.allocations.remove(&start) else { return };
-        self.card.sub_taken(bytes);
-        if self.ready().is_ok() {
+        let works = self.ready().is_ok();
+        if works {
             // Rare: nobody streams all the time.
             let _ = self.beside.as_ref().map(Beside::synchronize);
-            // SAFETY: the allocation is ours; cuMemFree waits for the work of this GPU, which comes after what others copy from it.
-            let _ = unsafe { sys::cuMemFree_v2(start) };
         }
+        self.card.give_back(bytes, || {
+            if works {
+                // SAFETY: the allocation is ours; cuMemFree waits for the work of this GPU, which comes after what others copy
+                // from it.
+                let _ = unsafe { sys::cuMemFree_v2(start) };
+            }
+        });
     }
 
     unsafe fn clear(&mut self, start: Address, bytes: u64) -> Result<(), Failure> {

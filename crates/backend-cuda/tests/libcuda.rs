@@ -323,6 +323,33 @@ fn what_others_had_is_left_to_them() {
 }
 
 /// After a loss the context is reset, and the GPU can be opened again; or it stays lost, and that is said.
+/// Memory that comes and goes on one thread, while another one asks what others may want.
+#[test]
+fn our_own_memory_never_passes_for_that_of_others() {
+    const NAME: &str = "our_own_memory_never_passes_for_that_of_others";
+    with_driver(NAME, &[("FAKE_CUDA_MEMORY", "2147483648")], || {
+        let card = Card::open(0).unwrap();
+        let mut device = CudaDevice::new(card.driver(&mut |_, _| {}).unwrap(), GpuConfig::default());
+        let ended = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| {
+                let mut count = 0;
+                while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert_eq!(card.margin(), 256 << 20);
+                    count += 1;
+                }
+                count
+            });
+            for _ in 0..300 {
+                let buffer = device.allocate(32 << 20).unwrap();
+                device.free(buffer);
+            }
+            ended.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(asked.join().unwrap() > 0);
+        });
+    });
+}
+
 #[test]
 fn a_lost_gpu_is_opened_again() {
     let settings = [("FAKE_CUDA_RESETS", "1"), ("FAKE_CUDA_RESETS", "0")];

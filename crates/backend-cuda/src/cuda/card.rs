@@ -4,7 +4,7 @@ use super::call::{Answer, check};
 use super::listed::{Listed, attribute, bandwidth};
 use super::share::Grant;
 use super::{Absent, Cuda, absent};
-use crate::margin::Others;
+use crate::margin::{LEAST, Others};
 use crate::{Architecture, Failure, SLAB, Share, kernels};
 use cudarc::driver::sys;
 use std::collections::HashMap;
@@ -223,12 +223,17 @@ impl Primary {
     }
 
     pub fn margin(&self) -> u64 {
+        // While kernels are loaded nobody knows whose the memory is that goes.
+        let code = self.code.load(Ordering::Acquire);
+        if code == u64::MAX {
+            return LEAST;
+        }
         let total = self.listed.total_bytes;
-        let code = Some(self.code.load(Ordering::Acquire)).filter(|bytes| *bytes != u64::MAX).unwrap_or(0);
+        let mut others = lock(&self.others);
         let ours = self.taken.load(Ordering::Acquire) + self.graphs.load(Ordering::Acquire) + code;
         // Of a GPU that does not answer nothing is taken. Our context counts as theirs: it stays as it is.
-        let others = self.free_bytes().map_or(0, |free| total.saturating_sub(free.saturating_add(ours)));
-        lock(&self.others).margin(others, total, Instant::now())
+        let now = self.free_bytes().map_or(0, |free| total.saturating_sub(free.saturating_add(ours)));
+        others.margin(now, total, Instant::now())
     }
 
     /// What is to stay free: as plans leave it.
@@ -244,11 +249,19 @@ impl Primary {
         self.pinned.fetch_sub(bytes, Ordering::AcqRel);
     }
 
-    pub fn add_taken(&self, bytes: u64) {
+    /// Allocates so many bytes by `work`, and counts them. [`Primary::margin`] sees both or none: what is ours must not pass for
+    /// other programs' for a moment.
+    pub fn take<T>(&self, bytes: u64, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        let _others = lock(&self.others);
+        let taken = work()?;
         self.taken.fetch_add(bytes, Ordering::AcqRel);
+        Ok(taken)
     }
 
-    pub fn sub_taken(&self, bytes: u64) {
+    /// Frees so many bytes by `work`, in the same way.
+    pub fn give_back(&self, bytes: u64, work: impl FnOnce()) {
+        let _others = lock(&self.others);
+        work();
         self.taken.fetch_sub(bytes, Ordering::AcqRel);
     }
 
