@@ -1,4 +1,7 @@
-//! The kernels as PTX, which the driver compiles for its GPU.
+//! The kernels as PTX, which the driver compiles for its GPU. Programs have it compressed, by the build script.
+
+use flate2::read::ZlibDecoder;
+use std::io::Read;
 
 /// What PTX there is. Later ones have more to compute with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,21 +48,21 @@ fn has_tensor_cores(name: &str) -> bool {
     words.any(|word| word.starts_with("RTX") || OTHERS.contains(&word))
 }
 
-/// PTX of one source file for each architecture.
+/// PTX of one source file for each architecture, compressed.
 struct Module {
     name: &'static str,
-    compute_61: &'static str,
-    compute_75: &'static str,
-    compute_80: &'static str,
+    compute_61: &'static [u8],
+    compute_75: &'static [u8],
+    compute_80: &'static [u8],
 }
 
 macro_rules! modules {
     ($($name:literal)*) => {
         &[$(Module {
             name: $name,
-            compute_61: include_str!(concat!("../ptx/compute_61/", $name, ".ptx")),
-            compute_75: include_str!(concat!("../ptx/compute_75/", $name, ".ptx")),
-            compute_80: include_str!(concat!("../ptx/compute_80/", $name, ".ptx")),
+            compute_61: include_bytes!(concat!(env!("OUT_DIR"), "/compute_61/", $name, ".ptx")),
+            compute_75: include_bytes!(concat!(env!("OUT_DIR"), "/compute_75/", $name, ".ptx")),
+            compute_80: include_bytes!(concat!(env!("OUT_DIR"), "/compute_80/", $name, ".ptx")),
         }),*]
     };
 }
@@ -77,13 +80,16 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
 }
 
 /// The PTX of a module.
-pub(crate) fn ptx(module: &str, architecture: Architecture) -> Option<&'static str> {
+pub(crate) fn ptx(module: &str, architecture: Architecture) -> Option<String> {
     let module = MODULES.iter().find(|known| known.name == module)?;
-    Some(match architecture {
+    let packed = match architecture {
         Architecture::Compute61 => module.compute_61,
         Architecture::Compute75 => module.compute_75,
         Architecture::Compute80 => module.compute_80,
-    })
+    };
+    let mut ptx = String::new();
+    ZlibDecoder::new(packed).read_to_string(&mut ptx).ok()?;
+    Some(ptx)
 }
 
 #[cfg(test)]
