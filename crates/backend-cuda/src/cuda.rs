@@ -9,6 +9,7 @@ mod listed;
 mod peers;
 mod queue;
 mod share;
+mod slot;
 mod staging;
 
 pub use absent::Absent;

@@ -1,6 +1,7 @@
 //! A second queue of the GPU, for copies beside the work, and what makes the two wait for each other.
 
 use super::call::{Answer, check};
+use super::slot::event;
 use cudarc::driver::sys;
 use std::ptr::null_mut;
 
@@ -16,13 +17,10 @@ impl Beside {
     pub fn new() -> Result<Beside, crate::Failure> {
         let mut beside = Beside { stream: null_mut(), copied: null_mut(), worked: null_mut() };
         let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
-        let no_time = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
-        // SAFETY: the context is current, the pointers are to handles. What was made is given back if the rest fails (`drop`).
-        unsafe {
-            check("cuStreamCreate", sys::cuStreamCreate(&mut beside.stream, flags))?;
-            check("cuEventCreate", sys::cuEventCreate(&mut beside.copied, no_time))?;
-            check("cuEventCreate", sys::cuEventCreate(&mut beside.worked, no_time))?;
-        }
+        // SAFETY: the context is current, the pointer is to a handle. What was made is given back if the rest fails (`drop`).
+        unsafe { check("cuStreamCreate", sys::cuStreamCreate(&mut beside.stream, flags))? };
+        beside.copied = event()?;
+        beside.worked = event()?;
         Ok(beside)
     }
 

@@ -4,20 +4,13 @@
 use super::Cuda;
 use super::call::{Answer, check};
 use super::card::Primary;
+use super::slot::Slot;
 use crate::{Address, Failure};
 use cudarc::driver::sys;
-use std::ffi::c_void;
-use std::ptr::null_mut;
 use std::sync::Arc;
 
 const SLOTS: usize = 2;
 const SLOT_BYTES: usize = 2 << 20;
-
-struct Slot {
-    memory: *mut c_void,
-    /// Comes when the copy out of the slot has ended.
-    emptied: sys::CUevent,
-}
 
 /// Belongs to the GPU that copies go to.
 pub(super) struct Bounce {
@@ -30,20 +23,10 @@ impl Bounce {
     /// Needs the context of the card to be current.
     pub fn new(card: &Arc<Primary>) -> Result<Bounce, Failure> {
         let mut bounce = Bounce { card: card.clone(), slots: Vec::new(), next: 0 };
-        // SAFETY: the context is current, the pointers are to pointers. What was made is given back if the rest fails (`drop`).
-        unsafe {
-            for _ in 0..SLOTS {
-                let (mut memory, mut emptied) = (null_mut(), null_mut());
-                // Pinned for the other GPU, too.
-                check("cuMemHostAlloc", sys::cuMemHostAlloc(&mut memory, SLOT_BYTES, sys::CU_MEMHOSTALLOC_PORTABLE))?;
-                bounce.slots.push(Slot { memory, emptied });
-                card.add_pinned(SLOT_BYTES as u64);
-                let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
-                check("cuEventCreate", sys::cuEventCreate(&mut emptied, flags))?;
-                if let Some(slot) = bounce.slots.last_mut() {
-                    slot.emptied = emptied;
-                }
-            }
+        for _ in 0..SLOTS {
+            // Pinned for the other GPU, too.
+            bounce.slots.push(Slot::new(SLOT_BYTES, sys::CU_MEMHOSTALLOC_PORTABLE)?);
+            card.add_pinned(SLOT_BYTES as u64);
         }
         Ok(bounce)
     }
@@ -79,17 +62,9 @@ impl Bounce {
     }
 }
 
+/// Whoever drops it has waited for both streams and has the context current.
 impl Drop for Bounce {
     fn drop(&mut self) {
-        for slot in self.slots.drain(..) {
-            self.card.sub_pinned(SLOT_BYTES as u64);
-            // SAFETY: memory and event are ours, once; whoever drops us has waited for both streams and has the context current.
-            unsafe {
-                if !slot.emptied.is_null() {
-                    let _ = sys::cuEventDestroy_v2(slot.emptied);
-                }
-                let _ = sys::cuMemFreeHost(slot.memory);
-            }
-        }
+        self.card.sub_pinned((self.slots.len() * SLOT_BYTES) as u64);
     }
 }

@@ -134,7 +134,7 @@ impl Card {
 
     /// Bytes that the kernels' code takes; `None` before the first driver was made.
     pub fn code_bytes(&self) -> Option<u64> {
-        Some(self.0.code.load(Ordering::Acquire)).filter(|bytes| *bytes != u64::MAX)
+        self.0.code_bytes()
     }
 
     /// Bytes that the graphs of launches take now, as far as the driver's free memory shows it; more of them come while tokens
@@ -222,12 +222,13 @@ impl Primary {
         Some(Share { budget: granted.budget, local: granted.local, spilled: granted.ram.saturating_sub(meant) })
     }
 
+    pub fn code_bytes(&self) -> Option<u64> {
+        Some(self.code.load(Ordering::Acquire)).filter(|bytes| *bytes != u64::MAX)
+    }
+
     pub fn margin(&self) -> u64 {
         // While kernels are loaded nobody knows whose the memory is that goes.
-        let code = self.code.load(Ordering::Acquire);
-        if code == u64::MAX {
-            return LEAST;
-        }
+        let Some(code) = self.code_bytes() else { return LEAST };
         let total = self.listed.total_bytes;
         let mut others = lock(&self.others);
         let ours = self.taken.load(Ordering::Acquire) + self.graphs.load(Ordering::Acquire) + code;
@@ -276,7 +277,7 @@ impl Primary {
     }
 
     fn load_all(&self, compiled: &mut dyn FnMut(usize, usize)) -> Answer {
-        if self.code.load(Ordering::Acquire) != u64::MAX {
+        if self.code_bytes().is_some() {
             return Ok(());
         }
         let before = self.free_bytes();

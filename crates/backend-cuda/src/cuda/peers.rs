@@ -6,6 +6,7 @@ use super::Cuda;
 use super::bounce::Bounce;
 use super::call::{Answer, check};
 use super::card::Primary;
+use super::slot::event;
 use crate::{Address, Driver, Failure};
 use cudarc::driver::sys;
 use std::ffi::c_void;
@@ -78,9 +79,7 @@ impl Cuda {
     /// Needs the context to be current.
     fn mark(&mut self) -> Result<sys::CUevent, Failure> {
         if self.mark.is_null() {
-            let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
-            // SAFETY: the context is current, the pointer is to a handle.
-            unsafe { check("cuEventCreate", sys::cuEventCreate(&mut self.mark, flags))? };
+            self.mark = event()?;
         }
         Ok(self.mark)
     }

@@ -2,10 +2,9 @@
 //! another is on its way.
 
 use super::call::{Answer, check};
+use super::slot::Slot;
 use crate::{Address, Failure};
 use cudarc::driver::sys;
-use std::ffi::c_void;
-use std::ptr::null_mut;
 use std::sync::Arc;
 
 const SLOTS: usize = 4;
@@ -14,12 +13,7 @@ const SLOT_BYTES: usize = 4 << 20;
 /// Copies bytes to a place of the same length, as one thread does, or several that have nothing else to do meanwhile.
 pub type Copier = Arc<dyn Fn(&mut [u8], &[u8]) + Send + Sync>;
 
-struct Slot {
-    memory: *mut u8,
-    /// Comes when the copy out of the slot has ended.
-    copied: sys::CUevent,
-}
-
+/// Whoever drops it has waited for the stream.
 pub(super) struct Staging {
     slots: Vec<Slot>,
     next: usize,
@@ -33,19 +27,9 @@ impl Staging {
         let copier = Arc::new(|to: &mut [u8], from: &[u8]| to.copy_from_slice(from));
         let mut staging = Staging { slots: Vec::new(), next: 0, copier };
         for _ in 0..SLOTS {
-            let (mut memory, mut copied): (*mut c_void, _) = (null_mut(), null_mut());
-            // SAFETY: both pointers are to pointers.
-            unsafe {
-                check("cuMemHostAlloc", sys::cuMemHostAlloc(&mut memory, SLOT_BYTES, 0))?;
-                let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
-                if let Err(failure) = check("cuEventCreate", sys::cuEventCreate(&mut copied, flags)) {
-                    let _ = sys::cuMemFreeHost(memory);
-                    return Err(failure);
-                }
-            }
-            let slot = Slot { memory: memory.cast(), copied };
+            let slot = Slot::new(SLOT_BYTES, 0)?;
             // SAFETY: as many bytes as were just allocated. They are a slice later, so they must have values.
-            unsafe { slot.memory.write_bytes(0, SLOT_BYTES) };
+            unsafe { slot.memory.cast::<u8>().write_bytes(0, SLOT_BYTES) };
             staging.slots.push(slot);
         }
         Ok(staging)
@@ -67,26 +51,14 @@ impl Staging {
             // SAFETY: the slot's last copy has ended before it is written again (an event that was never recorded has
             // come already), a piece is not longer than a slot, and nobody else has the slot.
             unsafe {
-                check("cuEventSynchronize", sys::cuEventSynchronize(slot.copied))?;
-                (self.copier)(std::slice::from_raw_parts_mut(slot.memory, piece.len()), piece);
+                check("cuEventSynchronize", sys::cuEventSynchronize(slot.emptied))?;
+                (self.copier)(std::slice::from_raw_parts_mut(slot.memory.cast(), piece.len()), piece);
                 let start = to + (index * SLOT_BYTES) as u64;
-                let copy = sys::cuMemcpyHtoDAsync_v2(start, slot.memory.cast(), piece.len(), stream);
+                let copy = sys::cuMemcpyHtoDAsync_v2(start, slot.memory, piece.len(), stream);
                 check("cuMemcpyHtoDAsync", copy)?;
-                check("cuEventRecord", sys::cuEventRecord(slot.copied, stream))?;
+                check("cuEventRecord", sys::cuEventRecord(slot.emptied, stream))?;
             }
         }
         Ok(())
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        for slot in self.slots.drain(..) {
-            // SAFETY: memory and event are ours, once; whoever drops us has waited for the stream.
-            unsafe {
-                let _ = sys::cuEventDestroy_v2(slot.copied);
-                let _ = sys::cuMemFreeHost(slot.memory.cast());
-            }
-        }
     }
 }
