@@ -120,8 +120,10 @@ impl Seat {
         let Some(free) = self.free(free) else {
             return AcceleratorFacts { name: self.name.clone(), ..AcceleratorFacts::default() };
         };
-        let code_guess = if guess == Guess::Careful { CODE } else { 0 };
-        let context_guess = if guess == Guess::Careful { CONTEXT } else { 0 };
+        let (context_guess, code_guess) = match guess {
+            Guess::Careful => (CONTEXT, CODE),
+            Guess::Hopeful => (0, 0),
+        };
         let known = AcceleratorFacts {
             name: self.name.clone(),
             memory_free: free,

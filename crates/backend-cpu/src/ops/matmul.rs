@@ -56,7 +56,6 @@ pub(crate) fn matmul(
     }
     let input = buffers.span(OP, input, product(OP, &[n, cols])?)?;
     let total = products.iter().fold(0usize, |sum, linear| sum.saturating_add(linear.weight.rows));
-    let chunk_rows = |weight: &Weight| chunk_rows(machine, n, total, weight);
     let mut tasks = Vec::with_capacity(products.len());
     let mut chunks = Vec::new();
     for linear in products {
@@ -70,7 +69,9 @@ pub(crate) fn matmul(
             return Err(invalid(OP, "the result overlaps the input"));
         }
         let bias = linear.bias.map(|bias| buffers.span(OP, bias, weight.rows)).transpose()?;
-        chunks.extend((0..weight.rows).step_by(chunk_rows(&weight)).map(|row| (tasks.len(), row)));
+        let rows_at_once = chunk_rows(machine, n, total, &weight);
+        let ranges = (0..weight.rows).step_by(rows_at_once).map(|first| first..weight.rows.min(first + rows_at_once));
+        chunks.extend(ranges.map(|range| (tasks.len(), range)));
         tasks.push(Task { rows, bias, scale: linear.scale, out });
     }
     let mut activations = machine.scratch.activations();
@@ -88,15 +89,14 @@ pub(crate) fn matmul(
     let tokens: Vec<usize> = (0..n).collect();
     let operand = Operand { input, activations: &activations, tokens: &tokens };
     run(machine, OP, chunks.len(), &|worker, chunk| {
-        let (task, first) = chunks[chunk];
-        let task = &tasks[task];
+        let (task, range) = &chunks[chunk];
+        let task = &tasks[*task];
         let count = task.rows.weight.rows;
-        let range = first..count.min(first + chunk_rows(&task.rows.weight));
         // SAFETY: biases are not written during the operation.
         let bias = task.bias.map(|bias| unsafe { bias.read(0, count) });
         let results = Results { out: task.out, stride: count, places: &tokens, scale: task.scale, bias };
         // SAFETY: this chunk alone writes these rows of the result.
-        unsafe { task.rows.compute(machine, worker, range, &operand, &results) }
+        unsafe { task.rows.compute(machine, worker, range.clone(), &operand, &results) }
     })
 }
 

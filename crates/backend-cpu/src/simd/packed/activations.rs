@@ -51,7 +51,6 @@ pub enum Row<'a> {
 
 /// A row of activations as the row kernel of a type of weights takes it: in an order and in groups of its own, so that rows of
 /// weights find them as registers want them. Made once for all rows of weights of that type.
-#[derive(Clone)]
 pub struct Prepared {
     pub(super) ty: GgmlType,
     /// None where the kernel takes activations as they are.
