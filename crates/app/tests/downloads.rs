@@ -104,14 +104,20 @@ async fn a_cut_connection_resumes_and_the_model_appears_whole() {
     assert_eq!(page.quants.iter().find(|row| row.quant == QUANT).unwrap().installed, done.model_id);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn pause_keeps_resume_goes_on_cancel_deletes() {
-    let (folder, hub) = (tempfile::tempdir().unwrap(), hub());
-    let (app, _) = connect(folder.path(), &hub);
+/// A slow download that is asked to pause in the middle.
+async fn asked_to_pause(folder: &Path, hub: &FakeHub) -> (Arc<App>, String) {
+    let (app, _) = connect(folder, hub);
     hub.faults(|faults| faults.bytes_per_second = Some(2 << 20));
     let id = start(&app).await;
     until(&app, &id, in_the_middle).await;
     app.download_pause(id.clone()).await.unwrap();
+    (app, id)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pause_keeps_resume_goes_on_cancel_deletes() {
+    let (folder, hub) = (tempfile::tempdir().unwrap(), hub());
+    let (app, id) = asked_to_pause(folder.path(), &hub).await;
     until(&app, &id, is(DownloadState::Paused)).await;
     drop(app);
     // A pause outlives the program.
@@ -134,11 +140,7 @@ async fn pause_keeps_resume_goes_on_cancel_deletes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn resumed_before_the_pause_is_through_it_goes_on() {
     let (folder, hub) = (tempfile::tempdir().unwrap(), hub());
-    let (app, _) = connect(folder.path(), &hub);
-    hub.faults(|faults| faults.bytes_per_second = Some(2 << 20));
-    let id = start(&app).await;
-    until(&app, &id, in_the_middle).await;
-    app.download_pause(id.clone()).await.unwrap();
+    let (app, id) = asked_to_pause(folder.path(), &hub).await;
     app.download_resume(id.clone()).await.unwrap();
     let done = until(&app, &id, |download| matches!(download.state, DownloadState::Done | DownloadState::Paused));
     let done = tokio::time::timeout(Duration::from_secs(300), done).await.unwrap();
@@ -148,11 +150,7 @@ async fn resumed_before_the_pause_is_through_it_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_version_takes_the_place_of_a_paused_download() {
     let (folder, hub) = (tempfile::tempdir().unwrap(), hub());
-    let (app, _) = connect(folder.path(), &hub);
-    hub.faults(|faults| faults.bytes_per_second = Some(2 << 20));
-    let id = start(&app).await;
-    until(&app, &id, in_the_middle).await;
-    app.download_pause(id.clone()).await.unwrap();
+    let (app, id) = asked_to_pause(folder.path(), &hub).await;
     let paused = until(&app, &id, is(DownloadState::Paused)).await;
     hub.faults(|faults| faults.bytes_per_second = None);
     // Another file of the repository has changed: the same bytes under a new commit go on.

@@ -1,26 +1,16 @@
 //! Attention over contexts of several pieces: against its formula in f64, and the same bits however it is cut.
 
+mod common;
+
 use backend::*;
 use backend_cpu::{CpuConfig, CpuDevice, Precision, Simd, SimdLevel, ThreadPool};
+use common::{bytes, numbers};
 use quant::GgmlType;
 use std::sync::Arc;
 
 const HEADS: usize = 6;
 const HEADS_KV: usize = 2;
 const TOTAL: usize = 1301;
-
-fn numbers(len: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..len).map(|_| next()).collect()
-}
-
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
 
 #[derive(Clone, Copy)]
 struct Case {

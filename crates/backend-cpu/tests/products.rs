@@ -1,7 +1,10 @@
 //! Products of one token's rows alone and of many in panels: the same bits, whatever a token shares its operation with.
 
+mod common;
+
 use backend::*;
 use backend_cpu::{CpuConfig, CpuDevice, Precision, Simd, SimdLevel, ThreadPool};
+use common::{bytes, numbers};
 use quant::GgmlType;
 use std::sync::Arc;
 
@@ -9,15 +12,6 @@ const COLS: usize = 768;
 const ROWS: usize = 100;
 const TOKENS: usize = 6;
 const TYPES: [GgmlType; 4] = [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0, GgmlType::Q4_K];
-
-fn numbers(len: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..len).map(|_| next()).collect()
-}
 
 struct Bench(CpuDevice);
 
@@ -34,7 +28,7 @@ impl Bench {
     }
 
     fn floats(&mut self, values: &[f32]) -> View {
-        self.put(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())
+        self.put(&bytes(values))
     }
 
     fn weight(&mut self, ty: GgmlType, rows: usize, seed: u64) -> Weight {

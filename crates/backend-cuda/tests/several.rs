@@ -190,19 +190,24 @@ fn go_from_gpu_to_gpu() {
     assert_eq!(greedy(&one, &prompt, 12), [begun, again].concat());
 }
 
+/// Two GPUs of a process with one test, and the file in which their driver counts.
+fn two_cards_that_count() -> ([Card; 2], tempfile::NamedTempFile) {
+    let counted = tempfile::NamedTempFile::new().unwrap();
+    // SAFETY: a process with one test, which has started no other threads yet.
+    unsafe {
+        std::env::set_var("FAKE_CUDA_DEVICES", "2");
+        std::env::set_var("FAKE_CUDA_COUNTS", counted.path());
+    }
+    ([0, 1].map(|number| Card::open(number).unwrap()), counted)
+}
+
 /// The stream goes from one GPU to another without the host, where these can do that; its bits are the same in any case. The one
 /// that is lost at the crossing takes its layers along.
 #[test]
 fn the_stream_goes_from_gpu_to_gpu() {
     let ways = ["0", "1", "2", "3", "5", "6"].map(|way| ("FAKE_CUDA_PEERS", way));
     with_driver("the_stream_goes_from_gpu_to_gpu", &ways, || {
-        let counted = tempfile::NamedTempFile::new().unwrap();
-        // SAFETY: a process with one test, which has started no other threads yet.
-        unsafe {
-            std::env::set_var("FAKE_CUDA_DEVICES", "2");
-            std::env::set_var("FAKE_CUDA_COUNTS", counted.path());
-        }
-        let cards = [0, 1].map(|number| Card::open(number).unwrap());
+        let (cards, counted) = two_cards_that_count();
         let expected = logits(&load_on(&trained(), devices(&cards[..1]), 5));
         let engine = load_on(&trained(), devices(&cards), split(&[3, 2]));
         let found = logits(&engine);
@@ -256,13 +261,7 @@ fn larger_copies_are_compared_again() {
 fn the_host_does_not_wait_at_crossings() {
     let ways = ["0", "1", "2", "3"].map(|way| ("FAKE_CUDA_PEERS", way));
     with_driver("the_host_does_not_wait_at_crossings", &ways, || {
-        let counted = tempfile::NamedTempFile::new().unwrap();
-        // SAFETY: a process with one test, which has started no other threads yet.
-        unsafe {
-            std::env::set_var("FAKE_CUDA_DEVICES", "2");
-            std::env::set_var("FAKE_CUDA_COUNTS", counted.path());
-        }
-        let cards = [0, 1].map(|number| Card::open(number).unwrap());
+        let (cards, counted) = two_cards_that_count();
         let engine = load_on(&trained(), devices(&cards), split(&[4, 3]));
         let waits = |prompt: &[u32], count: u32| {
             let before = counts(counted.path())[6];
