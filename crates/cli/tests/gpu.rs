@@ -26,7 +26,7 @@ impl Machine {
         Machine { home: Home::new(), driver: library::fake_driver(folder.path()), _folder: folder }
     }
 
-    /// `settings` of the driver: see `backend-cuda/emulator/libcuda.cpp`.
+    /// `settings` of the driver: see `backend-cuda/emulator/libcuda/settings.h`.
     fn run(&self, settings: &[(&str, &str)], arguments: &[&str]) -> Ended {
         let mut command = self.home.gpu_command(arguments);
         ended(command.envs(self.driver.clone()).envs(settings.iter().copied()).output().unwrap())
