@@ -1,7 +1,8 @@
 // Runs kernels on the CPU: every CUDA thread is a fiber, all fibers take turns on one OS thread (x86-64 Linux).
 //
-// Order is deterministic for a seed. Deadlocks, diverged barriers and diverged warp operations abort with the place; shared
-// memory is full of NaN when a block starts; out-of-bounds accesses show under AddressSanitizer. One launch at a time.
+// Order is deterministic for a seed. Deadlocks (also at barriers that not all threads come to) and diverged warp operations abort
+// with the place; shared memory is full of NaN when a block starts, and nothing may be written behind it; other accesses out of
+// bounds show under AddressSanitizer. tests/faults.rs tries that. One launch at a time.
 // Compile with -fno-strict-aliasing -ffp-contract=off.
 #pragma once
 #include <cmath>
@@ -43,6 +44,27 @@ inline uint3 thread_index() {
     abort();
 }
 
+// Static shared memory of a library has a place of its own, except in templates of sources, where the compiler does not give it
+// one, and under AddressSanitizer, which then does not know where each variable ends.
+#ifdef __SANITIZE_ADDRESS__
+#define STATIC_SHARED
+inline void spoil_statics() {}
+#else
+#define STATIC_SHARED __attribute__((section("static_shared")))
+extern "C" {
+extern char __start_static_shared[] __attribute__((weak, visibility("hidden")));
+extern char __stop_static_shared[] __attribute__((weak, visibility("hidden")));
+}
+inline void spoil_statics() { memset(__start_static_shared, 0xff, size_t(__stop_static_shared - __start_static_shared)); }
+#endif
+
+/// Bytes behind dynamic shared memory that must stay as they are; AddressSanitizer sees its end by itself.
+#ifdef __SANITIZE_ADDRESS__
+const size_t BEHIND = 0;
+#else
+const size_t BEHIND = 64;
+#endif
+
 /// Runs `body` once for each thread of each block.
 inline void run(void (*kernel)(const void *), const void *arguments, uint3 grid, uint3 block, size_t shared, uint64_t seed) {
     launch.grid = grid;
@@ -54,11 +76,15 @@ inline void run(void (*kernel)(const void *), const void *arguments, uint3 grid,
         for (unsigned y = 0; y < grid.y; y++)
             for (unsigned x = 0; x < grid.x; x++) {
                 launch.block_index = {x, y, z};
-                // Exactly as large as asked for, so that AddressSanitizer sees the end.
-                launch.shared = static_cast<char *>(aligned_alloc(16, (shared + 15) / 16 * 16 + 16));
-                memset(launch.shared, 0xff, shared);
+                void *memory = nullptr;
+                if (posix_memalign(&memory, 16, shared + BEHIND)) abort();
+                launch.shared = static_cast<char *>(memory);
+                if (shared + BEHIND) memset(memory, 0xff, shared + BEHIND);
+                spoil_statics();
                 if (!fibers.run(threads, kernel, arguments, seed)) die("deadlock");
-                free(launch.shared);
+                for (size_t i = shared; i < shared + BEHIND; i++)
+                    if (uint8_t(launch.shared[i]) != 0xff) die("something was written behind shared memory");
+                free(memory);
             }
 }
 }  // namespace emulator
@@ -67,7 +93,7 @@ inline void run(void (*kernel)(const void *), const void *arguments, uint3 grid,
 #define blockIdx (emulator::launch.block_index)
 #define blockDim (emulator::launch.block)
 #define gridDim (emulator::launch.grid)
-#define __shared__ static
+#define __shared__ static STATIC_SHARED
 #define DEVICE inline
 #define DYNAMIC_SHARED(T, name) T *name = reinterpret_cast<T *>(emulator::launch.shared)
 

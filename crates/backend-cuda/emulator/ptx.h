@@ -60,9 +60,9 @@ template <class T> T *global_at(uint64_t address) {
 }
 
 const uint64_t STATIC = 1 << 20;
+/// Space for all static shared memory of a block: blocks run one after the other.
+alignas(16) STATIC_SHARED static char statics[4096];
 template <class T> T *shared_at(uint64_t address) {
-    // Space for all static shared memory of a block: blocks run one after the other.
-    alignas(16) static char statics[4096];
     const uint32_t offset = uint32_t(address);
     if (offset % sizeof(T)) emulator::die("a shared access is not aligned");
     if (offset >= STATIC) {

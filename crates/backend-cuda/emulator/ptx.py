@@ -26,6 +26,10 @@ COMPARE = {"eq": "{0} == {1}", "ne": "{0} != {1}", "lt": "{0} < {1}", "le": "{0}
            "num": "({0} == {0} && {1} == {1})"}  # fmt: skip
 UNARY = {"neg": "-{0}", "not": "~{0}", "abs": "std::fabs({0})", "ex2": "exp2f({0})", "sqrt": "std::sqrt({0})",
          "rcp": "1 / {0}"}  # fmt: skip
+# What may stand between an instruction's name and its types, where more would change what it does.
+MODES = {"fma": {"rn", "rm"}, "mul": {"rn", "lo", "wide"}, "mad": {"lo"}, "div": {"rn"}, "rem": set(), "min": set(), "max": set(),
+         "setp": set(COMPARE), "cvt": {"rn", "rni", "rzi", "sat"}, "ex2": {"approx", "ftz"}, "rcp": {"rn", "approx", "ftz"},
+         "sqrt": {"rn"}, "neg": set(), "abs": set()}  # fmt: skip
 
 
 # Of mma.sync: shape, type of the result, type of both sides.
@@ -146,6 +150,8 @@ def instruction(opcode, operands):
     name, type = parts[0], parts[-1]
     v = [value(o, type) if type in C_TYPES and not re.match(r"[\[{]|.*\|", o) and not o.startswith("$") else o
          for o in operands]  # fmt: skip
+    if name in MODES and not set(parts[1 : -2 if name == "cvt" else -1]) <= MODES[name]:
+        sys.exit("unknown mode: " + opcode)
     if name == "mma":
         return tensor_product(opcode, operands)
     if name == "bra":
