@@ -19,9 +19,10 @@ fn fingerprint(root: &Path, source: &Path, flags: &[String], kernel: Option<&str
     std::fs::read(source).unwrap().hash(&mut hasher);
     // PTX has all that it needs in it.
     let folders = if is_ptx(source) { &["emulator"][..] } else { &["emulator", "kernels"] };
-    for folder in folders {
-        let mut files: Vec<PathBuf> =
-            std::fs::read_dir(root.join(folder)).unwrap().map(|e| e.unwrap().path()).collect();
+    // And what a large source is divided into: a folder of its name.
+    let parts = Some(source.with_extension("")).filter(|parts| parts.is_dir());
+    for folder in folders.iter().map(|folder| root.join(folder)).chain(parts) {
+        let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
         files.sort();
         files.retain(|file| file.extension().is_some_and(|end| end == "h" || end == "py"));
         files.retain(|file| !file.ends_with("mutants.py") || kernel.is_some());
@@ -96,8 +97,13 @@ fn make(source: &str, architecture: &str, kernel: Option<&str>, sanitizer: Optio
     if path.exists() {
         return path;
     }
-    // Another test process may compile the same: each into a file of its own.
-    let part = path.with_extension(format!("{}.part", std::process::id()));
+    // Another process may be compiling the same: then this one waits for it.
+    let lock = std::fs::File::create(path.with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+    if path.exists() {
+        return path;
+    }
+    let part = path.with_extension("part");
     let text = if is_ptx(&source) { translate(root, &source, &part, kernel) } else { source.clone() };
     let status = command("c++").args(&flags).arg(&text).arg("-o").arg(&part).status();
     assert!(status.expect("the tests need a C++ compiler (c++)").success(), "{} does not compile", source.display());
@@ -185,22 +191,30 @@ pub fn fake_driver(folder: &Path) -> [(&'static str, String); 4] {
     for name in ["libcuda.so.1", "libcuda.so"] {
         std::os::unix::fs::symlink(compile("emulator/libcuda.cpp"), folder.join(name)).unwrap();
     }
-    let most = ptx().unwrap_or_else(|| NEWEST.into());
-    let all = modules().into_iter().map(|name| {
-        let architecture = if DIFFERENT.contains(&name.as_str()) { NEWEST } else { &most };
-        module(&name, None, architecture)
-    });
-    let of = |architecture| joined(DIFFERENT.iter().map(|name| module(name, None, architecture)));
+    let most = &ptx().unwrap_or_else(|| NEWEST.into());
+    let of_all: Vec<_> = modules().into_iter().map(|name| (name, most.as_str())).collect();
+    // No GPU is newer than the PTX that is run.
+    let of = |architecture: &'static str| {
+        let there = DIFFERENT.iter().filter(|_| architecture <= most.as_str());
+        there.map(|name| ((*name).to_owned(), architecture)).collect::<Vec<_>>()
+    };
+    let (of_61, of_75) = (of("compute_61"), of("compute_75"));
+    // Programs that begin at the same time do not all wait for the same library first.
+    let mut wanted = [&of_all[..], &of_61, &of_75].concat();
+    let first = std::process::id() as usize % wanted.len();
+    wanted.rotate_left(first);
+    wanted.iter().for_each(|(name, architecture)| drop(module(name, None, architecture)));
     [
         ("LD_LIBRARY_PATH", folder.display().to_string()),
-        ("FAKE_CUDA_MODULES", joined(all)),
-        ("FAKE_CUDA_MODULES_61", of("compute_61")),
-        ("FAKE_CUDA_MODULES_75", of("compute_75")),
+        ("FAKE_CUDA_MODULES", joined(&of_all)),
+        ("FAKE_CUDA_MODULES_61", joined(&of_61)),
+        ("FAKE_CUDA_MODULES_75", joined(&of_75)),
     ]
 }
 
-fn joined(paths: impl Iterator<Item = PathBuf>) -> String {
-    paths.map(|path| path.display().to_string()).collect::<Vec<_>>().join(":")
+fn joined(modules: &[(String, &str)]) -> String {
+    let paths = modules.iter().map(|(name, architecture)| module(name, None, architecture).display().to_string());
+    paths.collect::<Vec<_>>().join(":")
 }
 
 /// The names of the kernels' files.
