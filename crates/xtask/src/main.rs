@@ -24,11 +24,11 @@ const USAGE: &str = "cargo xtask COMMAND
   tidy                  check the house: structure, lengths, unsafe, forbidden words
   bindings              rewrite ui/src/ipc/bindings.ts from the Rust types
   conformance DIR       compare with the reference data in DIR (models, quants, dequant, tokenizer, templates)
-  kernels [--check] [--prove [--only=ptx|sanitizers|mutants|barriers] [--mutants=NUMBER] [--resume]]
+  kernels [--check] [--prove [--only=ptx,sanitizers,mutants,barriers] [--mutants=NUMBER] [--jobs=NUMBER] [--resume]]
                         compile the CUDA kernels to PTX with a pinned compiler, which is installed into target;
                         compare with what is committed and assemble it; run the tests on the PTX itself, under
                         sanitizers, and with mutants of the PTX, so many of each file, and with each of its
-                        barriers left out, which must not pass
+                        barriers left out, which must not pass; so many at once (--resume: what is left of it)
   neon [TEST]           check and test the kernels of AArch64 CPUs under an emulator (Linux)
   gpu-suite --pack FOLDER [--reference DIR] [--dev]
                         a folder with all that a machine with a GPU needs to check and measure: start gpu-suite in it

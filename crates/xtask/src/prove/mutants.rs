@@ -2,49 +2,52 @@
 //! of their own; all others run from their sources.
 
 use super::equivalent::Equivalent;
+use super::jobs::{self, Job};
+use super::programs::{Program, Run, watched};
 use super::reach::{Reach, TYPES};
-use super::{ROOT, fixed_addresses, watched};
+use super::record::{Record, stamp, texts};
+use super::{ROOT, Scope};
 use crate::command::step;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 /// Instead of a number of mutants: all barriers, left out, which is for ThreadSanitizer to see.
 pub const BARRIERS: &str = "barriers";
-/// What was killed so far, for `--resume`.
-const RECORD: &str = "target/kernels/mutants.tsv";
 /// The number of no mutant.
 const UNCHANGED: &str = "-1";
 /// Seconds of a processor that a test gets, without a sanitizer and with one. The emulator itself notices most of what goes
 /// on forever.
 const PATIENCE: [u32; 2] = [300, 1800];
-/// What it gets beside other work.
-const LONGEST: Duration = Duration::from_secs(2 * 3600);
 
-pub struct Mutants {
-    tests: PathBuf,
+pub struct Mutants<'a> {
+    program: &'a Program,
     /// How many of each file, or [`BARRIERS`].
-    which: String,
-    /// Lines of [`RECORD`].
-    killed: BTreeSet<String>,
-    equivalent: Equivalent,
+    which: &'a str,
+    /// By architecture.
     reach: BTreeMap<String, Reach>,
     /// Trials that pass without a mutant.
-    sound: BTreeSet<Trial>,
-    survivors: Vec<String>,
+    sound: Mutex<BTreeSet<Trial>>,
 }
 
 /// The mutants of a file.
 struct File {
     architecture: String,
     module: String,
-    /// Lines of number, kernel, place, kind, instruction, mutant.
-    mutants: Vec<String>,
-    killed: usize,
+    mutants: Vec<Mutant>,
     equivalent: usize,
+}
+
+struct Mutant {
+    architecture: String,
+    module: String,
+    kernel: String,
+    number: String,
+    is_barrier: bool,
+    /// In the record.
+    line: String,
 }
 
 /// A test of a kernel.
@@ -60,178 +63,153 @@ struct Trial {
     watched: bool,
 }
 
-enum Verdict {
-    Equivalent,
-    Killed,
-    Survived,
+/// Tries all that are not recorded as killed; those that survive.
+pub fn prove(part: &str, program: &Program, which: &str, scope: &Scope, record: &Record) -> Result<Vec<String>> {
+    let files = files(part, which, scope)?;
+    // Files in turn: wherever a run ends, it has tried something of each.
+    let most = files.iter().map(|file| file.mutants.len()).max().unwrap_or(0);
+    let in_turn: Vec<&Mutant> =
+        (0..most).flat_map(|i| files.iter().filter_map(move |file| file.mutants.get(i))).collect();
+    let mut mutants = Mutants { program, which, reach: BTreeMap::new(), sound: Mutex::default() };
+    for mutant in in_turn.iter().filter(|mutant| !record.has(&mutant.line)) {
+        if !mutants.reach.contains_key(&mutant.architecture) {
+            let reach = Reach::new(program, &mutant.architecture, scope.width)?;
+            mutants.reach.insert(mutant.architecture.clone(), reach);
+        }
+    }
+    let mutants = &mutants;
+    let jobs = in_turn.into_iter().map(|mutant| {
+        let name = format!("{} {} {}", mutant.architecture, mutant.kernel, mutant.number);
+        Job { name, line: mutant.line.clone(), work: Box::new(move || mutants.kill(mutant)) }
+    });
+    let failed = jobs::prove(part, &jobs.collect::<Vec<_>>(), record, scope.width);
+    for File { architecture, module, mutants, equivalent } in &files {
+        if mutants.len() + equivalent == 0 {
+            continue;
+        }
+        let (made, killed) = (mutants.len() + equivalent, mutants.iter().filter(|m| record.has(&m.line)).count());
+        let left = mutants.len() - killed;
+        println!("{architecture} {module}: of {made} {killed} killed, {equivalent} equivalent, {left} survived");
+    }
+    Ok(failed)
 }
 
-impl Mutants {
-    pub fn new(tests: &Path, which: &str, resume: bool) -> Result<Mutants> {
-        let record = if resume { std::fs::read_to_string(RECORD).unwrap_or_default() } else { String::new() };
-        std::fs::create_dir_all("target/kernels")?;
-        std::fs::write(RECORD, &record)?;
-        Ok(Mutants {
-            tests: tests.into(),
-            which: which.into(),
-            killed: record.lines().map(String::from).collect(),
-            equivalent: Equivalent::load()?,
-            reach: BTreeMap::new(),
-            sound: BTreeSet::new(),
-            survivors: Vec::new(),
-        })
-    }
-
-    pub fn run(mut self, architectures: &[&str], modules: &[String]) -> Result<()> {
-        let mut files = self.files(architectures, modules)?;
-        let most = files.iter().map(|file| file.mutants.len()).max().unwrap_or(0);
-        // Files in turn: wherever a run ends, it has tried something of each.
-        for i in 0..most {
-            for file in &mut files {
-                let Some(mutant) = file.mutants.get(i) else { continue };
-                match self.judge(&file.architecture, &file.module, mutant)? {
-                    Verdict::Equivalent => file.equivalent += 1,
-                    Verdict::Killed => file.killed += 1,
-                    Verdict::Survived => {}
-                }
-            }
-        }
-        for File { architecture, module, mutants, killed, equivalent } in &files {
-            let (made, survived) = (mutants.len(), mutants.len() - killed - equivalent);
-            println!(
-                "{architecture} {module}: of {made} mutants {killed} killed, {equivalent} equivalent, {survived} survived"
-            );
-        }
-        if !self.survivors.is_empty() {
-            bail!("{} mutants survived:\n{}", self.survivors.len(), self.survivors.join("\n"));
-        }
-        Ok(())
-    }
-
-    fn files(&self, architectures: &[&str], modules: &[String]) -> Result<Vec<File>> {
-        let mut files = Vec::new();
-        for module in modules {
-            let mut seen: Vec<String> = Vec::new();
-            for architecture in architectures {
-                // Most modules are the same for all of them, and so are their mutants.
-                let text = instructions(architecture, module)?;
-                if seen.contains(&text) {
-                    continue;
-                }
-                seen.push(text);
-                let path = format!("{ROOT}/ptx/{architecture}/{module}.ptx");
-                let arguments = [&format!("{ROOT}/emulator/ptx.py"), path.as_str(), &self.which, "list"];
-                let mutants = step("python3", &arguments).output()?.lines().map(String::from).collect();
-                let (architecture, module) = ((*architecture).into(), module.clone());
-                files.push(File { architecture, module, mutants, killed: 0, equivalent: 0 });
-            }
-        }
-        Ok(files)
-    }
-
-    fn judge(&mut self, architecture: &str, module: &str, mutant: &str) -> Result<Verdict> {
-        let fields: Vec<&str> = mutant.split('\t').collect();
-        let [number, kernel, _, what, ..] = fields[..] else { bail!("ptx.py: {mutant}") };
-        if self.equivalent.has(module, &fields) {
-            return Ok(Verdict::Equivalent);
-        }
-        let key = format!("{architecture}\t{module}\t{mutant}");
-        if self.killed.contains(&key) {
-            return Ok(Verdict::Killed);
-        }
-        let started = Instant::now();
-        for trial in self.trials(architecture, module, kernel, what == "left out")? {
-            if self.passes(&trial, number)? {
+fn files(part: &str, which: &str, scope: &Scope) -> Result<Vec<File>> {
+    let (equivalent, emulator) = (Equivalent::load()?, stamp(texts(&Path::new(ROOT).join("emulator"))?));
+    let mut files = Vec::new();
+    for module in &scope.modules {
+        let mut seen: Vec<String> = Vec::new();
+        for architecture in &scope.architectures {
+            // Most modules are the same for all of them, and so are their mutants.
+            let text = instructions(architecture, module)?;
+            if seen.contains(&text) {
                 continue;
             }
-            self.is_sound(&trial)?;
-            std::fs::OpenOptions::new().append(true).open(RECORD)?.write_all(format!("{key}\n").as_bytes())?;
-            let ty = trial.ty.map_or(String::new(), |ty| format!(" with {ty}"));
-            let seconds = started.elapsed().as_secs();
-            println!("{architecture} {kernel} {number}: killed by {}{ty}, {seconds} s", trial.test);
-            self.killed.insert(key);
-            return Ok(Verdict::Killed);
+            let texts = stamp([&emulator, &text]);
+            seen.push(text);
+            let path = format!("{ROOT}/ptx/{architecture}/{module}.ptx");
+            let list = step("python3", &[&format!("{ROOT}/emulator/ptx.py"), path.as_str(), which, "list"]).output()?;
+            let mut file =
+                File { architecture: architecture.clone(), module: module.clone(), mutants: Vec::new(), equivalent: 0 };
+            for shown in list.lines() {
+                let fields: Vec<&str> = shown.split('\t').collect();
+                let [number, kernel, _, what, ..] = fields[..] else { bail!("ptx.py: {shown}") };
+                if !scope.kernels.is_empty() && !scope.kernels.iter().any(|wanted| wanted == kernel) {
+                    continue;
+                }
+                if equivalent.has(module, &fields) {
+                    file.equivalent += 1;
+                    continue;
+                }
+                file.mutants.push(Mutant {
+                    architecture: architecture.clone(),
+                    module: module.clone(),
+                    kernel: kernel.into(),
+                    number: number.into(),
+                    is_barrier: what == "left out",
+                    line: format!("{part}\t{architecture}\t{module}\t{shown}\t{texts}"),
+                });
+            }
+            files.push(file);
         }
-        println!("SURVIVED: {key} ({} s)", started.elapsed().as_secs());
-        self.survivors.push(key);
-        Ok(Verdict::Survived)
+    }
+    Ok(files)
+}
+
+impl Mutants<'_> {
+    fn kill(&self, mutant: &Mutant) -> Result<String> {
+        for trial in self.trials(mutant) {
+            let started = Instant::now();
+            if self.passes(&trial, &mutant.number)? {
+                continue;
+            }
+            let seconds = started.elapsed().as_secs();
+            self.is_sound(&trial)?;
+            let ty = trial.ty.map_or(String::new(), |ty| format!(" with {ty}"));
+            return Ok(format!("killed by {}{ty} in {seconds} s", trial.test));
+        }
+        bail!("SURVIVED: {}", mutant.line)
     }
 
     /// The tests that launch a kernel, in the order in which they are tried.
-    fn trials(&mut self, architecture: &str, module: &str, kernel: &str, watched: bool) -> Result<Vec<Trial>> {
-        if !self.reach.contains_key(architecture) {
-            self.reach.insert(architecture.into(), Reach::new(&self.tests, architecture)?);
-        }
-        let (reach, ty) = (&self.reach[architecture], type_of(kernel));
+    fn trials(&self, mutant: &Mutant) -> Vec<Trial> {
+        let Mutant { architecture, module, kernel, is_barrier, .. } = mutant;
+        let (reach, product) = (&self.reach[architecture], product_of(kernel));
         // Some tests are for one type only, but can be for any.
-        let tests = reach.of(|launched| match ty {
-            Some(_) => launched.starts_with(&format!("{module}:")),
+        let tests = reach.of(|launched| match product {
+            Some((_, size)) => launched.starts_with(&format!("{module}:")) && launched.ends_with(size),
             None => launched == format!("{module}:{kernel}"),
         });
         let trial = |test: &str, ty: Option<&str>| Trial {
-            architecture: architecture.into(),
-            module: module.into(),
-            kernel: kernel.into(),
+            architecture: architecture.clone(),
+            module: module.clone(),
+            kernel: kernel.clone(),
             test: test.into(),
             ty: ty.map(String::from),
-            watched,
+            watched: *is_barrier,
         };
-        if ty.is_some() {
-            return Ok(tests.iter().map(|test| trial(test, ty)).collect());
+        if let Some((ty, _)) = product {
+            return tests.iter().map(|test| trial(test, Some(ty))).collect();
         }
         // Products with one type of weights before those with all.
         let products = tests.iter().filter(|test| test.starts_with("products::"));
         let first = products.map(|test| trial(test, Some(TYPES[0])));
-        Ok(first.chain(tests.iter().map(|test| trial(test, None))).collect())
+        first.chain(tests.iter().map(|test| trial(test, None))).collect()
     }
 
     /// A test that fails with a mutant must pass without one.
-    fn is_sound(&mut self, trial: &Trial) -> Result<()> {
-        if !self.sound.contains(trial) {
+    fn is_sound(&self, trial: &Trial) -> Result<()> {
+        let known = || self.sound.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known().contains(trial) {
             if !self.passes(trial, UNCHANGED)? {
                 bail!("{} {} fails without a mutant, in {}", trial.architecture, trial.kernel, trial.test);
             }
-            self.sound.insert(trial.clone());
+            known().insert(trial.clone());
         }
         Ok(())
     }
 
     fn passes(&self, trial: &Trial, number: &str) -> Result<bool> {
         let Trial { architecture, module, kernel, test, ty, watched: is_watched } = trial;
-        let mut command = fixed_addresses(Path::new("prlimit"));
-        command.arg(format!("--cpu={}", PATIENCE[usize::from(*is_watched)])).arg(&self.tests);
-        command.args(["--exact", test]).envs([
-            ("HEADROOM_PTX", architecture.as_str()),
-            ("HEADROOM_MUTANTS", &self.which),
-            ("HEADROOM_MUTANT", &format!("{module}:{kernel}:{number}")),
-        ]);
-        command.envs(ty.as_ref().map(|ty| ("HEADROOM_TYPE", ty)));
+        let mut settings = vec![
+            ("HEADROOM_PTX", architecture.clone()),
+            ("HEADROOM_MUTANTS", self.which.to_owned()),
+            ("HEADROOM_MUTANT", format!("{module}:{kernel}:{number}")),
+        ];
+        settings.extend(ty.clone().map(|ty| ("HEADROOM_TYPE", ty)));
         if *is_watched {
-            command.envs(watched("thread")?);
+            settings.extend(watched("thread")?);
         }
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("prlimit cannot start")?;
-        let end = Instant::now() + LONGEST;
-        loop {
-            if let Some(status) = child.try_wait()? {
-                if matches!(status.code(), Some(126 | 127)) {
-                    bail!("the tests cannot be started ({status})");
-                }
-                return Ok(status.success());
-            }
-            if Instant::now() > end {
-                child.kill()?;
-                child.wait()?;
-                return Ok(false);
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let patience = Some(PATIENCE[usize::from(*is_watched)]);
+        Ok(Run { program: &self.program.path, test, settings, patience }.failure()?.is_none())
     }
 }
 
-/// The type of weights that a kernel of products is named after.
-fn type_of(kernel: &str) -> Option<&str> {
-    let vector = kernel.strip_prefix("matvec_").and_then(|name| Some(name.rsplit_once('_')?.0));
-    kernel.strip_prefix("matmul_").or(vector)
+/// Of a kernel of products, the type of weights and the size (rows of activations, or of a tile) that it is named after, this
+/// with a line before it.
+fn product_of(kernel: &str) -> Option<(&str, &str)> {
+    let name = ["matvec_", "matmul_"].iter().find_map(|start| kernel.strip_prefix(start))?;
+    Some(name.split_at(name.rfind('_')?))
 }
 
 /// The text of a module's PTX, but for the line that names its architecture.
@@ -246,8 +224,26 @@ mod tests {
 
     #[test]
     fn kernels_of_products_have_types() {
-        assert_eq!(type_of("matmul_iq4_nl"), Some("iq4_nl"));
-        assert_eq!(type_of("matvec_q4_k_1"), Some("q4_k"));
-        assert_eq!(type_of("attention_4_2"), None);
+        assert_eq!(product_of("matmul_iq4_nl_32"), Some(("iq4_nl", "_32")));
+        assert_eq!(product_of("matvec_q4_k_1"), Some(("q4_k", "_1")));
+        assert_eq!(product_of("attention_4_2"), None);
+    }
+
+    /// As they are named now, and not only once.
+    #[test]
+    fn all_kernels_of_products_have_types_that_tests_know() {
+        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../backend-cuda");
+        let tests = std::fs::read_to_string(crates.join("tests/device/products.rs")).unwrap().to_lowercase();
+        let mut count = 0;
+        for module in ["matmul", "matvec"] {
+            let text = std::fs::read_to_string(crates.join(format!("ptx/compute_80/{module}.ptx"))).unwrap();
+            for name in text.split(".entry ").skip(1).filter_map(|rest| rest.split('(').next()) {
+                let (ty, size) = product_of(name).unwrap();
+                assert!([" ", "["].iter().any(|before| tests.contains(&format!("{before}{ty},"))), "{name}: {ty}");
+                assert!(["_1", "_4", "_32", "_64"].contains(&size), "{name}: {size}");
+                count += 1;
+            }
+        }
+        assert!(count > 100, "{count}");
     }
 }

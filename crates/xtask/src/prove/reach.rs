@@ -1,13 +1,11 @@
 //! Which tests launch a kernel, and with how much work: a mutant is tried with these alone, the cheapest first.
 
-use super::{LONG, fixed_addresses};
+use super::jobs::side_by_side;
+use super::programs::{Program, Run};
+use super::{KERNELS, LONG};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::process::Stdio;
 
-/// Whole models launch nothing that the tests of kernels do not, and their tolerances are wider.
-const TESTS: [&str; 4] = ["attention::", "operations::", "products::", "recurrent::"];
 /// Tests of products launch the same for all types of weights but those without blocks.
 pub const TYPES: [&str; 2] = ["q8_0", "f16"];
 
@@ -26,22 +24,19 @@ pub struct Reach {
 
 impl Reach {
     /// Runs each test once, from the kernels' sources, unless this program's tests are known.
-    pub fn new(program: &Path, architecture: &str) -> Result<Reach> {
+    pub fn new(program: &Program, architecture: &str, width: usize) -> Result<Reach> {
         let known = format!("target/kernels/launches-{architecture}.tsv");
-        let built = std::fs::metadata(program)?;
-        let stamp = format!("{} {} {:?}", program.display(), built.len(), built.modified()?);
-        if let Some(tests) = std::fs::read_to_string(&known).ok().and_then(|text| parse(&text, &stamp)) {
+        if let Some(tests) = std::fs::read_to_string(&known).ok().and_then(|text| parse(&text, &program.stamp)) {
             return Ok(Reach { tests });
         }
         println!("==> which tests launch what for {architecture}");
-        let list = fixed_addresses(program).args(["--list", "--format", "terse"]).output()?;
-        let list = String::from_utf8(list.stdout)?;
-        let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
-        let names = names.filter(|name| TESTS.iter().any(|start| name.starts_with(start)) && !name.contains(LONG));
-        let mut tests = names.map(|name| measure(program, architecture, name)).collect::<Result<Vec<_>>>()?;
+        // Whole models launch nothing that the tests of kernels do not, and their tolerances are wider.
+        let names: Vec<&str> = program.tests(&KERNELS).filter(|name| !name.contains(LONG)).collect();
+        let tests = side_by_side(&names, width, |name| measure(program, architecture, name));
+        let mut tests = tests.into_iter().collect::<Result<Vec<_>>>()?;
         // Names make it the same order every time.
         tests.sort_by(|a, b| (a.work, &a.name).cmp(&(b.work, &b.name)));
-        std::fs::write(&known, format!("{stamp}\n{}", tests.iter().map(shown).collect::<String>()))?;
+        std::fs::write(&known, format!("{}\n{}", program.stamp, tests.iter().map(shown).collect::<String>()))?;
         Ok(Reach { tests })
     }
 
@@ -52,25 +47,29 @@ impl Reach {
     }
 }
 
-fn measure(program: &Path, architecture: &str, name: &str) -> Result<Test> {
-    let file = "target/kernels/launches.tmp";
-    std::fs::write(file, "")?;
-    let launches = std::path::absolute(file)?;
+fn measure(program: &Program, architecture: &str, name: &str) -> Result<Test> {
+    let launches = std::path::absolute(format!("target/kernels/{architecture}-{name}.launches"))?;
+    std::fs::write(&launches, "")?;
     for ty in if name.starts_with("products::") { &TYPES[..] } else { &TYPES[..1] } {
-        let mut command = fixed_addresses(program);
-        command.args(["--exact", name]).stdout(Stdio::null()).env("HEADROOM_LAUNCHES", &launches);
         // All kernels are their sources, for this architecture alone.
-        let chosen = [("HEADROOM_PTX", architecture), ("HEADROOM_MUTANT", "none:none:-1"), ("HEADROOM_TYPE", ty)];
-        if !command.envs(chosen).status().context("setarch cannot start the tests")?.success() {
-            bail!("{name} fails with the kernels' sources");
+        let settings = vec![
+            ("HEADROOM_LAUNCHES", launches.display().to_string()),
+            ("HEADROOM_PTX", architecture.to_owned()),
+            ("HEADROOM_MUTANT", "none:none:-1".to_owned()),
+            ("HEADROOM_TYPE", (*ty).to_owned()),
+        ];
+        let run = Run { program: &program.path, test: name, settings, patience: None };
+        if let Some(said) = run.failure()? {
+            bail!("{name} fails with the kernels' sources: {said}");
         }
     }
     let mut test = Test { name: name.into(), work: 0, kernels: BTreeSet::new() };
-    for line in std::fs::read_to_string(file)?.lines() {
+    for line in std::fs::read_to_string(&launches)?.lines() {
         let (kernel, threads) = line.split_once('\t').context("a launch has a kernel and threads")?;
         test.work += threads.parse::<u64>()?;
         test.kernels.insert(kernel.into());
     }
+    std::fs::remove_file(&launches)?;
     Ok(test)
 }
 
