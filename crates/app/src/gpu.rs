@@ -1,6 +1,7 @@
 //! The GPUs that take layers: known from the beginning, opened when one of them is first given something, and again after a
 //! loss; what they have to give; or why there are none.
 
+use crate::compiling::{Watch, compile};
 use crate::gpu_seat::{CODE, CONTEXT, Found, Free, Seat, name, seats_of, text};
 use crate::wire::{Gpu, GpuMemory, GpuName, GpuReason};
 use backend_cpu::ThreadPool;
@@ -97,24 +98,27 @@ impl Gpus {
         others.map(|one| Gpu { used: false, ..known(one, name(one, &listed), free(&one.id), status) }).collect()
     }
 
-    /// Opens these, if they are not open, and has their kernels compiled, which may take a while: `compiled` hears how many of
-    /// how many are ready. Where that fails, a GPU counts as not there from then on, for this reason.
-    pub fn open(&self, numbers: &[usize], free: &Free, compiled: &mut dyn FnMut(usize, usize)) {
+    /// Opens these, if they are not open, and has their kernels compiled, which may take a while. Where that fails, a GPU counts
+    /// as not there from then on, for this reason.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Cancelled`](crate::wire::ErrorCode::Cancelled)
+    pub fn open(&self, numbers: &[usize], free: &Free, watch: &mut Watch<'_>) -> crate::error::Result<()> {
         for (done, number) in numbers.iter().enumerate() {
             let card = {
-                let Ok(mut state) = self.wanted() else { return };
-                let Ok(seats) = state.seats(free) else { return };
+                let Ok(mut state) = self.wanted() else { return Ok(()) };
+                let Ok(seats) = state.seats(free) else { return Ok(()) };
                 let Some(seat) = seats.get_mut(*number) else { continue };
                 seat.open(free);
                 let Ok(open) = seat.opened() else { continue };
                 open.card.clone()
             };
             // All of them are one piece of work. Others are not kept waiting for that.
-            let mut of_all = |now: usize, of: usize| compiled(done * of + now, numbers.len() * of);
-            if let Err(absent) = card.compile(&mut of_all) {
+            if let Err(absent) = compile(&card, (done, numbers.len()), watch)? {
                 self.fail(*number, absent);
             }
         }
+        Ok(())
     }
 
     /// Opens all of them, without kernels.
@@ -191,7 +195,7 @@ impl Gpus {
             other => format!("{other:?}"),
         };
         let status = hardware::gpus();
-        self.open(&[number], &Free::of(&status), &mut |_, _| {});
+        self.open(&[number], &Free::of(&status), &mut Watch::patient()).map_err(|error| error.message)?;
         let card = {
             let state = self.wanted().map_err(|_| "it is not chosen any more".to_owned())?;
             let Some(Ok(seats)) = &state.seats else { return Err("it is not there any more".into()) };
@@ -252,8 +256,7 @@ impl Gpus {
 /// A device on an open GPU.
 fn made(card: &Card, pool: &Arc<ThreadPool>) -> Result<CudaDevice, Absent> {
     let pool = pool.clone();
-    let driver =
-        card.driver(&mut |_, _| {})?.with_copier(Arc::new(move |to: &mut [u8], from: &[u8]| pool.copy(to, from)));
+    let driver = card.driver()?.with_copier(Arc::new(move |to: &mut [u8], from: &[u8]| pool.copy(to, from)));
     Ok(GpuDevice::new(driver, GpuConfig::default()))
 }
 

@@ -8,6 +8,7 @@ mod app;
 mod archive;
 mod catalog;
 mod chats;
+mod compiling;
 mod discover;
 mod disk_rates;
 mod downloads;

@@ -1,6 +1,7 @@
 //! This PC as the planner and the window see it.
 
 use crate::app::{App, AppConfig, blocking};
+use crate::compiling::Watch;
 use crate::disk_rates::sample_of;
 use crate::error::Result;
 use crate::files::{Kind, now, write_atomically};
@@ -108,15 +109,15 @@ impl Machine {
     /// Plans, and opens the GPUs that the plan gives something, until all of those are open: what they have and what they take
     /// for themselves is measured then and not guessed. What no layer needs stays closed. `plan` also says which accelerators
     /// it gives something; `own` and `model` as in [`Machine::facts`]. Blocks up to some seconds, and longer where the driver compiles the
-    /// kernels for the first time: `compiled` hears how many of how many are ready.
+    /// kernels for the first time.
     ///
     /// # Errors
-    /// Those of `plan`.
+    /// Those of `plan`; [`ErrorCode::Cancelled`](crate::wire::ErrorCode::Cancelled).
     pub fn settle<T>(
         &self,
         (own, model): (u64, &Path),
         pool: &Arc<ThreadPool>,
-        compiled: &mut dyn FnMut(usize, usize),
+        watch: &mut Watch<'_>,
         mut plan: impl FnMut(&Facts) -> Result<(T, Vec<usize>)>,
     ) -> Result<(T, Facts)> {
         // A GPU that is not open is worth a try if it might do.
@@ -126,7 +127,7 @@ impl Machine {
             let (planned, mut numbers) = plan(&facts)?;
             numbers.retain(|number| self.gpus.is_closed(*number));
             match guess {
-                _ if !numbers.is_empty() => self.open(&numbers, pool, compiled),
+                _ if !numbers.is_empty() => self.open(&numbers, pool, watch)?,
                 Guess::Hopeful => guess = Guess::Careful,
                 Guess::Careful => return Ok((planned, facts)),
             }
@@ -134,10 +135,11 @@ impl Machine {
     }
 
     /// Afterwards they are open, or it is known why not.
-    fn open(&self, numbers: &[usize], pool: &Arc<ThreadPool>, compiled: &mut dyn FnMut(usize, usize)) {
+    fn open(&self, numbers: &[usize], pool: &Arc<ThreadPool>, watch: &mut Watch<'_>) -> Result<()> {
         let status = hardware::gpus();
-        self.gpus.open(numbers, &Free::of(&status), compiled);
+        self.gpus.open(numbers, &Free::of(&status), watch)?;
         self.measure_gpus(&status, pool);
+        Ok(())
     }
 
     /// All devices for layers, in the order of [`Facts::accelerators`]. One that is not open yet is opened when it is first
@@ -171,7 +173,8 @@ impl Machine {
         let status = hardware::gpus();
         // Where there are none, the reason is told.
         self.gpus.shown(&status)?;
-        self.open(&[number], pool, &mut |_, _| {});
+        // Nobody cancels that, and where it fails the reason is found below.
+        let _ = self.open(&[number], pool, &mut Watch::patient());
         let device = self.gpus.device(number, &status, pool)?;
         let shown = self.gpus.shown(&status)?.into_iter().nth(number).unwrap_or(Err(GpuReason::NoDevice))?;
         Ok(Accelerator { device, control: None, shown })

@@ -99,10 +99,13 @@ impl App {
             app.choose_gpus();
             let mut last = Instant::now();
             let mut progress = |now: LoadStage, share: f32| {
+                let mut another = false;
                 if let Slot::Loading { stage, progress, .. } = &mut *lock(&app.slot) {
+                    another = *stage != now;
                     (*stage, *progress) = (now, share);
                 }
-                if last.elapsed() >= Duration::from_millis(100) {
+                // A module of kernels may be all there is to tell for a while.
+                if another || last.elapsed() >= Duration::from_millis(100) {
                     last = Instant::now();
                     app.model_changed();
                 }
@@ -207,8 +210,11 @@ impl App {
     /// `cpu_moe`: [`LoadSettings::cpu_moe`].
     pub async fn set_gpu_layers(self: &Arc<Self>, layers: GpuLayers, cpu_moe: Option<u32>) -> Result<ModelState> {
         let session = self.session()?;
-        let where_they_are = |placement: engine::Placement| (placement.gpu_layers, placement.cpu_moe);
-        let mut told = where_they_are(session.engine.placement());
+        let state = || {
+            let placement = session.engine.placement();
+            (placement.gpu_layers, placement.cpu_moe, session.compiling())
+        };
+        let mut told = state();
         let (app, moved) = (self.clone(), session.clone());
         let mut moving = std::pin::pin!(blocking(move || {
             let notice = moved.place(layers, cpu_moe)?;
@@ -227,7 +233,7 @@ impl App {
             if let Ok(result) = tokio::time::timeout(FOLLOW, &mut moving).await {
                 break result;
             }
-            let now = where_they_are(session.engine.placement());
+            let now = state();
             if now != told {
                 told = now;
                 self.model_changed();

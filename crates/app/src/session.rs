@@ -2,6 +2,7 @@
 
 use crate::answer::{self, Step, Task};
 use crate::app::lock;
+use crate::compiling::Watch;
 use crate::drafts::{self, Draft, Found};
 use crate::error::Result;
 use crate::forms::TokenTree;
@@ -11,8 +12,8 @@ use crate::memory::Memories;
 use crate::plans::{self, wishes};
 use crate::prompt::Format;
 use crate::wire::{
-    AnswerStats, ErrorCode, FinishReason, Gpu, GpuLayers, GpuReason, GpuUse, LoadSettings, LoadStage, LoadedModel,
-    Plan, RecoveryNotice, WireError,
+    AnswerStats, Compiling, ErrorCode, FinishReason, Gpu, GpuLayers, GpuReason, GpuUse, LoadSettings, LoadStage,
+    LoadedModel, Plan, RecoveryNotice, WireError,
 };
 use backend_cpu::{CpuConfig, CpuDevice, Precision, SimdLevel, ThreadPool};
 use engine::{
@@ -114,6 +115,8 @@ pub struct Session {
     asked: Mutex<Option<Instant>>,
     /// The settings as changed by the slider, and their plan.
     placed: Mutex<(LoadSettings, Plan)>,
+    /// Kernels that the layers on their way to a GPU wait for.
+    compiling: Mutex<Option<Compiling>>,
     /// Of chats that are answered by turns.
     pub(crate) memories: Memories,
     /// Makes the test device fail, for tests.
@@ -132,18 +135,22 @@ impl Session {
         let logits_rows = loading.logits_rows.max(speculation.logits_rows());
         let config = CpuConfig { threads, precision: if exact { Precision::Exact } else { Precision::Fast }, simd };
         let pool = Arc::new(ThreadPool::new(threads));
-        let mut compiled = |done: usize, of: usize| {
-            let stage = LoadStage::Compiling { done: done as u32, of: of as u32 };
-            progress(stage, done as f32 / of.max(1) as f32);
+        let compiled = |done: usize, of: usize| {
+            progress(LoadStage::Compiling(Compiling::new(done, of)), done as f32 / of.max(1) as f32);
         };
         let wished = Wishes { ubatch, logits_rows, ..wishes(&settings) };
         machine.renew_gpus();
-        let planned = machine.settle((0, &path), &pool, &mut compiled, |facts| {
-            let (mut draft, mut problem) = (request.draft.clone(), request.draft_problem.clone());
-            let planned = drafts::plan(&model, &mut draft, &mut problem, facts, &wished)?;
-            let numbers = given(&planned);
-            Ok(((planned, draft, problem), numbers))
-        })?;
+        let planned = machine.settle(
+            (0, &path),
+            &pool,
+            &mut Watch { told: Box::new(compiled), cancel: cancel.clone() },
+            |facts| {
+                let (mut draft, mut problem) = (request.draft.clone(), request.draft_problem.clone());
+                let planned = drafts::plan(&model, &mut draft, &mut problem, facts, &wished)?;
+                let numbers = given(&planned);
+                Ok(((planned, draft, problem), numbers))
+            },
+        )?;
         let ((planned, draft, mut draft_problem), facts) = planned;
         let (mut accelerators, mut test_control) = (Vec::new(), None);
         let gpus = machine.devices(&pool, config).map(|found| {
@@ -215,6 +222,7 @@ impl Session {
             moved_away: AtomicBool::new(false),
             asked: Mutex::default(),
             placed,
+            compiling: Mutex::default(),
             memories: Memories::default(),
             test_control: Mutex::new(test_control),
         };
@@ -284,6 +292,7 @@ impl Session {
             cpu_moe: placement.cpu_moe,
             ram_used: placement.host_used + draft.0,
             vram_used: placement.accelerator_used() + draft.1,
+            compiling: self.compiling(),
             gpu_reason: reason,
             gpus: seats.iter().enumerate().filter_map(used).collect(),
             draft_problem: self.draft_problem.clone().map(Box::new),
@@ -300,12 +309,15 @@ impl Session {
         let has_devices = self.has_devices(wanted);
         // "Auto" means what the planner would choose on the devices without this model.
         let wishes = planner::Wishes { context: Some(self.context()), ..wishes(&settings) };
-        let (planned, facts) =
-            self.machine.settle((self.own_ram(), &self.path), &self.pool, &mut |_, _| {}, |facts| {
-                let planned = planner::plan_with_draft(&self.model, self.draft.as_deref(), facts, &wishes)?;
-                let numbers = given(&planned);
-                Ok((planned, numbers))
-            })?;
+        let told = |done: usize, of: usize| *lock(&self.compiling) = Some(Compiling::new(done, of));
+        let mut watch = Watch { told: Box::new(told), ..Watch::patient() };
+        let settled = self.machine.settle((self.own_ram(), &self.path), &self.pool, &mut watch, |facts| {
+            let planned = planner::plan_with_draft(&self.model, self.draft.as_deref(), facts, &wishes)?;
+            let numbers = given(&planned);
+            Ok((planned, numbers))
+        });
+        *lock(&self.compiling) = None;
+        let (planned, facts) = settled?;
         let lost = !has_devices || self.none_opened();
         let planner::Plan { gpu_layers: layers, cpu_moe: experts, placement, .. } = planned;
         // What the plan has room for is known when the layers are where they will be.
@@ -334,6 +346,10 @@ impl Session {
             layers: placement.layers,
             during_answer: false,
         }))
+    }
+
+    pub(crate) fn compiling(&self) -> Option<Compiling> {
+        *lock(&self.compiling)
     }
 
     /// Whether layers have a device to go to; those that were lost are opened again. True where there never was one.

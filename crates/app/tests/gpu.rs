@@ -416,7 +416,7 @@ fn loading_tells_how_much_is_compiled() {
         let compiled: Vec<(u32, u32)> = seen
             .iter()
             .filter_map(|stage| match stage {
-                LoadStage::Compiling { done, of } => Some((*done, *of)),
+                LoadStage::Compiling(Compiling { done, of }) => Some((*done, *of)),
                 LoadStage::Layers => None,
             })
             .collect();
@@ -426,5 +426,54 @@ fn loading_tells_how_much_is_compiled() {
         // They are there now.
         load(&app, "rustdoc", settings(GpuLayers::Auto)).await;
         assert!(stages(&events).iter().all(|stage| *stage == LoadStage::Layers));
+    });
+}
+
+/// Nobody waits for the driver after a cancel: one module takes longer here than the whole test may.
+#[test]
+fn loading_is_cancelled_while_kernels_are_compiled() {
+    const NAME: &str = "loading_is_cancelled_while_kernels_are_compiled";
+    const MODULE: &str = "120000";
+    with_gpu(NAME, ("FAKE_CUDA_COMPILE", MODULE), async |gpu: Cards| {
+        install_trained(&gpu.files);
+        let (app, events) = open(&gpu.files, |config| config.use_gpu = true);
+        let (begun, loading) = (Instant::now(), app.clone());
+        let id = app.library().await.unwrap()[0].id.clone();
+        let loads = tokio::spawn(async move { loading.model_load(id, settings(GpuLayers::Auto)).await });
+        let compiles = |event: &AppEvent| {
+            matches!(event, AppEvent::Model { state: ModelState::Loading { stage: LoadStage::Compiling(_), .. } })
+        };
+        while !events.lock().unwrap().iter().any(compiles) {
+            assert!(!loads.is_finished());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        app.model_load_cancel();
+        assert_eq!(loads.await.unwrap().unwrap_err().code, ErrorCode::Cancelled);
+        assert!(begun.elapsed().as_millis() < MODULE.parse().unwrap(), "the module was waited for");
+        // And without the GPU the model can be used at once.
+        load(&app, "rustdoc", settings(fixed(0))).await;
+        assert!(told(&answered(&app, async || {}).await).is_empty());
+        assert!(begun.elapsed().as_millis() < MODULE.parse().unwrap());
+    });
+}
+
+/// The same when layers are first moved to a GPU of a loaded model; they arrive.
+#[test]
+fn moving_tells_how_much_is_compiled() {
+    const NAME: &str = "moving_tells_how_much_is_compiled";
+    with_gpu(NAME, ("FAKE_CUDA_COMPILE", "150"), async |gpu: Cards| {
+        let (app, events) = gpu.ready(fixed(0)).await;
+        events.lock().unwrap().clear();
+        app.set_gpu_layers(fixed(2), None).await.unwrap();
+        let loaded = |event: AppEvent| match event {
+            AppEvent::Model { state: ModelState::Ready { loaded } } => Some(loaded),
+            _ => None,
+        };
+        let seen: Vec<LoadedModel> = events.lock().unwrap().drain(..).filter_map(loaded).collect();
+        let compiled: Vec<u32> = seen.iter().filter_map(|loaded| Some(loaded.compiling?.done)).collect();
+        assert!(compiled.len() >= library::modules().len() / 2 && compiled.is_sorted(), "{compiled:?}");
+        assert!(seen.iter().all(|loaded| loaded.compiling.is_none() || loaded.gpu_layers == 0));
+        let last = seen.last().unwrap();
+        assert_eq!((last.compiling, last.gpu_layers), (None, 2));
     });
 }

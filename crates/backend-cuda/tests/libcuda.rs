@@ -109,7 +109,7 @@ fn copies_into_pinned_memory_are_shared() {
             *told = (told.0 + from.len() as u64, told.1 + 1);
             pool.copy(to, from);
         };
-        let driver = Card::open(0).unwrap().driver(&mut |_, _| {}).unwrap().with_copier(Arc::new(copier));
+        let driver = Card::open(0).unwrap().driver().unwrap().with_copier(Arc::new(copier));
         let mut device = GpuDevice::new(driver, GpuConfig::default());
         let (mut all, mut pieces) = (0, 0);
         for len in [1, 4095, 4 << 20, (41 << 20) + 13] {
@@ -159,7 +159,7 @@ fn tokens_are_replayed() {
         };
         let (driver, state) = TestDriver::new(State::default());
         let card = Card::open(0).unwrap();
-        let cuda = GpuDevice::new(card.driver(&mut |_, _| {}).unwrap(), GpuConfig::default());
+        let cuda = GpuDevice::new(card.driver().unwrap(), GpuConfig::default());
         let (emulated, driven) = (load(Box::new(GpuDevice::new(driver, GpuConfig::default()))), load(Box::new(cuda)));
         let mut tokens: Vec<u32> = (0..235).map(|i| (i * 37 + 11) % 300 + 3).collect();
         // The same tokens, and in the caches the same bits.
@@ -267,11 +267,11 @@ fn a_card_says_what_it_is_and_what_is_taken() {
         assert_eq!((card.total_bytes(), card.free_bytes()), (8 << 30, Some(8 << 30)));
         assert_eq!(card.bandwidth(), Some(2.0 * 7.501e9 * 192.0 / 8.0));
         assert_eq!((card.code_bytes(), card.taken_bytes()), (None, 0));
-        let mut device = GpuDevice::new(card.driver(&mut |_, _| {}).unwrap(), GpuConfig::default());
+        let mut device = GpuDevice::new(card.driver().unwrap(), GpuConfig::default());
         // All modules, once.
         let code = 1_000_000 * library::modules().len() as u64;
         assert_eq!(card.code_bytes(), Some(code));
-        drop(card.driver(&mut |_, _| {}).unwrap());
+        drop(card.driver().unwrap());
         assert_eq!(card.free_bytes(), Some((8 << 30) - code));
         let buffer = device.allocate(1000).unwrap();
         assert_eq!((card.taken_bytes(), device.reserved()), (16 << 20, 16 << 20));
@@ -285,6 +285,26 @@ fn a_card_says_what_it_is_and_what_is_taken() {
 }
 
 /// What others had not long ago is left to them, by whoever comes without having been planned; what is ours is not theirs.
+/// One of two who want the kernels compiled waits for the other, so that all of their code is counted, once.
+#[test]
+fn kernels_are_compiled_once() {
+    with_driver("kernels_are_compiled_once", &[("FAKE_CUDA_COMPILE", "20")], || {
+        // SAFETY: a process with one test, which has started no other threads yet.
+        unsafe { std::env::set_var("FAKE_CUDA_MODULE", "1000000") };
+        let card = Card::open(0).unwrap();
+        let modules = card.compiled().1;
+        std::thread::scope(|scope| {
+            scope.spawn(|| card.compile().unwrap());
+            while card.compiled().0 == 0 {
+                std::thread::yield_now();
+            }
+            card.compile().unwrap();
+            assert_eq!(card.compiled(), (modules, modules));
+        });
+        assert_eq!(card.code_bytes(), Some(1_000_000 * modules as u64));
+    });
+}
+
 #[test]
 fn what_others_had_is_left_to_them() {
     with_driver("what_others_had_is_left_to_them", &[("FAKE_CUDA_MODULE", "1000000")], || {
@@ -295,7 +315,7 @@ fn what_others_had_is_left_to_them() {
         unsafe { std::env::set_var("FAKE_CUDA_OTHERS", others.path()) };
         let card = Card::open(0).unwrap();
         assert_eq!(card.margin(), 256 << 20);
-        let mut device = GpuDevice::new(card.driver(&mut |_, _| {}).unwrap(), GpuConfig::default());
+        let mut device = GpuDevice::new(card.driver().unwrap(), GpuConfig::default());
         let spare = |device: &mut CudaDevice, margin: u64| {
             assert_eq!(card.margin(), margin << 20);
             // A slab, and graphs that are still to come.
@@ -318,7 +338,7 @@ fn what_others_had_is_left_to_them() {
         assert_eq!(device.spare(), 0);
         let limit = GpuConfig { limit: Some(1000), ..GpuConfig::default() };
         have(0);
-        assert_eq!(GpuDevice::new(card.driver(&mut |_, _| {}).unwrap(), limit).spare(), 1000);
+        assert_eq!(GpuDevice::new(card.driver().unwrap(), limit).spare(), 1000);
     });
 }
 
@@ -329,7 +349,7 @@ fn our_own_memory_never_passes_for_that_of_others() {
     const NAME: &str = "our_own_memory_never_passes_for_that_of_others";
     with_driver(NAME, &[("FAKE_CUDA_MEMORY", "2147483648")], || {
         let card = Card::open(0).unwrap();
-        let mut device = CudaDevice::new(card.driver(&mut |_, _| {}).unwrap(), GpuConfig::default());
+        let mut device = CudaDevice::new(card.driver().unwrap(), GpuConfig::default());
         let ended = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             let asked = scope.spawn(|| {
@@ -357,7 +377,7 @@ fn a_lost_gpu_is_opened_again() {
         // SAFETY: a process with one test, which has started no other threads yet.
         unsafe { std::env::set_var("FAKE_CUDA_LAUNCHES", "3") };
         let card = Card::open(0).unwrap();
-        let mut device = GpuDevice::new(card.driver(&mut |_, _| {}).unwrap(), GpuConfig::default());
+        let mut device = GpuDevice::new(card.driver().unwrap(), GpuConfig::default());
         let x = View::new(device.allocate(4).unwrap());
         let scale = Op::Scale { x, factor: 2.0, len: 1 };
         // Whether a kernel failed is known when its result is asked for.
@@ -366,7 +386,7 @@ fn a_lost_gpu_is_opened_again() {
         assert_eq!(card.lost(), None);
         assert!(matches!(go(&mut device), Err(BackendError::Lost { .. })));
         assert!(card.lost().unwrap().contains("CUDA_ERROR_LAUNCH_FAILED"));
-        assert!(card.free_bytes().is_none() && matches!(card.driver(&mut |_, _| {}), Err(Absent::BadState(_))));
+        assert!(card.free_bytes().is_none() && matches!(card.driver(), Err(Absent::BadState(_))));
         drop((device, card));
         let again = Card::open(0);
         if std::env::var("FAKE_CUDA_RESETS").unwrap() == "0" {
@@ -374,7 +394,7 @@ fn a_lost_gpu_is_opened_again() {
             return;
         }
         let card = again.unwrap();
-        let mut device = GpuDevice::new(card.driver(&mut |_, _| {}).unwrap(), GpuConfig::default());
+        let mut device = GpuDevice::new(card.driver().unwrap(), GpuConfig::default());
         let x = View::new(device.allocate(4).unwrap());
         device.run(&Op::Scale { x, factor: 2.0, len: 1 }).unwrap();
         assert_eq!(card.lost(), None);

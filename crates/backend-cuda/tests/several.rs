@@ -36,11 +36,10 @@ fn two_devices_at_once() {
         assert_eq!(totals, [400_000_000, 900_000_000]);
         let cards = [0, 1].map(|number| Card::open(number).unwrap());
         let mut devices = [0, 1].map(|n: usize| {
-            let mut compiled = Vec::new();
-            let driver = cards[n].driver(&mut |done, of| compiled.push((done, of))).unwrap();
-            let of = compiled.last().unwrap().1;
-            assert_eq!(compiled, (0..=of).map(|done| (done, of)).collect::<Vec<_>>(), "every module of each card");
-            assert!(of > 5);
+            let (before, of) = cards[n].compiled();
+            assert!(before == 0 && of > 5, "{before} of {of}");
+            let driver = cards[n].driver().unwrap();
+            assert_eq!(cards[n].compiled(), (of, of), "every module of each card");
             GpuDevice::new(driver, GpuConfig::default())
         });
         let bytes: Vec<u8> = [7, 1, 2, 3].repeat(75_000_000);
@@ -55,7 +54,9 @@ fn two_devices_at_once() {
             assert_eq!(read, bytes[..1000]);
         }
         // What was compiled is not compiled again.
-        cards[0].driver(&mut |_, _| panic!("nothing to do")).unwrap();
+        let code = cards[0].free_bytes();
+        cards[0].driver().unwrap();
+        assert_eq!(cards[0].free_bytes(), code);
     });
 }
 
@@ -336,7 +337,7 @@ fn late_devices_open_when_they_are_given_something() {
         let late = |number: usize| {
             let open = move || {
                 let card = Card::open(number).map_err(|absent| format!("{absent:?}"))?;
-                let driver = card.driver(&mut |_, _| {}).map_err(|absent| format!("{absent:?}"))?;
+                let driver = card.driver().map_err(|absent| format!("{absent:?}"))?;
                 Ok(GpuDevice::new(driver, GpuConfig::default()))
             };
             Box::new(LateDevice::new(format!("late {number}"), Box::new(open), Box::new(|| 1 << 30)))

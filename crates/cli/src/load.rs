@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::output;
 use crate::program::Program;
 use app::Session;
-use app::wire::{ErrorCode, LoadStage};
+use app::wire::{Compiling, ErrorCode, LoadStage};
 use engine::{Cancel, Drafting, Speculation};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -90,7 +90,7 @@ pub fn load(
         // Most models are there before anybody could read it.
         if started.elapsed() > Duration::from_secs(1) {
             output::progress(match stage {
-                LoadStage::Compiling { done, of } => {
+                LoadStage::Compiling(Compiling { done, of }) => {
                     format!("the driver compiles the GPU's kernels, this time only: {done} of {of}")
                 }
                 LoadStage::Layers => format!("loading {:.0} %", share * 100.0),

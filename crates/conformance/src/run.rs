@@ -18,7 +18,7 @@ pub fn load(
 ) -> Result<Engine, EngineError> {
     let config = CpuConfig { threads: 2, precision, simd: None };
     let host = CpuDevice::new(Arc::new(ThreadPool::new(config.threads)), config);
-    let accelerator = match gpu.map(|card| card.driver(&mut |_, _| {})).transpose() {
+    let accelerator = match gpu.map(|card| card.driver()).transpose() {
         Ok(driver) => driver.map(|driver| Box::new(GpuDevice::new(driver, GpuConfig::default())) as Box<dyn Device>),
         Err(absent) => {
             let (device, detail) = ("GPU".into(), format!("{absent:?}"));

@@ -64,7 +64,7 @@ fn cases(tiny: bool) -> Vec<Case> {
 
 pub fn bench(options: &Options, tell: &mut dyn FnMut(Row)) -> Result<()> {
     let card = Card::open(0).map_err(|absent| anyhow::anyhow!("no GPU can be used: {absent:?}"))?;
-    let (compiled, _) = seconds(|| card.driver(&mut |_, _| {}).map_err(|absent| anyhow::anyhow!("{absent:?}")))?;
+    let (compiled, _) = seconds(|| card.driver().map_err(|absent| anyhow::anyhow!("{absent:?}")))?;
     tell(Row::figure("kernels loaded (compiled, the first time)", format!("{compiled:.1} s")));
     tell(Row::figure("kernels' code in video memory", mib(card.code_bytes().unwrap_or(0))));
     let bandwidth = copy_bandwidth(&card)?;

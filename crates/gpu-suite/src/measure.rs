@@ -22,7 +22,7 @@ pub fn seconds<T>(work: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
 pub fn copy_bandwidth(card: &Card) -> Result<f64> {
     const DIM: usize = 1 << 18;
     const COPIES: u32 = 10;
-    let driver = card.driver(&mut |_, _| {}).map_err(|absent| anyhow::anyhow!("{absent:?}"))?;
+    let driver = card.driver().map_err(|absent| anyhow::anyhow!("{absent:?}"))?;
     let mut device = GpuDevice::new(driver, GpuConfig::default());
     let free = card.free_bytes().unwrap_or(0);
     // A tenth of what is free, a GiB at most: more than any cache has.
@@ -52,7 +52,7 @@ pub fn stream_rates(card: &Card) -> Result<StreamRates> {
 
 /// As the app makes it: the threads that compute also copy what is uploaded.
 fn driver(card: &Card, pool: &Arc<ThreadPool>) -> Result<Cuda> {
-    let driver = card.driver(&mut |_, _| {}).map_err(|absent| anyhow::anyhow!("{absent:?}"))?;
+    let driver = card.driver().map_err(|absent| anyhow::anyhow!("{absent:?}"))?;
     let pool = pool.clone();
     Ok(driver.with_copier(Arc::new(move |to: &mut [u8], from: &[u8]| pool.copy(to, from))))
 }

@@ -258,7 +258,9 @@ repo: string | null, quant: string | null, architecture: string | null, paramete
  */
 problem: WireError | null, };
 
-export type LoadStage = { "type": "compiling", done: number, of: number, } | { "type": "layers" };
+export type Compiling = { done: number, of: number, };
+
+export type LoadStage = { "type": "compiling" } & Compiling | { "type": "layers" };
 
 export type ModelState = { "type": "none" } | { "type": "loading", modelId: string, name: string, stage: LoadStage, 
 /**
@@ -285,6 +287,10 @@ settings: LoadSettings,
  * As planned for the placement that holds now.
  */
 plan: Plan, 
+/**
+ * What layers on their way to a GPU wait for.
+ */
+compiling: Compiling | null, 
 /**
  * Layers on GPUs now; differs from the plan while layers move.
  */

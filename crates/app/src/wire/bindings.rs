@@ -45,6 +45,7 @@ pub fn typescript() -> String {
         // models
         ModelSource,
         InstalledModel,
+        Compiling,
         LoadStage,
         ModelState,
         GpuUse,

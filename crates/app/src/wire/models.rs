@@ -42,13 +42,24 @@ pub struct InstalledModel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, TS)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum LoadStage {
-    /// The driver compiles the GPU's kernels: `done` of so many modules. It keeps the result, so that only the first time,
-    /// and the first after an update, takes long.
-    Compiling {
-        done: u32,
-        of: u32,
-    },
+    /// The driver compiles the GPU's kernels.
+    Compiling(Compiling),
     Layers,
+}
+
+/// How many modules of the GPU's kernels the driver has compiled. It keeps the result, so that only the first time, and the
+/// first after an update, takes long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct Compiling {
+    pub done: u32,
+    pub of: u32,
+}
+
+impl Compiling {
+    pub(crate) fn new(done: usize, of: usize) -> Compiling {
+        Compiling { done: done as u32, of: of as u32 }
+    }
 }
 
 /// The loaded model. Command `model_state`, event `model`.
@@ -95,6 +106,8 @@ pub struct LoadedModel {
     pub settings: LoadSettings,
     /// As planned for the placement that holds now.
     pub plan: Plan,
+    /// What layers on their way to a GPU wait for.
+    pub compiling: Option<Compiling>,
     /// Layers on GPUs now; differs from the plan while layers move.
     pub gpu_layers: u32,
     /// Layers before this one have their routed experts in RAM now.

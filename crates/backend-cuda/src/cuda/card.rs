@@ -10,7 +10,7 @@ use cudarc::driver::sys;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -31,6 +31,10 @@ pub(super) struct Primary {
     multiprocessors: usize,
     context: sys::CUcontext,
     modules: Mutex<HashMap<&'static str, sys::CUmodule>>,
+    /// How many of them are there, to be asked while one is being compiled.
+    loaded: AtomicUsize,
+    /// Held by whoever has all of them compiled.
+    compiling: Mutex<()>,
     /// Bytes that the modules' code took when they were loaded; `u64::MAX` before.
     code: AtomicU64,
     /// Bytes of the allocations of all drivers.
@@ -84,6 +88,8 @@ impl Card {
             multiprocessors: usize::try_from(multiprocessors).unwrap_or(1),
             context,
             modules: Mutex::default(),
+            loaded: AtomicUsize::new(0),
+            compiling: Mutex::default(),
             code: AtomicU64::new(u64::MAX),
             taken: AtomicU64::new(0),
             graphs: AtomicU64::new(0),
@@ -158,24 +164,29 @@ impl Card {
         lock(&self.0.lost).clone()
     }
 
-    /// Has the kernels compiled, which takes the NVIDIA driver a while if it has not kept the result of an earlier time;
-    /// `compiled` hears how many of how many are ready.
+    /// Has the kernels compiled, which takes the NVIDIA driver a while if it has not kept the result of an earlier time; see
+    /// [`Card::compiled`].
     ///
     /// # Errors
     /// No memory, or a GPU that does not work.
-    pub fn compile(&self, compiled: &mut dyn FnMut(usize, usize)) -> Result<(), Absent> {
+    pub fn compile(&self) -> Result<(), Absent> {
         if let Some(detail) = self.lost() {
             return Err(Absent::BadState(detail));
         }
-        Ok(self.0.load_all(compiled)?)
+        Ok(self.0.load_all()?)
+    }
+
+    /// How many of how many modules of kernels are compiled and loaded; quick, also while [`Card::compile`] is at work.
+    pub fn compiled(&self) -> (usize, usize) {
+        (self.0.loaded.load(Ordering::Acquire), kernels::names().count())
     }
 
     /// A driver of the GPU with a queue of its own, once the kernels are compiled ([`Card::compile`]).
     ///
     /// # Errors
     /// No memory, or a GPU that does not work.
-    pub fn driver(&self, compiled: &mut dyn FnMut(usize, usize)) -> Result<Cuda, Absent> {
-        self.compile(compiled)?;
+    pub fn driver(&self) -> Result<Cuda, Absent> {
+        self.compile()?;
         Cuda::new(self.0.clone())
     }
 }
@@ -276,17 +287,16 @@ impl Primary {
         lock(&self.lost).get_or_insert_with(|| detail.into());
     }
 
-    fn load_all(&self, compiled: &mut dyn FnMut(usize, usize)) -> Answer {
+    fn load_all(&self) -> Answer {
+        // A second one would take what the first one's code takes for less than it is.
+        let _alone = lock(&self.compiling);
         if self.code_bytes().is_some() {
             return Ok(());
         }
         let before = self.free_bytes();
-        let count = kernels::names().count();
-        for (done, module) in kernels::names().enumerate() {
-            compiled(done, count);
+        for module in kernels::names() {
             self.module(module)?;
         }
-        compiled(count, count);
         let taken = before.zip(self.free_bytes()).map_or(0, |(before, after)| before.saturating_sub(after));
         self.code.store(taken, Ordering::Release);
         Ok(())
@@ -300,6 +310,7 @@ impl Primary {
         }
         let loaded = self.load(module)?;
         modules.insert(module, loaded);
+        self.loaded.store(modules.len(), Ordering::Release);
         Ok(loaded)
     }
 

@@ -100,7 +100,7 @@ impl TestDriver {
 fn inner(state: &State) -> Box<dyn Driver> {
     static CARD: OnceLock<Card> = OnceLock::new();
     match std::env::var("HEADROOM_DRIVER").as_deref() {
-        Ok("cuda") => Box::new(CARD.get_or_init(|| Card::open(0).unwrap()).driver(&mut |_, _| {}).unwrap()),
+        Ok("cuda") => Box::new(CARD.get_or_init(|| Card::open(0).unwrap()).driver().unwrap()),
         Ok(other) => panic!("HEADROOM_DRIVER={other}"),
         Err(_) => Box::new(Emulator::new(state.seed, state.architecture, state.text)),
     }

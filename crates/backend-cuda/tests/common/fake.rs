@@ -86,7 +86,7 @@ pub fn split(layers: &[u32]) -> Split {
 }
 
 pub fn device(card: &Card) -> Box<CudaDevice> {
-    Box::new(GpuDevice::new(card.driver(&mut |_, _| {}).unwrap(), GpuConfig::default()))
+    Box::new(GpuDevice::new(card.driver().unwrap(), GpuConfig::default()))
 }
 
 pub fn cuda() -> Box<CudaDevice> {

@@ -66,6 +66,8 @@ export function fakeApi(options: FakeOptions = {}): Api {
   let measured = false;
   let loads = 0;
   let moves = 0;
+  /** The GPU has its kernels. */
+  let ready = false;
   let monitor: ReturnType<typeof setInterval> | undefined;
 
   const setState = (next: ModelState) => {
@@ -139,7 +141,8 @@ export function fakeApi(options: FakeOptions = {}): Api {
       }
     };
     // The first model waits for the driver.
-    const of = mine === 1 && gpuReason() === null ? 4 : 0;
+    const of = ready || gpuReason() !== null || planned.gpuLayers === 0 ? 0 : 4;
+    ready ||= of > 0;
     for (let done = 0; done < of; done++) {
       await show({ type: "compiling", done, of }, done / of);
     }
@@ -162,6 +165,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
         gpus: gpuUse(planned.gpuLayers, planned.vram.total),
         gpuReason: gpuReason(),
         draftProblem: null,
+        compiling: null,
         templateMissing: false,
         supportsThinking: true,
       },
@@ -179,7 +183,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
     const wish = { ...state.loaded.settings, gpuLayers: layers, cpuMoe };
     const planned = plan(model, wish);
     const target = Math.min(planned.gpuLayers, planned.maxGpuLayers);
-    const loaded = { ...state.loaded, settings: wish };
+    const loaded = { ...state.loaded, settings: wish, compiling: null };
     const placed = (layers: number) => plan(model, { ...wish, gpuLayers: { type: "fixed", layers } });
     const show = (layers: number, shown: Plan) => {
       const { ram, vram } = placed(layers);
@@ -193,6 +197,16 @@ export function fakeApi(options: FakeOptions = {}): Api {
       };
       setState({ type: "ready", loaded: { ...loaded, ...now } });
     };
+    // A GPU that was given nothing yet.
+    const of = ready || target === 0 ? 0 : 4;
+    for (let done = 0; done < of; done++) {
+      setState({ type: "ready", loaded: { ...loaded, compiling: { done, of } } });
+      await pause(pace * 4);
+      if (mine !== moves) {
+        return structuredClone(state);
+      }
+    }
+    ready ||= of > 0;
     for (let at = loaded.gpuLayers; at !== target;) {
       await pause(pace * 3);
       if (mine !== moves) {

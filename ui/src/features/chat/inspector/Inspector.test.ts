@@ -30,6 +30,22 @@ test("bars follow the slider, layers follow its end", async () => {
   expect(setGpuLayers.mock.calls).toEqual([[{ type: "fixed", layers: 10 }, null]]);
 });
 
+test("layers that wait for the driver say so", async () => {
+  const app = await startApp();
+  renderWith(app, Inspector, {});
+  await until(() => screen.queryByTestId("memory-vram") !== null);
+  await fireEvent.change(slider(), { target: { value: "0" } });
+  await fireEvent.click(screen.getByTestId("load-model"));
+  await until(() => screen.queryByTestId("unload-model") !== null);
+  const waits = () => screen.queryByTestId("compiling")?.textContent ?? null;
+  expect(waits()).toBeNull();
+  await fireEvent.change(slider(), { target: { value: "5" } });
+  await until(() => waits() === "Preparing the graphics card, the first time only: 2 of 4");
+  expect(app.model.loaded?.gpuLayers).toBe(0);
+  await until(() => app.model.loaded?.gpuLayers === 5);
+  expect(waits()).toBeNull();
+});
+
 test("a mixture of experts has a second count: layers whose experts are in RAM", async () => {
   const setGpuLayers = vi.fn<Api["setGpuLayers"]>();
   const app = await startApp({ mixture: true }, (api) => ({
