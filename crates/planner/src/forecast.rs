@@ -133,35 +133,61 @@ pub(crate) fn forecast(model: &Model, plan: &Plan, facts: &Facts) -> Option<Fore
 /// `None` where the rate of a device that computes is not known.
 fn prompt(model: &Model, plan: &Plan, facts: &Facts) -> Option<Speed> {
     let streaming = plan.streamed.as_ref().map(|streamed| &streamed.streaming);
-    let seconds = |start| prompt_seconds(model, &plan.layout, &plan.placement, streaming, facts, start);
+    let seconds = |start| PromptSeconds::new(model, &plan.layout, &plan.placement, streaming, facts, start);
     // The disk works during the computation; at worst, one waits for the other.
     let disk = disk_per_prompt_token(plan, facts).unwrap_or(0.0);
-    // A prompt that fills the context sees half of it on average.
-    let (slow, fast) = (seconds(plan.context / 2)? + disk, seconds(0)?.max(disk));
+    // A prompt that fills the context sees half of it on average. Of one with many micro-batches, each device computes another.
+    let (slow, fast) = (seconds(plan.context / 2)?.one_by_one() + disk, seconds(0)?.at_once().max(disk));
     Some(Speed { low: ARITHMETIC_SHARE.0 / slow, high: ARITHMETIC_SHARE.1 / fast })
 }
 
-/// Seconds that a prompt's token takes after `start` others, in a full micro-batch; `None` where the rate of a device that computes
-/// is not known.
-pub(crate) fn prompt_seconds(
-    model: &Model,
-    layout: &Layout,
-    placement: &Placement,
-    streaming: Option<&Streaming>,
-    facts: &Facts,
-    start: u32,
-) -> Option<f64> {
-    let rate = positive(facts.int8_rate)?;
-    let there = |number: usize| facts.accelerators.get(number).and_then(|gpu| positive(gpu.int8_rate));
-    let PromptShares { host, accelerators } = PromptShares::new(model, placement, streaming, start.into());
-    let seconds = |(number, adds): (usize, &u64)| match adds {
-        0 => Some(0.0),
-        adds => there(number).map(|rate| *adds as f64 / rate),
-    };
-    let elsewhere = accelerators.iter().enumerate().map(seconds).sum::<Option<f64>>()?;
-    let tokens = layout.params.ubatch.max(1);
-    let streamed = streaming.map_or(0.0, |streaming| streaming.seconds(tokens, start)) / f64::from(tokens);
-    Some(host as f64 / rate + elsewhere + streamed)
+/// Seconds that a prompt's token takes after `start` others, in a full micro-batch, by where they are spent.
+pub(crate) struct PromptSeconds {
+    /// Of layers that are streamed, too.
+    host: f64,
+    /// By number.
+    accelerators: Vec<f64>,
+    /// Within a layer, host and accelerator wait for each other.
+    by_turns: bool,
+}
+
+impl PromptSeconds {
+    /// `None` where the rate of a device that computes is not known.
+    pub fn new(
+        model: &Model,
+        layout: &Layout,
+        placement: &Placement,
+        streaming: Option<&Streaming>,
+        facts: &Facts,
+        start: u32,
+    ) -> Option<PromptSeconds> {
+        let rate = positive(facts.int8_rate)?;
+        let there = |number: usize| facts.accelerators.get(number).and_then(|gpu| positive(gpu.int8_rate));
+        let PromptShares { host, accelerators } = PromptShares::new(model, placement, streaming, start.into());
+        let seconds = |(number, adds): (usize, &u64)| match adds {
+            0 => Some(0.0),
+            adds => there(number).map(|rate| *adds as f64 / rate),
+        };
+        let accelerators = accelerators.iter().enumerate().map(seconds).collect::<Option<_>>()?;
+        let tokens = layout.params.ubatch.max(1);
+        let streamed = streaming.map_or(0.0, |streaming| streaming.seconds(tokens, start)) / f64::from(tokens);
+        let apart = |(index, layer): (usize, &Layer)| {
+            placement.without_experts(index) && layer.expert_multiply_adds_per_token() > 0
+        };
+        let by_turns = streaming.is_some() || model.layers.iter().enumerate().any(apart);
+        Some(PromptSeconds { host: host as f64 / rate + streamed, accelerators, by_turns })
+    }
+
+    /// One device after the other, as with a single micro-batch.
+    pub fn one_by_one(&self) -> f64 {
+        self.host + self.accelerators.iter().sum::<f64>()
+    }
+
+    /// All devices at the same time, each with a micro-batch of its own.
+    pub fn at_once(&self) -> f64 {
+        let longest = self.accelerators.iter().copied().fold(0.0, f64::max);
+        if self.by_turns { self.host + longest } else { self.host.max(longest) }
+    }
 }
 
 /// 8-bit multiply-adds of a prompt's token that sees so many others, by where they are done. The output layer computes a prompt's

@@ -2,7 +2,7 @@
 
 use crate::Facts;
 use crate::choice::apart;
-use crate::forecast::{Reads, prompt_seconds, seconds_per_token};
+use crate::forecast::{PromptSeconds, Reads, seconds_per_token};
 use crate::room::Rooms;
 use model::{Layout, Model, Place, Placement, StreamRates, Streaming};
 
@@ -66,7 +66,8 @@ pub(crate) fn with_room(
     }
     let reads = Reads::new(model);
     let turn = |placement: &Placement, streamed: Option<&Streamed>| {
-        let prompt = prompt_seconds(model, layout, placement, streamed.map(|streamed| &streamed.streaming), facts, 0)?;
+        let streaming = streamed.map(|streamed| &streamed.streaming);
+        let prompt = PromptSeconds::new(model, layout, placement, streaming, facts, 0)?.one_by_one();
         Some(TURN.0 * prompt + TURN.1 * seconds_per_token(&reads, layout, placement, facts))
     };
     let lean = (1..=MOST).map_while(|count| leaner(layout, &best, count)).find_map(|placement| {

@@ -165,6 +165,43 @@ fn a_plan_can_be_for_layers_where_they_are() {
     assert_eq!((placement.crossings(), plan.max_gpu_layers), (1, 33));
 }
 
+/// Of a long prompt each device computes another micro-batch, of a short one they wait for each other.
+#[test]
+fn devices_share_a_long_prompt() {
+    let mut spec = ModelSpec::llama3_8b(GgmlType::Q4_K);
+    let prompt = |spec: &ModelSpec, vram: &[u64], rates: &[f64], wishes: &Wishes| {
+        let mut facts = facts(vram);
+        facts.int8_rate = Some(1e12);
+        let gpus = facts.accelerators.iter_mut().zip(rates);
+        gpus.for_each(|(gpu, rate)| gpu.int8_rate = Some(*rate));
+        let plan = plan(&model(spec), &facts, wishes).unwrap();
+        let speed = plan.forecast.unwrap().prompt.unwrap();
+        (layers(&plan), 0.6 / speed.low, 0.95 / speed.high)
+    };
+    // With one device only the attention to half of the context makes the difference.
+    let (_, slow, fast) = prompt(&spec, &[800], &[20e12], &Wishes::default());
+    let attention = slow - fast;
+    assert!(attention > 0.0);
+    let both = |rates: &[f64]| prompt(&spec, &[400, 400], rates, &Wishes::default());
+    let (split, one_by_one, at_once) = both(&[20e12, 20e12]);
+    assert!(split.iter().all(|layers| *layers > 10), "{split:?}");
+    assert!((one_by_one / slow - 1.0).abs() < 1e-6, "{one_by_one} {slow}");
+    let most = f64::from(*split.iter().max().unwrap()) / 33.0;
+    assert!((at_once / fast - most).abs() < 0.05, "{at_once} {fast} {most}");
+    // The slower one keeps the others waiting.
+    let (_, _, uneven) = both(&[20e12, 2e12]);
+    assert!((uneven / (fast * 10.0 * f64::from(split[1]) / 33.0) - 1.0).abs() < 0.05, "{uneven} {fast}");
+    // So does the CPU, which has half of the layers here and a twentieth of the rate.
+    let (halves, _, shared) = prompt(&spec, &[800], &[20e12], &wish(16));
+    assert!(halves == [16] && (shared / (fast * 20.0 * 16.0 / 32.0) - 1.0).abs() < 0.05, "{shared} {fast}");
+    // Where experts are apart, both wait within each layer.
+    spec = ModelSpec::qwen3_30b_a3b(GgmlType::Q4_K);
+    let experts = Wishes { cpu_moe: Some(48), ..Wishes::default() };
+    let (_, _, apart) = prompt(&spec, &[2000], &[1e12], &experts);
+    let (_, _, whole) = prompt(&spec, &[2000], &[1e12], &Wishes::default());
+    assert!((apart / whole - 1.0).abs() < 0.01, "{apart} {whole}");
+}
+
 #[test]
 fn cards_are_as_fast_as_they_are() {
     let slow = |plan: &Plan| plan.forecast.unwrap().generation.high;
