@@ -139,7 +139,7 @@ impl App {
             // Earlier versions had it there; with a chat that is deleted it must be gone.
             MemoryFolder::delete(folder);
         }
-        let memory = MemoryFolder::open(&config.local_dir, &chats.ids()?);
+        let memory = MemoryFolder::open(&config.local_dir, chats.clone())?;
         let owner = Owner { settings_file, memory, _lock: lock_file };
         let kept_aside = old_settings.into_iter().chain(old_store).collect();
         App::new(config, settings, token, (chats, interrupted), Some(owner), kept_aside)

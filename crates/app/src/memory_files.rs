@@ -3,11 +3,11 @@
 //! A file holds the conversation's tokens, so it goes when the chat goes. None of them is needed: a chat without one is
 //! read again.
 
+use crate::chats::Chats;
 use crate::error::Result;
 use crate::files::{Kind, write_with};
 use crate::wire::{ErrorCode, WireError};
 use engine::{Cancel, Engine, EngineError, Remembered, SavedError};
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ const BUFFER: usize = 1 << 20;
 
 pub(crate) struct MemoryFolder {
     folder: PathBuf,
+    chats: Chats,
 }
 
 /// A file that is read as long as somebody waits for it.
@@ -55,16 +56,20 @@ struct Entry {
 }
 
 impl MemoryFolder {
-    /// Removes what belongs to none of these chats, and what a crash left half-written.
-    pub fn open(local_dir: &Path, chats: &HashSet<String>) -> MemoryFolder {
-        let folder = MemoryFolder { folder: local_dir.join(FOLDER) };
+    /// Removes what belongs to no chat, and what a crash left half-written.
+    ///
+    /// # Errors
+    /// The chats cannot be read.
+    pub fn open(local_dir: &Path, chats: Chats) -> Result<MemoryFolder> {
+        let ids = chats.ids()?;
+        let folder = MemoryFolder { folder: local_dir.join(FOLDER), chats };
         for path in folder.paths() {
             let chat = folder.chat_of(&path);
-            if chat.is_none_or(|chat| !chats.contains(&chat)) {
+            if chat.is_none_or(|chat| !ids.contains(&chat)) {
                 remove(&path);
             }
         }
-        folder
+        Ok(folder)
     }
 
     /// Deletes all that is kept below a folder.
@@ -79,10 +84,11 @@ impl MemoryFolder {
     }
 
     /// Keeps what `write` writes, in place of what there was of this chat. Where all chats together would be above
-    /// `limit`, the least recently used go: they are added to `gone`.
+    /// `limit`, the least recently used go: they are added to `gone`. Of a chat that is deleted, also while this is
+    /// written, nothing stays.
     ///
     /// # Errors
-    /// There is no room; `write` failed. The file that was there before is as it was.
+    /// There is no room, or no such chat; `write` failed. The file that was there before is as it was.
     pub fn save(
         &self,
         chat: &str,
@@ -92,6 +98,7 @@ impl MemoryFolder {
         write: &mut dyn FnMut(&mut dyn Write) -> Result<(), EngineError>,
     ) -> Result<()> {
         let path = self.path(chat)?;
+        self.check(chat)?;
         self.make_folder()?;
         let free = hardware::disk_of(&self.folder).map_or(u64::MAX, |disk| disk.free);
         // The old file stays until the new one is whole.
@@ -105,9 +112,17 @@ impl MemoryFolder {
             write(&mut out)?;
             out.flush().map_err(|error| WireError::file(&path, &error))
         })?;
+        // Whoever deletes the chat after this looks for the file; before, nobody found it.
+        self.check(chat).inspect_err(|_| remove(&path))?;
         // Systems note the time of writing less exactly than chats can follow each other.
         self.touch(chat);
         Ok(())
+    }
+
+    /// Whether there is such a chat.
+    fn check(&self, chat: &str) -> Result<()> {
+        let gone = || WireError::new(ErrorCode::NotFound, format!("chat {chat} was deleted"));
+        self.chats.title(chat)?.map(drop).ok_or_else(gone)
     }
 
     /// Deletes the least recently used files but that of `kept` until the rest has at most `limit` bytes.
@@ -199,5 +214,41 @@ fn remove(path: &Path) {
             tracing::warn!("{} cannot be removed: {error}", path.display());
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use std::sync::Arc;
+
+    #[test]
+    fn of_a_chat_that_is_deleted_meanwhile_nothing_stays() {
+        let local = tempfile::tempdir().unwrap();
+        let (chats, _) = Chats::open(Arc::new(Store::in_memory().unwrap())).unwrap();
+        let chat = chats.create("").unwrap();
+        chats.rename(&chat, "kept").unwrap();
+        let folder = MemoryFolder::open(local.path(), chats.clone()).unwrap();
+        let save = |meanwhile: &dyn Fn()| {
+            folder.save(&chat, 4, 4, &mut Vec::new(), &mut |out| {
+                meanwhile();
+                out.write_all(b"KV").map_err(|error| SavedError::from(error).into())
+            })
+        };
+        let files = || std::fs::read_dir(local.path().join(FOLDER)).map_or(0, Iterator::count);
+        save(&|| {}).unwrap();
+        assert_eq!(files(), 1);
+        let deleted = save(&|| {
+            chats.delete(&chat).unwrap();
+            folder.remove(&chat);
+            assert_eq!(files(), 1, "what is being written now");
+        });
+        assert_eq!((deleted.unwrap_err().code, files()), (ErrorCode::NotFound, 0));
+        // Nor is it begun.
+        assert!(save(&|| panic!("nobody needs this")).is_err());
+        chats.restore(&chat).unwrap();
+        save(&|| {}).unwrap();
+        assert_eq!(files(), 1);
     }
 }
