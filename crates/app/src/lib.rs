@@ -49,4 +49,4 @@ pub use prescribed::Prescribed;
 pub use prompt::Said;
 pub use session::{Loading, Session};
 pub use talk::AnswerSink;
-pub use talk_file::Resumed;
+pub use talk_file::{Resumed, TalkFile};

@@ -6,14 +6,18 @@ use crate::given::MARK;
 use crate::load::Loaded;
 use crate::output;
 use crate::program::{Interrupts, Program};
-use crate::run::{open, resume, said, sampling};
+use crate::run::{keep, note, open, resume, said, sampling};
 use crate::stream::{self, Printer};
-use app::wire::ErrorCode;
-use app::{Said, Session, Task};
+use app::wire::{AnswerStats, ErrorCode, FinishReason};
+use app::{Said, Session, Step, TalkFile, Task};
 use engine::Cancel;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use std::io::{BufRead, IsTerminal};
+use std::time::{Duration, Instant};
+
+/// An answer that is being written goes into the file this often.
+const KEEP: Duration = Duration::from_secs(1);
 
 const HELP: &str =
     "/quit ends, /reset forgets the conversation, /system TEXT tells the model what it is; Ctrl-C stops an answer";
@@ -30,44 +34,51 @@ pub fn chat(program: &Program, options: &Chat) -> Result<(), Failure> {
     }
     interrupts.end();
     let policy = program.visit(None)?.settings_get().context_policy;
-    let messages = resume(&session, &options.talk)?;
+    let (messages, file) = resume(&session, &options.talk)?;
     let json = program.json;
-    let mut talk = Conversation { json, session, messages, policy, sampling, form, options };
+    let mut talk = Conversation { json, session, messages, file, policy, sampling, form, options };
+    // Who cannot write there shall know it before the conversation.
+    talk.note(true)?;
     let mut input = Input::new()?;
     if input.asks() {
         talk.greet();
     }
     let ended = converse(&mut talk, &mut input, &interrupts);
-    // Also after a failure: what was said before it is kept.
-    if let Some(path) = &options.talk.session {
-        talk.session.keep(path, &talk.messages)?;
+    // Also after a failure. Ctrl-C calls it off: the conversation is in the file already.
+    if let Some(file) = talk.file.take() {
+        keep(file, &talk.messages, &talk.session, &interrupts.begin());
     }
     ended
 }
 
 fn converse(talk: &mut Conversation<'_>, input: &mut Input, interrupts: &Interrupts) -> Result<(), Failure> {
     while let Some(text) = input.next()? {
-        match Line::new(&text) {
-            Line::Nothing => {}
+        let done = match Line::new(&text) {
+            Line::Nothing => Ok(()),
             Line::Quit => break,
-            Line::Help => output::note(HELP),
-            Line::Unknown(command) => output::note(format!("there is no command {command}: {HELP}")),
+            Line::Help => {
+                output::note(HELP);
+                Ok(())
+            }
+            Line::Unknown(command) => {
+                output::note(format!("there is no command {command}: {HELP}"));
+                Ok(())
+            }
             Line::Reset => {
                 let system = talk.system().map(str::to_owned);
-                talk.reset(system.as_deref());
+                talk.reset(system.as_deref())
             }
             Line::System(text) => talk.reset(Some(text).filter(|text| !text.is_empty())),
             Line::Say(text) => {
-                let result = talk.say(text, &interrupts.begin());
+                let said = talk.say(text, &interrupts.begin());
                 interrupts.end();
-                match result {
-                    // The conversation can be made shorter; scripts must know.
-                    Err(failure) if input.asks() => {
-                        output::note(format!("error [{}]: {}", failure.code, failure.message));
-                    }
-                    other => other?,
-                }
+                said
             }
+        };
+        match done {
+            // The conversation can be made shorter; scripts must know.
+            Err(failure) if input.asks() => output::note(format!("error [{}]: {}", failure.code, failure.message)),
+            other => other?,
         }
     }
     Ok(())
@@ -77,6 +88,8 @@ struct Conversation<'a> {
     json: bool,
     session: Session,
     messages: Vec<Said>,
+    /// Has all of them at any time.
+    file: Option<TalkFile>,
     policy: app::wire::ContextPolicy,
     sampling: sampler::Params,
     form: Option<grammar::Form>,
@@ -99,22 +112,41 @@ impl Conversation<'_> {
     }
 
     /// Begins anew.
-    fn reset(&mut self, system: Option<&str>) {
+    fn reset(&mut self, system: Option<&str>) -> Result<(), Failure> {
         self.messages = system.map(|text| said("system", text)).into_iter().collect();
+        self.note(true)
+    }
+
+    /// [`TalkFile::note`]
+    fn note(&mut self, ended: bool) -> Result<(), Failure> {
+        self.file.as_mut().map_or(Ok(()), |file| note(file, &self.messages, ended))
     }
 
     fn say(&mut self, text: &str, cancel: &Cancel) -> Result<(), Failure> {
         self.messages.push(said("user", text));
-        let answered = self.answer(cancel);
-        // What could not be answered is not part of the conversation.
-        if !matches!(answered, Ok(true)) {
-            self.messages.pop();
+        // Of a disk that is full is told when there is an answer.
+        let _ = self.note(false);
+        let mut printer = Printer::new(self.json);
+        let answered = self.answer(&mut printer, cancel);
+        let (answer, printed) = printer.finish();
+        let any = !answer.text.is_empty() || !answer.tool_calls.is_empty();
+        match &answered {
+            Ok(_) if any => self.messages.push(answer.clone()),
+            // What could not be answered is not part of the conversation.
+            _ => drop(self.messages.pop()),
         }
-        answered.map(drop)
+        // Before anything is printed: that may be the end of the program.
+        let kept = self.note(true);
+        let (reason, stats) = answered?;
+        printed?;
+        match self.json {
+            true => output::json(&stream::to_json(&answer, reason, &stats))?,
+            false => output::note(stream::summary(reason, &stats)),
+        }
+        kept
     }
 
-    /// Whether there is an answer.
-    fn answer(&mut self, cancel: &Cancel) -> Result<bool, Failure> {
+    fn answer(&mut self, printer: &mut Printer, cancel: &Cancel) -> Result<(FinishReason, AnswerStats), Failure> {
         let task = Task {
             messages: self.messages.clone(),
             raw: false,
@@ -124,26 +156,25 @@ impl Conversation<'_> {
             policy: self.policy,
             form: self.form.clone(),
         };
-        let mut printer = Printer::new(self.json);
-        let result = self.session.answer(task, cancel, &mut |step| printer.step(step));
-        let answer = printer.finish()?;
-        let (reason, stats) = match result {
-            Ok(done) => done,
-            Err(error) if error.code == ErrorCode::ContextFull => {
-                return Err(Failure::new("context-full", format!("{error}: /reset, or a larger -c, makes room")));
+        let mut kept = Instant::now();
+        let (file, messages) = (&mut self.file, &mut self.messages);
+        let answered = self.session.answer(task, cancel, &mut |step| {
+            let written = matches!(step, Step::Text(_));
+            printer.step(step);
+            if let Some(file) = file.as_mut().filter(|_| written && kept.elapsed() >= KEEP) {
+                messages.push(printer.so_far());
+                // As before.
+                let _ = note(file, messages, false);
+                messages.pop();
+                kept = Instant::now();
             }
-            Err(error) => return Err(error.into()),
-        };
-        if self.json {
-            output::json(&stream::to_json(&answer, reason, &stats))?;
-        } else {
-            output::note(stream::summary(reason, &stats));
-        }
-        let any = !answer.text.is_empty() || !answer.tool_calls.is_empty();
-        if any {
-            self.messages.push(answer);
-        }
-        Ok(any)
+        });
+        answered.map_err(|error| match error.code {
+            ErrorCode::ContextFull => {
+                Failure::new("context-full", format!("{error}: /reset, or a larger -c, makes room"))
+            }
+            _ => error.into(),
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use crate::output;
 use crate::program::Program;
 use crate::stream::{self, Printer};
 use app::wire::{ContextPolicy, FinishReason};
-use app::{Said, Session, Task};
+use app::{Resumed, Said, Session, TalkFile, Task};
 use engine::{Cancel, Drafting};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{IsTerminal, Read};
@@ -23,7 +23,7 @@ pub fn run(program: &Program, options: &Run) -> Result<(), Failure> {
     if raw && !options.raw {
         output::note("the model has no chat template: the prompt is continued as it is");
     }
-    let begun = resume(&session, &options.talk)?;
+    let (begun, file) = resume(&session, &options.talk)?;
     // A text that is continued is no part of a conversation.
     let mut messages = if raw { Vec::new() } else { begun.clone() };
     messages.push(said("user", &prompt));
@@ -38,11 +38,14 @@ pub fn run(program: &Program, options: &Run) -> Result<(), Failure> {
     };
     let mut printer = Printer::new(program.json);
     let (reason, stats) = session.answer(task, &cancel, &mut |step| printer.step(step))?;
-    let answer = printer.finish()?;
-    if let Some(path) = options.talk.session.as_ref().filter(|_| reason != FinishReason::Stopped) {
+    let (answer, printed) = printer.finish();
+    if let Some(mut file) = file.filter(|_| reason != FinishReason::Stopped) {
         messages.push(answer.clone());
-        session.keep(path, if raw { &begun } else { &messages })?;
+        let said = if raw { &begun } else { &messages };
+        note(&mut file, said, true)?;
+        keep(file, said, &session, &cancel);
     }
+    printed?;
     if program.json {
         let mut value = stream::to_json(&answer, reason, &stats);
         value["load_s"] = seconds.into();
@@ -77,21 +80,41 @@ pub fn open(program: &Program, model: &str, talk: &Talk, cancel: &Cancel) -> Res
     load::load(program, model, &talk.loading, Wanted { context: None, rows: 1, speculating }, cancel)
 }
 
-/// The conversation so far: of the file that `--session` names, beginning with what `--system` says.
-pub fn resume(session: &Session, talk: &Talk) -> Result<Vec<Said>, Failure> {
-    let resumed = talk.session.as_ref().map(|path| session.resume(path)).transpose()?.flatten();
-    let mut messages = Vec::new();
-    if let Some(resumed) = resumed {
-        messages = resumed.messages;
-        if let Err(error) = resumed.remembered {
-            output::note(format!("the conversation is read again: {error}"));
-        }
+/// The conversation so far, and its file: of that which `--session` names, beginning with what `--system` says.
+pub fn resume(session: &Session, talk: &Talk) -> Result<(Vec<Said>, Option<TalkFile>), Failure> {
+    let opened = talk.session.as_ref().map(|path| TalkFile::open(path, session)).transpose()?;
+    let (file, resumed) = opened.map_or((None, Resumed::default()), |(file, resumed)| (Some(file), resumed));
+    if let Some(Err(error)) = resumed.remembered {
+        output::note(format!("the conversation is read again: {error}"));
     }
+    if let Some(text) = resumed.unanswered {
+        output::note(format!("what was said last has no answer, and is left out: {text}"));
+    }
+    let mut messages = resumed.messages;
     if let Some(text) = &talk.system {
         messages.retain(|message| message.role != "system");
         messages.insert(0, said("system", text));
     }
-    Ok(messages)
+    Ok((messages, file))
+}
+
+/// Has the file hold the conversation; tells where, if that is not the file that was named. [`TalkFile::note`]
+pub fn note(file: &mut TalkFile, messages: &[Said], ended: bool) -> Result<(), Failure> {
+    let before = file.path().to_owned();
+    file.note(messages, ended)?;
+    if file.path() != before {
+        let (before, now) = (before.display(), file.path().display());
+        output::note(format!("another program has written {before}: this conversation is kept in {now} from now on"));
+    }
+    Ok(())
+}
+
+/// The same with what the model remembers, without which the conversation is read again the next time.
+pub fn keep(mut file: TalkFile, messages: &[Said], session: &Session, cancel: &Cancel) {
+    if let Err(error) = file.keep(messages, session, cancel) {
+        let path = file.path().display();
+        output::note(format!("the conversation is kept in {path}, what the model remembers of it is not: {error}"));
+    }
 }
 
 /// As the flags say; another seed each time unless there is one.

@@ -106,16 +106,20 @@ impl Printer {
         }
     }
 
-    /// The whole answer as it goes into the history.
-    pub fn finish(mut self) -> Result<Said, Failure> {
+    /// The whole answer as it goes into the history, and whether it could be printed.
+    pub fn finish(mut self) -> (Said, Result<(), Failure>) {
         let rest = self.parser.take().map(AnswerParser::finish).unwrap_or_default();
         rest.into_iter().for_each(|part| self.part(part));
         if self.last.is_some_and(|last| last != '\n') {
             self.print("\n", None);
         }
-        let thinking = Some(self.thinking).filter(|thinking| !thinking.is_empty());
-        let said = Said { role: "assistant", text: self.text, thinking, tool_calls: self.tool_calls };
-        self.failed.map_or(Ok(said), Err)
+        (self.so_far(), self.failed.map_or(Ok(()), Err))
+    }
+
+    /// What there is of the answer.
+    pub fn so_far(&self) -> Said {
+        let thinking = Some(self.thinking.clone()).filter(|thinking| !thinking.is_empty());
+        Said { role: "assistant", text: self.text.clone(), thinking, tool_calls: self.tool_calls.clone() }
     }
 }
 
@@ -193,7 +197,7 @@ mod tests {
         for text in ["hm", "m</thi", "nk>\n\n4", "2<tool_", "call>{\"name\": \"f\"}"] {
             printer.step(Step::Text(text.into()));
         }
-        let said = printer.finish().unwrap();
+        let (said, _) = printer.finish();
         assert_eq!((said.thinking.as_deref().map(str::trim), said.text.trim()), (Some("hmm"), "42"));
         assert_eq!(said.tool_calls.iter().map(|call| call.name.as_str()).collect::<Vec<_>>(), ["f"]);
     }

@@ -183,6 +183,58 @@ mod interrupts {
         home.model("m.gguf", &ModelSpec { n_ctx: 1 << 20, n_layer: 16, n_vocab: 8192, ..ModelSpec::llama() })
     }
 
+    /// Waits until the file of a conversation has this so many times.
+    fn has(file: &str, part: &str, times: usize) {
+        while !std::fs::read_to_string(file).is_ok_and(|text| text.matches(part).count() == times) {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
+    #[test]
+    fn a_second_interrupt_and_a_kill_leave_the_conversation() {
+        let home = Home::new();
+        let (model, file) = (endless(&home), home.path("talk"));
+        let chat = ["chat", &model, "-c", "100000", "--temp", "5", "--top-k", "0", "--session", &file];
+        for (round, signal) in ["-INT", "-KILL"].into_iter().enumerate() {
+            let mut command = home.command(&chat);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            writeln!(child.stdin.as_mut().unwrap(), "hello {round}").unwrap();
+            let mut out = begun(&mut child);
+            // Nobody may wait for what is written.
+            let reader = std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
+            has(&file, &format!("\"hello {round}\""), 1);
+            has(&file, "\"assistant\"", round + 1);
+            while child.try_wait().unwrap().is_none() {
+                let pid = child.id().to_string();
+                std::process::Command::new("kill").args([signal, &pid]).stderr(Stdio::null()).status().unwrap();
+            }
+            reader.join().unwrap().unwrap();
+            let kept = std::fs::read_to_string(&file).unwrap();
+            assert_eq!(kept.matches("\"hello").count(), round + 1, "{kept}");
+            assert_eq!(kept.matches("\"assistant\"").count(), round + 1, "{kept}");
+        }
+        let ended = home.run(&["run", &model, "-c", "100000", "-p", "x", "-n", "1", "--session", &file]);
+        assert_eq!(ended.status, 0, "{ended:?}");
+    }
+
+    #[test]
+    fn what_was_answered_outlives_a_kill() {
+        let home = Home::new();
+        let (model, file) = (fixture(TRAINED), home.path("talk"));
+        let mut command = home.command(&["chat", &model, "--temp", "0", "-n", "20", "--json", "--session", &file]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        writeln!(child.stdin.as_mut().unwrap(), "{QUESTION}").unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut line).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let answer: Value = serde_json::from_str(&line).unwrap();
+        let second = home.json(&["run", &model, "-p", "And again?", "-n", "2", "--session", &file]);
+        let whole = answer["prompt_tokens"].as_u64().unwrap() + answer["answer_tokens"].as_u64().unwrap();
+        assert!(second["prompt_tokens"].as_u64().unwrap() > whole, "{second}");
+    }
+
     /// Reads until the answer has begun.
     fn begun(child: &mut std::process::Child) -> std::process::ChildStdout {
         let mut out = child.stdout.take().unwrap();
@@ -272,6 +324,16 @@ fn a_session_goes_on_where_it_ended() {
             .count(),
         0
     );
+}
+
+/// It is told before the conversation, not after it.
+#[test]
+fn a_session_that_cannot_be_written_is_no_conversation() {
+    let home = Home::new();
+    let file = home.file("file", b"");
+    let ended = talk(&home, &["chat", &fixture(TRAINED), "--session", &format!("{file}/talk")], "never asked\n");
+    assert_eq!((ended.status, ended.stdout.as_str()), (1, ""), "{ended:?}");
+    assert!(ended.stderr.contains("error [file-access]"), "{ended:?}");
 }
 
 #[test]
