@@ -23,6 +23,9 @@ pub enum TemplateError {
     /// The template needed more than [`Limits::fuel`] steps.
     #[error("the chat template did not end within {fuel} steps; choose a built-in template for this model")]
     TooManySteps { fuel: u64 },
+    /// The template took longer than [`Limits::time`], or one that did is still at it.
+    #[error("the chat template did not end within {seconds} seconds; choose a built-in template for this model")]
+    TooSlow { seconds: u64 },
     /// The prompt grew beyond [`Limits::output_bytes`].
     #[error(
         "the prompt made by the chat template exceeds {limit} bytes; \
@@ -46,6 +49,7 @@ impl TemplateError {
             Self::Refused { .. } => "template_refused",
             Self::Failed { .. } => "template_failed",
             Self::TooManySteps { .. } => "template_too_many_steps",
+            Self::TooSlow { .. } => "template_too_slow",
             Self::OutputTooLarge { .. } => "template_output_too_large",
             Self::InputTooDeep { .. } => "template_input_too_deep",
             Self::NoThread { .. } => "template_no_thread",

@@ -50,6 +50,17 @@ pub(crate) fn add(env: &mut Environment<'_>, depth: usize) {
     env.add_filter("center", move |state: &mut State<'_, '_>, value: &Value, width: Option<i64>| {
         methods::call(state, value, "center", &[Value::from(width.unwrap_or(80))], depth)
     });
+    env.add_filter("trim", move |state: &mut State<'_, '_>, value: &Value, chars: Option<Value>, kwargs: Kwargs| {
+        let set = argument(chars, &kwargs, "chars")?.map(|v| python::str(state, &v, depth)).transpose()?;
+        kwargs.assert_all_used()?;
+        state.consume_fuel(set.as_ref().map_or(0, String::len) as u64 / 64)?;
+        let text = python::str(state, value, depth)?;
+        let trimmed = methods::strip(&text, "strip", set.as_deref());
+        Ok::<_, Error>(match value.is_safe() {
+            true => Value::from_safe_string(trimmed.to_owned()),
+            false => Value::from(trimmed),
+        })
+    });
     env.add_filter("wordcount", |value: &str| value.split_whitespace().count());
 }
 

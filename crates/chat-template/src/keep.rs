@@ -8,16 +8,20 @@ use minijinja::{Environment, Error, ErrorKind, State};
 use crate::python::deeper;
 use crate::tokens::tokens;
 use crate::value::Dict;
+use crate::watch::Watch;
 
 const KEEP: &str = "keep__";
 const KEEP_IN: &str = "keep_in__";
 
 /// Adds the functions that assignments call; values nested more than `depth` levels are refused.
-pub(crate) fn add(env: &mut Environment<'_>, depth: usize) {
+pub(crate) fn add(env: &mut Environment<'_>, depth: usize, watch: &Watch) {
+    let [shared, refused] = [watch.clone(), watch.clone()];
     env.add_function(KEEP, move |state: &mut State<'_, '_>, value: &Value| {
+        shared.check()?;
         own(state, value, Namespaces::Shared, depth)
     });
     env.add_function(KEEP_IN, move |state: &mut State<'_, '_>, value: &Value| {
+        refused.check()?;
         own(state, value, Namespaces::Refused, depth)
     });
     env.add_function("namespace", move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {

@@ -26,6 +26,7 @@ mod template;
 mod time;
 mod tokens;
 mod value;
+mod watch;
 
 pub use answer::{AnswerParser, Part, Stage};
 pub use builtin::{BuiltinTemplate, TemplateChoice};

@@ -20,8 +20,13 @@ pub(crate) fn call(
             let (values,): (&Value,) = from_args(args)?;
             Some(Value::from(filters::join_items(state, values, sep, None, depth)?))
         }
-        (ValueKind::String, Some(s)) => string_method(state, s, method, args)?,
-        (ValueKind::Seq, _) => list_method(value, method, args)?,
+        (ValueKind::String, Some(s)) => {
+            // The engine has them pay for the text itself.
+            let texts: usize = args.iter().filter_map(|arg| arg.as_str()).map(str::len).sum();
+            state.consume_fuel(texts as u64 / 64)?;
+            string_method(state, s, method, args)?
+        }
+        (ValueKind::Seq, _) => list_method(state, value, method, args)?,
         (ValueKind::Map, _) if method == "copy" => {
             let () = from_args(args)?;
             Some(value.clone())
@@ -39,16 +44,27 @@ fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
+/// `str.strip(set)` and its kind, in time that does not grow with the set for every character.
+pub(crate) fn strip<'a>(s: &'a str, method: &str, set: Option<&str>) -> &'a str {
+    let set: Option<Vec<char>> = set.map(|set| {
+        let mut set: Vec<char> = set.chars().collect();
+        set.sort_unstable();
+        set.dedup();
+        set
+    });
+    let strips = |c: char| set.as_ref().map_or_else(|| is_space(c), |set| set.binary_search(&c).is_ok());
+    match method {
+        "strip" => s.trim_matches(strips),
+        "lstrip" => s.trim_start_matches(strips),
+        _ => s.trim_end_matches(strips),
+    }
+}
+
 fn string_method(state: &State<'_, '_>, s: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     Ok(Some(match method {
         "strip" | "lstrip" | "rstrip" => {
             let (set,): (Option<&str>,) = from_args(args)?;
-            let strips = |c: char| set.map_or_else(|| is_space(c), |set| set.contains(c));
-            Value::from(match method {
-                "strip" => s.trim_matches(strips),
-                "lstrip" => s.trim_start_matches(strips),
-                _ => s.trim_end_matches(strips),
-            })
+            Value::from(strip(s, method, set))
         }
         "split" | "rsplit" => {
             let (sep, max, kwargs): (Option<Value>, Option<i64>, Kwargs) = from_args(args)?;
@@ -171,6 +187,7 @@ fn call_plain(state: &State<'_, '_>, s: &str, method: &str, what: &Value) -> Res
                     let mut any = false;
                     for affix in what.try_iter()?.checked() {
                         let affix = affix?;
+                        state.consume_fuel(1 + affix.as_str().map_or(0, str::len) as u64 / 64)?;
                         any |= matches(affix.as_str().ok_or_else(|| invalid("the tuple must contain only strings"))?);
                     }
                     Value::from(any)
@@ -283,16 +300,23 @@ fn pad(state: &State<'_, '_>, s: &str, method: &str, width: i64, fill: Option<&s
     })
 }
 
-fn list_method(value: &Value, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
+fn list_method(state: &State<'_, '_>, value: &Value, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     Ok(Some(match method {
-        "index" => {
+        "index" | "count" => {
             let (what,): (&Value,) = from_args(args)?;
+            let each = size(state, what)?;
+            let mut count = 0;
             for (i, item) in value.try_iter()?.checked().enumerate() {
-                if item? == *what {
-                    return Ok(Some(Value::from(i)));
+                state.consume_fuel(each)?;
+                match item? == *what {
+                    true if method == "index" => return Ok(Some(Value::from(i))),
+                    found => count += usize::from(found),
                 }
             }
-            return Err(invalid("the value is not in the list"));
+            match method {
+                "count" => Value::from(count),
+                _ => return Err(invalid("the value is not in the list")),
+            }
         }
         "copy" => {
             let () = from_args(args)?;
@@ -303,6 +327,22 @@ fn list_method(value: &Value, method: &str, args: &[Value]) -> Result<Option<Val
         }
         _ => return Ok(None),
     }))
+}
+
+/// Steps that comparing with a value pays for: it may be large and be compared with itself.
+fn size(state: &State<'_, '_>, value: &Value) -> Result<u64, Error> {
+    let mut size = 1 + value.as_str().map_or(0, str::len) as u64 / 64;
+    if matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) {
+        for item in value.try_iter()?.checked() {
+            let item = item?;
+            state.consume_fuel(1)?;
+            size = size.saturating_add(self::size(state, &item)?);
+            if value.kind() == ValueKind::Map {
+                size = size.saturating_add(self::size(state, &value.get_item(&item)?)?);
+            }
+        }
+    }
+    Ok(size)
 }
 
 fn invalid(message: &str) -> Error {

@@ -10,6 +10,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::error::{OutputLimit, TemplateError};
 use crate::limits::Limits;
+use crate::watch::Watch;
 use crate::{environment, source, time, value};
 
 const NAME: &str = "chat_template";
@@ -48,6 +49,7 @@ pub struct Template {
     env: Environment<'static>,
     tokens: TemplateTokens,
     limits: Limits,
+    watch: Watch,
 }
 
 impl Template {
@@ -67,13 +69,14 @@ impl Template {
         if source.len() > limits.source_bytes {
             return Err(TemplateError::SourceTooLarge { bytes: source.len(), limit: limits.source_bytes });
         }
-        on_large_stack(|| {
+        let (watch, source) = (Watch::default(), source.to_owned());
+        watch.clone().run(&limits, move || {
             let engine_error = |e| TemplateError::from_engine(&e, &limits, limits.fuel);
-            let mut env = environment::build(&limits).map_err(engine_error)?;
-            let prepared = source::prepare(source)
+            let mut env = environment::build(&limits, &watch).map_err(engine_error)?;
+            let prepared = source::prepare(&source)
                 .map_err(|line| TemplateError::Syntax { line, message: "a tag is too long".to_owned() })?;
             env.add_template_owned(NAME, prepared).map_err(engine_error)?;
-            Ok(Self { env, tokens, limits })
+            Ok(Self { env, tokens, limits, watch })
         })
     }
 
@@ -105,34 +108,19 @@ impl Template {
         let input_bytes = input.messages.iter().chain(&input.tools).chain(&input.documents).chain(input.extra.values());
         let fuel_for_input =
             input_bytes.map(value::json_bytes).sum::<u64>().saturating_mul(self.limits.fuel_per_input_byte);
-        let fuel = self.limits.fuel.saturating_add(fuel_for_input);
-        on_large_stack(|| self.render_context(Value::from_pairs(context), fuel))
-    }
-
-    fn render_context(&self, context: Value, fuel: u64) -> Result<String, TemplateError> {
-        let engine_error = |e| TemplateError::from_engine(&e, &self.limits, fuel);
-        let mut env = self.env.clone();
+        let fuel = self.limits.fuel.saturating_add(fuel_for_input).min(self.limits.most_fuel.max(self.limits.fuel));
+        let (mut env, limits, context) = (self.env.clone(), self.limits, Value::from_pairs(context));
         env.set_fuel(Some(fuel));
-        let mut out = Bounded { text: Vec::new(), limit: self.limits.output_bytes };
-        env.get_template(NAME).map_err(engine_error)?.render_captured_to(context, &mut out).map_err(engine_error)?;
-        String::from_utf8(out.text)
-            .map_err(|e| TemplateError::Failed { line: 0, message: format!("the prompt is not UTF-8: {e}") })
+        self.watch.run(&limits, move || render_context(&env, &limits, context, fuel))
     }
 }
 
-/// Runs `work` on a thread of its own, because the engine and the values it makes recurse: with the limits on nesting
-/// 32 MiB are several times what is needed, while callers may have as little as 1 MiB.
-fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, TemplateError> + Send) -> Result<T, TemplateError> {
-    const STACK_BYTES: usize = 32 << 20;
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("chat-template".to_owned()).stack_size(STACK_BYTES);
-        match thread.spawn_scoped(scope, work) {
-            Err(e) => Err(TemplateError::NoThread { message: e.to_string() }),
-            Ok(handle) => handle.join().unwrap_or_else(|_| {
-                Err(TemplateError::Failed { line: 0, message: "the template engine failed internally".to_owned() })
-            }),
-        }
-    })
+fn render_context(env: &Environment<'_>, limits: &Limits, context: Value, fuel: u64) -> Result<String, TemplateError> {
+    let engine_error = |e| TemplateError::from_engine(&e, limits, fuel);
+    let mut out = Bounded { text: Vec::new(), limit: limits.output_bytes };
+    env.get_template(NAME).map_err(engine_error)?.render_captured_to(context, &mut out).map_err(engine_error)?;
+    String::from_utf8(out.text)
+        .map_err(|e| TemplateError::Failed { line: 0, message: format!("the prompt is not UTF-8: {e}") })
 }
 
 /// Collects output up to a limit.

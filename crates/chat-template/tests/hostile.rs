@@ -4,6 +4,7 @@
 
 use chat_template::{BuiltinTemplate, Limits, RenderInput, Template, TemplateChoice, TemplateError, TemplateTokens};
 use serde_json::json;
+use std::time::Duration;
 
 fn now() -> chat_template::NaiveDateTime {
     "2025-07-26T12:34:56".parse().unwrap()
@@ -58,6 +59,51 @@ fn huge_text_is_not_made() {
         refused(&format!("{{{{ {repeated} }}}}"), "template_too_many_steps");
         refused(&format!("{{% set x = {repeated} %}}"), "template_too_many_steps");
     }
+}
+
+/// Work that grows with the product of two texts, or of a text and a list, pays for it.
+#[test]
+fn long_texts_are_not_looked_through_again_and_again() {
+    let limits = Limits { time: Duration::from_secs(60), ..Limits::default() };
+    let long = "{% set a = 'x' * 1000000 %}{% set b = 'y' * 1000000 ~ 'x' %}";
+    let begin = |text: &str| Template::parse_with_limits(text, TemplateTokens::default(), limits);
+    for work in ["a.strip(b)", "a.lstrip(b)", "a.rstrip(b)", "a|trim(b)", "a|trim(chars=b)"] {
+        let made = begin(&format!("{long}{{{{ {work} }}}}")).unwrap().render(&input(), now());
+        assert_eq!(made.as_deref(), Ok(""), "{work}");
+    }
+    let list = "{% set a = 'x' * 1000000 ~ 'y' %}{% set b = 'x' * 1000000 ~ 'z' %}{% set l = [a] * 1000 %}";
+    for work in ["l.index(b)", "l.count(b)", "b.startswith(l)", "b.endswith(l)"] {
+        let looped = format!("{list}{{% for i in range(1000) %}}{{{{ {work} }}}}{{% endfor %}}");
+        let error = begin(&looped).unwrap().render(&input(), now()).unwrap_err();
+        assert_eq!(error.code(), "template_too_many_steps", "{work}: {error}");
+    }
+    assert_eq!(render("{{ [1, 2, [1], 1].count(1) }}{{ [1, 'a', {'b': 1}].index({'b': 1}) }}").as_deref(), Ok("22"));
+    assert_eq!(render("{{ ' a '|trim }}{{ 'xyax'|trim('yx') }}{{ 12|trim('2') }}").as_deref(), Ok("aa1"));
+}
+
+/// What the engine itself takes too little for ends with the time.
+#[test]
+fn a_slow_template_is_given_up() {
+    let limits = Limits { time: Duration::from_millis(300), ..Limits::default() };
+    let slow = "{% set a = 'x' * 8000000 ~ 'y' %}{% set b = 'x' * 8000000 ~ 'z' %}{% set l = [a] * 100 %}\
+                {% for i in range(9999) %}{% set found = b in l %}{% endfor %}";
+    let template = Template::parse_with_limits(slow, TemplateTokens::default(), limits).unwrap();
+    let error = template.render(&input(), now()).unwrap_err();
+    assert_eq!(error, TemplateError::TooSlow { seconds: 0 });
+    // It ends at the next assignment, and takes nothing then.
+    let quick = Template::parse_with_limits("{{ messages|length }}", TemplateTokens::default(), limits).unwrap();
+    assert_eq!(quick.render(&input(), now()).as_deref(), Ok("1"), "others are not in its way");
+}
+
+#[test]
+fn a_long_conversation_does_not_pay_for_endless_memory() {
+    let message = json!({"role": "user", "content": "x".repeat(8 << 20)});
+    let input = RenderInput { messages: vec![message; 4], ..input() };
+    let doubled = "{% set ns = namespace(l=[]) %}{% for i in range(99999) %}{% set ns.l = ns.l + [messages[0].content ~ i] %}\
+                   {% endfor %}";
+    let limits = Limits { most_fuel: 1_000_000, ..Limits::default() };
+    let error = Template::parse_with_limits(doubled, TemplateTokens::default(), limits).unwrap().render(&input, now());
+    assert_eq!(error.unwrap_err(), TemplateError::TooManySteps { fuel: 1_000_000 });
 }
 
 #[test]
