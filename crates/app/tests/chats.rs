@@ -275,6 +275,29 @@ async fn exported_chats_come_back_whole_and_deleted_ones_are_gone() {
     assert_eq!(shape(&after), shape(&before));
 }
 
+/// Its answers were written by a model, which nobody tells to be brief.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_comes_back_whatever_its_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = ready(folder.path()).await;
+    let chat = talked(&app, "Tell me all.").await;
+    drop(app);
+    let long = "é\u{1}\"".repeat(5 << 18);
+    let db = rusqlite::Connection::open(folder.path().join("data/headroom.db")).unwrap();
+    let sql = "UPDATE messages SET text = ?1, thinking = ?1, raw = ?1 || ?1 WHERE role = 'assistant'";
+    db.execute(sql, [&long]).unwrap();
+    drop(db);
+    let (app, _) = open(folder.path(), |_| {});
+    let file = folder.path().join("chats.json");
+    assert_eq!(app.chats_export(file.clone()).await.unwrap(), 1);
+    app.chats_delete_all().await.unwrap();
+    assert_eq!(app.chats_import(file).await.unwrap(), 1);
+    let found = app.chats(String::new(), false).await.unwrap().remove(0);
+    assert_ne!(found.id, chat.id);
+    let answer = app.chat(found.id).await.unwrap().messages.remove(1);
+    assert!(answer.text == long && answer.thinking == Some(long), "{} bytes", answer.text.len());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_no_archive_adds_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,50 +1,39 @@
 //! All chats as one JSON file, to keep or to take to another PC; and the end of all chats.
+//!
+//! Files are written and read message by message: they may be larger than memory.
+
+mod read;
+mod write;
 
 use crate::App;
 use crate::app::blocking;
-use crate::chats::{
-    Chats, MAX_TEXT, MAX_TITLE, SELECT_MESSAGE, calls_column, format_column, format_in, message, shortened, to_json,
-    word,
-};
+use crate::chats::Chats;
 use crate::error::Result;
-use crate::files::{Kind, write_atomically};
-use crate::wire::{AnswerFormat, AnswerStats, ErrorCode, FinishReason, Role, ToolCall, WireError};
-use rusqlite::{Connection, params};
+use crate::wire::{AnswerFormat, AnswerStats, FinishReason, Role, ToolCall};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+/// The file is an object with this number as `headroom_chats` and a list `chats`.
 const VERSION: u32 = 1;
-/// Bytes of a file that is read: a lifetime of chats.
-const MAX_FILE: u64 = 1 << 30;
 
-/// The file. Messages name their parent by its place in the chat's list, where it comes before them.
-#[derive(Serialize, Deserialize)]
-struct Archive {
-    headroom_chats: u32,
-    chats: Vec<ArchivedChat>,
-}
-
-#[derive(Serialize, Deserialize)]
+/// A chat in it, which its `messages` follow.
+#[derive(Serialize)]
 struct ArchivedChat {
     title: String,
-    #[serde(default)]
     pinned: bool,
-    #[serde(default)]
     system_prompt: String,
-    #[serde(default, skip_serializing_if = "is_text")]
+    #[serde(skip_serializing_if = "is_text")]
     format: AnswerFormat,
     /// Unix milliseconds, like all times here.
     updated: u64,
-    /// The last message of the path that is shown.
+    /// The last message of the path that is shown, by its place in the list.
     shown: Option<usize>,
-    messages: Vec<ArchivedMessage>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct ArchivedMessage {
+    /// Its place in the list of messages, where it comes before this one.
     parent: Option<usize>,
     role: Role,
     text: String,
@@ -98,86 +87,12 @@ impl App {
 }
 
 impl Chats {
-    fn export(&self, path: &Path) -> Result<u32> {
-        let chats = self.store.transaction(|db| {
-            let mut select = db.prepare(
-                "SELECT n, title, pinned, system_prompt, updated, leaf, format FROM chats WHERE deleted IS NULL
-                 ORDER BY updated",
-            )?;
-            let mut rows = select.query([])?;
-            let mut chats = Vec::new();
-            while let Some(row) = rows.next()? {
-                let (messages, places) = archived(db, row.get(0)?)?;
-                chats.push(ArchivedChat {
-                    title: row.get(1)?,
-                    pinned: row.get(2)?,
-                    system_prompt: row.get(3)?,
-                    format: format_in(row.get(6)?),
-                    updated: row.get(4)?,
-                    shown: row.get::<_, Option<i64>>(5)?.and_then(|leaf| places.get(&leaf.to_string()).copied()),
-                    messages,
-                });
-            }
-            Ok(chats)
-        })?;
-        let count = chats.len() as u32;
-        let text = to_json(&Archive { headroom_chats: VERSION, chats })?;
-        write_atomically(path, text.as_bytes(), Kind::Private)?;
-        Ok(count)
-    }
-
-    fn import(&self, path: &Path) -> Result<u32> {
-        let file = std::fs::File::open(path).map_err(|error| WireError::file(path, &error))?;
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| WireError::file(path, &error))?;
-        let invalid = |why: String| WireError::new(ErrorCode::ArchiveInvalid, why).about(path.display().to_string());
-        if bytes.len() as u64 > MAX_FILE {
-            return Err(invalid(format!("longer than {MAX_FILE} bytes")));
-        }
-        // Editors of Windows mark UTF-8.
-        let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-        let archive: Archive = serde_json::from_slice(json).map_err(|error| invalid(error.to_string()))?;
-        if archive.headroom_chats != VERSION {
-            return Err(invalid(format!("version {}, this program reads {VERSION}", archive.headroom_chats)));
-        }
-        archive.chats.iter().try_for_each(check).map_err(invalid)?;
-        self.store.transaction(|db| archive.chats.iter().try_for_each(|chat| add(db, chat)))?;
-        Ok(archive.chats.len() as u32)
-    }
-
     fn delete_all(&self) -> Result<u32> {
         let count = self.store.transaction(|db| Ok(db.execute("DELETE FROM chats", [])?))?;
         // Deleted rows stay in free pages and in the journal until these are written anew.
         self.store.lock().execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")?;
         Ok(count as u32)
     }
-}
-
-/// The messages of a chat, and the places of their ids.
-fn archived(db: &Connection, chat: i64) -> Result<(Vec<ArchivedMessage>, HashMap<String, usize>)> {
-    let mut select = db.prepare_cached(&format!("{SELECT_MESSAGE} WHERE chat = ?1 ORDER BY n"))?;
-    let mut raw_of = db.prepare_cached("SELECT raw FROM messages WHERE n = ?1")?;
-    let (mut messages, mut places) = (Vec::new(), HashMap::new());
-    let mut rows = select.query([chat])?;
-    while let Some(row) = rows.next()? {
-        let found = message(row)?;
-        let raw: Option<String> = raw_of.query_row([row.get::<_, i64>(0)?], |row| row.get(0))?;
-        let parent = found.parent.and_then(|id| places.get(&id).copied());
-        places.insert(found.id, messages.len());
-        messages.push(ArchivedMessage {
-            parent,
-            role: found.role,
-            raw: raw.filter(|raw| *raw != found.text),
-            text: found.text,
-            thinking: found.thinking,
-            tool_calls: found.tool_calls,
-            model: found.model,
-            created: found.created,
-            finish: found.finish,
-            stats: found.stats,
-        });
-    }
-    Ok((messages, places))
 }
 
 /// What dialogs offer for an import. A file that is there already is only replaced under the name that was agreed to.
@@ -188,73 +103,4 @@ fn with_ending(path: PathBuf) -> PathBuf {
 
 fn is_text(format: &AnswerFormat) -> bool {
     *format == AnswerFormat::Text
-}
-
-fn check(chat: &ArchivedChat) -> Result<(), String> {
-    let fits = |text: &str| text.len() <= MAX_TEXT;
-    if !fits(&chat.system_prompt) {
-        return Err("a system prompt is too long".into());
-    }
-    if matches!(&chat.format, AnswerFormat::Schema { schema } if !fits(schema)) {
-        return Err("a schema is too long".into());
-    }
-    if chat.shown.is_some_and(|place| place >= chat.messages.len()) {
-        return Err("a chat shows a message that it does not have".into());
-    }
-    for (place, message) in chat.messages.iter().enumerate() {
-        if message.parent.is_some_and(|parent| parent >= place) {
-            return Err("a message comes before the one it answers".into());
-        }
-        if message.role == Role::System {
-            return Err("a message of an unknown role".into());
-        }
-        let texts = [Some(&message.text), message.thinking.as_ref(), message.raw.as_ref()];
-        if !texts.into_iter().flatten().all(|text| fits(text)) {
-            return Err("a message is too long".into());
-        }
-    }
-    Ok(())
-}
-
-fn add(db: &Connection, chat: &ArchivedChat) -> Result<()> {
-    let title = shortened(chat.title.trim(), MAX_TITLE);
-    let sql = "INSERT INTO chats(title, pinned, system_prompt, updated, format) VALUES (?1, ?2, ?3, ?4, ?5)";
-    let format = format_column(&chat.format)?;
-    db.prepare_cached(sql)?.execute(params![title, chat.pinned, chat.system_prompt, time(chat.updated), format])?;
-    let n = db.last_insert_rowid();
-    let mut numbers: Vec<i64> = Vec::with_capacity(chat.messages.len());
-    let mut insert = db.prepare_cached(
-        "INSERT INTO messages(chat, parent, role, text, thinking, raw, model, created, finish, stats, tool_calls)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-    )?;
-    let mut search = db.prepare_cached("INSERT INTO search(rowid, text) VALUES (?1, ?2)")?;
-    for message in &chat.messages {
-        let answer = message.role == Role::Assistant;
-        let finish = answer.then(|| word(&message.finish.unwrap_or(FinishReason::Interrupted))).transpose()?;
-        let raw = answer.then(|| message.raw.as_ref().unwrap_or(&message.text));
-        insert.execute(params![
-            n,
-            message.parent.map(|place| numbers[place]),
-            word(&message.role)?,
-            message.text,
-            message.thinking,
-            raw,
-            message.model,
-            time(message.created),
-            finish,
-            message.stats.as_ref().map(to_json).transpose()?,
-            calls_column(&message.tool_calls)?,
-        ])?;
-        numbers.push(db.last_insert_rowid());
-        search.execute(params![db.last_insert_rowid(), message.text])?;
-    }
-    let leaf = chat.shown.map(|place| numbers[place]).or(numbers.last().copied());
-    db.execute("UPDATE chats SET leaf = ?2 WHERE n = ?1", params![n, leaf])?;
-    Ok(())
-}
-
-/// The window shows no later time than this, the last that JavaScript knows.
-fn time(ms: u64) -> i64 {
-    const LAST: i64 = 8_640_000_000_000_000;
-    i64::try_from(ms).unwrap_or(LAST).min(LAST)
 }
