@@ -43,6 +43,30 @@ test("deleting a model asks with the bytes that it frees", async () => {
   expect(removed).toEqual(["m1"]);
 });
 
+test.each([
+  ["en", "Architecture not supported yet: mamba9"],
+  ["ja", "未対応のアーキテクチャ: mamba9"],
+] as const)("a size that cannot run names its architecture (%s)", async (language, words) => {
+  const { app } = await open("discover", { settings: { language } }, (fake) => ({
+    hubPlan: async (repo, commit, quant, settings) => {
+      const row = await fake.hubPlan(repo, commit, quant, settings);
+      const problem = wireError("modelUnsupported", "no", { subject: quant === "F16" ? "mamba9" : null });
+      return quant === "F16" || quant === "Q8_0" ? { ...row, plan: null, problem } : row;
+    },
+  }));
+  app.navigation.repo = "unsloth/Qwen3-8B-GGUF";
+  const text = async (quant: string) => {
+    const rows = await screen.findAllByTestId("quant-row");
+    return rows.find((row) => row.dataset.quant === quant)?.textContent;
+  };
+  await waitFor(async () => expect(await text("F16")).toContain(words));
+  const [short] = words.split(":");
+  await waitFor(async () =>
+    expect(await text("Q8_0")).toMatch(language === "en" ? /Not supported yet/ : /未対応/),
+  );
+  expect(await text("Q8_0")).not.toContain(short);
+});
+
 test("a loaded model is not deleted, and says why", async () => {
   const { app, user } = await open("models");
   await app.model.load("m1", DEFAULT_LOAD);

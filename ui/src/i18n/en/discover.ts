@@ -98,6 +98,7 @@ export const discover = {
   problem_tokenRefused: "Token not accepted",
   problem_needsTerms: "Terms not accepted yet",
   problem_modelUnsupported: "Not supported yet",
+  problem_modelUnsupported_of: "Architecture not supported yet: {subject}",
   problem_fileInvalid: "Not a valid GGUF file",
   download: "Download",
   downloadOf: "Download {quant}, {size}",

@@ -99,6 +99,7 @@ export const discover: Words<typeof en> = {
   problem_tokenRefused: "トークンが無効",
   problem_needsTerms: "利用規約に未同意",
   problem_modelUnsupported: "未対応",
+  problem_modelUnsupported_of: "未対応のアーキテクチャ: {subject}",
   problem_fileInvalid: "不正なGGUFファイル",
   download: "ダウンロード",
   downloadOf: "{quant}({size})をダウンロード",
