@@ -59,8 +59,8 @@ struct Trial {
     test: String,
     /// Of weights.
     ty: Option<String>,
-    /// By ThreadSanitizer.
-    watched: bool,
+    /// By a sanitizer.
+    watched: Option<&'static str>,
 }
 
 /// Tries all that are not recorded as killed; those that survive.
@@ -146,7 +146,8 @@ impl Mutants<'_> {
             let seconds = started.elapsed().as_secs();
             self.is_sound(&trial)?;
             let ty = trial.ty.map_or(String::new(), |ty| format!(" with {ty}"));
-            return Ok(format!("killed by {}{ty} in {seconds} s", trial.test));
+            let sanitizer = trial.watched.map_or(String::new(), |name| format!(" ({name} sanitizer)"));
+            return Ok(format!("killed by {}{ty}{sanitizer} in {seconds} s", trial.test));
         }
         bail!("SURVIVED: {}", mutant.line)
     }
@@ -166,15 +167,23 @@ impl Mutants<'_> {
             kernel: kernel.clone(),
             test: test.into(),
             ty: ty.map(String::from),
-            watched: *is_barrier,
+            watched: is_barrier.then_some("thread"),
         };
-        if let Some((ty, _)) = product {
-            return tests.iter().map(|test| trial(test, Some(ty))).collect();
+        let mut trials: Vec<Trial> = match product {
+            Some((ty, _)) => tests.iter().map(|test| trial(test, Some(ty))).collect(),
+            None => {
+                // Products with one type of weights before those with all.
+                let products = tests.iter().filter(|test| test.starts_with("products::"));
+                let first = products.map(|test| trial(test, Some(TYPES[0])));
+                first.chain(tests.iter().map(|test| trial(test, None))).collect()
+            }
+        };
+        if !is_barrier {
+            // What is read outside of buffers and not used is a fault that nobody else sees.
+            let again = trials.clone().into_iter().map(|trial| Trial { watched: Some("address"), ..trial });
+            trials.extend(again);
         }
-        // Products with one type of weights before those with all.
-        let products = tests.iter().filter(|test| test.starts_with("products::"));
-        let first = products.map(|test| trial(test, Some(TYPES[0])));
-        first.chain(tests.iter().map(|test| trial(test, None))).collect()
+        trials
     }
 
     /// A test that fails with a mutant must pass without one.
@@ -190,17 +199,17 @@ impl Mutants<'_> {
     }
 
     fn passes(&self, trial: &Trial, number: &str) -> Result<bool> {
-        let Trial { architecture, module, kernel, test, ty, watched: is_watched } = trial;
+        let Trial { architecture, module, kernel, test, ty, watched: sanitizer } = trial;
         let mut settings = vec![
             ("HEADROOM_PTX", architecture.clone()),
             ("HEADROOM_MUTANTS", self.which.to_owned()),
             ("HEADROOM_MUTANT", format!("{module}:{kernel}:{number}")),
         ];
         settings.extend(ty.clone().map(|ty| ("HEADROOM_TYPE", ty)));
-        if *is_watched {
-            settings.extend(watched("thread")?);
+        if let Some(sanitizer) = sanitizer {
+            settings.extend(watched(sanitizer)?);
         }
-        let patience = Some(PATIENCE[usize::from(*is_watched)]);
+        let patience = Some(PATIENCE[usize::from(sanitizer.is_some())]);
         Ok(Run { program: &self.program.path, test, settings, patience }.failure()?.is_none())
     }
 }
