@@ -4,8 +4,8 @@ use crate::app::{App, AppConfig, Slot, blocking, lock};
 use crate::discover::Installed;
 use crate::error::Result;
 use crate::library::Folders;
-use crate::settings;
 use crate::wire::*;
+use crate::{models, settings};
 use hub::{Hub, HubConfig, Secret};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -117,6 +117,7 @@ impl App {
         quant: String,
         settings: LoadSettings,
     ) -> Result<QuantRow> {
+        models::check(&settings)?;
         let (facts, installed) = (self.facts().await?, self.installed().await?);
         let which = (repo.as_str(), commit.as_str(), quant.as_str());
         self.discover.plan(&self.hub.hub()?, which, &settings, &facts, &installed).await

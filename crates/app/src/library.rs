@@ -169,7 +169,10 @@ impl Library {
             path: path.display().to_string(),
             source,
             repo,
-            architecture: facts.as_ref().map(|facts| facts.architecture.clone()),
+            architecture: facts
+                .as_ref()
+                .map(|facts| facts.architecture.clone())
+                .or_else(|| unsupported(problem.as_ref()?)),
             parameters: facts.as_ref().map(|facts| facts.parameters),
             bytes,
             context_max: facts.as_ref().map(|facts| facts.context_max),
@@ -301,6 +304,11 @@ impl Library {
         }
         Ok(())
     }
+}
+
+/// The architecture that a problem is about.
+fn unsupported(problem: &WireError) -> Option<String> {
+    problem.subject.clone().filter(|_| problem.code == ErrorCode::ModelUnsupported)
 }
 
 /// Stable as long as the file stays where it is.

@@ -22,6 +22,7 @@ impl App {
     /// The plan for an installed model; the window asks for it at every step of the slider.
     pub async fn plan(self: &Arc<Self>, model_id: String, settings: LoadSettings) -> Result<Plan> {
         let app = self.clone();
+        check(&settings)?;
         blocking(move || {
             let folders = app.folders();
             let model = PathBuf::from(app.library.get(&folders, &model_id)?.path);
@@ -244,7 +245,8 @@ impl App {
     }
 }
 
-fn check(settings: &LoadSettings) -> Result<()> {
+/// Refuses what nothing can be planned with.
+pub(crate) fn check(settings: &LoadSettings) -> Result<()> {
     if settings.context.is_some_and(|context| context == 0 || context > 1 << 24) {
         return Err(WireError::bad_argument("context", "the context goes from 1 to 16777216 tokens"));
     }

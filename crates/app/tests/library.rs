@@ -30,6 +30,7 @@ async fn models_are_found_with_their_facts_and_problems() {
         assert_eq!(code("cut"), Some(ErrorCode::FileTruncated));
         assert_eq!(code("text"), Some(ErrorCode::FileInvalid));
         assert_eq!(code("strange"), Some(ErrorCode::ModelUnsupported));
+        assert_eq!(list[2].architecture.as_deref(), Some("hal9000"));
         assert_eq!(code("tiny-Q8_0"), None);
         let tiny = &list[4];
         assert_eq!((tiny.repo.as_deref(), tiny.quant.as_deref()), (Some("owner/name"), Some("Q8_0")));
@@ -65,7 +66,8 @@ async fn plans_follow_the_settings() {
     let folder = tempfile::tempdir().unwrap();
     install(folder.path(), "tiny", &ModelSpec::llama());
     let (app, _) = open(folder.path(), |config| config.test_device = Some(64 << 20));
-    let id = app.library().await.unwrap()[0].id.clone();
+    let list = app.library().await.unwrap();
+    let id = list[0].id.clone();
     let auto = app.plan(id.clone(), LoadSettings::default()).await.unwrap();
     assert_eq!((auto.gpu_layers, auto.layers, auto.fits), (3, 3, Fits::Gpu));
     let one = LoadSettings { gpu_layers: GpuLayers::Fixed { layers: 1 }, ..LoadSettings::default() };
@@ -75,6 +77,10 @@ async fn plans_follow_the_settings() {
     assert_eq!(split.ram.kv + split.vram.kv, auto.ram.kv + auto.vram.kv);
     let small = app.plan(id, LoadSettings { context: Some(512), kv_type_k: KvType::F32, ..one.clone() }).await.unwrap();
     assert_eq!(small.context, 512);
+    for context in [0, u32::MAX] {
+        let impossible = LoadSettings { context: Some(context), ..one.clone() };
+        assert_eq!(app.plan(list[0].id.clone(), impossible).await.unwrap_err().code, ErrorCode::BadArgument);
+    }
     let missing = app.plan("none".into(), one).await.unwrap_err();
     assert_eq!(missing.code, ErrorCode::FileMissing);
 }

@@ -4,7 +4,7 @@ use crate::args::Remove;
 use crate::failure::Failure;
 use crate::output;
 use crate::program::Program;
-use app::wire::{InstalledModel, ModelSource};
+use app::wire::{ErrorCode, InstalledModel, ModelSource, WireError};
 use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal, Write};
 use std::sync::Arc;
@@ -19,6 +19,10 @@ pub fn list(program: &Program) -> Result<(), Failure> {
     }
     for model in &models {
         let about = match &model.problem {
+            // Which are supported is said where one is asked for.
+            Some(WireError { code: ErrorCode::ModelUnsupported, subject: Some(architecture), .. }) => {
+                format!("not supported yet: {architecture}")
+            }
             Some(problem) => format!("cannot be used: {problem}"),
             None => model.architecture.clone().unwrap_or_default(),
         };

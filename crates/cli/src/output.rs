@@ -10,12 +10,17 @@ use std::io::{IsTerminal, Write};
 /// One JSON object on standard output.
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(value).map_err(|error| Failure::new("internal", error))?;
-    line(&text)
+    bytes(format!("{text}\n").as_bytes())
 }
 
 /// A line on standard output.
 pub fn line(text: &str) -> Result<(), Failure> {
-    bytes(format!("{text}\n").as_bytes())
+    bytes(format!("{}\n", visible(text)).as_bytes())
+}
+
+/// What comes from files, the Hub and models must not steer the terminal.
+pub fn visible(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 
 /// Bytes on standard output, as they are.
@@ -36,7 +41,7 @@ pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
 /// A line for the person at the terminal.
 pub fn note(text: impl Display) {
     // Where nobody can read it, nothing is lost.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", visible(&text.to_string()));
 }
 
 /// Shows how far something is, on the terminal's current line; nothing takes it away again.
@@ -92,5 +97,15 @@ pub fn duration(seconds: u64) -> String {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
         _ => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::visible;
+
+    #[test]
+    fn control_characters_are_not_shown() {
+        assert_eq!(visible("a\x1b[31mb\u{9b}c\r\nd\te\x07"), "a[31mbc\nd\te");
     }
 }

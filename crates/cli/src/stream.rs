@@ -1,7 +1,7 @@
 //! An answer on its way to the terminal: thinking dimmed, statistics at the end.
 
 use crate::failure::Failure;
-use crate::output;
+use crate::output::{self, visible};
 use app::wire::{AnswerStats, FinishReason};
 use app::{Said, Step};
 use chat_template::{AnswerParser, Part, ToolCall};
@@ -123,11 +123,6 @@ impl Printer {
     }
 }
 
-/// What a model writes must not steer the terminal.
-fn visible(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
-}
-
 /// The answer as one JSON object.
 pub fn to_json(said: &Said, reason: FinishReason, stats: &AnswerStats) -> Value {
     json!({
@@ -200,10 +195,5 @@ mod tests {
         let (said, _) = printer.finish();
         assert_eq!((said.thinking.as_deref().map(str::trim), said.text.trim()), (Some("hmm"), "42"));
         assert_eq!(said.tool_calls.iter().map(|call| call.name.as_str()).collect::<Vec<_>>(), ["f"]);
-    }
-
-    #[test]
-    fn control_characters_are_not_shown() {
-        assert_eq!(visible("a\x1b[31mb\u{9b}c\r\nd\te\x07"), "a[31mbc\nd\te");
     }
 }

@@ -36,6 +36,7 @@ fn wrong_flags_are_usage() {
         &["logits", &model, "--ids", "999999", "-o", "unused"],
         &["detokenize", &model, "--ids", "999999"],
         &["tokenize", &model, "--hex", "0g"],
+        &["tokenize", &model, "--hex", "+f"],
         &["tokenize", &model, "--hex", "é0"],
         &["tokenize", &model],
         &["plan", &model, "--ram", "lots"],
@@ -91,6 +92,29 @@ fn files_that_are_no_models() {
     home.fails(&["plan", "no-such-model"], 1, "not-found");
     let unknown = home.model("unknown.gguf", &ModelSpec { arch: "perceptron".into(), ..ModelSpec::llama() });
     home.fails(&["run", &unknown, "-p", "x"], 1, "model-unsupported");
+    let named = home.fails(&["plan", &unknown], 1, "model-unsupported");
+    assert!(named.contains("'perceptron'"), "{named}");
+}
+
+/// A file from anywhere must not steer the terminal, and a list says in a word what is wrong.
+#[test]
+fn architectures_are_named() {
+    let home = Home::new();
+    let library = home.data().join("models");
+    std::fs::create_dir_all(&library).unwrap();
+    let evil = "perc\u{1b}[31meptron\u{9b}2J";
+    let spec = ModelSpec { arch: evil.into(), ..ModelSpec::llama() };
+    let path = library.join("strange.gguf");
+    std::fs::write(&path, spec.build()).unwrap();
+    let listed = home.run(&["list"]);
+    assert!(listed.stdout.ends_with("not supported yet: perc[31meptron2J\n"), "{listed:?}");
+    assert_eq!(home.json(&["list"])["models"][0]["architecture"], evil);
+    let path = path.to_str().unwrap();
+    for arguments in [["plan", path], ["inspect", path]] {
+        let ended = home.run(&arguments);
+        let printed = ended.stdout + &ended.stderr;
+        assert!(printed.contains("perc[31meptron2J") && !printed.contains(['\u{1b}', '\u{9b}']), "{printed}");
+    }
 }
 
 #[test]
