@@ -14,6 +14,8 @@ use std::sync::Arc;
 /// How long a deleted chat can be brought back.
 const BIN_MS: u64 = 30 * 24 * 3600 * 1000;
 pub(crate) const MAX_TITLE: usize = 200;
+/// Characters of what is looked for.
+const MAX_QUERY: usize = 1000;
 /// Characters of a title made of the first message.
 const AUTO_TITLE: usize = 60;
 /// Bytes of one message; far above what any context holds.
@@ -32,6 +34,13 @@ pub struct AnswerText {
     pub tool_calls: Vec<ToolCall>,
     /// As the model wrote it.
     pub raw: String,
+}
+
+impl AnswerText {
+    /// Nobody reads more, and a model that has tokens as long as books would fill memory and disk.
+    pub fn is_full(&self) -> bool {
+        self.raw.len() >= MAX_TEXT
+    }
 }
 
 impl Chats {
@@ -64,6 +73,8 @@ impl Chats {
     pub fn list(&self, query: &str, deleted: bool) -> Result<Vec<ChatSummary>> {
         let db = self.store.lock();
         let mut found: HashMap<i64, Option<String>> = HashMap::new();
+        // Nobody finds more by more, and the data base refuses to look for very much.
+        let query = first(query, MAX_QUERY);
         let words: Vec<&str> = query.split_whitespace().take(16).collect();
         if !words.is_empty() {
             find_messages(&db, &words, &mut found)?;
@@ -387,6 +398,11 @@ fn find_messages(db: &Connection, words: &[&str], found: &mut HashMap<i64, Optio
     Ok(())
 }
 
+/// The first `most` characters at most.
+fn first(text: &str, most: usize) -> &str {
+    text.char_indices().nth(most).map_or(text, |(end, _)| &text[..end])
+}
+
 /// At most `most` characters, cut after a word where there is one in the second half.
 pub(crate) fn shortened(text: &str, most: usize) -> String {
     let Some((end, _)) = text.char_indices().nth(most) else { return text.into() };
@@ -425,7 +441,8 @@ fn snippet(text: &str, word: &str) -> String {
     snippet
 }
 
-fn check_text(text: &str) -> Result<()> {
+/// Whether a person may say so much.
+pub(crate) fn check_text(text: &str) -> Result<()> {
     if text.len() > MAX_TEXT {
         return Err(WireError::bad_argument("text", "the text is too long").numbers(text.len() as u64, MAX_TEXT as u64));
     }

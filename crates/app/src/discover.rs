@@ -193,7 +193,8 @@ pub fn largest_file(memory: u64) -> u64 {
 /// The quantization to take here and why, by sizes alone: KV cache and buffers are taken as a fifth of the file and
 /// half a gigabyte.
 pub fn recommend(models: &[GgufChoice], facts: &Facts) -> Option<(String, String)> {
-    let needs = |choice: &GgufChoice| choice.total_bytes + choice.total_bytes / 5 + BUFFERS;
+    // Whatever a server says: no sum of sizes is small.
+    let needs = |choice: &GgufChoice| choice.total_bytes.saturating_add(choice.total_bytes / 5).saturating_add(BUFFERS);
     // Smallest first. More than 8 bits is space without use; below 4 bits answers get visibly worse.
     let usual: Vec<&GgufChoice> = models.iter().filter(|choice| !choice.is_mmproj && level(choice) <= 80).collect();
     let good: Vec<&&GgufChoice> = usual.iter().filter(|choice| level(choice) >= 40).collect();
@@ -239,4 +240,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn unix_ms(iso: &str) -> Option<u64> {
     u64::try_from(chrono::DateTime::parse_from_rfc3339(iso).ok()?.timestamp_millis()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_no_disk_has_are_not_small() {
+        let choice = |quant: &str, total_bytes: u64| GgufChoice {
+            name: quant.into(),
+            quant: quant.into(),
+            files: Vec::new(),
+            total_bytes,
+            is_mmproj: false,
+        };
+        let facts = Facts { ram_available: 8 << 30, ..Facts::default() };
+        let models = [choice("Q2_K", 1 << 30), choice("Q4_K_M", u64::MAX - 1), choice("Q8_0", u64::MAX)];
+        assert_eq!(recommend(&models, &facts), Some(("Q2_K".into(), "smallest".into())));
+    }
 }

@@ -1,5 +1,6 @@
 //! `settings.json`: versioned, written atomically, read leniently. The Hub token lies in a file of its own.
 
+use crate::chats::check_text;
 use crate::error::Result;
 use crate::files::{Kind, set_aside, write_atomically};
 use crate::wire::{Sampling, Settings, WireError};
@@ -164,6 +165,7 @@ pub fn check(settings: &Settings) -> Result<()> {
     if settings.threads.is_some_and(|threads| threads == 0 || threads > 1024) {
         return Err(WireError::bad_argument("threads", "threads go from 1 to 1024"));
     }
+    check_text(&settings.system_prompt)?;
     check_sampling(&settings.sampling)
 }
 

@@ -4,6 +4,7 @@ use crate::answer::Step;
 use crate::chats::{AnswerText, Chats};
 use crate::wire::{AnswerEvent, RecoveryNotice};
 use chat_template::{AnswerParser, Part};
+use engine::Cancel;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -23,21 +24,24 @@ pub struct Stream<'a> {
     reading: Option<(u32, u32)>,
     /// Since the first text that is not in the data base.
     unsaved: Option<Instant>,
+    /// Ends the answer.
+    cancel: &'a Cancel,
     emit: &'a mut dyn FnMut(AnswerEvent),
     on_recovery: &'a dyn Fn(&RecoveryNotice),
 }
 
 impl<'a> Stream<'a> {
-    /// Goes on with `answer`, which is empty for a new one.
+    /// Goes on with `answer`, which is empty for a new one; cancels it when it [`AnswerText::is_full`].
     pub fn new(
         chats: &'a Chats,
         id: &'a str,
         answer: AnswerText,
+        cancel: &'a Cancel,
         emit: &'a mut dyn FnMut(AnswerEvent),
         on_recovery: &'a dyn Fn(&RecoveryNotice),
     ) -> Stream<'a> {
         let pending = Vec::new();
-        Stream { chats, id, answer, parser: None, pending, reading: None, unsaved: None, emit, on_recovery }
+        Stream { chats, id, answer, parser: None, pending, reading: None, unsaved: None, cancel, emit, on_recovery }
     }
 
     /// Passes everything on until the sender is gone; returns the whole answer.
@@ -81,6 +85,7 @@ impl<'a> Stream<'a> {
             Step::Preparing => (self.emit)(AnswerEvent::Preparing),
             Step::Reading { done, total } => self.reading = Some((done, total)),
             Step::Text(text) if text.is_empty() => {}
+            Step::Text(_) if self.answer.is_full() => self.cancel.cancel(),
             Step::Text(text) => {
                 self.answer.raw.push_str(&text);
                 let parts = match &mut self.parser {
@@ -150,6 +155,7 @@ impl<'a> Stream<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chats::MAX_TEXT;
     use crate::store::Store;
     use crate::wire::FinishReason;
     use chat_template::CallMarks;
@@ -172,7 +178,9 @@ mod tests {
                 told.push(call.name);
             }
         };
-        let text = Stream::new(&chats, &answer.id, begun, &mut emit, &|_| {}).run(&steps);
+        let cancel = Cancel::new();
+        let text = Stream::new(&chats, &answer.id, begun, &cancel, &mut emit, &|_| {}).run(&steps);
+        assert_eq!(cancel.is_cancelled(), text.is_full());
         chats.end_answer(&answer.id, &text, FinishReason::End, None).unwrap();
         (chats.get(&chat).unwrap().messages.remove(1), told)
     }
@@ -186,6 +194,15 @@ mod tests {
         let [call] = kept.tool_calls.as_slice() else { panic!("{:?}", kept.tool_calls) };
         assert_eq!((call.name.as_str(), call.arguments.as_str()), ("f", "{\"a\":1}"));
         assert!(call.source.starts_with("<tool_call>") && call.source.ends_with("</tool_call>"));
+    }
+
+    #[test]
+    fn an_answer_has_an_end() {
+        let piece = "é".repeat(MAX_TEXT / 4);
+        let (kept, _) = stream(AnswerText::default(), &["</think>", &piece, &piece, &piece, "never", &piece]);
+        assert_eq!(kept.text.len(), 2 * piece.len());
+        let (kept, _) = stream(AnswerText::default(), &["</think>", &piece]);
+        assert_eq!(kept.text.len(), piece.len());
     }
 
     #[test]

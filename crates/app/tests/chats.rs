@@ -85,6 +85,7 @@ async fn search_finds_words_of_any_length_and_script() {
     assert_eq!(found(&app, "\"quoted\"").await, [english.as_str()]);
     assert_eq!(found(&app, "r_s").await, [english.as_str()]);
     assert_eq!(found(&app, "text:vectors OR").await, Vec::<String>::new(), "no query language");
+    assert_eq!(found(&app, &"長い文章".repeat(20_000)).await, Vec::<String>::new(), "pasted by mistake");
     app.chat_rename(english.clone(), "台所".into()).await.unwrap();
     assert_eq!(found(&app, "台所").await, [english], "titles too");
     let hit = app.chats("空白".into(), false).await.unwrap();

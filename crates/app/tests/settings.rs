@@ -139,6 +139,7 @@ async fn values_out_of_range_are_refused_and_nothing_changes() {
         Settings { hub_endpoint: Some("file:///etc".into()), ..Settings::default() },
         Settings { models_folder: Some("relative".into()), ..Settings::default() },
         Settings { threads: Some(0), ..Settings::default() },
+        Settings { system_prompt: "x".repeat(5 << 20), ..Settings::default() },
     ];
     for settings in bad {
         assert_eq!(app.settings_set(settings).await.unwrap_err().code, ErrorCode::BadArgument);
