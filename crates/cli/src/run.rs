@@ -111,9 +111,14 @@ pub fn note(file: &mut TalkFile, messages: &[Said], ended: bool) -> Result<(), F
 
 /// The same with what the model remembers, without which the conversation is read again the next time.
 pub fn keep(mut file: TalkFile, messages: &[Said], session: &Session, cancel: &Cancel) {
+    // Whether that could be done before the disk was full, or a network drive was gone.
+    let there = file.note(messages, true).is_ok();
     if let Err(error) = file.keep(messages, session, cancel) {
         let path = file.path().display();
-        output::note(format!("the conversation is kept in {path}, what the model remembers of it is not: {error}"));
+        output::note(match there {
+            true => format!("the conversation is kept in {path}, what the model remembers of it is not: {error}"),
+            false => format!("what was said last is not in {path}: {error}"),
+        });
     }
 }
 

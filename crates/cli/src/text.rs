@@ -24,7 +24,9 @@ fn bytes(source: &TextSource) -> Result<Vec<u8>, Failure> {
         return Ok(text.as_bytes().to_vec());
     }
     if let Some(hex) = &source.hex {
-        let digit = |at: usize| hex.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        // A sign is no digit, but part of a number.
+        let digits = |pair: &&str| pair.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let digit = |at: usize| hex.get(at..at + 2).filter(digits).and_then(|pair| u8::from_str_radix(pair, 16).ok());
         return (0..hex.len())
             .step_by(2)
             .map(|at| digit(at).ok_or_else(|| Failure::usage("--hex needs pairs of hexadecimal digits")))

@@ -105,6 +105,17 @@ fn raw_prompts_are_continued() {
 }
 
 #[test]
+fn what_begins_with_a_dash_is_no_flag_where_a_value_is_expected() {
+    let home = Home::new();
+    let model = fixture(TRAINED);
+    let flags = ["--presence-penalty", "-1.5", "--frequency-penalty", "-0.5", "--system", "- be brief\n- be kind"];
+    let told = home.json(&[&["run", &model, "-p", "x", "-n", "1"][..], &flags].concat());
+    assert_eq!(told["answer_tokens"], 1);
+    let error = home.fails(&["run", &model, "-p", "x", "--temp", "-1"], 2, "usage");
+    assert!(error.contains("temperature is -1"), "{error}");
+}
+
+#[test]
 fn a_seed_repeats_an_answer() {
     let home = Home::new();
     let model = home.model("m.gguf", &ModelSpec::qwen3());

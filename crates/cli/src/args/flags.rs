@@ -123,21 +123,21 @@ impl Speculating {
 #[derive(Args, Clone)]
 pub struct Sampling {
     /// 0: always the likeliest token
-    #[arg(long = "temp")]
+    #[arg(long = "temp", allow_negative_numbers = true)]
     pub temperature: Option<f32>,
     #[arg(long)]
     pub top_k: Option<u32>,
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub top_p: Option<f32>,
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub min_p: Option<f32>,
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub repeat_penalty: Option<f32>,
     #[arg(long)]
     pub repeat_last_n: Option<u32>,
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub presence_penalty: Option<f32>,
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub frequency_penalty: Option<f32>,
     #[arg(long)]
     pub seed: Option<u64>,

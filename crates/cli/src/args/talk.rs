@@ -30,7 +30,7 @@ pub struct Chat {
 #[derive(Args)]
 pub struct Talk {
     /// What the model is told before everything else
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub system: Option<String>,
     /// Tokens that an answer may have; until the model ends it, if not given
     #[arg(short = 'n', long = "tokens")]
