@@ -111,10 +111,13 @@ impl Conversation<'_> {
         self.messages.first().filter(|said| said.role == "system").map(|said| said.text.as_str())
     }
 
-    /// Begins anew.
+    /// Begins anew: what was said before is neither in the file any more, nor in what the model remembers.
     fn reset(&mut self, system: Option<&str>) -> Result<(), Failure> {
         self.messages = system.map(|text| said("system", text)).into_iter().collect();
-        self.note(true)
+        self.session.engine.forget()?;
+        self.note(true)?;
+        let file = self.file.as_mut().map(|file| file.keep(&self.messages, &self.session, &Cancel::new()));
+        Ok(file.transpose().map(drop)?)
     }
 
     /// [`TalkFile::note`]

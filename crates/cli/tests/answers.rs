@@ -337,6 +337,18 @@ fn a_session_goes_on_where_it_ended() {
     );
 }
 
+#[test]
+fn what_is_forgotten_is_not_kept() {
+    let home = Home::new();
+    let file = home.path("talk");
+    let chat = ["chat", &fixture(TRAINED), "--temp", "0", "-n", "4", "--session", &file];
+    assert_eq!(talk(&home, &chat, &format!("{QUESTION}\n")).status, 0);
+    let kept = std::fs::read(&file).unwrap();
+    assert!(String::from_utf8_lossy(&kept).contains(QUESTION) && kept.len() > 10_000);
+    assert_eq!(talk(&home, &chat, "/reset\n").status, 0);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"headroom_session\":2,\"memory\":0,\"messages\":[]}\n");
+}
+
 /// It is told before the conversation, not after it.
 #[test]
 fn a_session_that_cannot_be_written_is_no_conversation() {
