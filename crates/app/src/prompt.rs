@@ -255,9 +255,8 @@ fn without_system(messages: &[Said]) -> Vec<Said> {
 impl From<TemplateError> for WireError {
     fn from(error: TemplateError) -> WireError {
         let code = match error {
-            TemplateError::Refused { .. } | TemplateError::InputTooDeep { .. } => ErrorCode::BadArgument,
             TemplateError::NoThread { .. } => ErrorCode::Internal,
-            _ => ErrorCode::ModelUnsupported,
+            _ => ErrorCode::TemplateFailed,
         };
         WireError::new(code, error.to_string())
     }
@@ -287,6 +286,19 @@ mod tests {
         let pieces = pieces(&marked, &hidden);
         let unparsed = pieces.iter().filter(|(_, parse)| !parse).map(|(text, _)| (*text).to_owned());
         (pieces.iter().map(|(text, _)| *text).collect(), unparsed.collect())
+    }
+
+    /// The model is loaded and answers other conversations: another one is not what is needed first.
+    #[test]
+    fn what_a_template_does_not_take_is_told_as_that() {
+        let refused =
+            Template::parse("{{ raise_exception('roles must alternate') }}", TemplateTokens::default()).unwrap();
+        let error = refused.render(&RenderInput::default(), NaiveDateTime::default()).unwrap_err();
+        let error = WireError::from(error);
+        assert_eq!(error.code, ErrorCode::TemplateFailed);
+        assert!(error.message.contains("roles must alternate"), "{error}");
+        let slow = WireError::from(TemplateError::TooSlow { seconds: 20 });
+        assert_eq!(slow.code, ErrorCode::TemplateFailed);
     }
 
     #[test]

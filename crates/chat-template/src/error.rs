@@ -6,10 +6,10 @@ use crate::limits::Limits;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// The template is larger than [`Limits::source_bytes`].
-    #[error("the chat template has {bytes} bytes, the limit is {limit}; choose a built-in template for this model")]
+    #[error("the chat template has {bytes} bytes, the limit is {limit}; take another file of this model")]
     SourceTooLarge { bytes: usize, limit: usize },
     /// The template is not valid Jinja.
-    #[error("the chat template cannot be read (line {line}): {message}; choose a built-in template for this model")]
+    #[error("the chat template cannot be read (line {line}): {message}; take another file of this model")]
     Syntax { line: usize, message: String },
     /// The template refused the conversation with `raise_exception`.
     #[error("the model's chat template refuses this conversation: {message}")]
@@ -17,19 +17,23 @@ pub enum TemplateError {
     /// An operation in the template failed.
     #[error(
         "the chat template failed (line {line}): {message}; \
-         change the conversation or choose a built-in template for this model"
+         change the conversation or take another file of this model"
     )]
     Failed { line: usize, message: String },
     /// The template needed more than [`Limits::fuel`] steps.
-    #[error("the chat template did not end within {fuel} steps; choose a built-in template for this model")]
+    #[error(
+        "the chat template did not end within {fuel} steps; shorten the conversation or take another file of this model"
+    )]
     TooManySteps { fuel: u64 },
     /// The template took longer than [`Limits::time`], or one that did is still at it.
-    #[error("the chat template did not end within {seconds} seconds; choose a built-in template for this model")]
+    #[error(
+        "the chat template did not end within {seconds} seconds; shorten the conversation or take another file of this model"
+    )]
     TooSlow { seconds: u64 },
     /// The prompt grew beyond [`Limits::output_bytes`].
     #[error(
         "the prompt made by the chat template exceeds {limit} bytes; \
-         shorten the conversation or choose a built-in template for this model"
+         shorten the conversation or take another file of this model"
     )]
     OutputTooLarge { limit: usize },
     /// The input is nested deeper than [`Limits::depth`].

@@ -15,6 +15,7 @@ const CODES: Record<ErrorCode, true> = {
   fileAccess: true,
   folderAccess: true,
   modelUnsupported: true,
+  templateFailed: true,
   draftVocabulary: true,
   draftMissing: true,
   ramFull: true,

@@ -19,6 +19,8 @@ pub enum ErrorCode {
     FolderAccess,
     /// An architecture, tokenizer or type that this version does not run.
     ModelUnsupported,
+    /// The model's chat template makes no prompt of this conversation; the text says why.
+    TemplateFailed,
     /// The draft model's tokens are not those of the model.
     DraftVocabulary,
     /// The draft model is not in the library any more.

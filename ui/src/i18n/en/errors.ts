@@ -9,6 +9,8 @@ export const errors = {
   folderAccess:
     "Nothing can be written to {subject}. Check that its disk is connected and that you may write there, or choose another download folder in Settings.",
   modelUnsupported: "This version does not run {subject}. Choose another model.",
+  templateFailed:
+    "The model's chat template does not take this conversation. Start a new chat or change its system prompt, or take another file of this model. ({message})",
   draftVocabulary:
     "The draft model has other tokens than the model. Choose a smaller model of the same family.",
   draftMissing:
