@@ -256,7 +256,7 @@ mod tests {
             is_mmproj: false,
         };
         let facts = Facts { ram_available: 8 << 30, ..Facts::default() };
-        let models = [choice("Q2_K", 1 << 30), choice("Q4_K_M", u64::MAX - 1), choice("Q8_0", u64::MAX)];
+        let models = [choice("Q2_K", 1 << 30), choice("Q4_K_M", u64::MAX / 6 * 5), choice("Q8_0", u64::MAX)];
         assert_eq!(recommend(&models, &facts), Some(("Q2_K".into(), "smallest".into())));
     }
 }

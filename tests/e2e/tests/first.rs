@@ -45,9 +45,16 @@ async fn from_nothing_past_every_obstacle_to_an_answer() -> Result<()> {
             "cannot be reached",
             "does not accept your token",
             "Nothing can be written to",
-            "Not supported yet",
+            "Architecture not supported yet: martian",
         ),
-        ("ja", "dark", "接続できません", "受け付けられませんでした", "書き込めません", "未対応"),
+        (
+            "ja",
+            "dark",
+            "接続できません",
+            "受け付けられませんでした",
+            "書き込めません",
+            "未対応のアーキテクチャ: martian",
+        ),
     ];
     for (language, theme, offline, token, folder, unsupported) in words {
         let data = tempfile::tempdir()?;
