@@ -406,33 +406,45 @@ fn experts_in_long_prompts() {
 /// A grid has at most 65535 blocks in one direction: heads as experts, 128 of them, reach that with 512 rows.
 #[test]
 fn more_slots_than_a_grid_has() {
-    let (used, n, cols, experts) = (32768, 3, 32, 2);
+    for per_slot in [false, true] {
+        choose_experts([32768, 3], per_slot, |slot| slot % 2);
+    }
+}
+
+/// An expert has more tiles of rows than a block of `group` has threads. Its last one is not full, and what lies behind its list
+/// names slots of the other expert.
+#[test]
+fn more_tiles_than_are_listed_at_once() {
+    choose_experts([1, 266 * 32], true, |slot| usize::from(slot % 32 != 0));
+}
+
+/// Slots of `used` experts for each of `n` tokens, of two experts with one row of F32.
+fn choose_experts([used, n]: [usize; 2], per_slot: bool, expert: fn(usize) -> usize) {
+    let (cols, experts) = (32, 2);
     let mut gpu = device(1);
     let weights: Vec<f32> = (0..experts * cols).map(|i| if i < cols { 1.0 } else { 2.0 }).collect();
     let buffer = upload(&mut gpu, &weights).buffer;
-    let ids: Vec<u32> = (0..n * used).map(|slot| slot as u32 % 2).collect();
+    let ids: Vec<u32> = (0..n * used).map(|slot| expert(slot) as u32).collect();
     let ids = gpu.adopt(std::sync::Arc::new(bytemuck::cast_slice::<u32, u8>(&ids).to_vec())).unwrap();
-    for per_slot in [false, true] {
-        let inputs = if per_slot { n * used } else { n };
-        let x: Vec<f32> = (0..inputs * cols).map(|i| if i % cols == 0 { (i / cols) as f32 } else { 0.0 }).collect();
-        let result = out(&mut gpu, n * used);
-        let op = Op::ExpertMatMul {
-            input: upload(&mut gpu, &x),
-            input_per_slot: per_slot,
-            n,
-            ids: View::new(ids),
-            used,
-            experts,
-            weight: Weight { buffer, offset: 0, ty: GgmlType::F32, rows: 1, cols },
-            bias: None,
-            scales: None,
-            out: result,
-        };
-        gpu.run(&op).unwrap();
-        for (slot, value) in read(&mut gpu, result, n * used).iter().enumerate() {
-            let input = if per_slot { slot } else { slot / used };
-            assert_eq!(*value, (input * (1 + slot % 2)) as f32, "slot {slot}");
-        }
+    let inputs = if per_slot { n * used } else { n };
+    let x: Vec<f32> = (0..inputs * cols).map(|i| if i % cols == 0 { (i / cols) as f32 } else { 0.0 }).collect();
+    let result = out(&mut gpu, n * used);
+    let op = Op::ExpertMatMul {
+        input: upload(&mut gpu, &x),
+        input_per_slot: per_slot,
+        n,
+        ids: View::new(ids),
+        used,
+        experts,
+        weight: Weight { buffer, offset: 0, ty: GgmlType::F32, rows: 1, cols },
+        bias: None,
+        scales: None,
+        out: result,
+    };
+    gpu.run(&op).unwrap();
+    for (slot, value) in read(&mut gpu, result, n * used).iter().enumerate() {
+        let input = if per_slot { slot } else { slot / used };
+        assert_eq!(*value, (input * (1 + expert(slot))) as f32, "slot {slot}");
     }
 }
 
