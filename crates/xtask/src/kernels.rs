@@ -55,12 +55,18 @@ fn python(tools: &Path) -> PathBuf {
 /// A virtual environment with the compiler, in `target`.
 fn tools() -> Result<PathBuf> {
     let tools = std::path::absolute("target/kernels")?;
-    if !python(&tools).exists() {
-        step("python3", &["-m", "venv", "target/kernels"]).run()?;
-    }
-    let python = python(&tools).display().to_string();
+    let python = virtual_environment(&tools)?;
     step(&python, &[&["-m", "pip", "install", "--quiet", "--no-deps"], &PACKAGES[..]].concat()).run()?;
     Ok(tools)
+}
+
+/// The Python of a virtual environment in this folder, for packages that nothing else of the system is to see.
+pub fn virtual_environment(folder: &Path) -> Result<String> {
+    let python = python(folder);
+    if !python.exists() {
+        step("python3", &["-m", "venv", &folder.display().to_string()]).run()?;
+    }
+    Ok(python.display().to_string())
 }
 
 /// The file of this name below a folder.

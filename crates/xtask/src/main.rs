@@ -34,7 +34,7 @@ const USAGE: &str = "cargo xtask COMMAND
                         a folder with all that a machine with a GPU needs to check and measure: start gpu-suite in it
                         (--reference: with the models to compare with; --dev: unoptimized, to try it without a GPU)
   bench MODEL [ARGS]    measure the engine on a model (release build)
-  bench --peer llama.cpp MODEL... [--rounds N] [--threads N] [--tokens N] [--depth N] [--kv f16,q8_0] [--busy] [--level avx2]
+  bench --peer llama.cpp|ik_llama.cpp MODEL... [--rounds N] [--threads N] [--tokens N] [--depth N] [--kv f16,q8_0] [--busy] [--level avx2]
                         a table of ours beside llama.cpp, built for this machine with and without its repacking, and
                         beside the limits of the machine (--depth: also behind so many tokens, with these KV caches;
                         --busy: also beside a process that keeps a core busy)

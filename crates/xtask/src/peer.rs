@@ -1,24 +1,20 @@
 //! `cargo xtask bench --peer llama.cpp`: ours and the peer in turn, on the same files, as a table.
-//!
-//! The peer is a workspace of its own (`tests/peer`), so that nothing else ever builds it. Its repacking of weights is
-//! chosen when it is built, so it is built twice.
 
+mod programs;
 mod table;
 
-use crate::command::{Step, cargo, step};
-use crate::run::target_dir;
 use crate::setup;
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
-use std::path::{Path, PathBuf};
+use programs::{Level, Peer, Program};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use table::{Limits, Run, Runs};
+use table::{Limits, Runs};
 
 const PROMPT: u32 = 512;
 
 #[derive(Debug, PartialEq)]
 struct Options {
+    peer: Peer,
     models: Vec<PathBuf>,
     rounds: u32,
     /// All physical cores, if not given.
@@ -31,29 +27,6 @@ struct Options {
     level: Option<Level>,
 }
 
-/// Instructions that both programs are held to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Level {
-    Avx2,
-}
-
-impl Level {
-    /// As `headroom bench --simd` takes it.
-    fn name(self) -> &'static str {
-        match self {
-            Level::Avx2 => "avx2",
-        }
-    }
-
-    /// A processor that has these and no better ones, for which the peer is compiled.
-    fn processor(self) -> &'static str {
-        match self {
-            // AVX2, FMA, F16C and BMI2.
-            Level::Avx2 => "haswell",
-        }
-    }
-}
-
 /// What is measured of each program.
 #[derive(Clone, Debug, PartialEq)]
 struct Case {
@@ -62,17 +35,11 @@ struct Case {
     busy: bool,
 }
 
-enum Program {
-    Ours(PathBuf),
-    Peer(PathBuf),
-}
-
 pub fn bench(arguments: &[String]) -> Result<ExitCode> {
     let options = Options::read(arguments)?;
     setup::for_peer()?;
-    let programs = programs(options.level)?;
-    let Program::Ours(ours) = &programs[0] else { bail!("ours comes first") };
-    let limits = Limits::read(&json(step(&ours.display().to_string(), &["--json", "--no-gpu", "doctor"]))?)?;
+    let programs = Program::all(options.peer, options.level)?;
+    let limits = Limits::read(&programs[0].doctor()?)?;
     let limits = if options.level.is_some() { limits.without_arithmetic() } else { limits };
     let threads = options.threads.unwrap_or(limits.cores);
     println!("{limits}");
@@ -86,14 +53,13 @@ pub fn bench(arguments: &[String]) -> Result<ExitCode> {
                 // Who begins changes from round to round.
                 let order = (0..programs.len()).map(|i| (i + round) % programs.len());
                 for index in order {
-                    let run = measure(&programs[index], model, case, &options, threads)?;
-                    runs.programs[index].push(run);
+                    runs.programs[index].push(programs[index].measure(model, case, &options, threads)?);
                 }
             }
         }
         let name = model.file_name().unwrap_or_default().to_string_lossy();
         println!("\n{name}, {threads} threads, medians of {} rounds\n", options.rounds);
-        println!("{}", table::table(&cases, &limits, options.tokens, threads));
+        println!("{}", table::table(&cases, &limits, options.peer.name(), options.tokens, threads));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -101,16 +67,13 @@ pub fn bench(arguments: &[String]) -> Result<ExitCode> {
 impl Options {
     fn read(arguments: &[String]) -> Result<Options> {
         let kv = vec!["f16".into()];
-        let (models, threads, level) = (Vec::new(), None, None);
-        let mut options = Options { models, rounds: 3, threads, tokens: 64, depth: 0, kv, busy: false, level };
+        let (peer, models, threads, level) = (Peer::LlamaCpp, Vec::new(), None, None);
+        let mut options = Options { peer, models, rounds: 3, threads, tokens: 64, depth: 0, kv, busy: false, level };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().with_context(|| format!("{argument} wants a value"));
             match argument.as_str() {
-                "--peer" => match value()?.as_str() {
-                    "llama.cpp" => {}
-                    other => bail!("there is no peer {other}; there is llama.cpp"),
-                },
+                "--peer" => options.peer = Peer::read(value()?)?,
                 "--rounds" => options.rounds = value()?.parse().context("--rounds")?,
                 "--threads" => options.threads = Some(value()?.parse().context("--threads")?),
                 "--tokens" => options.tokens = value()?.parse().context("--tokens")?,
@@ -128,8 +91,11 @@ impl Options {
         let named = options.kv.iter().all(|kv| ["f16", "q8_0"].contains(&kv.as_str()));
         if options.models.is_empty() || !named || [options.rounds, options.tokens].contains(&0) {
             bail!(
-                "bench --peer llama.cpp MODEL.gguf... [--rounds N] [--threads N] [--tokens N] [--depth N] [--kv f16,q8_0] [--busy] [--level avx2]"
+                "bench --peer llama.cpp|ik_llama.cpp MODEL.gguf... [--rounds N] [--threads N] [--tokens N] [--depth N] [--kv f16,q8_0] [--busy] [--level avx2]"
             );
+        }
+        if options.peer == Peer::IkLlamaCpp && (options.depth > 0 || options.level.is_some()) {
+            bail!("ik_llama.cpp is measured by its own program, which has no --depth and --level as meant here");
         }
         Ok(options)
     }
@@ -147,69 +113,10 @@ impl Options {
     }
 }
 
-/// Ours, the peer as it reads files, and the peer that repacks them.
-fn programs(level: Option<Level>) -> Result<[Program; 3]> {
-    cargo(&["build", "--release", "-p", "cli"]).run()?;
-    let target = target_dir()?;
-    let name = |program: &str| format!("{program}{}", std::env::consts::EXE_SUFFIX);
-    let peer = |repack: &str| -> Result<Program> {
-        let suffix = level.map_or(String::new(), |level| format!("-{}", level.name()));
-        let folder = target.join("peer").join(format!("repack-{}{suffix}", repack.to_lowercase()));
-        let processor = level.map_or("native", Level::processor);
-        cargo(&["build", "--release", "--locked"])
-            .inside("tests/peer")
-            .env("CARGO_TARGET_DIR", &folder)
-            .env("RUSTFLAGS", format!("-C target-cpu={processor}"))
-            .env("GGML_CPU_REPACK", repack)
-            .run()?;
-        Ok(Program::Peer(folder.join("release").join(name("peer"))))
-    };
-    Ok([Program::Ours(target.join("release").join(name("headroom"))), peer("OFF")?, peer("ON")?])
-}
-
-fn measure(program: &Program, model: &Path, case: &Case, options: &Options, threads: u32) -> Result<Run> {
-    let model = model.display().to_string();
-    let [prompt, tokens, depth, threads] = [PROMPT, options.tokens, case.depth, threads].map(|n| n.to_string());
-    let common = [&model, "-p", &prompt, "-n", &tokens, "-d", &depth, "-r", "1", "-t", &threads];
-    let (program, first, last) = match program {
-        Program::Ours(path) => {
-            (path, &["--json", "--no-gpu", "bench"][..], &["--ctk", &case.kv, "--ctv", &case.kv][..])
-        }
-        Program::Peer(path) => (path, &[][..], &["--kv", &case.kv][..]),
-    };
-    // The peer was compiled for it.
-    let level = match (options.level, first.is_empty()) {
-        (Some(level), false) => &["--simd", level.name()][..],
-        _ => &[],
-    };
-    let step = step(&program.display().to_string(), &[first, &common[..], last, level].concat());
-    let value = if case.busy { beside_a_busy_core(|| json(step))? } else { json(step)? };
-    Run::read(&value)
-}
-
-/// This process keeps a core busy while another one works.
-fn beside_a_busy_core<T>(work: impl FnOnce() -> T) -> T {
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                std::hint::spin_loop();
-            }
-        });
-        let result = work();
-        done.store(true, Ordering::Relaxed);
-        result
-    })
-}
-
-fn json(step: Step) -> Result<Value> {
-    let text = step.output()?;
-    serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn read(line: &str) -> Result<Options> {
         Options::read(&line.split(' ').map(String::from).collect::<Vec<_>>())
@@ -236,6 +143,10 @@ mod tests {
             assert!(read(line).is_err(), "{line}");
         }
         assert!(read("--peer llama.cpp a --level avx512").is_err());
+        assert_eq!(read("--peer ik_llama.cpp a --busy").unwrap().peer, Peer::IkLlamaCpp);
+        assert!(
+            read("--peer ik_llama.cpp a --depth 8").is_err() && read("--peer ik_llama.cpp a --level avx2").is_err()
+        );
         assert!(read("--peer llama.cpp a --fast").is_err() && read("a --depth").is_err());
     }
 }

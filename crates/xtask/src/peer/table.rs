@@ -19,7 +19,7 @@ pub struct Limits {
 /// One run of one program.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
-    load: f64,
+    load: Option<f64>,
     prompt: f64,
     generation: f64,
     /// Both for a second of the processor instead of the clock.
@@ -93,7 +93,7 @@ impl Run {
             })
         };
         Ok(Run {
-            load: number("load_s").context("no time of loading")?,
+            load: Some(number("load_s").context("no time of loading")?),
             prompt: rate("pp")?,
             generation: rate("tg")?,
             by_processor: ["pp", "tg"].map(|part| value[part]["processor_tps"][0].as_f64()),
@@ -101,6 +101,18 @@ impl Run {
             resident: number("peak_rss_bytes"),
             work: work(),
         })
+    }
+
+    /// From `llama-bench -o json`: a list of tests, one with a prompt and one that generates.
+    pub fn read_tests(value: &Value) -> Result<Run> {
+        let rate = |part: &str| {
+            let is_it = |test: &&Value| test[part].as_u64().is_some_and(|tokens| tokens > 0);
+            let test = value.as_array().and_then(|tests| tests.iter().find(is_it));
+            test.and_then(|test| test["avg_ts"].as_f64()).with_context(|| format!("no rate of {part} in {value}"))
+        };
+        let (prompt, generation) = (rate("n_prompt")?, rate("n_gen")?);
+        let (load, by_processor, private, resident, work) = Default::default();
+        Ok(Run { load, prompt, generation, by_processor, private, resident, work })
     }
 }
 
@@ -113,9 +125,9 @@ struct Row<'a> {
     limit: Option<f64>,
 }
 
-pub fn table(cases: &[(Case, Runs)], limits: &Limits, tokens: u32, threads: u32) -> String {
+pub fn table(cases: &[(Case, Runs)], limits: &Limits, peer: &str, tokens: u32, threads: u32) -> String {
     let mut lines = vec![
-        "| | ours | llama.cpp | llama.cpp, repacked | ours to the better | limit | reached |".to_string(),
+        format!("| | ours | {peer} | {peer}, repacked | ours to the better | limit | reached |"),
         "|---|---|---|---|---|---|---|".to_string(),
     ];
     for (case, runs) in cases {
@@ -146,7 +158,7 @@ pub fn table(cases: &[(Case, Runs)], limits: &Limits, tokens: u32, threads: u32)
         }
         if !case.busy {
             let mib = |bytes: Option<f64>| bytes.map(|bytes| bytes / f64::from(1 << 20));
-            row(format!("load{place}, s"), &|run| Some(run.load), false, 2, None);
+            row(format!("load{place}, s"), &|run| run.load, false, 2, None);
             row(format!("peak of private memory{place}, MiB"), &|run| mib(run.private), false, 0, None);
             row(format!("peak of resident memory{place}, MiB"), &|run| mib(run.resident), false, 0, None);
         }
@@ -234,7 +246,7 @@ mod tests {
         let quiet = Case { depth: 0, kv: "f16".into(), busy: false };
         let busy = Runs { programs: [vec![run(50.0, 5.5, 1)], vec![run(50.0, 1.0, 1)], vec![run(20.0, 1.6, 1)]] };
         let cases = [(quiet.clone(), Runs { programs: [ours, plain, repacked] }), (Case { busy: true, ..quiet }, busy)];
-        let text = table(&cases, &limits(), 64, 2);
+        let text = table(&cases, &limits(), "peer", 64, 2);
         assert_eq!(
             row(&text, "prompt of 512, tokens/s"),
             "| prompt of 512, tokens/s | 200.0 | 100.0 | 20.0 | 2.00 (2.00 to 3.00) | 400.0 | 50 % |"
@@ -249,17 +261,26 @@ mod tests {
     }
 
     #[test]
+    fn tests_of_the_other_program_are_read() {
+        let tests =
+            json!([{ "n_prompt": 512, "n_gen": 0, "avg_ts": 61.5 }, { "n_prompt": 0, "n_gen": 64, "avg_ts": 9.25 }]);
+        let run = Run::read_tests(&tests).unwrap();
+        assert_eq!((run.prompt, run.generation, run.load, run.work), (61.5, 9.25, None, None));
+        assert!(Run::read_tests(&json!([tests[0]])).is_err() && Run::read_tests(&json!({})).is_err());
+    }
+
+    #[test]
     fn one_thread_is_told_by_the_processor_too() {
         let mut run = run(1.0, 10.0, 1);
         run.by_processor = [Some(2.0), Some(20.0)];
         let case = || Case { depth: 0, kv: "f16".into(), busy: false };
         let runs = || Runs { programs: [vec![run.clone()], vec![run.clone()], vec![run.clone()]] };
-        let text = table(&[(case(), runs())], &limits(), 64, 1);
+        let text = table(&[(case(), runs())], &limits(), "peer", 64, 1);
         assert!(
             row(&text, "generation, tokens per second of the p").contains("| 20.00 | 20.00 | 20.00 | 1.00 ("),
             "{text}"
         );
-        assert!(!table(&[(case(), runs())], &limits(), 64, 2).contains("second of the processor"));
+        assert!(!table(&[(case(), runs())], &limits(), "peer", 64, 2).contains("second of the processor"));
     }
 
     #[test]
@@ -268,7 +289,7 @@ mod tests {
         run.work = Some(Work { bytes: 1e9, adds: 1.0, kv: 1e9 });
         let case = Case { depth: 8192 - 32, kv: "f16".into(), busy: false };
         let runs = Runs { programs: [vec![run], Vec::new(), Vec::new()] };
-        let text = table(&[(case, runs)], &limits(), 64, 2);
+        let text = table(&[(case, runs)], &limits(), "peer", 64, 2);
         // 8192 of 8673 cells, and the weights.
         assert!(
             row(&text, "generation behind 8160, KV f16").ends_with("| 10.00 | - | - | - | 10.29 | 97 % |"),
