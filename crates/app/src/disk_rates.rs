@@ -9,12 +9,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Milliseconds.
 const DAY: u64 = 24 * 3600 * 1000;
 /// What is older says nothing any more, where there is something newer.
 const RECENT: u64 = 30 * DAY;
 const MOST: usize = 8;
+/// How often is looked whether the model is read in.
+const LOOK: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Sample {
@@ -90,6 +93,11 @@ impl App {
         }
         // Whoever begins an answer from here on finds the measurement, and whoever did before is found here.
         let idle = lock(&self.answer).is_none();
+        // What is read at the same time would be missing from the rate.
+        let reads = || self.session().is_ok_and(|session| session.engine.is_reading());
+        while idle && reads() && !cancel.load(Ordering::Relaxed) {
+            std::thread::sleep(LOOK);
+        }
         let measured = if idle { self.machine.measure_disk(sample, &cancel) } else { Ok(false) };
         *lock(&self.measuring_disk) = None;
         if measured? {

@@ -4,6 +4,7 @@ use crate::checkpoint::States;
 use crate::decoder::{Context, StepError};
 use crate::file::Weights;
 use crate::paging::{Advice, Paging};
+use crate::read_ahead::ReadAhead;
 use crate::site::Site;
 use crate::sites::Sites;
 use crate::streaming::{Stream, Streamer};
@@ -43,6 +44,8 @@ pub(crate) struct Core {
     host_ram: Option<u64>,
     /// The placement for which it was decided what stays in RAM.
     paged_for: Option<Placement>,
+    /// Where all of it stays.
+    reads: Option<ReadAhead>,
     /// Recoveries that nobody was told of yet.
     pub(crate) recoveries: Vec<Recovery>,
     /// Layers before this one leave their routed experts on the host.
@@ -79,6 +82,7 @@ impl Core {
             states: States::default(),
             host_ram,
             paged_for: None,
+            reads: None,
             recoveries: Vec::new(),
             watched: None,
             streamer: Streamer::default(),
@@ -124,6 +128,7 @@ impl Core {
             core.sites.host.add_layer(*index, true, model, layout, file, None)?;
             progress((count - rest.len() + done + 1) as f32 / count as f32);
         }
+        core.page()?;
         Ok(core)
     }
 
@@ -216,6 +221,11 @@ impl Core {
         }
     }
 
+    /// Weights are being read in before they are asked for.
+    pub fn reads(&self) -> bool {
+        self.reads.as_ref().is_some_and(ReadAhead::is_at_work)
+    }
+
     /// Decides which weights on the host stay in RAM, if layers were moved since that was decided.
     fn page(&mut self) -> Result<(), BackendError> {
         let placed = self.placed();
@@ -223,11 +233,16 @@ impl Core {
         let before = self.sites.host.paging.take().map(Paging::into_advice);
         let Loaded { model, layout, file } = &*self.loaded;
         let residency = Residency::new(model, layout, &placed, ram);
-        self.paged_for = Some(placed);
+        self.reads = None;
         let Some(residency) = residency else {
             file.stays();
+            let tensors = (0..=layout.block_count()).flat_map(|index| model.host_tensors(index, &placed));
+            let weights = tensors.map(|tensor| file.raw(&tensor)).collect::<Result<_, _>>()?;
+            self.paged_for = Some(placed);
+            self.reads = ReadAhead::start(weights);
             return Ok(());
         };
+        self.paged_for = Some(placed);
         let pager = || weights::Pager::new().ok().map(|pager| Box::new(pager) as Box<dyn Advice>);
         // Without a thread for it, the system reads pages when they are touched, as for any file.
         let Some(advice) = before.or_else(pager) else { return Ok(()) };

@@ -145,6 +145,11 @@ impl Engine {
         self.placement.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
+    /// Whether weights are being read from the disk before anybody asks for them; also while a request runs.
+    pub fn is_reading(&self) -> bool {
+        self.core.try_lock().map_or(true, |core| core.reads())
+    }
+
     /// Recoveries outside of a request (at load, or when layers were asked to move) since the last call. Waits for a
     /// running request.
     pub fn take_recoveries(&self) -> Result<Vec<Recovery>, EngineError> {

@@ -20,6 +20,7 @@ mod masks;
 mod ops;
 mod paging;
 mod placing;
+mod read_ahead;
 mod recurrent;
 mod saved;
 mod shift;

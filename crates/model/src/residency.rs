@@ -51,14 +51,8 @@ impl Residency {
             let experts = layer.and_then(|layer| layer.experts());
             let stacks = experts.map_or(Vec::new(), |experts| experts.stacks());
             let apart = placement.without_experts(index);
-            let tensors = match layer {
-                Some(layer) if apart => layer.expert_tensors(),
-                _ if placement.on_accelerator(index) => Vec::new(),
-                Some(layer) => layer.tensors(),
-                None => model.output.tensors(),
-            };
             let mut pieces = Vec::new();
-            for tensor in tensors {
+            for tensor in model.host_tensors(index, placement) {
                 if tensor.as_f32 {
                     // Small, and often a copy.
                     residency.kept += tensor.bytes;

@@ -255,6 +255,16 @@ impl Layer {
 }
 
 impl Model {
+    /// Every tensor of a layer, or of the output layer after the last one, that the host computes with.
+    pub fn host_tensors(&self, index: usize, placement: &Placement) -> Vec<Tensor> {
+        match self.layers.get(index) {
+            Some(layer) if placement.without_experts(index) => layer.expert_tensors(),
+            _ if placement.on_accelerator(index) => Vec::new(),
+            Some(layer) => layer.tensors(),
+            None => self.output.tensors(),
+        }
+    }
+
     /// Every tensor that the host computes with before the first layer (embeddings are only looked up).
     pub fn input_tensors(&self) -> Vec<Tensor> {
         let mut used = Used::default();

@@ -123,6 +123,12 @@ impl Region {
         }
     }
 
+    fn read_in(&self, range: Range<usize>) {
+        if self.access == Access::Map {
+            sys::read_in(&self.map, range);
+        }
+    }
+
     pub(crate) fn dont_need(&self, range: Range<usize>) {
         // Memory of our own has no file to come back from: it would be lost.
         if self.access == Access::Map {
@@ -197,6 +203,15 @@ impl WeightBytes {
     /// mapped.
     pub fn evict(&self) {
         self.region.evict(self.range.clone());
+    }
+
+    /// Reads a part of them in, so that nobody waits for it later; returns when it is there. Where that fails, nothing is lost
+    /// but time.
+    pub fn read_in(&self, part: Range<usize>) {
+        let end = self.range.len().min(part.end);
+        if part.start < end {
+            self.region.read_in(self.range.start + part.start..self.range.start + end);
+        }
     }
 
     /// Where they lie in their file.

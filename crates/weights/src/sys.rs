@@ -32,6 +32,16 @@ mod unix {
         }
     }
 
+    /// Reads a range in and puts its pages where the process finds them; returns when they are there.
+    pub(crate) fn read_in(map: &Mmap, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        if map.advise_range(Advice::PopulateRead, range.start, range.len()).is_ok() {
+            return;
+        }
+        // Before Linux 5.14, or the file is damaged: whoever needs the bytes finds that out.
+        will_need(map, range);
+    }
+
     pub(crate) fn advise(map: &Mmap, range: Range<usize>, pattern: Pattern) {
         let advice = match pattern {
             Pattern::Normal => Advice::Normal,
@@ -154,6 +164,11 @@ mod windows {
         let entry = WIN32_MEMORY_RANGE_ENTRY { VirtualAddress: bytes.as_ptr() as *mut _, NumberOfBytes: bytes.len() };
         // SAFETY: `entry` describes a range within a living mapping. Prefetching changes no contents.
         unsafe { PrefetchVirtualMemory(GetCurrentProcess(), 1, &entry, 0) };
+    }
+
+    /// Reads a range in; its pages are put where the process finds them when it touches them.
+    pub(crate) fn read_in(map: &Mmap, range: Range<usize>) {
+        will_need(map, range);
     }
 
     /// Windows takes no such advice for a mapping.
