@@ -14,6 +14,7 @@ const COMMANDS: &[&str] = &[
     "library_remove",
     "library_reveal",
     "library_open",
+    "opened_file",
     "hub_recommended",
     "hub_search",
     "hub_model",

@@ -85,6 +85,12 @@ pub async fn library_open(app: Held<'_>, handle: AppHandle<Wry>, folder: Option<
     }
 }
 
+/// The model of the file that the program was asked to open, once; null if there is none.
+#[tauri::command]
+pub async fn opened_file(app: Held<'_>) -> Answer<Option<OpenedFile>> {
+    app.opened_file().await
+}
+
 /// Asks where to, and writes every chat there; null if nothing was chosen.
 #[tauri::command]
 pub async fn chats_export(app: Held<'_>, handle: AppHandle<Wry>) -> Answer<Option<u32>> {

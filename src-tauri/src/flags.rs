@@ -5,6 +5,9 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "headroom-desktop", version)]
 pub struct Flags {
+    /// Show this model, ready to be loaded
+    #[arg(value_name = "MODEL.gguf")]
+    pub file: Option<PathBuf>,
     /// Open with this model loaded and a chat
     #[arg(long, value_name = "MODEL.gguf")]
     pub demo: Option<PathBuf>,

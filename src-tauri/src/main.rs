@@ -1,12 +1,14 @@
 //! The desktop shell: a window, its permissions and its commands. Whatever the program does is in the crate `app`.
 #![cfg_attr(not(debug_assertions), windows_subsystem = "windows")]
 
+mod asked;
 mod commands;
 mod environment;
 mod flags;
 mod words;
 
 use app::{App, AppConfig};
+use asked::Asked;
 use clap::Parser;
 use flags::Flags;
 use std::sync::Arc;
@@ -22,14 +24,17 @@ fn main() -> anyhow::Result<()> {
     let flags = Flags::parse();
     environment::prepare(&flags)?;
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
-    let mut builder = tauri::Builder::default();
+    let mut builder = tauri::Builder::default().manage(Asked::default());
     // With a data folder of its own, a second program is meant, and nothing outside of the folder is touched.
     if flags.data_dir.is_none() {
         // The window is shown when its page is there, not when it was shown the last time.
         let remembered = StateFlags::all() & !StateFlags::VISIBLE;
         builder = builder
             // Must be the first plugin.
-            .plugin(tauri_plugin_single_instance::init(|handle, _, _| show(handle)))
+            .plugin(tauri_plugin_single_instance::init(|handle, arguments, folder| {
+                show(handle);
+                asked::ask(handle, asked::by_second_start(&arguments, folder.as_ref()));
+            }))
             .plugin(tauri_plugin_window_state::Builder::new().with_state_flags(remembered).build());
     }
     let program = builder
@@ -48,6 +53,7 @@ fn main() -> anyhow::Result<()> {
             commands::library_remove,
             commands::library_reveal,
             commands::library_open,
+            commands::opened_file,
             commands::hub_recommended,
             commands::hub_search,
             commands::hub_model,
@@ -116,6 +122,7 @@ fn open(handle: &AppHandle<Wry>, flags: &Flags) -> anyhow::Result<()> {
     let web_data = flags.data_dir.is_some().then(|| config.data_dir.join("webview"));
     let app = App::open_within(config, CLOSING)?;
     handle.manage(app.clone());
+    asked::ask(handle, asked::by_start(flags));
     if let Some(model) = flags.demo.clone() {
         tauri::async_runtime::spawn(async move {
             // The window tells a failed load.

@@ -75,6 +75,8 @@ pub struct App {
     /// Damaged files of ours under their new names.
     kept_aside: Vec<PathBuf>,
     open_chat: Mutex<Option<String>>,
+    /// A file that somebody wants to see, until the window asks for it.
+    pub(crate) asked_file: Mutex<Option<PathBuf>>,
 }
 
 /// What only the program has that owns the data folder.
@@ -196,6 +198,7 @@ impl App {
             interrupted_chat,
             kept_aside,
             open_chat: Mutex::new(None),
+            asked_file: Mutex::new(None),
             config,
         };
         app.choose_gpus();

@@ -3,7 +3,8 @@
 use crate::app::{App, AppConfig, Slot, blocking, lock};
 use crate::discover::Installed;
 use crate::error::Result;
-use crate::library::Folders;
+use crate::library::{Folders, first_part};
+use crate::opened::unusable;
 use crate::wire::*;
 use crate::{models, settings};
 use hub::{Hub, HubConfig, Secret};
@@ -71,9 +72,8 @@ impl App {
 
     /// Shows a GGUF file or a folder of them in the library, where it lies.
     pub async fn library_add(self: &Arc<Self>, path: PathBuf) -> Result<()> {
-        let Some(text) = path.to_str().map(str::to_owned) else {
-            return Err(WireError::bad_argument("path", "the path is not Unicode; rename it"));
-        };
+        let path = first_part(path);
+        let Some(text) = path.to_str().map(str::to_owned) else { return Err(unusable(&path)) };
         let mut settings = self.settings_get();
         if !settings.extra_folders.contains(&text) {
             settings.extra_folders.push(text);

@@ -26,6 +26,7 @@ mod machine;
 mod memory;
 mod memory_files;
 mod models;
+mod opened;
 mod plans;
 mod prescribed;
 mod prompt;

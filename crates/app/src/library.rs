@@ -182,6 +182,14 @@ impl Library {
         })
     }
 
+    /// The id of the model whose first file is this one, by whatever path it is listed.
+    pub fn at(&self, folders: &Folders, path: &Path) -> Option<String> {
+        let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let wanted = real(path);
+        let same = |found: &Found| found.path == path || real(&found.path) == wanted;
+        self.find(folders).into_iter().find(same).map(|found| id_of(&found.path))
+    }
+
     pub fn mark_used(&self, id: &str) -> Result<()> {
         self.store.lock().execute(
             "INSERT INTO used(model, at) VALUES (?1, ?2) ON CONFLICT(model) DO UPDATE SET at = excluded.at",
@@ -348,6 +356,11 @@ pub fn parts_of(path: &Path) -> Vec<PathBuf> {
     )
 }
 
+/// The first file of the model that a file is a part of; any other file itself.
+pub fn first_part(path: PathBuf) -> PathBuf {
+    parts_of(&path).into_iter().next().unwrap_or(path)
+}
+
 /// First files of models.
 fn find(folders: &Folders) -> Vec<Found> {
     let mut found = Vec::new();
@@ -379,12 +392,12 @@ fn repo_of(models: &Path, path: &Path) -> Option<String> {
     hub::check_repo(&repo).ok().map(|()| repo)
 }
 
-/// GGUF files below a folder (or the file itself) that are models, of a split one the first.
+/// GGUF files below a folder that are models, of a split one the first. A file is what somebody chose, whatever its name.
 fn walk(root: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
     if root.is_file() {
-        return if is_model(root) { vec![root.to_owned()] } else { found };
+        return vec![root.to_owned()];
     }
+    let mut found = Vec::new();
     let mut folders = vec![(root.to_owned(), 0)];
     while let Some((folder, depth)) = folders.pop() {
         let Ok(entries) = fs::read_dir(&folder) else { continue };

@@ -13,6 +13,7 @@ const CODES: Record<ErrorCode, true> = {
   fileInvalid: true,
   fileTruncated: true,
   fileAccess: true,
+  fileName: true,
   folderAccess: true,
   modelUnsupported: true,
   templateFailed: true,

@@ -13,6 +13,7 @@ import type {
   InstalledModel,
   LoadSettings,
   ModelState,
+  OpenedFile,
   Plan,
   QuantRow,
   SendArgs,
@@ -41,6 +42,8 @@ export interface Api {
   libraryReveal(id: string): Promise<void>;
   /** Asks for a file or folder and shows it in the library; false if nothing was chosen. */
   libraryOpen(folder: boolean): Promise<boolean>;
+  /** The model of the file that the program was asked to open, once; null if there is none. */
+  openedFile(): Promise<OpenedFile | null>;
 
   hubRecommended(): Promise<HubPage>;
   hubSearch(query: HubQuery): Promise<HubPage>;

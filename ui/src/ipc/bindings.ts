@@ -80,7 +80,7 @@ chatMemory: number,
  */
 load: { [key in string]: LoadSettings }, inspectorOpen: boolean, };
 
-export type ErrorCode = "fileMissing" | "fileInvalid" | "archiveInvalid" | "fileTruncated" | "fileAccess" | "folderAccess" | "modelUnsupported" | "templateFailed" | "draftVocabulary" | "draftMissing" | "ramFull" | "vramFull" | "diskFull" | "contextFull" | "noModelLoaded" | "busy" | "cancelled" | "offline" | "needsToken" | "tokenRefused" | "needsTerms" | "notFound" | "rateLimited" | "checksumMismatch" | "hubAnswer" | "badArgument" | "formatNotJson" | "formatInvalid" | "formatTooComplex" | "formatStuck" | "storage" | "internal";
+export type ErrorCode = "fileMissing" | "fileInvalid" | "archiveInvalid" | "fileTruncated" | "fileAccess" | "fileName" | "folderAccess" | "modelUnsupported" | "templateFailed" | "draftVocabulary" | "draftMissing" | "ramFull" | "vramFull" | "diskFull" | "contextFull" | "noModelLoaded" | "busy" | "cancelled" | "offline" | "needsToken" | "tokenRefused" | "needsTerms" | "notFound" | "rateLimited" | "checksumMismatch" | "hubAnswer" | "badArgument" | "formatNotJson" | "formatInvalid" | "formatTooComplex" | "formatStuck" | "storage" | "internal";
 
 export type WireError = { code: ErrorCode, 
 /**
@@ -259,6 +259,12 @@ repo: string | null, quant: string | null, architecture: string | null, paramete
 problem: WireError | null, };
 
 export type Compiling = { done: number, of: number, };
+
+export type OpenedFile = { modelId: string, 
+/**
+ * It was not in the library before.
+ */
+added: boolean, };
 
 export type LoadStage = { "type": "compiling" } & Compiling | { "type": "layers" };
 
@@ -486,4 +492,4 @@ interruptedChat: string | null,
  */
 keptAside?: Array<string>, };
 
-export type AppEvent = { "type": "model", state: ModelState, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "download", download: Download, } | { "type": "library" } | { "type": "monitor", sample: MonitorSample, } | { "type": "forgotten", chat: string, title: string, } | { "type": "hardware", hardware: HardwareReport, };
+export type AppEvent = { "type": "model", state: ModelState, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "download", download: Download, } | { "type": "library" } | { "type": "fileAsked" } | { "type": "monitor", sample: MonitorSample, } | { "type": "forgotten", chat: string, title: string, } | { "type": "hardware", hardware: HardwareReport, };

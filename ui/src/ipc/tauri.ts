@@ -19,6 +19,7 @@ export const tauriApi: Api = {
   libraryRemove: (id) => invoke("library_remove", { id }),
   libraryReveal: (id) => invoke("library_reveal", { id }),
   libraryOpen: (folder) => invoke("library_open", { folder }),
+  openedFile: () => invoke("opened_file"),
 
   hubRecommended: () => invoke("hub_recommended"),
   hubSearch: (query) => invoke("hub_search", { query }),

@@ -48,6 +48,7 @@ export class App {
     void this.library.refresh();
     void this.monitor.refreshHardware();
     void this.chats.start(startup.openChat ?? startup.interruptedChat);
+    void this.openFile();
     if (startup.openChat !== null && startup.interruptedChat !== null) {
       this.tellInterrupted(startup.interruptedChat);
     }
@@ -63,6 +64,9 @@ export class App {
   take(event: AppEvent): void {
     switch (event.type) {
       case "model":
+        if (event.state.type === "loading" && event.state.modelId !== this.model.id) {
+          this.navigation.opened = null;
+        }
         this.model.state = event.state;
         break;
       case "recovery":
@@ -77,6 +81,9 @@ export class App {
         break;
       case "library":
         void this.library.refresh();
+        break;
+      case "fileAsked":
+        void this.openFile();
         break;
       case "monitor":
         this.monitor.take(event.sample);
@@ -94,6 +101,28 @@ export class App {
       return;
     }
     await this.model.load(model.id, this.settings.load(model.id));
+  }
+
+  /** Shows the model of a file that the program was asked to open, if there is one. */
+  private async openFile(): Promise<void> {
+    try {
+      const opened = await this.api.openedFile();
+      if (opened === null) {
+        return;
+      }
+      const { modelId, added } = opened;
+      await Promise.all([this.settings.refresh(), this.library.refresh()]);
+      this.navigation.openModel(modelId);
+      if (!this.settings.current.inspectorOpen) {
+        void this.settings.change({ inspectorOpen: true });
+      }
+      const name = this.library.find(modelId)?.name ?? "";
+      if (added || this.model.loaded?.modelId !== modelId) {
+        this.toasts.add(t(added ? "chat.openedNew" : "chat.opened", { name }), { testId: "opened" });
+      }
+    } catch (error) {
+      this.toasts.error(error);
+    }
   }
 
   /** The first model loads by itself; nobody who has one loaded loses it. */

@@ -10,6 +10,9 @@ export class Navigation {
   /** For Settings: the field that wants the focus. */
   field = $state<"token" | null>(null);
 
+  /** For Chat: the model whose file was opened, until one is loaded; another object each time. */
+  opened = $state.raw<{ id: string } | null>(null);
+
   go(place: Place): void {
     this.place = place;
   }
@@ -19,6 +22,13 @@ export class Navigation {
     this.repo = repo;
     this.place = "discover";
   }
+
+  /** Shows a model in Chat, ready to be loaded. */
+  openModel(id: string): void {
+    this.opened = { id };
+    this.place = "chat";
+  }
+
   openToken(): void {
     this.field = "token";
     this.place = "settings";

@@ -46,6 +46,7 @@ pub fn typescript() -> String {
         ModelSource,
         InstalledModel,
         Compiling,
+        OpenedFile,
         LoadStage,
         ModelState,
         GpuUse,

@@ -15,6 +15,8 @@ pub enum ErrorCode {
     FileTruncated,
     /// Another program or a permission keeps it from us.
     FileAccess,
+    /// A path that cannot be kept: not in Unicode, or longer than any.
+    FileName,
     /// Downloads cannot be written to their folder: it is gone, not there now, or not ours to write.
     FolderAccess,
     /// An architecture, tokenizer or type that this version does not run.

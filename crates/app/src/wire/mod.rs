@@ -60,6 +60,8 @@ pub enum AppEvent {
     Download { download: Download },
     /// The library on disk changed: list again.
     Library,
+    /// A file shall be opened: ask for it with `opened_file`.
+    FileAsked,
     /// Live memory figures, about once a second while somebody looks.
     Monitor { sample: MonitorSample },
     /// What the model remembered of a chat had to go: the chat will be read again when it goes on.

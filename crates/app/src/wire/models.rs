@@ -38,6 +38,15 @@ pub struct InstalledModel {
     pub problem: Option<WireError>,
 }
 
+/// The model of a file that the program was asked to open. Command `opened_file`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenedFile {
+    pub model_id: String,
+    /// It was not in the library before.
+    pub added: bool,
+}
+
 /// What loading is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, TS)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]

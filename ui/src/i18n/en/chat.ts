@@ -75,6 +75,8 @@ export const chat = {
   finish_error: "The answer ended with an error.",
   interruptedElsewhere: "An answer was cut when Headroom was closed.",
   dropped: "{turns} {turns|older turn was|older turns were} left out ({tokens} tokens) to make room.",
+  opened: "{name} is chosen. Press Load to chat with it.",
+  openedNew: "{name} is among your models now. Press Load to chat with it.",
   forgotten: "There is no room to keep “{title}” ready. It will be read again when it goes on.",
   preparing: "Preparing the answer format…",
   promptProgress: "Reading the conversation: {done} of {total} tokens",

@@ -77,6 +77,8 @@ export const chat: Words<typeof en> = {
   finish_error: "エラーのため回答が終了しました。",
   interruptedElsewhere: "Headroomが終了したため、途中で切れた回答があります。",
   dropped: "空きを作るため、古い発言{turns}件({tokens}トークン)を外しました。",
+  opened: "{name}を選びました。「読み込む」を押すとチャットできます。",
+  openedNew: "{name}をモデルの一覧に追加しました。「読み込む」を押すとチャットできます。",
   forgotten: "空きがないため、「{title}」の状態を保持できません。続けるときに会話を読み直します。",
   preparing: "回答の形式を準備しています…",
   promptProgress: "会話を読み込み中: {total}中{done}トークン",

@@ -10,6 +10,8 @@ export const errors: Words<typeof en> = {
   fileTruncated_numbers:
     "{subject}は{needed}のうち{available}しかありません。もう一度ダウンロードしてください。",
   fileAccess: "{subject}を開けません。使用中のプログラムを閉じるか、アクセス権を確認してください。",
+  fileName:
+    "{subject}のパスは使えません。文字として扱えない名前が含まれているか、長すぎます。ファイルかフォルダーの名前を変更してください。",
   folderAccess:
     "{subject}に書き込めません。ディスクの接続とアクセス権を確認するか、設定で別のダウンロード先フォルダーを選んでください。",
   modelUnsupported: "このバージョンでは{subject}を実行できません。別のモデルを選んでください。",

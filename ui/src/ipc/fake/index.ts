@@ -294,6 +294,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
     },
     libraryReveal: async () => undefined,
     libraryOpen: async () => false,
+    openedFile: async () => null,
 
     hubRecommended: async () => hub.recommended(),
     hubSearch: (query) => hub.search(query),

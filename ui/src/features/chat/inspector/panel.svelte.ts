@@ -3,6 +3,7 @@ import { toWireError } from "../../../ipc";
 import type { LibraryStore } from "../../../state/library.svelte";
 import { DEFAULT_LOAD, type ModelStore } from "../../../state/model.svelte";
 import type { MonitorStore } from "../../../state/monitor.svelte";
+import type { Navigation } from "../../../state/navigation.svelte";
 import type { SettingsStore } from "../../../state/settings.svelte";
 
 interface Parts {
@@ -10,6 +11,7 @@ interface Parts {
   library: LibraryStore;
   model: ModelStore;
   monitor: MonitorStore;
+  navigation: Navigation;
   settings: SettingsStore;
 }
 
@@ -26,6 +28,8 @@ export class LoadPanel {
   /** Ids of the models that can guess for this one. */
   drafts = $state.raw<string[]>([]);
   private followed: string | null = null;
+  /** The file's model that was shown. */
+  private opened: { id: string } | null = null;
   /** The model that is being loaded as wished here. */
   private wished: string | null = null;
   private dragging = false;
@@ -79,10 +83,14 @@ export class LoadPanel {
     }
   }
 
-  /** The program says that another model is loaded, or how it is. A model that the user looks at meanwhile stays. */
+  /** A file was opened, or another model is loaded, or how it is. A model that the user looks at meanwhile stays. */
   follow(): void {
-    const { model, library } = this.app;
-    if (model.id !== null && model.id !== this.followed && model.id !== this.wished) {
+    const { model, library, navigation } = this.app;
+    const { opened } = navigation;
+    if (opened && opened !== this.opened && library.find(opened.id)) {
+      this.opened = opened;
+      this.choose(opened.id);
+    } else if (model.id !== null && model.id !== this.followed && model.id !== this.wished) {
       this.followed = model.id;
       this.choose(model.id);
     } else if (this.modelId === null || !library.find(this.modelId)) {
