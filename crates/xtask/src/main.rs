@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything a developer does with this repository, on a fresh machine too.
 
+mod bundle;
 mod command;
 mod conformance;
 mod gpu_suite;
@@ -20,6 +21,9 @@ use std::process::ExitCode;
 const USAGE: &str = "cargo xtask COMMAND
 
   run [--demo] [ARGS]   install what is missing, build, open the app (--demo: with the bundled tiny model loaded)
+  bundle [--target TRIPLE]
+                        what people install: deb and rpm on Linux, an installer on Windows; on Linux also
+                        with --target x86_64-pc-windows-gnu
   test [--quick]        install what is missing, run every check (--quick: without the real window)
   tidy                  check the house: structure, lengths, unsafe, forbidden words
   bindings              rewrite ui/src/ipc/bindings.ts from the Rust types
@@ -68,6 +72,7 @@ fn dispatch() -> Result<ExitCode> {
         "gpu-suite" => gpu_suite::gpu_suite(rest),
         "bench" if rest.iter().any(|argument| argument == "--peer") => peer::bench(rest),
         "bench" => run::bench(rest),
+        "bundle" => bundle::bundle(rest),
         "setup" => setup::everything().map(|()| ExitCode::SUCCESS),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

@@ -73,6 +73,15 @@ const NEON: &[Need] = &[Need {
     pacman: &["aarch64-linux-gnu-gcc", "aarch64-linux-gnu-glibc", "qemu-user"],
 }];
 
+/// To build for Windows and to make an installer for it on Linux.
+const WINDOWS: &[Need] = &[Need {
+    what: "MinGW-w64 and NSIS",
+    present: || ["x86_64-w64-mingw32-gcc", "makensis"].into_iter().all(has_program),
+    apt: &["gcc-mingw-w64-x86-64", "nsis"],
+    dnf: &["mingw64-gcc", "mingw64-nsis"],
+    pacman: &["mingw-w64-gcc", "nsis"],
+}];
+
 /// Where the emulator finds libraries.
 pub const AARCH64_ROOT: &str = "/usr/aarch64-linux-gnu";
 
@@ -115,6 +124,21 @@ pub fn for_neon(target: &str) -> Result<()> {
         bail!("the emulator for AArch64 runs on Linux");
     }
     system(NEON)?;
+    rust_target(target)
+}
+
+/// What `cargo xtask bundle` needs.
+pub fn for_bundle(target: &str) -> Result<()> {
+    system(BUILD)?;
+    if target.contains("windows") && !cfg!(windows) {
+        system(WINDOWS)?;
+        rust_target(target)?;
+    }
+    node()
+}
+
+/// The standard library for another system.
+fn rust_target(target: &str) -> Result<()> {
     let installed = step("rustup", &["target", "list", "--installed"]).output()?;
     if installed.lines().all(|line| line != target) {
         step("rustup", &["target", "add", target]).run()?;

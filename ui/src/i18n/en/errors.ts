@@ -7,7 +7,7 @@ export const errors = {
   fileTruncated_numbers: "{subject} has {available} of {needed}. Download it again.",
   fileAccess: "{subject} cannot be opened. Close other programs that use it, or check its permissions.",
   fileName:
-    "The path of {subject} cannot be used: it has characters that are not text, or is too long. Rename the file or its folder.",
+    "{subject} cannot be used: its path has characters that are not text, or is too long. Rename the file or its folder.",
   folderAccess:
     "Nothing can be written to {subject}. Check that its disk is connected and that you may write there, or choose another download folder in Settings.",
   modelUnsupported: "This version does not run {subject}. Choose another model.",
