@@ -73,10 +73,14 @@ const NEON: &[Need] = &[Need {
     pacman: &["aarch64-linux-gnu-gcc", "aarch64-linux-gnu-glibc", "qemu-user"],
 }];
 
-/// To build for Windows and to make an installer for it on Linux.
+/// To build for Windows and to make an installer for it on Linux. Tauri's script for the installer needs parts of NSIS that
+/// older versions (3.08) lack.
 const WINDOWS: &[Need] = &[Need {
-    what: "MinGW-w64 and NSIS",
-    present: || ["x86_64-w64-mingw32-gcc", "makensis"].into_iter().all(has_program),
+    what: "MinGW-w64 and NSIS 3.11",
+    present: || {
+        ["x86_64-w64-mingw32-gcc", "makensis"].into_iter().all(has_program)
+            && Path::new("/usr/share/nsis/Include/Win/RestartManager.nsh").exists()
+    },
     apt: &["gcc-mingw-w64-x86-64", "nsis"],
     dnf: &["mingw64-gcc", "mingw64-nsis"],
     pacman: &["mingw-w64-gcc", "nsis"],
