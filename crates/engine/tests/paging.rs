@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{greedy, load, options, prompt, request};
-use engine::{Cancel, Engine, EngineError, LoadOptions};
+use common::{greedy, load, options, prompt};
+use engine::{Engine, LoadOptions};
 use quant::GgmlType;
 use test_models::ModelSpec;
 
@@ -104,6 +104,7 @@ fn memory_of_our_own_is_not_paged() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_file_cut_short_while_it_is_read_again_and_again_is_an_error() {
+    use engine::{Cancel, EngineError};
     use std::sync::Arc;
     let spec = ModelSpec { n_layer: 6, ..ModelSpec::quantized(GgmlType::Q4_K) };
     let file = common::file(&spec);
@@ -113,7 +114,7 @@ fn a_file_cut_short_while_it_is_read_again_and_again_is_an_error() {
     let options = LoadOptions { host_ram: Some(0), ..options(64, 0) };
     let engine = Engine::load(&file, options, devices, &mut |_| {}, &Cancel::new()).unwrap();
     let mut tokens = 0;
-    let result = engine.generate(request(&prompt(5), 6), &Cancel::new(), &mut |event| {
+    let result = engine.generate(common::request(&prompt(5), 6), &Cancel::new(), &mut |event| {
         if let engine::Event::Token { .. } = event {
             tokens += 1;
             if tokens == 2 {
