@@ -232,17 +232,16 @@ impl Core {
         let Some(ram) = self.host_ram.filter(|_| self.paged_for.as_ref() != Some(&placed)) else { return Ok(()) };
         let before = self.sites.host.paging.take().map(Paging::into_advice);
         let Loaded { model, layout, file } = &*self.loaded;
-        let residency = Residency::new(model, layout, &placed, ram);
+        let placed = &*self.paged_for.insert(placed);
+        let residency = Residency::new(model, layout, placed, ram);
         self.reads = None;
         let Some(residency) = residency else {
             file.stays();
-            let tensors = (0..=layout.block_count()).flat_map(|index| model.host_tensors(index, &placed));
+            let tensors = (0..=layout.block_count()).flat_map(|index| model.host_tensors(index, placed));
             let weights = tensors.map(|tensor| file.raw(&tensor)).collect::<Result<_, _>>()?;
-            self.paged_for = Some(placed);
             self.reads = ReadAhead::start(weights);
             return Ok(());
         };
-        self.paged_for = Some(placed);
         let pager = || weights::Pager::new().ok().map(|pager| Box::new(pager) as Box<dyn Advice>);
         // Without a thread for it, the system reads pages when they are touched, as for any file.
         let Some(advice) = before.or_else(pager) else { return Ok(()) };

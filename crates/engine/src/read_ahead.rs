@@ -21,13 +21,14 @@ impl ReadAhead {
         let called_off = Arc::new(AtomicBool::new(false));
         let seen = called_off.clone();
         let read = move || {
-            let pieces = |bytes: &WeightBytes| (0..bytes.len()).step_by(PIECE);
             for bytes in &weights {
-                for start in pieces(bytes) {
+                for start in (0..bytes.len()).step_by(PIECE) {
                     if seen.load(Ordering::Relaxed) {
                         return;
                     }
-                    bytes.read_in(start..start + PIECE);
+                    if let Some(piece) = bytes.slice(start..bytes.len().min(start + PIECE)) {
+                        piece.read_in();
+                    }
                 }
             }
         };

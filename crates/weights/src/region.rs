@@ -205,13 +205,10 @@ impl WeightBytes {
         self.region.evict(self.range.clone());
     }
 
-    /// Reads a part of them in, so that nobody waits for it later; returns when it is there. Where that fails, nothing is lost
-    /// but time.
-    pub fn read_in(&self, part: Range<usize>) {
-        let end = self.range.len().min(part.end);
-        if part.start < end {
-            self.region.read_in(self.range.start + part.start..self.range.start + end);
-        }
+    /// Reads them in, so that nobody waits for them later; returns when they are there. Where that fails, nothing is lost but
+    /// time.
+    pub fn read_in(&self) {
+        self.region.read_in(self.range.clone());
     }
 
     /// Where they lie in their file.
