@@ -51,9 +51,8 @@ pub(crate) fn compile(
         }
         match found {
             Ok(result) => return Ok(result),
-            // The binding panics at a function that the library does not have.
             Err(RecvTimeoutError::Disconnected) => {
-                return Ok(Err(Absent::BadState("the driver's library lacks functions".into())));
+                return Ok(Err(Absent::BadState("the thread that has kernels compiled has ended".into())));
             }
             Err(RecvTimeoutError::Timeout) if watch.cancel.is_cancelled() => {
                 return Err(WireError::new(ErrorCode::Cancelled, "cancelled while kernels were compiled"));

@@ -9,6 +9,7 @@ use crate::{Architecture, Failure, SLAB, Share, kernels};
 use cudarc::driver::sys;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -62,9 +63,7 @@ impl Card {
     /// # Errors
     /// Why there is none to use.
     pub fn open(number: usize) -> Result<Card, Absent> {
-        // The binding panics at a function that the library does not have: it is not the driver's, or a broken one.
-        let opened = std::panic::catch_unwind(|| Card::try_open(number));
-        opened.unwrap_or_else(|_| Err(Absent::BadState("the driver's library lacks functions".into())))
+        whole(|| Card::try_open(number))
     }
 
     fn try_open(number: usize) -> Result<Card, Absent> {
@@ -173,7 +172,7 @@ impl Card {
         if let Some(detail) = self.lost() {
             return Err(Absent::BadState(detail));
         }
-        Ok(self.0.load_all()?)
+        whole(|| Ok(self.0.load_all()?))
     }
 
     /// How many of how many modules of kernels are compiled and loaded; quick, also while [`Card::compile`] is at work.
@@ -362,6 +361,13 @@ impl Drop for Primary {
             let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);
         }
     }
+}
+
+/// The binding panics at a function that the library does not have: it is not the driver's, or a broken one. What `work` uses is
+/// behind [`lock`], or gone afterwards.
+fn whole<T>(work: impl FnOnce() -> Result<T, Absent>) -> Result<T, Absent> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.unwrap_or_else(|_| Err(Absent::BadState("the driver's library lacks functions".into())))
 }
 
 /// Values are replaced whole under these locks, so a panic elsewhere leaves them usable.
