@@ -42,6 +42,8 @@ describe("what a model writes cannot do anything", () => {
     "```html\n<script>alert(1)</script>\n```",
     "| a |\n|---|\n| <img src=x onerror=alert(1)> |",
     "[x]: javascript:alert(1)\n\n[x]",
+    "$<img src=x onerror=alert(1)>$ and $$\n<script>alert(1)</script>\n$$",
+    '<br onclick="alert(1)"><sub style="position: fixed">x</sub>',
   ];
 
   test.each(attacks)("%s", (attack) => {
@@ -51,7 +53,7 @@ describe("what a model writes cannot do anything", () => {
     expect(found.querySelector(forbidden)).toBeNull();
     for (const element of found.querySelectorAll("*")) {
       for (const { name } of element.attributes) {
-        expect(["href", "title", "start", "align", "class"]).toContain(name);
+        expect(["href", "title", "start", "align", "class", "data-maths"]).toContain(name);
       }
       const href = element.getAttribute("href");
       expect(href === null || /^https?:\/\//.test(href), `${href}`).toBe(true);
@@ -70,6 +72,24 @@ test("markup shows what it should", () => {
 
 test("tags in a text are shown, not swallowed", () => {
   expect(page("Use <div> and <T> here").textContent).toContain("Use <div> and <T> here");
+});
+
+test("line breaks, indices and exponents are shown, wherever they are", () => {
+  expect(page("| a |\n|---|\n| x<br>y<br/>z |").querySelectorAll("td br")).toHaveLength(2);
+  expect(page("H<sub>2</sub>O and x<sup>2</sup>").querySelector("sub + sup")?.textContent).toBe("2");
+  expect(page("`<br>` and `<sub>`").textContent).toBe("<br> and <sub>\n");
+});
+
+test("emphasis beside Japanese brackets and full stops", () => {
+  const strong = (text: string) => [...page(text).querySelectorAll("strong")].map((e) => e.textContent);
+  expect(strong("**「太字」**です。これは**強調(emphasis)**です。")).toEqual(["「太字」", "強調(emphasis)"]);
+  expect(strong("これは**重要です。**次に、**`code`**を見ます。")).toEqual(["重要です。", "code"]);
+  expect(strong("**English** stays, 2**3**4 too, and ** alone **")).toEqual(["English", "3"]);
+});
+
+test("a tilde between numbers is a range", () => {
+  expect(page("10~20個、30~40個").querySelector("del")).toBeNull();
+  expect(page("~~gone~~").querySelector("del")?.textContent).toBe("gone");
 });
 
 test("a long text has the same blocks as in one piece", () => {

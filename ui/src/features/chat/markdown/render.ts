@@ -1,6 +1,8 @@
 import DOMPurify from "dompurify";
 import { Lexer, Marked, Tokenizer, type Token, type Tokens } from "marked";
+import markedCjkFriendly from "marked-cjk-friendly";
 import { t } from "../../../i18n/index.svelte";
+import { maths } from "./maths";
 
 /** Text that only looks like markup stays text. */
 function escape(text: string): string {
@@ -23,9 +25,9 @@ const marked = new Marked({
       const words = text ? t("chat.imageAlt", { alt: text }) : t("chat.imageNone");
       return `<a href="${escape(href)}">${escape(words)}</a>`;
     },
-    // Models write tags as text far more often than as markup.
+    // Models write tags as text far more often than as markup, but for those that Markdown has nothing for.
     html({ text }: Tokens.HTML | Tokens.Tag) {
-      return escape(text);
+      return escape(text).replace(/&lt;(br ?\/?|\/?sub|\/?sup)&gt;/gi, "<$1>");
     },
     checkbox({ checked }: Tokens.Checkbox) {
       return checked ? "☑ " : "☐ ";
@@ -43,16 +45,24 @@ class QuickTokenizer extends Tokenizer {
 }
 marked.setOptions({ tokenizer: new QuickTokenizer() });
 
+// Marks of emphasis beside Japanese brackets and full stops.
+marked.use(markedCjkFriendly());
+// One tilde is a range, as in 10~20.
+marked.use({ tokenizer: { del: (src) => (src.startsWith("~~") ? false : undefined) } });
+marked.use(
+  maths((text, display) => `<var data-maths="${display ? "display" : "inline"}">${escape(text)}</var>`),
+);
+
 const CLEAN = {
   ALLOWED_TAGS: [
-    ..."div p br hr strong em del code pre blockquote ul ol li a sup sub".split(" "),
+    ..."div p br hr strong em del code pre blockquote ul ol li a sup sub var".split(" "),
     ..."h1 h2 h3 h4 h5 h6 table thead tbody tr th td".split(" "),
   ],
-  ALLOWED_ATTR: ["href", "title", "start", "align"],
+  ALLOWED_ATTR: ["href", "title", "start", "align", "data-maths"],
   // What else an address can be, the program does not open.
   ALLOWED_URI_REGEXP: /^https?:\/\//i,
   // No addresses: the rule above is not for them.
-  ADD_URI_SAFE_ATTR: ["start", "align"],
+  ADD_URI_SAFE_ATTR: ["start", "align", "data-maths"],
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
 };
