@@ -180,3 +180,37 @@ async fn two_gpus_share_a_model() -> Result<()> {
     }
     Ok(())
 }
+
+/// Layers that are first moved to a GPU wait until the driver has compiled its kernels, and say so.
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_that_wait_for_kernels_say_so() -> Result<()> {
+    for ((language, theme), words) in LOOKS.iter().zip(["first time only", "初回のみ"]) {
+        let (data, folder) = (tempfile::tempdir()?, tempfile::tempdir()?);
+        let slow = [("FAKE_CUDA_COMPILE", "700".into()), ("FAKE_CUDA_MEMORY", "8589934592".into())];
+        let driver = [&library::fake_driver(folder.path())[..], &slow].concat();
+        settings(data.path(), json!({ "language": language, "theme": theme }))?;
+        let model = e2e::fixture("rustdoc-tiny-Q4_K_M.gguf");
+        let arguments = [&*model.to_string_lossy(), "--endpoint", NOWHERE];
+        let window = Window::open_in(data.path(), &arguments, &driver).await?;
+        let slider = async || Ok(window.get("gpu-layers").await?.is_enabled().await?);
+        window.until("layers can be chosen", slider).await?;
+        // Home: the GPU has nothing to do and is not opened.
+        window.press("gpu-layers", "\u{e011}").await?;
+        window.click("load-model").await?;
+        window.ready().await?;
+        assert!(window.all("compiling").await?.is_empty());
+        // End.
+        window.press("gpu-layers", "\u{e010}").await?;
+        assert!(window.text("compiling").await?.contains(words));
+        window.picture(&format!("gpus-waiting-{language}-{theme}"))?;
+        window.fits("layers that wait").await?;
+        // Meanwhile the model answers.
+        window.ask("Hello").await?;
+        window.answered(1).await?;
+        assert!(!window.all("compiling").await?.is_empty(), "it did not wait for the kernels");
+        window.until("they arrive", async || Ok(window.vram_used().await? > 0)).await?;
+        window.until("nothing waits", async || Ok(window.all("compiling").await?.is_empty())).await?;
+        window.close().await?;
+    }
+    Ok(())
+}

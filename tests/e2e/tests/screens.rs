@@ -70,3 +70,47 @@ async fn the_keyboard_goes_everywhere_and_foreign_scripts_nowhere() -> Result<()
     assert!(!window.text("gpu-layers-reason").await?.trim().is_empty());
     window.close().await
 }
+
+/// Twice as large, for eyes that need it: everything is still there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_is_zoomed_by_keys_and_fits() -> Result<()> {
+    let data = tempfile::tempdir()?;
+    settings(data.path(), json!({}))?;
+    let model = e2e::fixture("rustdoc-tiny-Q4_K_M.gguf");
+    let window =
+        Window::open(data.path(), &["--demo", &model.to_string_lossy(), "--endpoint", "http://127.0.0.1:9"]).await?;
+    window.ready().await?;
+    let width = async || Ok(window.script("return innerWidth").await?.as_u64().unwrap_or_default());
+    let whole = width().await?;
+    for _ in 0..5 {
+        window.press("nav-chat", "\u{e009}+\u{e000}").await?;
+    }
+    window.until("it is zoomed", async || Ok(width().await? == whole / 2)).await?;
+    for place in PLACES {
+        window.go(place).await?;
+        window.settle().await?;
+        window.picture(&format!("zoomed-{place}"))?;
+        window.fits(&format!("{place}, zoomed")).await?;
+    }
+    window.press("nav-chat", "\u{e009}0\u{e000}").await?;
+    window.until("it is as before", async || Ok(width().await? == whole)).await?;
+    window.close().await
+}
+
+/// The paper clip's file chooser, answered by the WebDriver.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_file_is_put_into_the_message() -> Result<()> {
+    let data = tempfile::tempdir()?;
+    settings(data.path(), json!({ "language": "ja" }))?;
+    let path = data.path().join("メモ.txt");
+    // 日本 in Shift-JIS.
+    std::fs::write(&path, b"\x93\xfa\x96\x7b\r\n")?;
+    let window = Window::open(data.path(), &["--endpoint", "http://127.0.0.1:9"]).await?;
+    window.fill("message-input", "説明して").await?;
+    window.press("attach-files", &path.to_string_lossy()).await?;
+    let message = "return document.querySelector('[data-testid=\"message-input\"]').value";
+    let wanted = json!("説明して\n\nメモ.txt:\n```\n日本\n```\n");
+    window.until("the file is in the message", async || Ok(window.script(message).await? == wanted)).await?;
+    window.look("attached-ja").await?;
+    window.close().await
+}

@@ -43,6 +43,19 @@ test("deleting a model asks with the bytes that it frees", async () => {
   expect(removed).toEqual(["m1"]);
 });
 
+test("Ctrl+N begins a chat from everywhere, Ctrl+L goes to the message box", async () => {
+  const { app, user } = await open("models");
+  const before = app.chats.current;
+  await user.keyboard("{Control>}l{/Control}");
+  const box = () => screen.getByTestId("message-input");
+  await waitFor(() => expect(document.activeElement).toBe(box()));
+  expect(app.chats.current).toBe(before);
+  app.navigation.go("settings");
+  await user.keyboard("{Control>}n{/Control}");
+  await waitFor(() => expect(app.chats.current).not.toBe(before));
+  await waitFor(() => expect(document.activeElement).toBe(box()));
+});
+
 test.each([
   ["en", "Architecture not supported yet: mamba9"],
   ["ja", "未対応のアーキテクチャ: mamba9"],

@@ -103,6 +103,17 @@ export class App {
     await this.model.load(model.id, this.settings.load(model.id));
   }
 
+  /** Asks for a file or a folder, whose models are then in the library. */
+  async addModels(folder: boolean): Promise<void> {
+    try {
+      if (await this.api.libraryOpen(folder)) {
+        await Promise.all([this.settings.refresh(), this.library.refresh()]);
+      }
+    } catch (error) {
+      this.toasts.error(error);
+    }
+  }
+
   /** Shows the model of a file that the program was asked to open, if there is one. */
   private async openFile(): Promise<void> {
     try {

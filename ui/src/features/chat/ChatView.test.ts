@@ -1,7 +1,7 @@
 import { fireEvent, screen, within } from "@testing-library/svelte";
 import { expect, test, vi } from "vitest";
 import type { FakeOptions } from "../../ipc/fake";
-import type { AnswerEvent, Api } from "../../ipc";
+import type { AnswerEvent, Api, InstalledModel } from "../../ipc";
 import { renderWith, startApp, until } from "../../testing";
 import ChatView from "./ChatView.svelte";
 
@@ -30,6 +30,22 @@ test("from nothing loaded to an answer", async () => {
   expect(screen.getByTestId("message-user").textContent).toContain("Hello");
   expect(within(screen.getByTestId("message-assistant")).getByText(/it depends on where/)).toBeTruthy();
   expect(screen.getByTestId("status-line").textContent).toContain("tok/s");
+});
+
+test("who has a file already adds it where the first model is asked for", async () => {
+  let models: InstalledModel[] = [];
+  const app = await open({}, (fake) => ({
+    library: () => Promise.resolve(models),
+    libraryOpen: async (folder) => {
+      expect(folder).toBe(false);
+      models = await fake.library();
+      return true;
+    },
+  }));
+  await app.chats.create();
+  await until(() => there("start-add"));
+  await fireEvent.click(screen.getByTestId("start-add"));
+  await until(() => there("start-load"));
 });
 
 test("an answer is stopped and goes on", async () => {

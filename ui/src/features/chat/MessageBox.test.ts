@@ -34,6 +34,36 @@ test("what could not be sent is still there", async () => {
   await until(() => input.value === "precious");
 });
 
+test("Escape stops the answer, but not the one that ends a composition", async () => {
+  const chatStop = vi.fn<Api["chatStop"]>().mockResolvedValue();
+  const { app, input } = await setUp((api) => ({
+    chatStop,
+    chatSend: (args) => api.chatSend(args, () => {}),
+  }));
+  await fireEvent.keyDown(input, { key: "Escape" });
+  expect(chatStop).not.toHaveBeenCalled();
+  await fireEvent.input(input, { target: { value: "hello" } });
+  await fireEvent.keyDown(input, { key: "Enter" });
+  app.chats.shown!.chat.running = true;
+  await fireEvent.keyDown(input, { key: "Escape", isComposing: true });
+  expect(chatStop).not.toHaveBeenCalled();
+  await fireEvent.keyDown(input, { key: "Escape" });
+  await until(() => chatStop.mock.calls.length === 1);
+});
+
+test("text files are put into the message, others are told", async () => {
+  const { app, input } = await setUp();
+  await fireEvent.input(input, { target: { value: "Explain:" } });
+  const large = new File([new Uint8Array(600 * 1024)], "large.txt");
+  const files = [new File(["let a;\n"], "a.js"), new File([new Uint8Array([0, 1])], "b.bin"), large];
+  await fireEvent.change(screen.getByTestId("attach-files"), { target: { files } });
+  await until(() => app.toasts.list.length === 2);
+  expect(input.value).toBe("Explain:\n\na.js:\n```\nlet a;\n```\n");
+  const told = app.toasts.list.map(({ text }) => text);
+  expect(told[0]).toContain("b.bin");
+  expect(told[1]).toContain("large.txt");
+});
+
 test("without a model nothing is sent", async () => {
   const chatSend = vi.fn<Api["chatSend"]>().mockResolvedValue();
   const { app, input } = await setUp(() => ({ chatSend }));
