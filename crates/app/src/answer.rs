@@ -2,13 +2,14 @@
 
 use crate::error::Result;
 use crate::prescribed::Prescribed;
-use crate::prompt::{Prompt, Said};
+use crate::prompt::{Conversation, Prompt, Said};
 use crate::session::Session;
 use crate::wire::{AnswerStats, ContextPolicy, ErrorCode, FinishReason, RecoveryNotice, WireError};
-use chat_template::AnswerParser;
+use chat_template::{AnswerParser, THINKING};
 use engine::{Cancel, Event, Finish, Request};
 use grammar::Form;
 use sampler::Constraint;
+use serde_json::{Map, Value};
 use std::time::{Duration, Instant};
 use tokenizer::Encode;
 
@@ -19,6 +20,10 @@ const TELL: Duration = Duration::from_secs(1);
 pub struct Task {
     /// System prompt (if any) and messages, the user's last one at the end.
     pub messages: Vec<Said>,
+    /// Tools that the model may want to be called, as its template takes them. Nothing is called here.
+    pub tools: Vec<Value>,
+    /// What else the template reads, such as `enable_thinking`.
+    pub variables: Map<String, Value>,
     /// The last message is to be continued as it is, without a template.
     pub raw: bool,
     /// What the model has written of this answer already.
@@ -28,6 +33,11 @@ pub struct Task {
     pub policy: ContextPolicy,
     /// What the answer must look like.
     pub form: Option<Form>,
+}
+
+/// [`Task::variables`] for a model that shall think before it answers, or shall not; `None`: as it does by itself.
+pub fn thinking(wanted: Option<bool>) -> Map<String, Value> {
+    wanted.into_iter().flat_map(|wanted| THINKING.map(|word| (word.to_owned(), wanted.into()))).collect()
 }
 
 /// What happens meanwhile, in order.
@@ -148,7 +158,11 @@ fn render(session: &Session, task: &Task) -> Result<Prompt> {
             let ids = tokenizer.encode(text, Encode { add_special: true, parse_special: true });
             Ok(Prompt { text: text.clone(), ids })
         }
-        None => session.format.prompt(tokenizer, &task.messages, chrono::Local::now().naive_local()),
+        None => {
+            let now = chrono::Local::now().naive_local();
+            let said = Conversation { messages: &task.messages, tools: &task.tools, variables: &task.variables };
+            session.format.prompt(tokenizer, &said, now)
+        }
     }
 }
 

@@ -38,7 +38,7 @@ mod talk;
 mod talk_file;
 pub mod wire;
 
-pub use answer::{Step, Task};
+pub use answer::{Step, Task, thinking};
 pub use app::{App, AppConfig};
 pub use discover::largest_file;
 pub use drafts::Draft;
@@ -47,7 +47,7 @@ pub use gpu::{gpus, imagined_gpu};
 pub use machine::kernels;
 pub use plans::plan;
 pub use prescribed::Prescribed;
-pub use prompt::Said;
+pub use prompt::{Called, Said};
 pub use session::{Loading, Session};
 pub use talk::AnswerSink;
 pub use talk_file::{Resumed, TalkFile};

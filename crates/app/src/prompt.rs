@@ -7,18 +7,37 @@ use chat_template::{
     TemplateTokens, ToolCall,
 };
 use gguf::Gguf;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokenizer::{Encode, TokenKind, Tokenizer};
 
 /// One message, as the template gets it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Said {
-    /// "system", "user" or "assistant"
+    /// "system", "user", "assistant", or "tool": what a tool has said
     pub role: &'static str,
     pub text: String,
     pub thinking: Option<String>,
     /// Tools that an answer wanted.
     pub tool_calls: Vec<ToolCall>,
+    /// Of what a tool has said: which call it answers.
+    pub called: Option<Called>,
+}
+
+/// What a template gets.
+#[derive(Clone, Copy)]
+pub struct Conversation<'a> {
+    pub messages: &'a [Said],
+    /// [`crate::Task::tools`]
+    pub tools: &'a [Value],
+    /// [`crate::Task::variables`]
+    pub variables: &'a Map<String, Value>,
+}
+
+/// A tool call that was answered.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Called {
+    pub id: String,
+    pub name: String,
 }
 
 /// The text that goes to the model, and its tokens.
@@ -34,7 +53,10 @@ pub struct Format {
     source: String,
     /// The model brought none that can be used.
     pub missing: bool,
-    pub supports_thinking: bool,
+    /// Thinking can be switched off and on.
+    pub thinking_switch: bool,
+    /// Tool definitions reach the prompt.
+    pub knows_tools: bool,
     /// How the model marks tool calls, and how the template takes them back.
     calls: CallMarks,
     call_form: CallForm,
@@ -77,9 +99,11 @@ impl Format {
                 Template::parse(builtin.source(), tokens).map_err(|error| WireError::internal(error.to_string()))?
             }
         };
-        let supports_thinking = source.is_some_and(|source| {
-            !missing && ["think", "reasoning", "<|channel"].iter().any(|word| source.contains(word))
-        });
+        let capabilities = template.capabilities(chrono::Local::now().naive_local());
+        let (thinking_switch, knows_tools) = match missing {
+            true => (false, false),
+            false => (capabilities.thinking_switch, capabilities.tools),
+        };
         let calls = match missing {
             true => CallMarks::default(),
             false => CallMarks::of_template(source.unwrap_or_default()),
@@ -91,7 +115,7 @@ impl Format {
             .filter(|text| !text.is_empty())
             .collect();
         let source = source.filter(|_| !missing).unwrap_or_default().to_owned();
-        Ok(Format { template, source, missing, supports_thinking, calls, call_form, controls })
+        Ok(Format { template, source, missing, thinking_switch, knows_tools, calls, call_form, controls })
     }
 
     /// Takes the answer to a prompt apart.
@@ -108,11 +132,11 @@ impl Format {
     ///
     /// # Errors
     /// The template refuses the conversation or fails.
-    pub fn prompt(&self, tokenizer: &Tokenizer, messages: &[Said], now: NaiveDateTime) -> Result<Prompt> {
-        match self.render_with(self.call_form, tokenizer, messages, now) {
+    pub fn prompt(&self, tokenizer: &Tokenizer, said: &Conversation<'_>, now: NaiveDateTime) -> Result<Prompt> {
+        match self.render_with(self.call_form, tokenizer, said, now) {
             // Some templates take one call at a time, or want each to have its result: as text anything goes.
-            Err(_) if messages.iter().any(|said| !said.tool_calls.is_empty()) => {
-                Ok(self.render_with(CallForm::Text, tokenizer, messages, now)?)
+            Err(_) if said.messages.iter().any(|said| !said.tool_calls.is_empty()) => {
+                Ok(self.render_with(CallForm::Text, tokenizer, said, now)?)
             }
             result => Ok(result?),
         }
@@ -122,13 +146,13 @@ impl Format {
         &self,
         form: CallForm,
         tokenizer: &Tokenizer,
-        messages: &[Said],
+        said: &Conversation<'_>,
         now: NaiveDateTime,
     ) -> Result<Prompt, TemplateError> {
-        match self.render(form, tokenizer, messages, now) {
+        match self.render(form, tokenizer, said, now) {
             // Some templates know no system role: its text then opens the first message of the user.
-            Err(TemplateError::Refused { .. }) if messages.first().is_some_and(|first| first.role == "system") => {
-                self.render(form, tokenizer, &without_system(messages), now)
+            Err(TemplateError::Refused { .. }) if said.messages.first().is_some_and(|first| first.role == "system") => {
+                self.render(form, tokenizer, &Conversation { messages: &without_system(said.messages), ..*said }, now)
             }
             result => result,
         }
@@ -138,11 +162,12 @@ impl Format {
         &self,
         form: CallForm,
         tokenizer: &Tokenizer,
-        messages: &[Said],
+        said: &Conversation<'_>,
         now: NaiveDateTime,
     ) -> Result<Prompt, TemplateError> {
         let mut hidden = Vec::new();
-        let messages: Vec<Value> = messages
+        let messages: Vec<Value> = said
+            .messages
             .iter()
             .map(|said| {
                 let text = self.hide(&said.text, &mut hidden);
@@ -150,11 +175,22 @@ impl Format {
                 let calls: Vec<ToolCall> = said.tool_calls.iter().map(|call| self.hide_in(call, &mut hidden)).collect();
                 match said.role {
                     "assistant" => form.message(&text, thinking.as_deref(), &calls),
-                    role => json!({ "role": role, "content": text }),
+                    role => {
+                        let mut message = json!({ "role": role, "content": text });
+                        if let Some(called) = &said.called {
+                            message["tool_call_id"] = self.hide(&called.id, &mut hidden).into();
+                            message["name"] = self.hide(&called.name, &mut hidden).into();
+                        }
+                        message
+                    }
                 }
             })
             .collect();
-        let input = RenderInput { messages, add_generation_prompt: true, ..RenderInput::default() };
+        let tools: Vec<Value> = said.tools.iter().map(|tool| self.hide_json(tool, &mut hidden)).collect();
+        let tools = (!tools.is_empty()).then(|| tools.into());
+        let variables = said.variables.iter();
+        let extra = variables.map(|(name, value)| (name.clone(), self.hide_json(value, &mut hidden))).collect();
+        let input = RenderInput { messages, tools, extra, add_generation_prompt: true, ..RenderInput::default() };
         let rendered = self.template.render(&input, now)?;
         let (mut text, mut ids) = (String::new(), Vec::new());
         for (piece, parse_special) in pieces(&rendered, &hidden) {
@@ -272,7 +308,8 @@ mod tests {
             template,
             source: String::new(),
             missing: false,
-            supports_thinking: false,
+            thinking_switch: false,
+            knows_tools: false,
             calls: CallMarks::of_template("[TOOL_CALLS]"),
             call_form: CallForm::Text,
             controls: controls.iter().map(|text| (*text).to_owned()).collect(),
@@ -299,6 +336,33 @@ mod tests {
         assert!(error.message.contains("roles must alternate"), "{error}");
         let slow = WireError::from(TemplateError::TooSlow { seconds: 20 });
         assert_eq!(slow.code, ErrorCode::TemplateFailed);
+    }
+
+    #[test]
+    fn the_template_gets_tools_results_and_whether_to_think() {
+        let source = "{% if enable_thinking is defined %}[{{ enable_thinking }}]{% endif %}\
+            {% for tool in tools or [] %}{{ tool.name }};{% endfor %}\
+            {% for m in messages %}{{ m.role }}:{{ m.content }}{% if m.name %}({{ m.name }} {{ m.tool_call_id }}){% endif %};{% endfor %}";
+        let template = Template::parse(source, TemplateTokens::default()).unwrap();
+        let format = Format { template, ..format(&["</s>"]) };
+        let file = test_models::ModelSpec::qwen3().build();
+        let tokenizer = Tokenizer::from_gguf(&Gguf::parse(&file, file.len() as u64).unwrap()).unwrap();
+        let called = Some(Called { id: "7".into(), name: "rain".into() });
+        let messages = [
+            Said { role: "user", text: "Hi".into(), ..Said::default() },
+            Said { role: "tool", text: "no".into(), called, ..Said::default() },
+        ];
+        let tools = [json!({ "name": "rain</s>" })];
+        let prompt = |tools: &[Value], wanted: Option<bool>| {
+            let said = Conversation { messages: &messages, tools, variables: &crate::thinking(wanted) };
+            format.prompt(&tokenizer, &said, NaiveDateTime::default()).unwrap().text
+        };
+        assert_eq!(prompt(&[], None), "user:Hi;tool:no(rain 7);");
+        assert_eq!(prompt(&tools, Some(false)), "[False]rain</s>;user:Hi;tool:no(rain 7);");
+        // What a tool is called is never a control token.
+        let mut hidden = Vec::new();
+        format.hide_json(&tools[0], &mut hidden);
+        assert_eq!(hidden, ["</s>"]);
     }
 
     #[test]

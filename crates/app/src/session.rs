@@ -259,6 +259,11 @@ impl Session {
         !self.format.missing
     }
 
+    /// Whether the model's chat template passes on which tools there are.
+    pub fn knows_tools(&self) -> bool {
+        self.format.knows_tools
+    }
+
     /// Whether this is the model that is loaded, or the one that guesses for it.
     pub(crate) fn uses(&self, model_id: &str) -> bool {
         self.model_id == model_id || (self.draft.is_some() && self.placed().0.draft.as_deref() == Some(model_id))
@@ -297,7 +302,7 @@ impl Session {
             gpus: seats.iter().enumerate().filter_map(used).collect(),
             draft_problem: self.draft_problem.clone().map(Box::new),
             template_missing: self.format.missing,
-            supports_thinking: self.format.supports_thinking,
+            thinking_switch: self.format.thinking_switch,
         }
     }
 

@@ -249,6 +249,8 @@ impl App {
         let path = path_to(&chat.messages, Some(answer.id.clone()));
         let task = Task {
             messages: conversation(&chat, &path[..path.len().saturating_sub(1)]),
+            tools: Vec::new(),
+            variables: answer::thinking(settings.thinking),
             raw: false,
             begun: begun.raw.clone(),
             max_tokens: sampling.max_tokens,
@@ -341,7 +343,8 @@ fn conversation(chat: &Chat, path: &[String]) -> Vec<Said> {
             Role::Assistant => "assistant",
         };
         let tool_calls = message.tool_calls.iter().map(Into::into).collect();
-        messages.push(Said { role, text: message.text.clone(), thinking: message.thinking.clone(), tool_calls });
+        let (text, thinking) = (message.text.clone(), message.thinking.clone());
+        messages.push(Said { role, text, thinking, tool_calls, called: None });
     }
     messages
 }

@@ -278,7 +278,7 @@ fn said(messages: Vec<SavedMessage>) -> Option<Vec<Said>> {
     let said = |saved: SavedMessage| {
         let role = ["system", "user", "assistant"].into_iter().find(|role| *role == saved.role)?;
         let tool_calls = saved.tool_calls.iter().map(Into::into).collect();
-        Some(Said { role, text: saved.text, thinking: saved.thinking, tool_calls })
+        Some(Said { role, text: saved.text, thinking: saved.thinking, tool_calls, called: None })
     };
     messages.into_iter().map(said).collect()
 }

@@ -84,6 +84,8 @@ async fn it_is_counted_used_and_kept() {
         let messages = vec![Said { role: "user", text: "Returns an iterator over".into(), ..Said::default() }];
         let task = Task {
             messages,
+            tools: Vec::new(),
+            variables: serde_json::Map::new(),
             raw: true,
             begun: String::new(),
             sampling: sampler::Params { temperature: 0.0, ..sampler::Params::default() },

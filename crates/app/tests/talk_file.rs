@@ -28,6 +28,8 @@ fn answer(session: &Session, messages: &mut Vec<Said>, text: &str) {
     messages.push(said("user", text));
     let task = Task {
         messages: messages.clone(),
+        tools: Vec::new(),
+        variables: serde_json::Map::new(),
         raw: false,
         begun: String::new(),
         sampling: sampler::Params { temperature: 0.0, ..sampler::Params::default() },

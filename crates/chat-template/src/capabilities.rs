@@ -13,9 +13,12 @@ pub struct Capabilities {
     pub system_role: bool,
     /// Tool definitions reach the prompt.
     pub tools: bool,
-    /// `enable_thinking` changes the prompt: thinking can be switched off and on.
+    /// One of [`THINKING`] changes the prompt: thinking can be switched off and on.
     pub thinking_switch: bool,
 }
+
+/// What templates read to know whether the model shall think before it answers: two words for the same.
+pub const THINKING: [&str; 2] = ["enable_thinking", "thinking"];
 
 impl Template {
     /// Renders probes. A probe that fails shows a missing capability.
@@ -25,7 +28,7 @@ impl Template {
         let render = |messages: Vec<Json>, tools: Option<Json>, thinking: Option<bool>| {
             let mut input = RenderInput { messages, tools, add_generation_prompt: true, ..RenderInput::default() };
             if let Some(thinking) = thinking {
-                input.extra.insert("enable_thinking".to_owned(), thinking.into());
+                input.extra.extend(THINKING.map(|word| (word.to_owned(), thinking.into())));
             }
             self.render(&input, now).ok()
         };

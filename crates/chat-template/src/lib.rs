@@ -31,7 +31,7 @@ mod watch;
 pub use answer::{AnswerParser, Part, Stage};
 pub use builtin::{BuiltinTemplate, TemplateChoice};
 pub use calls::{CallMarks, ToolCall};
-pub use capabilities::Capabilities;
+pub use capabilities::{Capabilities, THINKING};
 pub use chrono::NaiveDateTime;
 pub use error::TemplateError;
 pub use history::CallForm;

@@ -24,6 +24,9 @@ fn known_templates_show_what_they_can_do() {
     assert!(smollm.system_role && smollm.thinking_switch, "{smollm:?}");
     let llama = of_fixture("meta-llama-Llama-3.2-3B-Instruct");
     assert_eq!(llama, Capabilities { system_role: true, tools: true, thinking_switch: false });
+    // Granite 3.3, DeepSeek 3.1, Kimi.
+    let short = capabilities("{% if thinking %}<think>{% endif %}{{ messages[0].content }}");
+    assert!(short.thinking_switch, "{short:?}");
     let failing = capabilities("{{ raise_exception('never') }}");
     assert_eq!(failing, Capabilities { system_role: false, tools: false, thinking_switch: false });
 }

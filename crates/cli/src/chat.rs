@@ -152,6 +152,8 @@ impl Conversation<'_> {
     fn answer(&mut self, printer: &mut Printer, cancel: &Cancel) -> Result<(FinishReason, AnswerStats), Failure> {
         let task = Task {
             messages: self.messages.clone(),
+            tools: Vec::new(),
+            variables: self.options.talk.variables(),
             raw: false,
             begun: String::new(),
             sampling: self.sampling.clone(),

@@ -19,6 +19,7 @@ mod pull;
 mod quantize;
 mod run;
 mod search;
+mod serve;
 mod stream;
 mod text;
 
@@ -72,6 +73,7 @@ fn run(program: &Program, command: &Command) -> Result<(), Failure> {
         Command::Doctor => doctor::doctor(program),
         Command::Run(options) => run::run(program, options),
         Command::Chat(options) => chat::chat(program, options),
+        Command::Serve(options) => serve::serve(program, options),
         Command::Search(options) => search::search(program, options),
         Command::Files(options) => search::files(program, options),
         Command::Pull(options) => pull::pull(program, options),

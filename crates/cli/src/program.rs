@@ -28,6 +28,9 @@ impl Program {
         let mut environment = Environment::new(|name| std::env::var(name).ok(), std::env::home_dir());
         if let Some(folder) = &arguments.data_dir {
             let folder = std::path::absolute(folder).map_err(|error| Failure::io(folder, error))?;
+            if folder.exists() && !folder.is_dir() {
+                return Err(Failure::usage(format!("--data-dir {} is not a folder", folder.display())));
+            }
             (environment.data_dir, environment.local_dir) = (Some(folder), None);
         }
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();

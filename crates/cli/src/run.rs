@@ -7,7 +7,7 @@ use crate::load::{self, Loaded, Wanted};
 use crate::output;
 use crate::program::Program;
 use crate::stream::{self, Printer};
-use app::wire::{ContextPolicy, FinishReason};
+use app::wire::{ContextPolicy, ErrorCode, FinishReason};
 use app::{Resumed, Said, Session, TalkFile, Task};
 use engine::{Cancel, Drafting};
 use std::hash::{BuildHasher, Hasher};
@@ -29,6 +29,8 @@ pub fn run(program: &Program, options: &Run) -> Result<(), Failure> {
     messages.push(said("user", &prompt));
     let task = Task {
         messages: messages.clone(),
+        tools: Vec::new(),
+        variables: options.talk.variables(),
         raw,
         begun: String::new(),
         sampling,
@@ -37,7 +39,11 @@ pub fn run(program: &Program, options: &Run) -> Result<(), Failure> {
         form,
     };
     let mut printer = Printer::new(program.json);
-    let (reason, stats) = session.answer(task, &cancel, &mut |step| printer.step(step))?;
+    let answered = session.answer(task, &cancel, &mut |step| printer.step(step));
+    let (reason, stats) = answered.map_err(|error| match error.code {
+        ErrorCode::ContextFull => Failure::new("context-full", format!("{error}: a larger -c makes room")),
+        _ => error.into(),
+    })?;
     let (answer, printed) = printer.finish();
     if let Some(mut file) = file.filter(|_| reason != FinishReason::Stopped) {
         messages.push(answer.clone());

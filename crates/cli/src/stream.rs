@@ -119,7 +119,8 @@ impl Printer {
     /// What there is of the answer.
     pub fn so_far(&self) -> Said {
         let thinking = Some(self.thinking.clone()).filter(|thinking| !thinking.is_empty());
-        Said { role: "assistant", text: self.text.clone(), thinking, tool_calls: self.tool_calls.clone() }
+        let tool_calls = self.tool_calls.clone();
+        Said { role: "assistant", text: self.text.clone(), thinking, tool_calls, called: None }
     }
 }
 

@@ -11,6 +11,13 @@ use test_models::ModelSpec;
 const TINY: &str = "rustdoc-tiny-Q4_K_M.gguf";
 
 #[test]
+fn a_data_folder_that_is_a_file_is_told_as_that() {
+    let home = Home::new();
+    std::fs::write(home.data(), "").unwrap();
+    assert!(home.fails(&["list"], 2, "usage").contains("is not a folder"));
+}
+
+#[test]
 fn wrong_flags_are_usage() {
     let home = Home::new();
     let model = fixture(TINY);
@@ -123,7 +130,8 @@ fn what_does_not_fit_says_so() {
     let model = fixture(TINY);
     let ids = ["1"; 40].join(",");
     home.fails(&["generate", &model, "--ids", &ids, "-n", "1", "-c", "16"], 1, "context-full");
-    home.fails(&["run", &model, "-p", &"word ".repeat(2000)], 1, "context-full");
+    let told = home.fails(&["run", &model, "-p", &"word ".repeat(2000)], 1, "context-full");
+    assert!(told.contains("a larger -c makes room"), "{told}");
     home.fails(&["bench", &model, "-p", "64", "-c", "16"], 1, "context-full");
     let huge = home.model("deep.gguf", &ModelSpec { n_layer: 40, ..ModelSpec::llama() });
     // 16 million tokens of KV cache.

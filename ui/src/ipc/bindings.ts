@@ -58,7 +58,11 @@ hubEndpoint: string | null,
 /**
  * Whether a token is stored; the token itself never goes to the window.
  */
-hasHubToken: boolean, contextPolicy: ContextPolicy, systemPrompt: string, sampling: Sampling, 
+hasHubToken: boolean, contextPolicy: ContextPolicy, 
+/**
+ * Whether models that can do both think before they answer; null: as each does by itself.
+ */
+thinking: boolean | null, systemPrompt: string, sampling: Sampling, 
 /**
  * Threads for computing; null: as many as there are physical cores.
  */
@@ -320,7 +324,11 @@ templateMissing: boolean,
 /**
  * Why the draft model of the settings is not used, if so.
  */
-draftProblem: WireError | null, supportsThinking: boolean, };
+draftProblem: WireError | null, 
+/**
+ * Whether it thinks before it answers can be chosen: [`Settings::thinking`](super::Settings::thinking).
+ */
+thinkingSwitch: boolean, };
 
 export type RecoveryNotice = { 
 /**

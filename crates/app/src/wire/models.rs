@@ -131,7 +131,8 @@ pub struct LoadedModel {
     pub template_missing: bool,
     /// Why the draft model of the settings is not used, if so.
     pub draft_problem: Option<Box<WireError>>,
-    pub supports_thinking: bool,
+    /// Whether it thinks before it answers can be chosen: [`Settings::thinking`](super::Settings::thinking).
+    pub thinking_switch: bool,
 }
 
 /// Layers were moved to keep going, or could be moved back.

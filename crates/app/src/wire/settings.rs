@@ -108,6 +108,8 @@ pub struct Settings {
     /// Whether a token is stored; the token itself never goes to the window.
     pub has_hub_token: bool,
     pub context_policy: ContextPolicy,
+    /// Whether models that can do both think before they answer; null: as each does by itself.
+    pub thinking: Option<bool>,
     pub system_prompt: String,
     pub sampling: Sampling,
     /// Threads for computing; null: as many as there are physical cores.
@@ -134,6 +136,7 @@ impl Default for Settings {
             hub_endpoint: None,
             has_hub_token: false,
             context_policy: ContextPolicy::Stop,
+            thinking: None,
             system_prompt: String::new(),
             sampling: Sampling::default(),
             threads: None,

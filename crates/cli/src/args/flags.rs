@@ -122,23 +122,31 @@ impl Speculating {
 
 #[derive(Args, Clone)]
 pub struct Sampling {
-    /// 0: always the likeliest token
-    #[arg(long = "temp", allow_negative_numbers = true)]
+    /// How varied answers are; 0: always the likeliest token [default: 0.8]
+    #[arg(long = "temp", value_name = "TEMPERATURE", allow_negative_numbers = true)]
     pub temperature: Option<f32>,
-    #[arg(long)]
+    /// Choose among this many of the likeliest tokens; 0: all [default: 40]
+    #[arg(long, value_name = "COUNT")]
     pub top_k: Option<u32>,
-    #[arg(long, allow_negative_numbers = true)]
+    /// Choose among the fewest tokens whose probabilities sum to this; 1: all [default: 0.95]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub top_p: Option<f32>,
-    #[arg(long, allow_negative_numbers = true)]
+    /// Choose among tokens at least this many times as likely as the likeliest; 0: all [default: 0.05]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub min_p: Option<f32>,
-    #[arg(long, allow_negative_numbers = true)]
+    /// Make tokens that came recently less likely; 1: off [default: 1]
+    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
     pub repeat_penalty: Option<f32>,
-    #[arg(long)]
+    /// How many tokens are recent, for all three penalties [default: 64]
+    #[arg(long, value_name = "COUNT")]
     pub repeat_last_n: Option<u32>,
-    #[arg(long, allow_negative_numbers = true)]
+    /// The same by a fixed amount; 0: off [default: 0]
+    #[arg(long, value_name = "AMOUNT", allow_negative_numbers = true)]
     pub presence_penalty: Option<f32>,
-    #[arg(long, allow_negative_numbers = true)]
+    /// The same by an amount for each time that a token came; 0: off [default: 0]
+    #[arg(long, value_name = "AMOUNT", allow_negative_numbers = true)]
     pub frequency_penalty: Option<f32>,
+    /// The same number gives the same answer; another one each time, if not given
     #[arg(long)]
     pub seed: Option<u64>,
 }
@@ -197,6 +205,14 @@ impl Form {
             (None, Some(file)) => Ok(Some(grammar::Form::Grammar(read(file)?))),
             (None, None) => Ok(None),
         }
+    }
+}
+
+/// The tokens of an answer; -1 is no limit, as in other programs of the field.
+pub fn tokens(text: &str) -> Result<u32, String> {
+    match text {
+        "-1" => Ok(u32::MAX),
+        text => text.parse().map_err(|_| format!("'{text}' is neither a number of tokens nor -1, which is no limit")),
     }
 }
 

@@ -12,23 +12,27 @@ use quantize::Mix;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+/// Above the flags that every command takes.
+const FOR_ALL: &str = "Options of all commands";
+
 #[derive(Parser)]
 #[command(name = "headroom", version, about = "Run large GGUF language models on a PC short of memory")]
 pub struct Arguments {
     /// Print one JSON object instead of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = FOR_ALL)]
     pub json: bool,
     /// Settings, models and chats are in this folder
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, help_heading = FOR_ALL, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Address of the Hub, before HF_ENDPOINT
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, help_heading = FOR_ALL, value_name = "URL")]
     pub endpoint: Option<String>,
     /// Leave the GPU alone: everything runs on the CPU
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = FOR_ALL)]
     pub no_gpu: bool,
     /// Take these GPUs: numbers or parts of their names, as `headroom doctor` shows them, separated by commas; or all
-    #[arg(long, global = true, value_name = "N|NAME,...|all", value_delimiter = ',', conflicts_with = "no_gpu")]
+    #[arg(long, global = true, help_heading = FOR_ALL, value_name = "N|NAME,...|all")]
+    #[arg(value_delimiter = ',', conflicts_with = "no_gpu")]
     pub gpu: Vec<String>,
     #[command(subcommand)]
     pub command: Command,
@@ -64,6 +68,8 @@ pub enum Command {
     Run(Run),
     /// A conversation in the terminal
     Chat(Chat),
+    /// Let other programs use a model, over HTTP as OpenAI's: chats, completions, tools
+    Serve(Serve),
     /// Models on the Hub
     Search(Search),
     /// The quantizations of a repository on the Hub
@@ -93,6 +99,7 @@ pub fn long_names(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
 
 #[derive(Args)]
 pub struct Inspect {
+    /// A file, or the name of an installed model
     pub model: String,
 }
 
@@ -115,6 +122,7 @@ pub struct Plan {
 
 #[derive(Args)]
 pub struct Tokenize {
+    /// A file, or the name of an installed model
     pub model: String,
     #[command(flatten)]
     pub source: TextSource,
@@ -126,17 +134,20 @@ pub struct Tokenize {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct TextSource {
+    /// The text itself
     #[arg(long, allow_hyphen_values = true)]
     pub text: Option<String>,
     /// Bytes as hexadecimal digits
     #[arg(long)]
     pub hex: Option<String>,
+    /// A file with the text
     #[arg(long)]
     pub file: Option<PathBuf>,
 }
 
 #[derive(Args)]
 pub struct Detokenize {
+    /// A file, or the name of an installed model
     pub model: String,
     /// Token ids, separated by commas
     #[arg(long, value_delimiter = ',', required = true)]
@@ -151,8 +162,10 @@ pub struct Render {
     /// A Jinja template
     #[arg(long)]
     pub template: Option<PathBuf>,
+    /// The text of the token that begins a prompt
     #[arg(long, default_value = "")]
     pub bos: String,
+    /// The text of the token that ends an answer
     #[arg(long, default_value = "")]
     pub eos: String,
     /// JSON with messages, tools and whatever else the template reads
@@ -171,12 +184,15 @@ pub enum Rows {
 
 #[derive(Args)]
 pub struct Logits {
+    /// A file, or the name of an installed model
     pub model: String,
+    /// Token ids, separated by commas
     #[arg(long, value_delimiter = ',', required = true)]
     pub ids: Vec<u32>,
     /// Where the values go
     #[arg(short = 'o', long)]
     pub output: PathBuf,
+    /// Of which positions
     #[arg(long, value_enum, default_value_t = Rows::All)]
     pub positions: Rows,
     #[command(flatten)]
@@ -185,7 +201,9 @@ pub struct Logits {
 
 #[derive(Args)]
 pub struct Generate {
+    /// A file, or the name of an installed model
     pub model: String,
+    /// Token ids, separated by commas
     #[arg(long, value_delimiter = ',', required = true)]
     pub ids: Vec<u32>,
     /// Tokens to make
@@ -206,7 +224,9 @@ pub struct Generate {
 
 #[derive(Args)]
 pub struct Perplexity {
+    /// A file, or the name of an installed model
     pub model: String,
+    /// A file with the text
     #[arg(long)]
     pub file: PathBuf,
     #[command(flatten)]
@@ -234,6 +254,7 @@ pub struct Quantize {
 
 #[derive(Args)]
 pub struct Measure {
+    /// A file, or the name of an installed model
     pub model: String,
     /// A text like those that the model will be used for
     #[arg(long)]
@@ -254,6 +275,7 @@ pub struct Measure {
 
 #[derive(Args)]
 pub struct Bench {
+    /// A file, or the name of an installed model
     pub model: String,
     /// Tokens of the prompt
     #[arg(short = 'p', long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(0..=MAX_TOKENS))]
@@ -289,6 +311,7 @@ pub enum DevCommand {
 
 #[derive(Args)]
 pub struct Rowwise {
+    /// Type of the blocks, such as Q4_K
     #[arg(long = "type", value_parser = ggml_type)]
     pub ty: GgmlType,
     /// Values in a row
@@ -297,7 +320,9 @@ pub struct Rowwise {
     /// f32 importance of each column, for quantizing
     #[arg(long)]
     pub imatrix: Option<PathBuf>,
+    /// The file to read
     pub input: PathBuf,
+    /// The file to write
     pub output: PathBuf,
 }
 
@@ -323,6 +348,34 @@ mod tests {
         assert_eq!(bench.speculating.draft_model.as_deref(), Some("small.gguf"));
         let speculation = bench.speculating.speculation(engine::Drafting::Never);
         assert_eq!((speculation.drafting, speculation.max), (engine::Drafting::WherePays, 8));
+    }
+
+    #[test]
+    fn every_flag_says_what_it_is_for() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                let told = argument.get_help().is_some_and(|help| !help.to_string().is_empty());
+                assert!(told, "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        let mut command = Arguments::command();
+        command.build();
+        check(&command);
+    }
+
+    #[test]
+    fn minus_one_is_no_limit_as_elsewhere() {
+        let parsed = |count: &str| {
+            let words = ["headroom", "run", "m.gguf", "-n", count].map(OsString::from);
+            Arguments::try_parse_from(words).map(|arguments| match arguments.command {
+                Command::Run(run) => run.talk.count,
+                _ => panic!("not run"),
+            })
+        };
+        assert_eq!(parsed("-1").ok(), Some(Some(u32::MAX)));
+        assert_eq!(parsed("7").ok(), Some(Some(7)));
+        assert!(parsed("-2").is_err() && parsed("many").is_err());
     }
 
     #[test]

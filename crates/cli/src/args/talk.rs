@@ -1,7 +1,8 @@
 //! Flags of the commands that talk: to the model and to the Hub.
 
-use super::{Form, Loading, Sampling, Speculating};
+use super::{Form, Loading, Sampling, Speculating, tokens};
 use clap::{Args, ValueEnum};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -32,14 +33,60 @@ pub struct Talk {
     /// What the model is told before everything else
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub system: Option<String>,
-    /// Tokens that an answer may have; until the model ends it, if not given
-    #[arg(short = 'n', long = "tokens")]
+    /// Tokens that an answer may have; -1, or if not given: until the model ends it
+    #[arg(short = 'n', long = "tokens", value_name = "COUNT", allow_negative_numbers = true, value_parser = tokens)]
     pub count: Option<u32>,
     /// Go on with the conversation in this file, if there is one, and keep it there with what the model remembers of it
     #[arg(long, value_name = "FILE")]
     pub session: Option<PathBuf>,
+    /// Whether a model that can do both thinks before it answers; as it does by itself, if not given
+    #[arg(long, value_enum, value_name = "on|off")]
+    pub think: Option<OnOff>,
     #[command(flatten)]
     pub form: Form,
+    #[command(flatten)]
+    pub sampling: Sampling,
+    #[command(flatten)]
+    pub loading: Loading,
+    #[command(flatten)]
+    pub speculating: Speculating,
+}
+
+impl Talk {
+    /// What the model's template reads.
+    pub fn variables(&self) -> serde_json::Map<String, serde_json::Value> {
+        app::thinking(self.think.map(|think| think == OnOff::On))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnOff {
+    On,
+    Off,
+}
+
+#[derive(Args)]
+pub struct Serve {
+    /// A file, or the name of an installed model
+    pub model: String,
+    /// Port to listen on; 0: any that is free
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+    /// Address to listen on; nobody but this PC, if not given
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    pub host: IpAddr,
+    /// Answer only those who send the key that is in this file
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Web pages of this origin may ask, too, such as https://example.org; * for all. Those of this PC always may
+    #[arg(long = "allow-origin", value_name = "ORIGIN")]
+    pub origins: Vec<String>,
+    /// Tokens that an answer may have where a request does not say; -1, or if not given: until the model ends it
+    #[arg(short = 'n', long = "tokens", value_name = "COUNT", allow_negative_numbers = true, value_parser = tokens)]
+    pub count: Option<u32>,
+    /// Whether a model that can do both thinks before it answers, where a request does not say
+    #[arg(long, value_enum, value_name = "on|off")]
+    pub think: Option<OnOff>,
     #[command(flatten)]
     pub sampling: Sampling,
     #[command(flatten)]
@@ -60,6 +107,7 @@ pub enum SearchSort {
 pub struct Search {
     /// What to look for; suggestions, if nothing is given
     pub words: Vec<String>,
+    /// Which come first
     #[arg(long, value_enum, default_value_t = SearchSort::Downloads)]
     pub sort: SearchSort,
     /// The next page: `next` of the page before

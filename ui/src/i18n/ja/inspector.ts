@@ -43,6 +43,11 @@ export const inspector: Words<typeof en> = {
   draftProblem: "ドラフトモデルなしで読み込みました。{why}",
   templateMissing:
     "ファイルにチャットテンプレートがないため、簡易的なものを使います。回答の質が下がることがあります。",
+  thinking: "思考",
+  thinking_auto: "モデルに任せる",
+  thinking_on: "考えてから答える",
+  thinking_off: "すぐに答える",
+  thinkingHint: "考える時間がかかりますが、難しい質問への回答は良くなります。次の回答から有効です。",
   sampling: "サンプリング",
   preset: "文章の傾向",
   presetOwn: "独自の設定",

@@ -14,6 +14,7 @@ export function settings(): Settings {
     hubEndpoint: null,
     hasHubToken: false,
     contextPolicy: "stop",
+    thinking: null,
     systemPrompt: "",
     sampling: {
       temperature: 0.8,

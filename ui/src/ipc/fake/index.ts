@@ -167,7 +167,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
         draftProblem: null,
         compiling: null,
         templateMissing: false,
-        supportsThinking: true,
+        thinkingSwitch: true,
       },
     });
     emit({ type: "library" });

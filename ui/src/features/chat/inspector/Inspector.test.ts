@@ -139,6 +139,25 @@ test("without a GPU the slider says why", async () => {
   expect(screen.getByTestId("gpu-layers-reason").textContent).toMatch(/470\.1.*570/);
 });
 
+test("whether it thinks is asked of models that can do both", async () => {
+  const app = await startApp();
+  renderWith(app, Inspector, {});
+  await until(() => screen.queryByTestId("load-model") !== null);
+  expect(screen.queryByTestId("thinking")).toBeNull();
+  await fireEvent.click(screen.getByTestId("load-model"));
+  await until(() => screen.queryByTestId("thinking") !== null);
+  const picker = screen.getByTestId<HTMLSelectElement>("thinking");
+  expect(picker.value).toBe("auto");
+  for (const [value, thinking] of [
+    ["off", false],
+    ["on", true],
+    ["auto", null],
+  ] as const) {
+    await fireEvent.change(picker, { target: { value } });
+    await until(() => app.settings.current.thinking === thinking);
+  }
+});
+
 test("sampling is kept, what is no number is not", async () => {
   const settingsSet = vi.fn<Api["settingsSet"]>();
   const app = await startApp({}, (api) => ({ settingsSet: settingsSet.mockImplementation(api.settingsSet) }));
