@@ -45,7 +45,10 @@ impl Served {
     }
 
     fn connect(&self) -> TcpStream {
-        TcpStream::connect(&self.address).unwrap()
+        let stream = TcpStream::connect(&self.address).unwrap();
+        // Far beyond what a loaded machine needs, and far below what an answer takes that nobody ends.
+        stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+        stream
     }
 
     /// Sends a request with these headers.
@@ -271,13 +274,13 @@ fn endless() -> Value {
 fn who_hangs_up_ends_the_answer_and_others_wait() {
     let home = Home::new();
     let model = home.model("slow.gguf", &ModelSpec::llama());
-    let served = Served::start(home, &model, &["-c", "60000", "-t", "1"]);
+    let served = Served::start(home, &model, &["-c", "1000000", "-t", "1"]);
     let mut stream = served.send("POST", "/v1/completions", &[], &endless().to_string());
     let mut first = [0; 200];
     stream.read_exact(&mut first).unwrap();
     let started = Instant::now();
     let whole =
-        served.send("POST", "/v1/completions", &[], &json!({ "prompt": "fn", "max_tokens": 60000 }).to_string());
+        served.send("POST", "/v1/completions", &[], &json!({ "prompt": "fn", "max_tokens": 1000000 }).to_string());
     std::thread::sleep(Duration::from_millis(300));
     drop(stream);
     drop(whole);

@@ -80,7 +80,7 @@ async fn a_window_is_zoomed_by_keys_and_fits() -> Result<()> {
     let window =
         Window::open(data.path(), &["--demo", &model.to_string_lossy(), "--endpoint", "http://127.0.0.1:9"]).await?;
     window.ready().await?;
-    let width = async || Ok(window.script("return innerWidth").await?.as_u64().unwrap_or_default());
+    let width = async || anyhow::Ok(window.script("return innerWidth").await?.as_u64().unwrap_or_default());
     let whole = width().await?;
     for _ in 0..5 {
         window.press("nav-chat", "\u{e009}+\u{e000}").await?;
