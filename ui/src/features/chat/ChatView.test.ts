@@ -48,6 +48,20 @@ test("who has a file already adds it where the first model is asked for", async 
   await until(() => there("start-load"));
 });
 
+test("a conversation is copied as a whole", async () => {
+  const app = await open();
+  await app.model.load("m1", app.settings.load("m1"));
+  await app.chats.create();
+  await until(() => app.chats.shown?.chat.messages.length === 0);
+  expect(there("copy-chat")).toBe(false);
+  await write("Hello");
+  await until(() => there("answer-finish"), "the end of the answer");
+  const writeText = vi.fn().mockResolvedValue(undefined);
+  vi.spyOn(navigator.clipboard, "writeText").mockImplementation(writeText);
+  await fireEvent.click(screen.getByTestId("copy-chat"));
+  expect(writeText.mock.calls[0]?.[0]).toMatch(/^# .+\n\n## You\n\nHello\n\n## Answer\n\n/);
+});
+
 test("an answer is stopped and goes on", async () => {
   const app = await open({ pace: 2 });
   await app.model.load("m1", app.settings.load("m1"));

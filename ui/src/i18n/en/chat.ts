@@ -63,6 +63,7 @@ export const chat = {
   previousBranch: "Previous version",
   nextBranch: "Next version",
   copyCode: "Copy code",
+  copyChat: "Copy the conversation as Markdown",
   plainText: "Text",
   newest: "To the newest message",
   inputLabel: "Message",

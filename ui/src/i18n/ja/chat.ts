@@ -66,6 +66,7 @@ export const chat: Words<typeof en> = {
   previousBranch: "前の分岐",
   nextBranch: "次の分岐",
   copyCode: "コードをコピー",
+  copyChat: "会話をMarkdownでコピー",
   plainText: "テキスト",
   newest: "最新のメッセージへ",
   inputLabel: "メッセージ",
