@@ -44,9 +44,9 @@ pub struct Common {
     #[serde(default)]
     stream_options: Option<StreamOptions>,
     #[serde(default)]
-    max_tokens: Option<u32>,
+    max_tokens: Option<i64>,
     #[serde(default)]
-    max_completion_tokens: Option<u32>,
+    max_completion_tokens: Option<i64>,
     #[serde(default)]
     n: Option<u32>,
     #[serde(default)]
@@ -61,7 +61,7 @@ pub struct Common {
     #[serde(default)]
     top_p: Option<f32>,
     #[serde(default)]
-    top_k: Option<u32>,
+    top_k: Option<i64>,
     #[serde(default)]
     min_p: Option<f32>,
     #[serde(default)]
@@ -225,8 +225,13 @@ impl Common {
         Ok(())
     }
 
-    pub fn max_tokens(&self) -> Option<u32> {
-        self.max_completion_tokens.or(self.max_tokens)
+    /// `base`: where the request has none. Many clients write -1 for no limit.
+    pub fn max_tokens(&self, base: Option<u32>) -> Option<u32> {
+        match self.max_completion_tokens.or(self.max_tokens) {
+            None => base,
+            Some(..0) => None,
+            Some(max) => Some(u32::try_from(max).unwrap_or(u32::MAX)),
+        }
     }
 
     pub fn stop(&self) -> Vec<String> {
@@ -245,7 +250,8 @@ impl Common {
     pub fn sampling(&self, base: &sampler::Params, seed: u64) -> Result<sampler::Params, Problem> {
         let params = sampler::Params {
             temperature: self.temperature.unwrap_or(base.temperature),
-            top_k: self.top_k.unwrap_or(base.top_k),
+            // Below 0: all, as it is written elsewhere.
+            top_k: self.top_k.map_or(base.top_k, |k| u32::try_from(k.max(0)).unwrap_or(u32::MAX)),
             top_p: self.top_p.unwrap_or(base.top_p),
             min_p: self.min_p.unwrap_or(base.min_p),
             repeat_penalty: self.repeat_penalty.unwrap_or(base.repeat_penalty),
@@ -399,7 +405,10 @@ mod tests {
             common(json!({ "top_p": 0.5, "seed": 7, "stop": "a", "max_tokens": 3, "max_completion_tokens": 4 }));
         let params = asked.sampling(&base, 9).unwrap();
         assert_eq!((params.temperature, params.top_p, params.seed), (0.3, 0.5, 7));
-        assert_eq!((asked.stop(), asked.max_tokens()), (vec!["a".to_owned()], Some(4)));
+        assert_eq!((asked.stop(), asked.max_tokens(None)), (vec!["a".to_owned()], Some(4)));
+        let unlimited = common(json!({ "max_tokens": -1, "top_k": -1 }));
+        assert_eq!((unlimited.max_tokens(Some(5)), unlimited.sampling(&base, 9).unwrap().top_k), (None, 0));
+        assert_eq!(common(json!({})).max_tokens(Some(5)), Some(5));
         assert_eq!(common(json!({ "seed": -1 })).sampling(&base, 9).unwrap().seed, 9);
         assert!(common(json!({ "temperature": -1 })).sampling(&base, 9).is_err());
     }

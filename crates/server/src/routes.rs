@@ -86,7 +86,7 @@ impl Shared {
             raw: false,
             begun: String::new(),
             sampling: common.sampling(&self.sampling, random())?,
-            max_tokens: common.max_tokens().or(self.max_tokens),
+            max_tokens: common.max_tokens(self.max_tokens),
             policy: ContextPolicy::Stop,
             form: None,
         })
