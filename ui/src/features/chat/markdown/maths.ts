@@ -19,10 +19,15 @@ const BLOCK_START = /\n {0,3}(?:\$\$|\\\[)/;
  * or digit stands around it.
  */
 const INLINE =
-  /\$\$(?:(?!\$\$)[\s\S]){1,5000}\$\$|(?<![A-Za-z0-9$\\])\$(?:\\[^\n]|[^\s$\\])(?:(?:\\[^\n]|[^$\\\n]){0,5000}(?:\\[^\n]|[^\s$\\]))?\$(?![A-Za-z0-9$])|\\\((?:(?!\\[()])[\s\S]){1,5000}\\\)|\\\[(?:(?!\\[[\]])[\s\S]){1,5000}\\\]/;
+  /\$\$(?:(?!\$\$)[\s\S]){1,5000}\$\$|\$(?:\\[^\n]|[^\s$\\])(?:(?:\\[^\n]|[^$\\\n]){0,5000}(?:\\[^\n]|[^\s$\\]))?\$(?![A-Za-z0-9$])|\\\((?:(?!\\[()])[\s\S]){1,5000}\\\)|\\\[(?:(?!\\[[\]])[\s\S]){1,5000}\\\]/;
 
 const FIRST = new RegExp(`^(?:${INLINE.source})`);
 const EACH = new RegExp(INLINE.source, "g");
+
+/** What stands before single dollars decides, too. (Older web views do not know how to look behind.) */
+function isFormula(text: string, before: string): boolean {
+  return !/^\$[^$]/.test(text) || !/[A-Za-z0-9$\\]$/.test(before.slice(-1));
+}
 
 /** Characters in which the next formula is looked for at once. */
 const REACH = 4096;
@@ -37,7 +42,10 @@ export function maths(show: (text: string, display: boolean) => string): MarkedE
   return {
     hooks: {
       // Stars and underlines in formulas emphasize nothing.
-      emStrongMask: (src) => src.replace(EACH, (text) => `$${"a".repeat(text.length - 2)}$`),
+      emStrongMask: (src) =>
+        src.replace(EACH, (text, at: number) =>
+          isFormula(text, src.slice(0, at)) ? `$${"a".repeat(text.length - 2)}$` : text,
+        ),
     },
     extensions: [
       {
@@ -58,10 +66,8 @@ export function maths(show: (text: string, display: boolean) => string): MarkedE
         level: "inline",
         start,
         tokenizer(src, tokens: Token[]) {
-          const before = tokens.at(-1)?.raw ?? "";
           const raw = FIRST.exec(src)?.[0];
-          const single = raw && /^\$[^$]/.test(raw);
-          return raw && !(single && /[A-Za-z0-9$]$/.test(before))
+          return raw && isFormula(raw, tokens.at(-1)?.raw ?? "")
             ? { type: "mathsInline", raw, text: raw }
             : undefined;
         },
