@@ -15,6 +15,8 @@ const LONGEST: usize = 4 << 20;
 
 /// What comes of an answer, in order.
 pub enum Piece {
+    /// The prompt was taken and is read, which may take minutes: from now on a stream can be kept alive.
+    Begun,
     Thinking(String),
     Text(String),
     Call(ToolCall),
@@ -55,7 +57,7 @@ impl Answers {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).cancel();
     }
 
-    /// Waits for its turn and for the first word. What keeps an answer from being begun at all is told as a failure.
+    /// Waits for its turn, and until the prompt is taken. What keeps an answer from being begun at all is told as a failure.
     pub async fn begin(&self, task: Task, stop: Vec<String>) -> Result<Answer, Problem> {
         let turn = self.turn.clone().lock_owned().await;
         let (sender, pieces) = unbounded_channel();
@@ -75,6 +77,7 @@ impl Answers {
         let mut answer = Answer { pieces, first: None, cancel };
         match answer.next().await {
             Piece::Failed(error) => Err(error.into()),
+            Piece::Begun => Ok(answer),
             first => {
                 answer.first = Some(first);
                 Ok(answer)
@@ -105,13 +108,14 @@ struct Teller {
     cancel: Cancel,
     parser: Option<AnswerParser>,
     stop: StopWords,
+    begun: bool,
     told: usize,
     full: bool,
 }
 
 impl Teller {
     fn new(sender: UnboundedSender<Piece>, cancel: Cancel, stop: Vec<String>) -> Teller {
-        Teller { sender, cancel, parser: None, stop: StopWords::new(stop), told: 0, full: false }
+        Teller { sender, cancel, parser: None, stop: StopWords::new(stop), begun: false, told: 0, full: false }
     }
 
     fn step(&mut self, step: Step) {
@@ -121,6 +125,7 @@ impl Teller {
                 Some(parser) => parser.push(&text).into_iter().for_each(|part| self.part(part)),
                 None => self.part(Part::Text(text)),
             },
+            Step::Reading { .. } if !std::mem::replace(&mut self.begun, true) => self.tell(Piece::Begun),
             // Clients have no words for them.
             Step::Preparing | Step::Reading { .. } | Step::Stats(_) | Step::Dropped { .. } | Step::Recovery(_) => {}
         }
@@ -147,7 +152,7 @@ impl Teller {
         self.told += match &piece {
             Piece::Thinking(text) | Piece::Text(text) => text.len(),
             Piece::Call(call) => call.source.len(),
-            Piece::End(..) | Piece::Failed(_) => 0,
+            Piece::Begun | Piece::End(..) | Piece::Failed(_) => 0,
         };
         self.full = self.told > LONGEST;
         // Who hung up has ended the answer already.
@@ -191,6 +196,7 @@ mod tests {
         let mut told = Vec::new();
         while let Ok(piece) = pieces.try_recv() {
             told.push(match piece {
+                Piece::Begun => "begins".into(),
                 Piece::Thinking(text) => format!("thinks {text}"),
                 Piece::Text(text) => text,
                 Piece::Call(call) => format!("calls {}", call.name),
@@ -223,6 +229,18 @@ mod tests {
         let (pieces, cancelled) = told(&[], &["</think>", &piece, &piece, "y", "z"], FinishReason::Stopped);
         assert!(cancelled && pieces.last().is_some_and(|last| last == "Length"));
         assert!(!pieces.concat().contains('z'));
+    }
+
+    #[test]
+    fn a_prompt_that_is_read_is_told_once() {
+        let (sender, mut pieces) = unbounded_channel();
+        let mut teller = Teller::new(sender, Cancel::new(), Vec::new());
+        teller.step(Step::Preparing);
+        assert!(pieces.try_recv().is_err(), "nothing is certain yet");
+        teller.step(Step::Reading { done: 0, total: 9 });
+        assert!(matches!(pieces.try_recv(), Ok(Piece::Begun)));
+        teller.step(Step::Reading { done: 9, total: 9 });
+        assert!(pieces.try_recv().is_err());
     }
 
     #[test]

@@ -61,6 +61,7 @@ pub async fn whole(head: Head, mut answer: Answer) -> Response {
     let (mut text, mut thinking, mut calls) = (String::new(), String::new(), Vec::new());
     loop {
         match answer.next().await {
+            Piece::Begun => {}
             Piece::Text(piece) => text.push_str(&piece),
             Piece::Thinking(piece) => thinking.push_str(&piece),
             Piece::Call(call) => {
@@ -126,6 +127,7 @@ fn events(head: Head, answer: Answer) -> impl Stream<Item = Result<Event, Infall
                     return Some((Ok(Event::default().data(data)), (head, answer, calls, state)));
                 }
                 State::Pieces => match answer.next().await {
+                    Piece::Begun => continue,
                     Piece::Text(text) => head.chunk(json!({ "content": text }), None),
                     Piece::Thinking(text) => head.chunk(json!({ "reasoning_content": text }), None),
                     Piece::Call(call) => {
