@@ -45,5 +45,7 @@ KERNEL(merge_splits, AttentionArgs, 512) {
         merge(all, softmax, factor_all, factor_part);
         value = fmaf(part[d], factor_part, value * factor_all);
     }
-    a.out[at * a.v.dim + d] = value / all.sum;
+    const float y = value / all.sum;
+    a.out[at * a.v.dim + d] = y;
+    if (a.rounded) round_to(a.rounded[(at * a.v.dim + d) / 32], y);
 }

@@ -172,4 +172,5 @@ template <int QUERIES, int VALUES> DEVICE void attention(const AttentionArgs &a)
             to[a.v.dim + 1] = me.part.sum;
         }
     }
+    round_results(a, q, WARPS * QUERIES);
 }

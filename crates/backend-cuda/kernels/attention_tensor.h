@@ -427,4 +427,5 @@ template <int TILES, int SLICES> DEVICE void attention(const AttentionArgs &a) {
             to[a.v.dim + 1] = row.part.sum;
         }
     }
+    round_results(a, q, 16 * TILES);
 }

@@ -1,9 +1,11 @@
 // A gated feed-forward's middle: act(gate) * up.
 #include "activation.h"
+#include "rounding.h"
 
 struct GluArgs {
     const float *gate, *up;   // [rows, dim], rows `stride` apart
     float *out;               // [rows, dim]; may be the gate
+    Activations *rounded;     // of the result, or null; if not, it is whole blocks of 32
     int64_t stride;
     int32_t rows, dim;
     int32_t act;
@@ -17,5 +19,7 @@ KERNEL(glu, GluArgs, 256) {
     const int64_t from = index / a.dim * a.stride + index % a.dim;
     float up = a.up[from];
     if (a.act == CLAMPED_SWIGLU) up = (up > a.limit ? a.limit : up < -a.limit ? -a.limit : up) + 1.0f;
-    a.out[index] = activate(a.act, a.alpha, a.limit, a.gate[from]) * up;
+    const float y = activate(a.act, a.alpha, a.limit, a.gate[from]) * up;
+    a.out[index] = y;
+    if (a.rounded) round_to(a.rounded[index / 32], y);
 }

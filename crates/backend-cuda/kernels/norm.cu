@@ -1,11 +1,12 @@
 // RMS and layer normalisation: a block has a row.
-#include "device.h"
+#include "rounding.h"
 
 struct NormArgs {
     const float *input;
     const float *weight;   // [dim] or null
     const float *bias;     // [dim] or null
     float *out;            // may be the input
+    Activations *rounded;  // of the result, or null; if not, rows are whole blocks of 32
     int32_t rows, dim;
     int32_t layer;         // 1: subtract the mean
     float eps;
@@ -29,5 +30,6 @@ KERNEL(norm, NormArgs, 256) {
         if (a.weight) y *= a.weight[i];
         if (a.bias) y += a.bias[i];
         out[i] = y;
+        if (a.rounded) round_to(a.rounded[(int64_t(blockIdx.x) * a.dim + i) / 32], y);
     }
 }

@@ -1,12 +1,14 @@
 // What both ways of attention share (attention.cu): arguments, and softmaxes that are merged.
 #pragma once
 #include "cache.h"
+#include "rounding.h"
 
 struct AttentionArgs {
     Stream k, v;
     const float *q;       // [n, heads, k.dim]
     const float *sinks;   // [heads] or null
     float *out;           // [n, heads, v.dim]
+    Activations *rounded; // of `out`, or null; if not, v.dim is whole blocks of 32
     float *partial;       // [n, heads, splits, v.dim + 2] or null: all splits in one block
     int32_t n, start, heads, heads_kv, capacity, window;
     int32_t first_split, splits;
@@ -83,4 +85,17 @@ struct Cells {
 DEVICE float *result_at(const AttentionArgs &a, const Queries &q, int number) {
     const int64_t at = q.at(a, number);
     return a.partial ? a.partial + (at * a.splits + blockIdx.x) * (a.v.dim + 2) : a.out + at * a.v.dim;
+}
+
+/// Rounds the results of a block's queries, once they are written and if that is wanted: of splits there are none yet.
+DEVICE void round_results(const AttentionArgs &a, const Queries &q, int block_queries) {
+    if (!a.rounded || a.partial) return;
+    __syncthreads();
+    const int blocks = a.v.dim / 32;
+    for (int i = threadIdx.x / 32; i < block_queries * blocks; i += WARPS) {
+        const int number = q.first + i / blocks;
+        if (number >= q.count) break;
+        const int64_t block = q.at(a, number) * blocks + i % blocks;
+        round_to(a.rounded[block], a.out[block * 32 + lane()]);
+    }
 }

@@ -55,6 +55,7 @@ arguments! {
         weight: Address,
         bias: Address,
         out: Address,
+        rounded: Address,
         rows: i32,
         dim: i32,
         layer: i32,
@@ -95,6 +96,7 @@ arguments! {
         q: Address,
         sinks: Address,
         out: Address,
+        rounded: Address,
         partial: Address,
         n: i32,
         start: i32,
@@ -112,6 +114,7 @@ arguments! {
         gate: Address,
         up: Address,
         out: Address,
+        rounded: Address,
         stride: i64,
         rows: i32,
         dim: i32,
@@ -121,9 +124,9 @@ arguments! {
         unused: i32,
     }
 
-    ZipArgs { a: Address, b: Address, out: Address, len: i64, scale: f32, unused: i32, }
+    ZipArgs { a: Address, b: Address, out: Address, rounded: Address, len: i64, scale: f32, unused: i32, }
 
-    MapArgs { x: Address, len: i64, factor: f32, act: i32, alpha: f32, limit: f32, }
+    MapArgs { x: Address, rounded: Address, len: i64, factor: f32, act: i32, alpha: f32, limit: f32, }
 
     HadamardArgs { x: Address, block: i32, scale: f32, }
 

@@ -23,6 +23,8 @@ pub struct GpuConfig {
 pub(crate) struct Scratch {
     /// Activations rounded to 8 bits, and slots grouped by experts.
     pub products: Block,
+    /// Where ranges start whose rounding products had to make.
+    pub wanted: Vec<Address>,
     /// Softmaxes of the splits of an attention.
     pub splits: Block,
     /// Mixes of angles of the rotary embeddings that were seen: a model has one or two.
@@ -41,6 +43,13 @@ pub(crate) fn with_reserve(bytes: u64) -> u64 {
 pub(crate) struct Block {
     address: Address,
     bytes: u64,
+}
+
+impl Block {
+    /// Where it starts, if it has room for so many bytes now.
+    pub fn start(&self, bytes: u64) -> Option<Address> {
+        (bytes <= self.bytes).then_some(self.address)
+    }
 }
 
 /// Memory and work of one GPU, with the driver's failures as errors.

@@ -1,6 +1,6 @@
 //! KV caches and attention over them.
 
-use super::{MOST_ACROSS, Run, SHARED, across, apart, int, invalid, product};
+use super::{MOST_ACROSS, Run, SHARED, across, apart, int, invalid, product, rounding};
 use crate::Driver;
 use crate::arguments::{AttentionArgs, StoreKvArgs, Stream, optional};
 use backend::{AttentionSpec, BackendError, BufferId, KvCache, Need, View};
@@ -201,6 +201,7 @@ pub(crate) fn attention<D: Driver>(
         q: q.address,
         sinks: optional(sinks),
         out: out.address,
+        rounded: 0,
         partial: 0,
         n: int(OP, n)?,
         start: int(OP, start)?,
@@ -217,17 +218,20 @@ pub(crate) fn attention<D: Driver>(
     let partial = product(OP, &[n, heads, splits, dim_v + 2, 4])?;
     let apart = splits > 1 && !run.gpu.whole_attention && blocks * heads_kv < ENOUGH_BLOCKS && partial <= MOST_PARTIAL;
     let mut grid = [1, across(OP, blocks)?, across(OP, heads_kv)?];
+    let mut merged = None;
     if apart {
         arguments.partial = run.gpu.scratch(&mut run.scratch.splits, partial as u64)?;
         grid[0] = splits as u32;
+        merged = Some([int(OP, n)? as u32, across(OP, heads)?, 1]);
     }
+    arguments.rounded = rounding::beside(run, out, dim_v);
     // SAFETY: queries, caches, sinks and results have just been checked to have these sizes, and scratch memory has room
-    // for every split's result; cells are positions modulo the capacity.
+    // for every split's result, and for roundings where they are made; cells are positions modulo the capacity.
     unsafe { run.launch("attention", shape.kernel, (grid, 32 * WARPS as u32, shape.shared as u32), &arguments) }?;
-    if apart {
-        let grid = [int(OP, n)? as u32, across(OP, heads)?, 1];
+    if let Some(grid) = merged {
         // SAFETY: as above.
         unsafe { run.launch("attention", "merge_splits", (grid, 512, 0), &arguments) }?;
     }
+    rounding::made(run, out, arguments.rounded);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Operations on values one by one, on rows, and norms.
 
-use super::{Run, apart, int, per_value, product, same_or_apart, strided};
+use super::{Run, apart, int, per_value, product, rounding, same_or_apart, strided};
 use crate::Driver;
 use crate::arguments::{CopyRowsArgs, GluArgs, MapArgs, NormArgs, ScaleArgs, ZipArgs, optional};
 use crate::buffers::Span;
@@ -17,37 +17,42 @@ pub(super) fn code(act: Activation) -> (i32, f32, f32) {
     }
 }
 
-pub(crate) fn zip<D: Driver>(
-    run: &mut Run<'_, D>,
+/// The operands of an operation on two, checked.
+fn zipped<D: Driver>(
+    run: &Run<'_, D>,
     op: &'static str,
-    kernel: &'static str,
     [a, b, out]: [View; 3],
     scale: f32,
     len: usize,
-) -> Result<(), BackendError> {
+) -> Result<(ZipArgs, Span), BackendError> {
     let (a, b) = (run.buffers.span(op, a, len)?, run.buffers.span(op, b, len)?);
     let out = run.buffers.span_mut(op, out, len)?;
     same_or_apart(op, out, a)?;
     same_or_apart(op, out, b)?;
-    let arguments = ZipArgs { a: a.address, b: b.address, out: out.address, len: len as i64, scale, unused: 0 };
-    // SAFETY: all operands have just been checked to have `len` values.
-    unsafe { run.launch("elementwise", kernel, per_value(op, len)?, &arguments) }
+    let (a, b) = (a.address, b.address);
+    Ok((ZipArgs { a, b, out: out.address, rounded: 0, len: len as i64, scale, unused: 0 }, out))
 }
 
-fn map_with<D: Driver>(
+pub(crate) fn add<D: Driver>(
     run: &mut Run<'_, D>,
-    op: &'static str,
-    kernel: &'static str,
-    x: View,
+    views: [View; 3],
+    scale: f32,
     len: usize,
-    factor: f32,
-    act: Activation,
 ) -> Result<(), BackendError> {
-    let x = run.buffers.span_mut(op, x, len)?.address;
-    let (act, alpha, limit) = code(act);
-    let arguments = MapArgs { x, len: len as i64, factor, act, alpha, limit };
-    // SAFETY: the operand has just been checked to have `len` values.
-    unsafe { run.launch("elementwise", kernel, per_value(op, len)?, &arguments) }
+    const OP: &str = "Add";
+    let (arguments, _) = zipped(run, OP, views, scale, len)?;
+    // SAFETY: all operands have just been checked to have `len` values.
+    unsafe { run.launch("elementwise", "add", per_value(OP, len)?, &arguments) }
+}
+
+pub(crate) fn mul<D: Driver>(run: &mut Run<'_, D>, views: [View; 3], len: usize) -> Result<(), BackendError> {
+    const OP: &str = "Mul";
+    let (geometry, (arguments, out)) = (per_value(OP, len)?, zipped(run, OP, views, 1.0, len)?);
+    let rounded = rounding::beside(run, out, len);
+    // SAFETY: all operands have just been checked to have `len` values; where the result is rounded, there is room.
+    unsafe { run.launch("elementwise", "mul", geometry, &ZipArgs { rounded, ..arguments }) }?;
+    rounding::made(run, out, rounded);
+    Ok(())
 }
 
 pub(crate) fn map<D: Driver>(
@@ -58,7 +63,10 @@ pub(crate) fn map<D: Driver>(
     factor: f32,
     len: usize,
 ) -> Result<(), BackendError> {
-    map_with(run, op, kernel, x, len, factor, Activation::Silu)
+    let x = run.buffers.span_mut(op, x, len)?.address;
+    let arguments = MapArgs { x, rounded: 0, len: len as i64, factor, act: 0, alpha: 0.0, limit: 0.0 };
+    // SAFETY: the operand has just been checked to have `len` values.
+    unsafe { run.launch("elementwise", kernel, per_value(op, len)?, &arguments) }
 }
 
 pub(crate) fn activate<D: Driver>(
@@ -67,7 +75,15 @@ pub(crate) fn activate<D: Driver>(
     x: View,
     len: usize,
 ) -> Result<(), BackendError> {
-    map_with(run, "Activate", "activate_all", x, len, 1.0, act)
+    const OP: &str = "Activate";
+    let (geometry, x) = (per_value(OP, len)?, run.buffers.span_mut(OP, x, len)?);
+    let (act, alpha, limit) = code(act);
+    let rounded = rounding::beside(run, x, len);
+    let arguments = MapArgs { x: x.address, rounded, len: len as i64, factor: 1.0, act, alpha, limit };
+    // SAFETY: the operand has just been checked to have `len` values; where it is rounded, there is room.
+    unsafe { run.launch("elementwise", "activate_all", geometry, &arguments) }?;
+    rounding::made(run, x, rounded);
+    Ok(())
 }
 
 pub(crate) fn norm<D: Driver>(
@@ -87,11 +103,12 @@ pub(crate) fn norm<D: Driver>(
     if len == 0 {
         return Ok(());
     }
-    let arguments = NormArgs {
+    let mut arguments = NormArgs {
         input: input.address,
         weight: optional(weight),
         bias: optional(bias),
         out: out.address,
+        rounded: 0,
         rows: int(OP, rows)?,
         dim: int(OP, dim)?,
         layer: i32::from(kind == NormKind::Layer),
@@ -100,8 +117,11 @@ pub(crate) fn norm<D: Driver>(
     // By the row's length alone: the order of summation depends on it.
     let threads = if dim <= 256 { 32 } else { 256 };
     let grid = [int(OP, rows)? as u32, 1, 1];
-    // SAFETY: all operands have just been checked to have these sizes.
-    unsafe { run.launch("norm", "norm", (grid, threads, 0), &arguments) }
+    arguments.rounded = rounding::beside(run, out, dim);
+    // SAFETY: all operands have just been checked to have these sizes; where the result is rounded, there is room.
+    unsafe { run.launch("norm", "norm", (grid, threads, 0), &arguments) }?;
+    rounding::made(run, out, arguments.rounded);
+    Ok(())
 }
 
 pub(crate) fn glu<D: Driver>(
@@ -124,10 +144,11 @@ pub(crate) fn glu<D: Driver>(
     }
     apart(OP, out, &[up])?;
     let (act, alpha, limit) = code(act);
-    let arguments = GluArgs {
+    let mut arguments = GluArgs {
         gate: gate.address,
         up: up.address,
         out: out.address,
+        rounded: 0,
         stride: stride as i64,
         rows: int(OP, rows)?,
         dim: int(OP, dim)?,
@@ -136,8 +157,12 @@ pub(crate) fn glu<D: Driver>(
         limit,
         unused: 0,
     };
-    // SAFETY: all operands have just been checked to have these sizes.
-    unsafe { run.launch("glu", "glu", per_value(OP, values)?, &arguments) }
+    let geometry = per_value(OP, values)?;
+    arguments.rounded = rounding::beside(run, out, values);
+    // SAFETY: all operands have just been checked to have these sizes; where the result is rounded, there is room.
+    unsafe { run.launch("glu", "glu", geometry, &arguments) }?;
+    rounding::made(run, out, arguments.rounded);
+    Ok(())
 }
 
 /// A factor for each row.

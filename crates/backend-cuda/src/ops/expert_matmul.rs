@@ -1,8 +1,8 @@
 //! Products of rows with the experts that were chosen for them.
 
-use super::matmul::{ACTIVATIONS, FEW, Tiles, VEC_ROWS, quantize, rounded};
+use super::matmul::{ACTIVATIONS, FEW, Tiles, VEC_ROWS, rounded};
 use super::types::{kernels, table};
-use super::{MOST_ACROSS, Run, across, apart, int, product};
+use super::{MOST_ACROSS, Run, across, apart, int, product, rounding};
 use crate::arguments::{GroupArgs, ProductArgs, optional};
 use crate::{Address, Driver};
 use backend::{BackendError, View, Weight};
@@ -85,18 +85,13 @@ pub(crate) fn expert_matmul<D: Driver>(
     let most = tiles(slots, Tiles::SMALL, shape.experts);
     let grouped = shape.n > FEW && slots / 2 >= shape.experts && most <= MOST_ACROSS;
     let groups = if grouped { groups_bytes(slots) } else { 0 };
-    let rounded = rounded(weight.ty, inputs, weight.cols).unwrap_or(0);
-    let scratch = match rounded + groups as u64 {
-        0 => 0,
-        bytes => run.gpu.scratch(&mut run.scratch.products, bytes)?,
-    };
+    let [rounded, behind] = rounding::rounded(run, kernels.packed.then_some(input), groups as u64)?;
     if kernels.packed {
-        quantize(run, input, inputs, weight.cols, scratch)?;
-        arguments.input = scratch;
+        arguments.input = rounded;
     }
     if grouped {
         let tiles = Tiles::new(run, &kernels, &arguments, slots, shape.experts);
-        return by_experts(run, &arguments, &tiles, scratch + rounded);
+        return by_experts(run, &arguments, &tiles, behind);
     }
     // More slots than a grid can have come one part after the other; a part is whole tokens.
     let tokens = (MOST_ACROSS / shape.used).max(1);

@@ -1,9 +1,8 @@
 //! Matrix products, directly on quantized blocks. Activations are rounded to 8 bits once, for weights that are packed.
 
 use super::types::{Kernels, kernels, table};
-use super::{Run, across, apart, int, invalid, product};
-use crate::arguments::{ProductArgs, QuantizeArgs, optional};
-use crate::buffers::Span;
+use super::{Run, across, apart, int, invalid, product, rounding};
+use crate::arguments::{ProductArgs, optional};
 use crate::{Address, Driver};
 use backend::{BackendError, Linear, View, Weight};
 use quant::GgmlType;
@@ -70,21 +69,6 @@ pub(super) fn rounded(ty: GgmlType, inputs: usize, cols: usize) -> Option<u64> {
     (cols % 32 == 0).then_some(bytes as u64)
 }
 
-/// `rows` rows of activations rounded to 8 bits, to scratch memory at `out`.
-pub(super) fn quantize<D: Driver>(
-    run: &mut Run<'_, D>,
-    input: Span,
-    rows: usize,
-    cols: usize,
-    out: Address,
-) -> Result<(), BackendError> {
-    let blocks = rows * (cols / 32);
-    let arguments = QuantizeArgs { input: input.address, out, blocks: blocks as i64 };
-    let grid = [int(OP, blocks.div_ceil(8))? as u32, 1, 1];
-    // SAFETY: the input has rows x cols values, the scratch memory room for as many blocks as are made (the callers).
-    unsafe { run.launch("quantize", "quantize", (grid, 256, 0), &arguments) }
-}
-
 pub(crate) fn matmul<D: Driver>(
     run: &mut Run<'_, D>,
     input: View,
@@ -111,19 +95,9 @@ pub(crate) fn matmul<D: Driver>(
         run.buffers.weight(OP, weight, 1)?;
         run.buffers.optional(OP, linear.bias, weight.rows)?;
     }
-    let mut rounded = None;
     for linear in products {
         let Some(kernels) = kernels(linear.weight.ty) else { continue };
-        let input = match (kernels.packed, rounded) {
-            (false, _) => input.address,
-            (true, Some(rounded)) => rounded,
-            (true, None) => {
-                let bytes = n * (cols / 32) * ACTIVATIONS;
-                let out = run.gpu.scratch(&mut run.scratch.products, bytes as u64)?;
-                quantize(run, input, n, cols, out)?;
-                *rounded.insert(out)
-            }
-        };
+        let input = if kernels.packed { rounding::rounded(run, Some(input), 0)?[0] } else { input.address };
         one(run, input, n, linear, &kernels)?;
     }
     Ok(())

@@ -8,6 +8,7 @@ mod hadamard;
 mod matmul;
 mod recurrent;
 mod rope;
+mod rounding;
 mod streams;
 mod types;
 
@@ -127,8 +128,8 @@ pub(crate) fn run<D: Driver>(run: &mut Run<'_, D>, op: &Op<'_>) -> Result<(), Ba
             elementwise::glu(run, act, [gate, up, out], [rows, dim, stride])
         }
         Op::Activate { act, x, len } => elementwise::activate(run, act, x, len),
-        Op::Add { a, b, scale, len, out } => elementwise::zip(run, "Add", "add", [a, b, out], scale, len),
-        Op::Mul { a, b, len, out } => elementwise::zip(run, "Mul", "mul", [a, b, out], 1.0, len),
+        Op::Add { a, b, scale, len, out } => elementwise::add(run, [a, b, out], scale, len),
+        Op::Mul { a, b, len, out } => elementwise::mul(run, [a, b, out], len),
         Op::Scale { x, factor, len } => elementwise::map(run, "Scale", "scale", x, factor, len),
         Op::Softcap { x, cap, len } => elementwise::map(run, "Softcap", "softcap", x, cap, len),
         Op::ScaleRows { x, factors, rows, dim } => elementwise::scale_rows(run, x, factors, rows, dim),

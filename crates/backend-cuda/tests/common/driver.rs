@@ -3,7 +3,7 @@
 
 use super::emulator::Emulator;
 use backend_cuda::{Address, Architecture, Card, Driver, Failure, Launch, Share};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Larger allocations of a real GPU are not filled: only the emulator's are, whatever their size.
@@ -23,6 +23,8 @@ pub struct State {
     /// Launches until the GPU is lost.
     pub lose_after: Option<u64>,
     pub launches: u64,
+    /// By kernel.
+    pub kernels: BTreeMap<&'static str, u64>,
     /// Those of them that a driver which collects launches may not have begun.
     pub waiting: u64,
     /// Order of the threads.
@@ -44,6 +46,7 @@ impl Default for State {
             used: 0,
             lose_after: None,
             launches: 0,
+            kernels: BTreeMap::new(),
             waiting: 0,
             seed: 0,
             architecture: Architecture::Compute80,
@@ -203,6 +206,7 @@ impl Driver for TestDriver {
         {
             let mut state = self.state();
             state.launches += 1;
+            *state.kernels.entry(launch.kernel).or_default() += 1;
             state.waiting += 1;
             match &mut state.lose_after {
                 Some(0) => return Err(Failure::Lost("told to be".into())),

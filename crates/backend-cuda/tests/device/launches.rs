@@ -1,0 +1,51 @@
+//! How many kernels a layer costs for each token that is generated: on a fast GPU that is what limits small models.
+
+use crate::common::driver::State;
+use crate::engine::{generate, load, prompt, tiny};
+use quant::GgmlType::{Q4_K, Q8_0};
+use std::collections::BTreeMap;
+use test_models::ModelSpec;
+
+type Counts = BTreeMap<&'static str, u64>;
+
+/// Kernels of a token in the middle of an answer.
+fn of_a_token(spec: &ModelSpec) -> Counts {
+    let file = tiny(spec);
+    let (engine, state) = load(file.path(), 99, State::default());
+    let mut counts: Vec<Counts> = Vec::new();
+    generate(&engine, &prompt(20), 8, &mut |_| counts.push(state.lock().unwrap().kernels.clone()));
+    let [before, after] = [3, 4].map(|token: usize| &counts[token]);
+    let more = |(kernel, count): (&&'static str, &u64)| (*kernel, count - before.get(kernel).unwrap_or(&0));
+    after.iter().map(more).filter(|(_, count)| *count > 0).collect()
+}
+
+/// Kernels of a layer of it, and all of them besides products.
+fn of_a_layer(spec: &ModelSpec) -> Counts {
+    let [few, many] = [2, 5].map(|n_layer| of_a_token(&ModelSpec { n_layer, ..spec.clone() }));
+    let mut layer = Counts::new();
+    for (kernel, count) in many {
+        let more = count - few.get(kernel).unwrap_or(&0);
+        assert_eq!(more % 3, 0, "{kernel}");
+        if more > 0 {
+            layer.insert(kernel, more / 3);
+        }
+    }
+    println!("{} {:?}: {} kernels, {layer:?}", spec.arch, spec.ty, layer.values().sum::<u64>());
+    layer
+}
+
+/// A layer's kernels besides its products.
+fn besides_products(spec: &ModelSpec) -> Vec<(&'static str, u64)> {
+    of_a_layer(spec).into_iter().filter(|(kernel, _)| !kernel.starts_with("mat")).collect()
+}
+
+#[test]
+fn kernels_of_a_layer() {
+    let llama = besides_products(&ModelSpec::quantized(Q4_K));
+    assert_eq!(llama, [("add", 2), ("attention_tensor_1_1", 1), ("glu", 1), ("norm", 2), ("rope", 2), ("store_kv", 1)]);
+    let qwen3 = besides_products(&ModelSpec { ty: Q8_0, ..ModelSpec::qwen3() });
+    assert_eq!(qwen3, [("add", 2), ("attention_tensor_1_1", 1), ("glu", 1), ("norm", 4), ("rope", 2), ("store_kv", 1)]);
+    let mixture = besides_products(&ModelSpec { ty: Q8_0, ..ModelSpec::qwen3moe() });
+    let chosen = [("combine", 1), ("glu", 1), ("norm", 4), ("rope", 2), ("route", 1), ("store_kv", 1)];
+    assert_eq!(mixture, [&[("add", 2), ("attention_tensor_1_1", 1)], &chosen[..]].concat());
+}
