@@ -52,6 +52,8 @@ arguments! {
 
     NormArgs {
         input: Address,
+        a: Address,
+        b: Address,
         weight: Address,
         bias: Address,
         out: Address,
@@ -60,24 +62,41 @@ arguments! {
         dim: i32,
         layer: i32,
         eps: f32,
+        scale: f32,
+        unused: i32,
     }
 
-    RopeArgs {
+    Stream { cells: Address, row_bytes: i64, ty: i32, dim: i32, }
+
+    Part {
         x: Address,
+        weight: Address,
+        bias: Address,
+        heads: i32,
+        norm: i32,
+        eps: f32,
+        stored: i32,
+    }
+
+    HeadsArgs {
+        parts: [Part; 2],
         positions: Address,
         factors: Address,
         mix: Address,
+        k: Stream,
+        v: Stream,
+        v_input: Address,
         n: i32,
-        heads: i32,
         head_dim: i32,
         half: i32,
         adjacent: i32,
         step: f32,
         freq_scale: f32,
         magnitude: f32,
+        heads_v: i32,
+        capacity: i32,
+        start: i32,
     }
-
-    Stream { cells: Address, row_bytes: i64, ty: i32, dim: i32, }
 
     StoreKvArgs {
         k: Stream,

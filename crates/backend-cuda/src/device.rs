@@ -199,6 +199,8 @@ pub struct GpuDevice<D: Driver> {
     gpu: Gpu<D>,
     buffers: Buffers,
     scratch: Scratch,
+    /// Operations that wait for the next one. Everything but [`Device::run`] lets them go first.
+    held: ops::Held,
     /// The most bytes that were ours or free: what is missing from it has been taken by others.
     most: u64,
     spills: Spills,
@@ -217,7 +219,18 @@ impl<D: Driver + 'static> GpuDevice<D> {
             whole_attention: config.whole_attention,
             lost: None,
         };
-        GpuDevice { gpu, buffers: Buffers::default(), scratch: Scratch::default(), most, spills: Spills::default() }
+        let (buffers, scratch, held) = (Buffers::default(), Scratch::default(), ops::Held::default());
+        GpuDevice { gpu, buffers, scratch, held, most, spills: Spills::default() }
+    }
+
+    fn working(&mut self) -> ops::Run<'_, D> {
+        let GpuDevice { gpu, buffers, scratch, held, .. } = self;
+        ops::Run { gpu, buffers, scratch, held }
+    }
+
+    /// What waits for its successor is launched as it is.
+    fn let_go(&mut self) -> Result<(), BackendError> {
+        ops::let_go(&mut self.working())
     }
 
     /// Bytes taken from the driver for buffers and scratch memory, in whole pages.
@@ -289,6 +302,7 @@ impl<D: Driver + 'static> Device for GpuDevice<D> {
     }
 
     fn adopt(&mut self, bytes: HostBytes) -> Result<BufferId, BackendError> {
+        self.let_go()?;
         let bytes: &[u8] = (*bytes).as_ref();
         let (id, span) = self.take(bytes.len() as u64, true)?;
         let filled = self.gpu.upload(span, bytes);
@@ -296,34 +310,41 @@ impl<D: Driver + 'static> Device for GpuDevice<D> {
     }
 
     fn allocate(&mut self, bytes: u64) -> Result<BufferId, BackendError> {
+        self.let_go()?;
         let (id, span) = self.take(bytes, false)?;
         let filled = self.gpu.clear(span);
         self.keep(id, filled)
     }
 
     fn free(&mut self, buffer: BufferId) {
+        // A GPU that is lost says so to the next call.
+        let _ = self.let_go();
         if let Some(span) = self.buffers.remove(buffer) {
             self.gpu.release(span.address, span.bytes);
         }
     }
 
     fn write(&mut self, buffer: BufferId, offset: u64, bytes: &[u8]) -> Result<(), BackendError> {
+        self.let_go()?;
         let span = self.buffers.range_mut("write", buffer, offset, bytes.len() as u64)?;
         self.gpu.upload(span, bytes)
     }
 
     fn write_beside(&mut self, buffer: BufferId, offset: u64, bytes: &[u8]) -> Result<(), BackendError> {
+        self.let_go()?;
         let span = self.buffers.range_mut("write", buffer, offset, bytes.len() as u64)?;
         self.gpu.upload_beside(span, bytes)
     }
 
     fn turn(&mut self) -> Result<(), BackendError> {
+        self.let_go()?;
         self.gpu.present()?;
         let turned = self.gpu.driver.turn();
         turned.map_err(|failure| self.gpu.error(failure, 0))
     }
 
     fn read(&mut self, buffer: BufferId, offset: u64, bytes: &mut [u8]) -> Result<(), BackendError> {
+        self.let_go()?;
         let span = self.buffers.range("read", buffer, offset, bytes.len() as u64)?;
         self.gpu.download(span, bytes)
     }
@@ -331,6 +352,8 @@ impl<D: Driver + 'static> Device for GpuDevice<D> {
     fn copy_from(&mut self, to: (BufferId, u64), other: &mut dyn Device, from: (BufferId, u64), bytes: u64) -> bool {
         let other: &mut dyn Any = other;
         let Some(other) = other.downcast_mut::<GpuDevice<D>>() else { return false };
+        // What is lost by that is lost for the copy too.
+        let _ = (self.let_go(), other.let_go());
         let to = self.buffers.range_mut("copy", to.0, to.1, bytes);
         let from = other.buffers.range("copy", from.0, from.1, bytes);
         let (Ok(to), Ok(from)) = (to, from) else { return false };
@@ -338,17 +361,20 @@ impl<D: Driver + 'static> Device for GpuDevice<D> {
     }
 
     fn finish(&mut self) -> Result<(), BackendError> {
+        self.let_go()?;
         self.gpu.present()?;
         let finished = self.gpu.driver.finish();
         finished.map_err(|failure| self.gpu.error(failure, 0))
     }
 
     fn run(&mut self, op: &Op<'_>) -> Result<(), BackendError> {
-        let GpuDevice { gpu, buffers, scratch, .. } = self;
-        ops::run(&mut ops::Run { gpu, buffers, scratch }, op)
+        // Of one that is lost nothing is held.
+        self.gpu.present()?;
+        ops::run(&mut self.working(), op)
     }
 
     fn start(&mut self) -> Result<(), BackendError> {
+        self.let_go()?;
         self.gpu.present()?;
         let started = self.gpu.driver.start();
         started.map_err(|failure| self.gpu.error(failure, 0))

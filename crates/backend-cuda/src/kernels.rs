@@ -68,7 +68,7 @@ macro_rules! modules {
 }
 
 static MODULES: &[Module] = modules!(
-    "attention" "conv" "elementwise" "experts" "glu" "groups" "hadamard" "matmul" "matvec" "norm" "quantize" "recurrent" "rope" "rows" "store_kv" "streams"
+    "attention" "conv" "elementwise" "experts" "glu" "groups" "hadamard" "heads" "matmul" "matvec" "norm" "quantize" "recurrent" "rows" "store_kv" "streams"
 );
 
 /// The least compute capability that the kernels run on: dp4a came with it.

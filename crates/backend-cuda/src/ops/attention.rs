@@ -1,8 +1,9 @@
 //! KV caches and attention over them.
 
-use super::{MOST_ACROSS, Run, SHARED, across, apart, int, invalid, product, rounding};
+use super::{Held, MOST_ACROSS, Run, SHARED, across, apart, int, invalid, let_go, product, rounding};
 use crate::Driver;
 use crate::arguments::{AttentionArgs, StoreKvArgs, Stream, optional};
+use crate::buffers::Span;
 use backend::{AttentionSpec, BackendError, BufferId, KvCache, Need, View};
 use quant::GgmlType;
 
@@ -39,6 +40,12 @@ fn stream<D: Driver>(
     Ok(Stream { cells, row_bytes: row as i64, ty: ty.id() as i32, dim: int(op, dim)? })
 }
 
+/// All that belongs to a stream.
+fn cells(stream: &Stream, cache: &KvCache) -> Span {
+    let rows = cache.head_count_kv as u64 * cache.capacity as u64;
+    Span { address: stream.cells, bytes: rows * stream.row_bytes as u64 }
+}
+
 /// K and V, which may be a part of K.
 fn both<D: Driver>(run: &Run<'_, D>, op: &'static str, cache: &KvCache) -> Result<[Stream; 2], BackendError> {
     let k = stream(run, op, cache, cache.k, cache.k_type, cache.head_dim_k)?;
@@ -64,11 +71,13 @@ pub(crate) fn store<D: Driver>(
     cache.check_cells(OP, start, n, None)?;
     int(OP, start + n)?;
     let heads = cache.head_count_kv;
+    let k = run.buffers.span(OP, k, product(OP, &[n, heads, cache.head_dim_k])?)?;
+    let v = run.buffers.span(OP, v, product(OP, &[n, heads, cache.head_dim_v])?)?;
     let arguments = StoreKvArgs {
         k: k_stream,
         v: v_stream,
-        k_input: run.buffers.span(OP, k, product(OP, &[n, heads, cache.head_dim_k])?)?.address,
-        v_input: run.buffers.span(OP, v, product(OP, &[n, heads, cache.head_dim_v])?)?.address,
+        k_input: k.address,
+        v_input: v.address,
         n: int(OP, n)?,
         heads: int(OP, heads)?,
         capacity: int(OP, cache.capacity)?,
@@ -79,6 +88,14 @@ pub(crate) fn store<D: Driver>(
     // V that is a part of K is stored with it.
     let stored = if cache.v.is_some() { 2 } else { 1 };
     let grid = [int(OP, n)? as u32, across(OP, heads)?, stored];
+    // Heads that have just been turned take it along.
+    if let (Held { heads: Some(turned), norm: None, .. }, true) = (&*run.held, cache.v.is_some())
+        && let Some(all) = turned.stored(&arguments, v, &[k_stream, v_stream].map(|stream| cells(&stream, cache)))
+    {
+        run.held.heads = None;
+        return all.launch(run);
+    }
+    let_go(run)?;
     // SAFETY: inputs and caches have just been checked to have these sizes; a cell is its position modulo the capacity.
     unsafe { run.launch("store_kv", "store_kv", (grid, threads as u32, 0), &arguments) }
 }

@@ -1,6 +1,8 @@
 //! Operations on values one by one, on rows, and norms.
 
-use super::{Run, apart, int, per_value, product, rounding, same_or_apart, strided};
+use super::heads::SmallNorm;
+use super::held::Sum;
+use super::{Run, apart, int, let_go, per_value, product, rounding, same_or_apart, strided};
 use crate::Driver;
 use crate::arguments::{CopyRowsArgs, GluArgs, MapArgs, NormArgs, ScaleArgs, ZipArgs, optional};
 use crate::buffers::Span;
@@ -24,13 +26,15 @@ fn zipped<D: Driver>(
     [a, b, out]: [View; 3],
     scale: f32,
     len: usize,
-) -> Result<(ZipArgs, Span), BackendError> {
+) -> Result<Sum, BackendError> {
+    per_value(op, len)?;
     let (a, b) = (run.buffers.span(op, a, len)?, run.buffers.span(op, b, len)?);
     let out = run.buffers.span_mut(op, out, len)?;
     same_or_apart(op, out, a)?;
     same_or_apart(op, out, b)?;
-    let (a, b) = (a.address, b.address);
-    Ok((ZipArgs { a, b, out: out.address, rounded: 0, len: len as i64, scale, unused: 0 }, out))
+    let (len, unused) = (len as i64, 0);
+    let arguments = ZipArgs { a: a.address, b: b.address, out: out.address, rounded: 0, len, scale, unused };
+    Ok(Sum { arguments, a, b, out })
 }
 
 pub(crate) fn add<D: Driver>(
@@ -39,15 +43,20 @@ pub(crate) fn add<D: Driver>(
     scale: f32,
     len: usize,
 ) -> Result<(), BackendError> {
-    const OP: &str = "Add";
-    let (arguments, _) = zipped(run, OP, views, scale, len)?;
-    // SAFETY: all operands have just been checked to have `len` values.
-    unsafe { run.launch("elementwise", "add", per_value(OP, len)?, &arguments) }
+    // Its norm may come next.
+    run.held.sum = Some(zipped(run, "Add", views, scale, len)?);
+    Ok(())
+}
+
+pub(super) fn launch_add<D: Driver>(run: &mut Run<'_, D>, sum: &Sum) -> Result<(), BackendError> {
+    let geometry = per_value("Add", sum.arguments.len as usize)?;
+    // SAFETY: all operands were checked to have `len` values when they came, and whoever frees one lets go first.
+    unsafe { run.launch("elementwise", "add", geometry, &sum.arguments) }
 }
 
 pub(crate) fn mul<D: Driver>(run: &mut Run<'_, D>, views: [View; 3], len: usize) -> Result<(), BackendError> {
     const OP: &str = "Mul";
-    let (geometry, (arguments, out)) = (per_value(OP, len)?, zipped(run, OP, views, 1.0, len)?);
+    let (geometry, Sum { arguments, out, .. }) = (per_value(OP, len)?, zipped(run, OP, views, 1.0, len)?);
     let rounded = rounding::beside(run, out, len);
     // SAFETY: all operands have just been checked to have `len` values; where the result is rounded, there is room.
     unsafe { run.launch("elementwise", "mul", geometry, &ZipArgs { rounded, ..arguments }) }?;
@@ -98,28 +107,58 @@ pub(crate) fn norm<D: Driver>(
     let len = product(OP, &[rows, dim])?;
     let (input, out) = (run.buffers.span(OP, input, len)?, run.buffers.span_mut(OP, out, len)?);
     same_or_apart(OP, out, input)?;
-    let weight = run.buffers.optional(OP, weight, dim)?;
-    let bias = run.buffers.optional(OP, bias, dim)?;
+    let [weight, bias] = [weight, bias].map(|view| view.map(|view| run.buffers.span(OP, view, dim)).transpose());
+    let (weight, bias) = (weight?, bias?);
     if len == 0 {
         return Ok(());
     }
-    let mut arguments = NormArgs {
+    let arguments = NormArgs {
         input: input.address,
-        weight: optional(weight),
-        bias: optional(bias),
+        a: 0,
+        b: 0,
+        weight: optional(weight.map(|span| span.address)),
+        bias: optional(bias.map(|span| span.address)),
         out: out.address,
         rounded: 0,
         rows: int(OP, rows)?,
         dim: int(OP, dim)?,
         layer: i32::from(kind == NormKind::Layer),
         eps,
+        scale: 1.0,
+        unused: 0,
     };
-    // By the row's length alone: the order of summation depends on it.
-    let threads = if dim <= 256 { 32 } else { 256 };
-    let grid = [int(OP, rows)? as u32, 1, 1];
-    arguments.rounded = rounding::beside(run, out, dim);
-    // SAFETY: all operands have just been checked to have these sizes; where the result is rounded, there is room.
-    unsafe { run.launch("norm", "norm", (grid, threads, 0), &arguments) }?;
+    let reads: Vec<Span> = [weight, bias].into_iter().flatten().collect();
+    if let Some(sum) = run.held.sum.filter(|sum| sum.out == input && sum.before_norm(out, &reads)) {
+        run.held.sum = None;
+        let ZipArgs { a, b, scale, .. } = sum.arguments;
+        return launch_norm(run, NormArgs { a, b, scale, ..arguments }, out);
+    }
+    if input.address == out.address && dim <= SHORT {
+        // Heads, perhaps, whose rotary embedding comes next.
+        if run.held.sum.is_some() || run.held.norm.is_some() {
+            let_go(run)?;
+        }
+        run.held.norm = Some(SmallNorm { arguments, x: out, reads });
+        return Ok(());
+    }
+    let_go(run)?;
+    launch_norm(run, arguments, out)
+}
+
+/// Rows up to this length are normalised by a warp, longer ones by a block: the order of summation depends on that.
+const SHORT: usize = 256;
+
+pub(super) fn launch_norm<D: Driver>(
+    run: &mut Run<'_, D>,
+    mut arguments: NormArgs,
+    out: Span,
+) -> Result<(), BackendError> {
+    let NormArgs { rows, dim, .. } = arguments;
+    let threads = if dim as usize <= SHORT { 32 } else { 256 };
+    arguments.rounded = rounding::beside(run, out, dim as usize);
+    // SAFETY: all operands were checked to have these sizes when they came, and whoever frees one lets go first; where the
+    // result is rounded, there is room.
+    unsafe { run.launch("norm", "norm", ([rows as u32, 1, 1], threads, 0), &arguments) }?;
     rounding::made(run, out, arguments.rounded);
     Ok(())
 }

@@ -5,12 +5,15 @@ mod elementwise;
 mod expert_matmul;
 mod experts;
 mod hadamard;
+mod heads;
+mod held;
 mod matmul;
 mod recurrent;
-mod rope;
 mod rounding;
 mod streams;
 mod types;
+
+pub(crate) use held::{Held, let_go};
 
 use crate::buffers::{Buffers, Span};
 use crate::device::{Gpu, Scratch, with_reserve};
@@ -25,6 +28,7 @@ pub(crate) struct Run<'a, D: Driver> {
     pub gpu: &'a mut Gpu<D>,
     pub buffers: &'a Buffers,
     pub scratch: &'a mut Scratch,
+    pub held: &'a mut Held,
 }
 
 /// Shared memory that every GPU gives without being asked.
@@ -104,6 +108,10 @@ fn same_or_apart(op: &'static str, out: Span, input: Span) -> Result<(), Backend
 }
 
 pub(crate) fn run<D: Driver>(run: &mut Run<'_, D>, op: &Op<'_>) -> Result<(), BackendError> {
+    // These see for themselves whether they belong to what waits.
+    if !matches!(op, Op::Norm { .. } | Op::Rope { .. } | Op::StoreKv { .. }) {
+        let_go(run)?;
+    }
     match *op {
         Op::MatMul { input, n, products } => matmul::matmul(run, input, n, products),
         Op::ExpertMatMul { input, input_per_slot, n, ids, used, experts, weight, bias, scales, out } => {
@@ -119,7 +127,7 @@ pub(crate) fn run<D: Driver>(run: &mut Run<'_, D>, op: &Op<'_>) -> Result<(), Ba
             elementwise::norm(run, kind, [input, out], [rows, dim], eps, [weight, bias])
         }
         Op::Rope { x, n, heads, head_dim, spec, positions, factors } => {
-            rope::rope(run, x, [n, heads, head_dim], &spec, positions, factors)
+            heads::rope(run, x, [n, heads, head_dim], &spec, positions, factors)
         }
         Op::Hadamard { x, len, block } => hadamard::hadamard(run, x, len, block),
         Op::StoreKv { cache, k, v, n, start } => attention::store(run, &cache, [k, v], n, start),

@@ -8,6 +8,7 @@ mod common;
 mod attention;
 mod driver;
 mod engine;
+mod held;
 mod launches;
 mod operations;
 mod products;
