@@ -1,25 +1,19 @@
-// The orthonormal Walsh-Hadamard transform: a block has a block of values in shared memory.
-#include "device.h"
+// Transforms on their own: a block has a block of values in shared memory.
+#include "hadamard.h"
+#include "rounding.h"
 
 struct HadamardArgs {
     float *x;
-    int32_t block;   // a power of two
-    float scale;     // 1 / sqrt(block)
+    Activations *rounded;   // of the result, or null; if not, blocks are whole blocks of 32
+    int32_t block;          // a power of two
+    float scale;            // 1 / sqrt(block)
 };
 
 KERNEL(hadamard, HadamardArgs, 256) {
     DYNAMIC_SHARED(float, values);   // [block]
-    float *x = a.x + int64_t(blockIdx.x) * a.block;
-    for (int i = threadIdx.x; i < a.block; i += blockDim.x) values[i] = x[i];
-    for (int apart = 1; apart < a.block; apart *= 2) {
-        __syncthreads();
-        for (int pair = threadIdx.x; pair < a.block / 2; pair += blockDim.x) {
-            const int low = (pair & ~(apart - 1)) * 2 + (pair & (apart - 1));
-            const float p = values[low], q = values[low + apart];
-            values[low] = p + q;
-            values[low + apart] = p - q;
-        }
-    }
-    __syncthreads();
-    for (int i = threadIdx.x; i < a.block; i += blockDim.x) x[i] = values[i] * a.scale;
+    const int64_t start = int64_t(blockIdx.x) * a.block;
+    transform<false>(a.x + start, values, a.block, a.scale);
+    if (!a.rounded) return;
+    // Every thread has written what it reads.
+    for (int i = threadIdx.x; i < a.block; i += blockDim.x) round_to(a.rounded[(start + i) / 32], a.x[start + i]);
 }

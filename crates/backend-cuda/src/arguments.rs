@@ -76,6 +76,8 @@ arguments! {
         norm: i32,
         eps: f32,
         stored: i32,
+        rotated: i32,
+        scale: f32,
     }
 
     HeadsArgs {
@@ -96,6 +98,8 @@ arguments! {
         heads_v: i32,
         capacity: i32,
         start: i32,
+        v_rotated: i32,
+        v_scale: f32,
     }
 
     StoreKvArgs {
@@ -147,7 +151,7 @@ arguments! {
 
     MapArgs { x: Address, rounded: Address, len: i64, factor: f32, act: i32, alpha: f32, limit: f32, }
 
-    HadamardArgs { x: Address, block: i32, scale: f32, }
+    HadamardArgs { x: Address, rounded: Address, block: i32, scale: f32, }
 
     ScaleArgs { x: Address, factors: Address, rows: i32, dim: i32, }
 

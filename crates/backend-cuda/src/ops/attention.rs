@@ -88,12 +88,13 @@ pub(crate) fn store<D: Driver>(
     // V that is a part of K is stored with it.
     let stored = if cache.v.is_some() { 2 } else { 1 };
     let grid = [int(OP, n)? as u32, across(OP, heads)?, stored];
-    // Heads that have just been turned take it along.
-    if let (Held { heads: Some(turned), norm: None, .. }, true) = (&*run.held, cache.v.is_some())
-        && let Some(all) = turned.stored(&arguments, v, &[k_stream, v_stream].map(|stream| cells(&stream, cache)))
+    // Heads that have just been turned take it along. Queries may be rotated yet.
+    let cells = [k_stream, v_stream].map(|stream| cells(&stream, cache));
+    if let (Held { heads: Some(turned), norm: None, rotation, .. }, true) = (&*run.held, cache.v.is_some())
+        && let Some(all) = turned.stored(&arguments, v, rotation.as_ref(), &cells)
     {
-        run.held.heads = None;
-        return all.launch(run);
+        *run.held = Held { heads: Some(all), ..Held::default() };
+        return Ok(());
     }
     let_go(run)?;
     // SAFETY: inputs and caches have just been checked to have these sizes; a cell is its position modulo the capacity.

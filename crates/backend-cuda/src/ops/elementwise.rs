@@ -135,7 +135,7 @@ pub(crate) fn norm<D: Driver>(
     }
     if input.address == out.address && dim <= SHORT {
         // Heads, perhaps, whose rotary embedding comes next.
-        if run.held.sum.is_some() || run.held.norm.is_some() {
+        if run.held.sum.is_some() || run.held.norm.is_some() || run.held.rotation.is_some() {
             let_go(run)?;
         }
         run.held.norm = Some(SmallNorm { arguments, x: out, reads });

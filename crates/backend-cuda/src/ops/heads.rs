@@ -1,10 +1,11 @@
-//! Heads of queries and keys between their products and attention: norm, rotary embedding and the way into the cache are one
-//! kernel for both and for the values, as far as these operations follow each other. What depends on a rotary embedding's spec
-//! alone is computed here once.
+//! Heads of queries and keys between their products and attention: norm, rotary embedding, the rotation of quantized caches and
+//! the way into the cache are one kernel for both and for the values, as far as these operations follow each other. What depends
+//! on a rotary embedding's spec alone is computed here once.
 
+use super::hadamard::Rotation;
 use super::held::{Held, let_go};
 use super::{Run, across, int, product};
-use crate::arguments::{HeadsArgs, NormArgs, Part, StoreKvArgs, Stream, optional};
+use crate::arguments::{HadamardArgs, HeadsArgs, NormArgs, Part, StoreKvArgs, Stream, optional};
 use crate::buffers::Span;
 use crate::{Address, Driver};
 use backend::{BackendError, RopePairs, RopeSpec, View};
@@ -13,6 +14,8 @@ use bytemuck::Zeroable;
 const OP: &str = "Rope";
 /// Heads that a block has.
 const WARPS: usize = 4;
+/// Values of a block that a warp rotates (`kernels/heads.cu`).
+pub(super) const LARGEST: usize = 256;
 
 /// A norm in place, of rows that one warp normalises.
 pub(crate) struct SmallNorm {
@@ -56,21 +59,39 @@ impl Heads {
         let apart = apart(&all.writes, &others.writes);
         all.writes.extend(&others.writes);
         all.reads.extend(&others.reads);
-        (alike && apart && self::apart(&all.writes, &all.reads) && all.grid().is_ok()).then_some(all)
+        let one = self.arguments.parts[1].heads == 0 && self.writes.len() == 1;
+        (one && alike && apart && self::apart(&all.writes, &all.reads) && all.grid().is_ok()).then_some(all)
     }
 
-    /// These, and their way into the cache, with the values'. `cells` is what that may write.
-    pub fn stored(&self, store: &StoreKvArgs, v: Span, cells: &[Span]) -> Option<Heads> {
+    /// These, and then the rotation of one of both kinds, if it is that.
+    pub fn rotated(&self, rotation: &Rotation) -> Option<Heads> {
+        let mut all = self.clone();
+        let Rotation { arguments: HadamardArgs { block, scale, .. }, x } = *rotation;
+        let index = self.writes.iter().position(|span| *span == x)?;
+        let part = all.arguments.parts.get_mut(index).filter(|part| part.rotated == 0 && part.stored == 0)?;
+        (part.rotated, part.scale) = (block, scale);
+        (self.arguments.head_dim % block == 0).then_some(all)
+    }
+
+    /// These, and their way into the cache, with the values', which are rotated before if it was that. `cells` is what that may
+    /// write.
+    pub fn stored(&self, store: &StoreKvArgs, v: Span, rotation: Option<&Rotation>, cells: &[Span]) -> Option<Heads> {
         let mut all = self.clone();
         let StoreKvArgs { k, v: stream, k_input, v_input, n, heads, capacity, start } = *store;
         let arguments = &mut all.arguments;
         let keys = arguments.parts.iter_mut().find(|part| part.x == k_input && part.heads == heads)?;
         keys.stored = 1;
-        let alike = arguments.n == n && arguments.head_dim == k.dim;
-        *arguments = HeadsArgs { k, v: stream, v_input, heads_v: heads, capacity, start, ..*arguments };
-        all.reads.push(v);
-        let apart = apart(&all.writes, &all.reads) && apart(cells, &all.reads) && apart(cells, &all.writes);
-        (alike && apart && all.grid().is_ok()).then_some(all)
+        let alike = arguments.n == n && arguments.head_dim == k.dim && arguments.heads_v == 0;
+        let (v_rotated, v_scale) =
+            rotation.map_or((0, 0.0), |rotation| (rotation.arguments.block, rotation.arguments.scale));
+        let theirs = rotation.is_none_or(|rotation| rotation.x == v && stream.dim % v_rotated == 0);
+        *arguments =
+            HeadsArgs { k, v: stream, v_input, heads_v: heads, capacity, start, v_rotated, v_scale, ..*arguments };
+        let apart_from = |spans: &[Span]| apart(spans, &all.writes) && apart(spans, &all.reads);
+        let apart = apart_from(cells) && apart_from(&[v]) && apart(cells, &[v]);
+        all.writes.extend(cells);
+        all.writes.push(v);
+        (alike && theirs && apart && all.grid().is_ok()).then_some(all)
     }
 
     fn grid(&self) -> Result<[u32; 3], BackendError> {
@@ -133,6 +154,8 @@ pub(crate) fn rope<D: Driver>(
         heads_v: 0,
         capacity: 0,
         start: 0,
+        v_rotated: 0,
+        v_scale: 0.0,
     };
     let new = Heads { arguments, writes: vec![x], reads: [Some(positions), factors].into_iter().flatten().collect() };
     new.grid()?;
@@ -146,7 +169,7 @@ fn hold<D: Driver>(run: &mut Run<'_, D>, mut new: Heads) -> Result<(), BackendEr
         new = normed;
     }
     let both = match &*run.held {
-        Held { sum: None, heads: Some(first), norm: None } => first.and(&new),
+        Held { sum: None, heads: Some(first), norm: None, rotation: None } => first.and(&new),
         _ => None,
     };
     match both {

@@ -1,6 +1,7 @@
 //! Operations that wait for the next ones, with which they may be one kernel: on a fast GPU a small kernel costs the same
 //! whatever it does. Their operands are checked already. Whoever does anything else lets them go first.
 
+use super::hadamard::Rotation;
 use super::heads::{Heads, SmallNorm};
 use super::{Run, elementwise};
 use crate::Driver;
@@ -26,25 +27,29 @@ impl Sum {
     }
 }
 
-/// What waits, in the order in which it came.
+/// What waits, in the order in which it came: a sum alone; or heads and one thing more.
 #[derive(Default)]
 pub(crate) struct Held {
     pub sum: Option<Sum>,
     pub heads: Option<Heads>,
     pub norm: Option<SmallNorm>,
+    pub rotation: Option<Rotation>,
 }
 
 /// Launches what waits.
 pub(crate) fn let_go<D: Driver>(run: &mut Run<'_, D>) -> Result<(), BackendError> {
-    let Held { sum, heads, norm } = std::mem::take(run.held);
+    let Held { sum, heads, norm, rotation } = std::mem::take(run.held);
     if let Some(sum) = sum {
         elementwise::launch_add(run, &sum)?;
     }
     if let Some(heads) = heads {
         heads.launch(run)?;
     }
-    match norm {
-        Some(norm) => elementwise::launch_norm(run, norm.arguments, norm.x),
+    if let Some(norm) = norm {
+        elementwise::launch_norm(run, norm.arguments, norm.x)?;
+    }
+    match rotation {
+        Some(rotation) => rotation.launch(run),
         None => Ok(()),
     }
 }

@@ -109,7 +109,7 @@ fn same_or_apart(op: &'static str, out: Span, input: Span) -> Result<(), Backend
 
 pub(crate) fn run<D: Driver>(run: &mut Run<'_, D>, op: &Op<'_>) -> Result<(), BackendError> {
     // These see for themselves whether they belong to what waits.
-    if !matches!(op, Op::Norm { .. } | Op::Rope { .. } | Op::StoreKv { .. }) {
+    if !matches!(op, Op::Norm { .. } | Op::Rope { .. } | Op::Hadamard { .. } | Op::StoreKv { .. }) {
         let_go(run)?;
     }
     match *op {

@@ -16,7 +16,7 @@ pub fn fixture(name: &str) -> PathBuf {
 }
 
 /// A model with an emulated GPU beside the host, which computes exactly.
-fn try_load(path: &Path, options: LoadOptions, state: State) -> Result<(Engine, Arc<Mutex<State>>), EngineError> {
+pub fn try_load(path: &Path, options: LoadOptions, state: State) -> Result<(Engine, Arc<Mutex<State>>), EngineError> {
     let config = CpuConfig { threads: 2, precision: Precision::Exact, simd: None };
     let (driver, state) = TestDriver::new(state);
     let devices = Devices {

@@ -197,6 +197,56 @@ fn heads_are_one_kernel() {
     heads(&Heads { dim: 320, spec: spec(RopePairs::Halves, 320), norm: rms, ..PLAIN }, 1, 5, "long heads");
 }
 
+/// As the engine rotates heads for caches of quantized types: keys, values, the cache, queries.
+#[test]
+fn rotations_of_heads_are_in_the_same_kernel() {
+    let mut random = Random(12);
+    for (i, (dim, dim_v, [block, block_v], n)) in
+        [(64, 64, [64, 64], 1), (96, 160, [32, 32], 3), (128, 128, [128, 128], 1), (256, 64, [256, 32], 2)]
+            .into_iter()
+            .enumerate()
+    {
+        for norm in [false, true] {
+            let mut twins = Twins::new();
+            let h = Heads { dim, dim_v, ty: [Q8_0, Q4_0][i % 2], n, ..PLAIN };
+            let cache = cache(&mut twins, &h);
+            let [k, q] = h.heads.map(|heads| twins.floats(&random.floats(n * heads * dim, 2.0)));
+            let v = twins.floats(&random.floats(n * h.heads[0] * dim_v, 2.0));
+            let positions = twins.floats(&vec![f32::from_bits(77); n]);
+            let [keys, queries] = [(k, h.heads[0]), (q, h.heads[1])].map(|(x, heads)| {
+                let (kind, rows, out) = (NormKind::Rms, n * heads, x);
+                let spec = spec(RopePairs::Halves, dim);
+                [
+                    Op::Norm { kind, input: x, rows, dim, eps: 1e-5, weight: None, bias: None, out },
+                    Op::Rope { x, n, heads, head_dim: dim, spec, positions, factors: None },
+                    Op::Hadamard { x, len: rows * dim, block },
+                ]
+            });
+            let of_values = Op::Hadamard { x: v, len: n * h.heads[0] * dim_v, block: block_v };
+            let store = Op::StoreKv { cache, k, v, n, start: 39 };
+            let first = usize::from(!norm);
+            let turned = [&keys[first..2], &queries[first..2]].concat();
+            let all = [&turned[..], &[keys[2], of_values, store, queries[2]]].concat();
+            twins.check(&all, 1, "all");
+            let keys_alone = [&turned[..], &[keys[2], store]].concat();
+            twins.check(&keys_alone, 1, "keys");
+            twins.check(&[&turned[..], &[of_values, store]].concat(), 1, "values");
+            twins.check(&[&turned[..], &[queries[2], keys[2], of_values, store]].concat(), 1, "queries first");
+            twins.check(&[&turned[..], &[store, keys[2], queries[2]]].concat(), 3, "keys that are stored already");
+            twins.check(&[&turned[..], &[keys[2], keys[2], store]].concat(), 3, "twice");
+            twins.check(&[&turned[..], &[store, store]].concat(), 2, "stored twice");
+            twins.check(&[&turned[..], &[of_values, of_values, store]].concat(), 4, "values twice");
+            let other = Op::Hadamard { x: v, len: n * h.heads[0] * dim_v - dim_v, block: block_v };
+            twins.check(&[&turned[..], &[other, store]].concat(), 3, "a part of the values");
+            let wide = Op::Hadamard { x: k, len: n * h.heads[0] * dim, block: 2 * block };
+            if n * h.heads[0] * dim % (2 * block) == 0 {
+                twins.check(&[&turned[..], &[wide, store]].concat(), 3, "blocks of several heads");
+            }
+            twins.check(&[keys[2], of_values, store, queries[2]], 4, "rotations alone");
+        }
+    }
+}
+
 /// Operations on heads that do not belong together.
 #[test]
 fn heads_that_differ_stay_apart() {

@@ -1,17 +1,20 @@
 //! How many kernels a layer costs for each token that is generated: on a fast GPU that is what limits small models.
 
 use crate::common::driver::State;
-use crate::engine::{generate, load, prompt, tiny};
-use quant::GgmlType::{Q4_K, Q8_0};
+use crate::engine::{generate, prompt, tiny, try_load};
+use engine::LoadOptions;
+use quant::GgmlType::{self, F16, Q4_K, Q8_0};
 use std::collections::BTreeMap;
 use test_models::ModelSpec;
 
 type Counts = BTreeMap<&'static str, u64>;
 
 /// Kernels of a token in the middle of an answer.
-fn of_a_token(spec: &ModelSpec) -> Counts {
+fn of_a_token(spec: &ModelSpec, kv: GgmlType) -> Counts {
     let file = tiny(spec);
-    let (engine, state) = load(file.path(), 99, State::default());
+    let options =
+        LoadOptions { context: 96, gpu_layers: 99.into(), kv_type_k: kv, kv_type_v: kv, ..LoadOptions::default() };
+    let (engine, state) = try_load(file.path(), options, State::default()).unwrap();
     let mut counts: Vec<Counts> = Vec::new();
     generate(&engine, &prompt(20), 8, &mut |_| counts.push(state.lock().unwrap().kernels.clone()));
     let [before, after] = [3, 4].map(|token: usize| &counts[token]);
@@ -20,8 +23,8 @@ fn of_a_token(spec: &ModelSpec) -> Counts {
 }
 
 /// Kernels of a layer of it, and all of them besides products.
-fn of_a_layer(spec: &ModelSpec) -> Counts {
-    let [few, many] = [2, 5].map(|n_layer| of_a_token(&ModelSpec { n_layer, ..spec.clone() }));
+fn of_a_layer(spec: &ModelSpec, kv: GgmlType) -> Counts {
+    let [few, many] = [2, 5].map(|n_layer| of_a_token(&ModelSpec { n_layer, ..spec.clone() }, kv));
     let mut layer = Counts::new();
     for (kernel, count) in many {
         let more = count - few.get(kernel).unwrap_or(&0);
@@ -30,23 +33,27 @@ fn of_a_layer(spec: &ModelSpec) -> Counts {
             layer.insert(kernel, more / 3);
         }
     }
-    println!("{} {:?}: {} kernels, {layer:?}", spec.arch, spec.ty, layer.values().sum::<u64>());
+    println!("{} {:?}, {kv} cached: {} kernels, {layer:?}", spec.arch, spec.ty, layer.values().sum::<u64>());
     layer
 }
 
 /// A layer's kernels besides its products.
-fn besides_products(spec: &ModelSpec) -> Vec<(&'static str, u64)> {
-    of_a_layer(spec).into_iter().filter(|(kernel, _)| !kernel.starts_with("mat")).collect()
+fn besides_products(spec: &ModelSpec, kv: GgmlType) -> Vec<(&'static str, u64)> {
+    of_a_layer(spec, kv).into_iter().filter(|(kernel, _)| !kernel.starts_with("mat")).collect()
 }
 
 #[test]
 fn kernels_of_a_layer() {
     // Of norms there are those of the stream, which add the residual; heads have theirs with them.
-    let llama = besides_products(&ModelSpec::quantized(Q4_K));
+    let llama = besides_products(&ModelSpec::quantized(Q4_K), F16);
     assert_eq!(llama, [("attention_tensor_1_1", 1), ("glu", 1), ("heads", 1), ("norm", 2)]);
-    let qwen3 = besides_products(&ModelSpec { ty: Q8_0, ..ModelSpec::qwen3() });
+    let qwen3 = besides_products(&ModelSpec { ty: Q8_0, ..ModelSpec::qwen3() }, F16);
     assert_eq!(qwen3, llama);
-    let mixture = besides_products(&ModelSpec { ty: Q8_0, ..ModelSpec::qwen3moe() });
+    // What attention gives is rotated back.
+    let quantized = besides_products(&ModelSpec { ty: Q8_0, ..ModelSpec::qwen3() }, Q8_0);
+    let [attention, glu, heads, norm] = llama[..] else { panic!("{llama:?}") };
+    assert_eq!(quantized, [attention, glu, ("hadamard", 1), heads, norm]);
+    let mixture = besides_products(&ModelSpec { ty: Q8_0, ..ModelSpec::qwen3moe() }, F16);
     let chosen = [("combine", 1), ("glu", 1), ("heads", 1), ("norm", 2), ("route", 1)];
     assert_eq!(mixture, [&[("attention_tensor_1_1", 1)], &chosen[..]].concat());
 }
