@@ -87,8 +87,7 @@ def memory(parts, operands):
     for i, item in enumerate(items):
         step = f" + {i} * sizeof({c})"
         if space == "param":
-            name, _, offset = place.strip("[]").partition("+")
-            code.append(put(item, f"parameter<{c}>(parameters, {offset or 0}{step}, PARAMETERS)", type))
+            code.append(put(item, f"parameter<{c}>(parameters, {address(place)}{step}, PARAMETERS)", type))
             continue
         at = f"{'shared_at' if space == 'shared' else 'global_at'}<{c}>({address(place)}{step})"
         code.append(put(item, f"*{at}", type) if load else f"*{at} = {value(item, type)};")
@@ -256,7 +255,8 @@ def kernel(name, parameters, body, lines, chosen):
     size = re.search(r"\[(\d+)\]", parameters).group(1)
     print(f"static void ptx_{name}(const void *parameters) {{ (void)parameters;")
     print(f"  const size_t PARAMETERS = {size}; (void)PARAMETERS;")
-    # Dynamic shared memory is at 0, static at STATIC.
+    # Of parameters the one struct is at 0. So is dynamic shared memory, and static at STATIC.
+    print(f"  const uint64_t SHARED_{name}_param_0 = 0; (void)SHARED_{name}_param_0;")
     offset = 0
     for align, symbol, length in re.findall(r"\.shared \.align (\d+) \.b8 (\w+)\[(\d+)\];", body):
         offset = -(-offset // int(align)) * int(align)
