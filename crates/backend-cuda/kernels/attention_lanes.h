@@ -9,15 +9,32 @@ const int SLICE = 256;
 /// Values from `skip` on of `count` cells from position `first` on, as f32 in rows of `width` and one more, so that cells
 /// lie in different banks. The rest of the tile and of the rows is 0.
 DEVICE void load_tile(const Stream &s, int capacity, int head, int first, int count, int skip, int width, float *tile) {
-    const int pairs = width / 2;
-    for (int i = threadIdx.x; i < TILE * pairs; i += 32 * WARPS) {
-        const int cell = i / pairs, pair = i % pairs;
-        float x = 0, y = 0;
-        if (cell < count && skip + 2 * pair < s.dim) {
-            load_pair(cell_at(s, capacity, head, first + cell), s.type, skip / 2 + pair, x, y);
+    const int pairs = width / 2, AT_ONCE = 8;
+    const uint8_t *of_head = s.cells + int64_t(head) * capacity * s.row_bytes;
+    const int base = first % capacity;
+    // All of some are asked for before the first is used.
+    for (int start = threadIdx.x; start < TILE * pairs; start += 32 * WARPS * AT_ONCE) {
+        uint32_t piece[AT_ONCE][4];
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++) {
+            const int i = start + 32 * WARPS * k, cell = i / pairs, pair = i % pairs;
+            for (int p = 0; p < 4; p++) piece[k][p] = 0;
+            if (cell >= count || skip + 2 * pair >= s.dim) continue;
+            const Pieces pieces(s.type, skip / 2 + pair);
+            const uint8_t *from = of_head + (base + cell) % capacity * s.row_bytes;
+            for (int p = 0; p < 2; p++) piece[k][p] = load16(from + pieces.at[p]);
+            if (pieces.four)
+                for (int p = 2; p < 4; p++) piece[k][p] = load16(from + pieces.at[p]);
         }
-        tile[cell * (width + 1) + 2 * pair] = x;
-        tile[cell * (width + 1) + 2 * pair + 1] = y;
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++) {
+            const int i = start + 32 * WARPS * k, cell = i / pairs, pair = i % pairs;
+            if (i >= TILE * pairs) break;
+            float x, y;
+            decode_pair(s.type, {piece[k][0] | piece[k][1] << 16, piece[k][2] | piece[k][3] << 16}, skip / 2 + pair, x, y);
+            tile[cell * (width + 1) + 2 * pair] = x;
+            tile[cell * (width + 1) + 2 * pair + 1] = y;
+        }
     }
 }
 

@@ -63,35 +63,85 @@ DEVICE void load_queries(const AttentionArgs &a, const Queries &q, int queries, 
     }
 }
 
-/// A cell's two values of a slice that are a lane's, if they are `there`; scaled as halves, a whole cell alike.
-DEVICE float load_halves(const Stream &stream, const uint8_t *cell, int d, bool there, bool &odd, uint32_t &high, uint32_t &low) {
-    float x = 0, y = 0;
-    if (there) load_pair(cell, stream.type, d / 2, x, y);
+/// What a warp puts into a slice next: a lane has two values of CELLS cells, on their way from memory. They stay in the pieces
+/// in which they come (of f16 it is a whole word), because whatever is done with them waits for them.
+template <int CELLS> struct Fetched {
+    uint32_t piece[CELLS][4];
+    DEVICE Raw raw(int j) const { return {piece[j][0] | piece[j][1] << 16, piece[j][2] | piece[j][3] << 16}; }
+};
+
+/// Which slice that is: of V or of K, of cells from position `first` on, of which `count` are left.
+struct Next {
+    bool values;
+    int first, count, slice;
+    /// The cell of a tile of K or V that is a warp's j-th: of V two that follow each other share a word.
+    DEVICE int cell(int warp, int j) const { return values ? 8 * warp + j : warp + WARPS * j; }
+};
+
+/// Asks for cells of a warp's eight of a slice, from the `begin`-th on. What is past its end is 0, in all types.
+template <int CELLS> DEVICE void fetch(const AttentionArgs &a, int head, const Next &next, int begin, Fetched<CELLS> &to) {
+    // Opaque, so that what follows from the type does not stay in registers.
+    const int type = opaque(next.values ? a.v.type : a.k.type), dim = next.values ? a.v.dim : a.k.dim;
+    const int64_t row_bytes = next.values ? a.v.row_bytes : a.k.row_bytes;
+    const uint8_t *of_head = (next.values ? a.v.cells : a.k.cells) + int64_t(opaque(head)) * a.capacity * row_bytes;
+    const int me = opaque(lane()), warp = opaque(threadIdx.x / 32), i = next.slice * (SLICE / 2) + me;
+    // A lane knows where the cell `lane` of the tile is.
+    const int own = (next.first + me) % a.capacity;
+    const uint8_t *cells[CELLS];
+    bool there[CELLS];
+#pragma unroll
+    for (int j = 0; j < CELLS; j++) {
+        const int cell = next.cell(warp, begin + j);
+        there[j] = cell < next.count && 2 * i < dim;
+        cells[j] = of_head + __shfl_sync(ALL_LANES, own, cell) * row_bytes;
+        for (int k = 0; k < 4; k++) to.piece[j][k] = 0;
+    }
+    if (type == CACHE_F16) {
+#pragma unroll
+        for (int j = 0; j < CELLS; j++)
+            if (there[j]) to.piece[j][0] = load<uint32_t>(cells[j] + 4 * i);
+        return;
+    }
+    const Pieces pieces(type, i);
+#pragma unroll
+    for (int j = 0; j < CELLS; j++)
+        for (int k = 0; k < 2; k++)
+            if (there[j]) to.piece[j][k] = load16(cells[j] + pieces.at[k]);
+    if (!pieces.four) return;
+#pragma unroll
+    for (int j = 0; j < CELLS; j++)
+        for (int k = 2; k < 4; k++)
+            if (there[j]) to.piece[j][k] = load16(cells[j] + pieces.at[k]);
+}
+
+/// A lane's two values as halves; scaled, all of a cell's alike.
+DEVICE float scaled_halves(int type, const Raw &raw, int i, bool &odd, uint32_t &high, uint32_t &low) {
+    float x, y;
+    decode_pair(type, raw, i, x, y);
     odd = !number(x) || !number(y);
     const Unit u = unit(warp_max_bits(larger(number(x) ? magnitude(x) : 0, number(y) ? magnitude(y) : 0)));
     halve(x * u.up, y * u.up, high, low);
     return u.down;
 }
 
-/// A slice of `count` cells of K from position `first` on. The rest of the tile is 0.
-DEVICE void load_keys(const AttentionArgs &a, int head, int first, int count, int slice, const Parts &s) {
-    const int me = opaque(lane()), d = slice * SLICE + 2 * me, begin = opaque(threadIdx.x / 32);
-    if (a.k.type == CACHE_F16) {
-#pragma unroll 4
-        for (int cell = begin; cell < TILE; cell += WARPS) {
-            const bool there = cell < count && d < a.k.dim;
-            const uint8_t *from = cell_at(a.k, a.capacity, head, first + (there ? cell : 0));
-            s.high[Parts::key(cell, me)] = there ? load<uint32_t>(from + 2 * d) : 0;
-        }
-        return;
+/// Cells of a slice of K that a warp has fetched.
+template <int CELLS> DEVICE void put_keys(const AttentionArgs &a, int slice, int begin, const Fetched<CELLS> &from, const Parts &s) {
+    const int me = opaque(lane()), first = opaque(threadIdx.x / 32) + WARPS * begin;
+#pragma unroll
+    for (int j = 0; j < CELLS; j++) {
+        const int at = Parts::key(first + WARPS * j, me);
+        const Raw raw = from.raw(j);
+        s.high[at] = raw.x;
+        // It is in the place of what is made of it, which no other lane touches before.
+        if (a.k.type != CACHE_F16) s.low[at] = raw.y;
     }
+    if (a.k.type == CACHE_F16) return;
 #pragma unroll 1
-    for (int cell = begin; cell < TILE; cell += WARPS) {
-        const bool there = cell < count && d < a.k.dim;
-        const uint8_t *from = cell_at(a.k, a.capacity, head, first + (there ? cell : 0));
-        const int at = Parts::key(cell, me);
+    for (int j = 0; j < CELLS; j++) {
+        const int cell = first + WARPS * j, at = Parts::key(cell, me);
         bool odd;
-        const float down = load_halves(a.k, from, d, there, odd, s.high[at], s.low[at]);
+        const Raw raw = {s.high[at], s.low[at]};
+        const float down = scaled_halves(opaque(a.k.type), raw, slice * (SLICE / 2) + me, odd, s.high[at], s.low[at]);
         if (lane() == 0) s.down_k[cell] = down;
     }
 }
@@ -103,19 +153,18 @@ DEVICE bool number_or_zero(uint32_t &word, int shift) {
     return good;
 }
 
-/// As `load_keys`, of V; what is no number is 0. A warp has eight cells.
-DEVICE void load_values(const AttentionArgs &a, int head, int first, int count, int slice, const Parts &s) {
-    const int me = opaque(lane()), d = slice * SLICE + 2 * me, begin = opaque(threadIdx.x / 32 * 8);
+/// As `put_keys`, of V; what is no number is 0. A word has two cells. Gives those among which something was no number.
+template <int CELLS>
+DEVICE uint32_t put_values(const AttentionArgs &a, int slice, int begin, const Fetched<CELLS> &from, const Parts &s) {
+    const int me = opaque(lane()), first = opaque(threadIdx.x / 32) * 8 + begin;
     uint32_t all_odd = 0;
     if (a.v.type == CACHE_F16) {
-#pragma unroll 2
-        for (int cell = begin; cell < begin + 8; cell += 2) {
-            uint32_t words[2];
+#pragma unroll
+        for (int j = 0; j < CELLS; j += 2) {
+            const int cell = first + j;
+            uint32_t words[2] = {from.raw(j).x, from.raw(j + 1).x};
             bool good = true;
             for (int c = 0; c < 2; c++) {
-                const bool there = cell + c < count && d < a.v.dim;
-                const uint8_t *from = cell_at(a.v, a.capacity, head, first + (there ? cell + c : 0));
-                words[c] = there ? load<uint32_t>(from + 2 * d) : 0;
                 good &= number_or_zero(words[c], 0);
                 good &= number_or_zero(words[c], 16);
             }
@@ -125,27 +174,35 @@ DEVICE void load_values(const AttentionArgs &a, int head, int first, int count, 
                 s.high[Parts::value(2 * me + k, cell / 2)] = pair(uint16_t(words[0] >> 16 * k), uint16_t(words[1] >> 16 * k));
         }
     } else {
+#pragma unroll
+        for (int j = 0; j < CELLS; j++) {
+            const int at = Parts::value(2 * me + j % 2, (first + j) / 2);
+            s.high[at] = from.raw(j).x;
+            s.low[at] = from.raw(j).y;
+        }
 #pragma unroll 1
-        for (int cell = begin; cell < begin + 8; cell++) {
-            const bool there = cell < count && d < a.v.dim;
-            const uint8_t *from = cell_at(a.v, a.capacity, head, first + (there ? cell : 0));
-            uint32_t high, low;
-            bool odd;
-            const float down = load_halves(a.v, from, d, there, odd, high, low);
-            if (lane() == 0) s.down_v[cell] = down;
-            if (__ballot_sync(ALL_LANES, odd)) all_odd |= 1u << cell;
-            number_or_zero(high, 0);
-            number_or_zero(high, 16);
-            number_or_zero(low, 0);
-            number_or_zero(low, 16);
+        for (int j = 0; j < CELLS; j += 2) {
+            const int cell = first + j, at[2] = {Parts::value(2 * me, cell / 2), Parts::value(2 * me + 1, cell / 2)};
+            uint32_t high[2], low[2];
+            const Raw raw[2] = {{s.high[at[0]], s.low[at[0]]}, {s.high[at[1]], s.low[at[1]]}};
+#pragma unroll
+            for (int c = 0; c < 2; c++) {
+                bool odd;
+                const float down = scaled_halves(opaque(a.v.type), raw[c], slice * (SLICE / 2) + me, odd, high[c], low[c]);
+                if (lane() == 0) s.down_v[cell + c] = down;
+                if (__ballot_sync(ALL_LANES, odd)) all_odd |= 1u << (cell + c);
+                for (int shift = 0; shift < 32; shift += 16) {
+                    number_or_zero(high[c], shift);
+                    number_or_zero(low[c], shift);
+                }
+            }
             for (int k = 0; k < 2; k++) {
-                const int at = 2 * Parts::value(2 * me + k, cell / 2) + cell % 2;
-                reinterpret_cast<uint16_t *>(s.high)[at] = uint16_t(high >> 16 * k);
-                reinterpret_cast<uint16_t *>(s.low)[at] = uint16_t(low >> 16 * k);
+                s.high[at[k]] = pair(uint16_t(high[0] >> 16 * k), uint16_t(high[1] >> 16 * k));
+                s.low[at[k]] = pair(uint16_t(low[0] >> 16 * k), uint16_t(low[1] >> 16 * k));
             }
         }
     }
-    if (lane() == 0) s.odd[threadIdx.x / 32] = all_odd;
+    return all_odd;
 }
 
 /// Adds a slice of q.k of a warp's 16 queries and CELLS times 8 cells. `whole`: K has no low halves.
@@ -339,18 +396,33 @@ template <int TILES, int SLICES> DEVICE void attention(const AttentionArgs &a) {
             for (int i = 0; i < 4; i++) all[slice][n][i] = part[slice][n][i] = 0;
 
     const Cells c(a, q, 16 * TILES);
+    // While a slice is multiplied the next one is on its way: of K, then of V, then of the next tile, with which the next
+    // split begins, too. Large heads have no registers for that.
+    const bool AHEAD = SLICES <= 2;
+    const int AT_ONCE = AHEAD ? 8 : 2, last = a.partial ? c.end_tile(c.first_split) : c.end;
+    Fetched<AT_ONCE> fetched;
+    const auto ask = [&](bool values, int first, int slice, int begin) {
+        fetch(a, q.head_kv, {values, first, last - first, slice}, begin, fetched);
+    };
+    if (AHEAD) ask(false, c.first_tile(c.first_split), 0, 0);
     for (int split = c.first_split; split < c.end_split; split++) {
         const int tile_end = c.end_tile(split);
         for (int first = c.first_tile(split); first < tile_end; first += TILE) {
-            const int cells = tile_end - first < TILE ? tile_end - first : TILE;
             const int first_cell = opaque(warp) % SHARING * CELLS * 8;
             float score[CELLS][4];
             for (int n = 0; n < CELLS; n++)
                 for (int i = 0; i < 4; i++) score[n][i] = 0;
+#pragma unroll 1
             for (int slice = 0; slice * SLICE < padded_k; slice++) {
                 const int left = padded_k - slice * SLICE;
+                const bool done = left <= SLICE;
                 __syncthreads();
-                load_keys(a, q.head_kv, first, cells, slice, s);
+#pragma unroll 1
+                for (int begin = 0; begin < 8; begin += AT_ONCE) {
+                    if (!AHEAD) ask(false, first, slice, begin);
+                    put_keys(a, slice, begin, fetched, s);
+                }
+                if (AHEAD) ask(done, first, done ? 0 : slice + 1, 0);
                 __syncthreads();
                 add_scores(s, first_query, first_cell, slice, left < SLICE ? left : SLICE, whole_k, score);
             }
@@ -365,8 +437,16 @@ template <int TILES, int SLICES> DEVICE void attention(const AttentionArgs &a) {
             Shares shares;
 #pragma unroll 1
             for (int slice = 0; slice * SLICE < a.v.dim; slice++) {
+                const bool more = (slice + 1) * SLICE < a.v.dim;
                 __syncthreads();
-                load_values(a, q.head_kv, first, cells, slice, s);
+                uint32_t odd = 0;
+#pragma unroll 1
+                for (int begin = 0; begin < 8; begin += AT_ONCE) {
+                    if (!AHEAD) ask(true, first, slice, begin);
+                    odd |= put_values(a, slice, begin, fetched, s);
+                }
+                if (lane() == 0) s.odd[threadIdx.x / 32] = odd;
+                if (AHEAD) ask(more, more ? first : first + TILE, more ? slice + 1 : 0, 0);
                 __syncthreads();
                 if (slice == 0) exponentiate(s, first_query, first, rows, shares);
                 if (slice == 0 || !whole_v) shares.halves(s, first, rows, whole_v);

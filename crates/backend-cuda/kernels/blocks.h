@@ -1,5 +1,5 @@
 // Block layouts (formats: crates/quant/src/blocks.rs) as chunks of 32 weights: packed signed bytes, one scale for each half,
-// and an offset for each half where the type has them. Weight i is `scale[i / 16] * q[i] - offset[i / 16]`.
+// and an offset for each half where the type has them. Weight i is `scale[i / 16] * (q[i] - ZERO) - offset[i / 16]`.
 //
 // A row starts at a multiple of its type's alignment: 2 bytes (1 for MXFP4), 4 or more where the block's size allows.
 #pragma once
@@ -33,25 +33,27 @@ DEVICE void one_scale(Chunk &c, float scale) { c.scale[0] = c.scale[1] = scale; 
 DEVICE void one_offset(Chunk &c, float offset) { c.offset[0] = c.offset[1] = offset; }
 
 // The traits of a type: HALVES, whether the halves of a chunk have scales (and offsets) of their own; OFFSETS, whether there
-// are offsets; LATTICE, whether weights are points of a table, which unpack takes then (lattices.h); unpack, which takes
-// chunk `i` of a row.
+// are offsets; LATTICE, whether weights are points of a table, which unpack takes then (lattices.h); ZERO, the q that stands
+// for 0 (dot.h); unpack, which takes chunk `i` of a row.
 
 struct Q4_0 {
     static const bool HALVES = false, OFFSETS = false, LATTICE = false;
+    static const int ZERO = 8;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 18 * int64_t(i);
         one_scale(c, load_half(b));
         uint32_t x[4];
         load_words_at2(b + 2, x);
         for (int k = 0; k < 4; k++) {
-            c.q[k] = subtract4(x[k] & 0x0f0f0f0fu, 0x08080808u);
-            c.q[k + 4] = subtract4(x[k] >> 4 & 0x0f0f0f0fu, 0x08080808u);
+            c.q[k] = int(x[k] & 0x0f0f0f0fu);
+            c.q[k + 4] = int(x[k] >> 4 & 0x0f0f0f0fu);
         }
     }
 };
 
 struct Q4_1 {
     static const bool HALVES = false, OFFSETS = true, LATTICE = false;
+    static const int ZERO = 0;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 20 * int64_t(i);
         one_scale(c, load_half(b));
@@ -76,17 +78,19 @@ DEVICE void five_bits(const uint8_t *qs, uint32_t high, uint32_t (&q)[8]) {
 
 struct Q5_0 {
     static const bool HALVES = false, OFFSETS = false, LATTICE = false;
+    static const int ZERO = 16;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 22 * int64_t(i);
         one_scale(c, load_half(b));
         uint32_t q[8];
         five_bits(b + 6, load32_at2(b + 2), q);
-        for (int k = 0; k < 8; k++) c.q[k] = subtract4(q[k], 0x10101010u);
+        for (int k = 0; k < 8; k++) c.q[k] = int(q[k]);
     }
 };
 
 struct Q5_1 {
     static const bool HALVES = false, OFFSETS = true, LATTICE = false;
+    static const int ZERO = 0;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 24 * int64_t(i);
         one_scale(c, load_half(b));
@@ -99,6 +103,7 @@ struct Q5_1 {
 
 struct Q8_0 {
     static const bool HALVES = false, OFFSETS = false, LATTICE = false;
+    static const int ZERO = 0;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 34 * int64_t(i);
         one_scale(c, load_half(b));
@@ -110,6 +115,7 @@ struct Q8_0 {
 
 struct IQ4_NL {
     static const bool HALVES = false, OFFSETS = false, LATTICE = false;
+    static const int ZERO = 0;
     /// Nibbles into the table of 16 values (`quant::unpack::IQ4_VALUES`).
     static DEVICE int value4(uint32_t index) {
         const uint32_t table[4] = {0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u};
@@ -129,6 +135,7 @@ struct IQ4_NL {
 
 struct MXFP4 {
     static const bool HALVES = false, OFFSETS = false, LATTICE = false;
+    static const int ZERO = 0;
     /// Twice the values of E2M1 (`quant::unpack::FP4_VALUES`).
     static DEVICE int value4(uint32_t index) {
         const uint32_t table[4] = {0x03020100u, 0x0c080604u, 0xfdfeff00u, 0xf4f8fafcu};
@@ -150,6 +157,7 @@ struct MXFP4 {
 
 struct NVFP4 {
     static const bool HALVES = true, OFFSETS = false, LATTICE = false;
+    static const int ZERO = 0;
     /// Half of an unsigned E4M3 scale, times 1024 (`quant::unpack::ue4m3_half`).
     static DEVICE int units(int e4m3) {
         int exponent = e4m3 >> 3 & 15, mantissa = e4m3 & 7;
@@ -183,6 +191,7 @@ DEVICE void scale_offset(const uint8_t *block, int j, Chunk &c) {
 
 struct Q4_K {
     static const bool HALVES = false, OFFSETS = true, LATTICE = false;
+    static const int ZERO = 0;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 144 * int64_t(i / 8);
         int j = i % 8;
@@ -197,6 +206,7 @@ struct Q4_K {
 
 struct Q5_K {
     static const bool HALVES = false, OFFSETS = true, LATTICE = false;
+    static const int ZERO = 0;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 176 * int64_t(i / 8);
         int j = i % 8;
@@ -213,6 +223,7 @@ struct Q5_K {
 
 struct Q6_K {
     static const bool HALVES = true, OFFSETS = false, LATTICE = false;
+    static const int ZERO = 32;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 210 * int64_t(i / 8);
         int j = i % 8;
@@ -226,13 +237,14 @@ struct Q6_K {
         for (int k = 0; k < 8; k++) {
             uint32_t l = low[k] >> 4 * (s / 2) & 0x0f0f0f0fu;
             uint32_t h = high[k] >> 2 * s & 0x03030303u;
-            c.q[k] = subtract4(l | h << 4, 0x20202020u);
+            c.q[k] = int(l | h << 4);
         }
     }
 };
 
 struct Q3_K {
     static const bool HALVES = true, OFFSETS = false, LATTICE = false;
+    static const int ZERO = 4;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 110 * int64_t(i / 8);
         int j = i % 8;
@@ -248,13 +260,14 @@ struct Q3_K {
         load_words_at2(b, high);
         for (int k = 0; k < 8; k++) {
             uint32_t l = low[k] >> 2 * (j % 4) & 0x03030303u, h = high[k] >> j & 0x01010101u;
-            c.q[k] = subtract4(l | h << 2, 0x04040404u);
+            c.q[k] = int(l | h << 2);
         }
     }
 };
 
 struct Q2_K {
     static const bool HALVES = true, OFFSETS = true, LATTICE = false;
+    static const int ZERO = 0;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 84 * int64_t(i / 8);
         int j = i % 8;
@@ -271,6 +284,7 @@ struct Q2_K {
 
 struct IQ4_XS {
     static const bool HALVES = false, OFFSETS = false, LATTICE = false;
+    static const int ZERO = 0;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 136 * int64_t(i / 8);
         int j = i % 8;
@@ -290,13 +304,30 @@ struct IQ4_XS {
     }
 };
 
-// Types whose weights are numbers already: one value of a row.
+// Types whose weights are numbers already: one value of a row, or eight that lie at a multiple of 16 bytes.
 struct F32 {
     static DEVICE float value(const uint8_t *row, int i) { return load<float>(row + 4 * int64_t(i)); }
+    static DEVICE void eight(const uint8_t *row, int step, float (&w)[8]) {
+        for (int half = 0; half < 2; half++) {
+            uint32_t words[4];
+            load_words(row + 32 * int64_t(step) + 16 * half, words);
+            for (int k = 0; k < 4; k++) w[4 * half + k] = bits_to_float(words[k]);
+        }
+    }
 };
 struct F16 {
     static DEVICE float value(const uint8_t *row, int i) { return load_half(row + 2 * int64_t(i)); }
+    static DEVICE void eight(const uint8_t *row, int step, float (&w)[8]) {
+        uint32_t words[4];
+        load_words(row + 16 * int64_t(step), words);
+        for (int k = 0; k < 8; k++) w[k] = half_to_float(uint16_t(words[k / 2] >> 16 * (k % 2)));
+    }
 };
 struct BF16 {
     static DEVICE float value(const uint8_t *row, int i) { return bf16_to_float(load<uint16_t>(row + 2 * int64_t(i))); }
+    static DEVICE void eight(const uint8_t *row, int step, float (&w)[8]) {
+        uint32_t words[4];
+        load_words(row + 16 * int64_t(step), words);
+        for (int k = 0; k < 8; k++) w[k] = bf16_to_float(uint16_t(words[k / 2] >> 16 * (k % 2)));
+    }
 };

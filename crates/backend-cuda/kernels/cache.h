@@ -43,24 +43,57 @@ DEVICE int iq4_value(int level) {
     return int8_t((level & 8 ? high : low) >> 8 * (level & 3) & 255);
 }
 
-/// Values 2i and 2i + 1 of a cell in a type whose levels have four or five bits.
-DEVICE void load_levels(const uint8_t *cell, int type, int i, float &x, float &y) {
-    const uint8_t *block = cell + block_bytes(type) * (i / 16);
-    const int at = 2 * (i % 16);
-    const float d = load_half(block);
-    const uint8_t *next = block + (has_offset(type) ? 4 : 2);
-    int p = 0, q = 0;
-    if (has_fifth(type)) {
-        const uint32_t fifth = load32_at2(next) >> at;
-        p = int(fifth & 1) << 4;
-        q = int(fifth >> 1 & 1) << 4;
-        next += 4;
+/// What values 2i and 2i + 1 of a cell are made of, two words.
+struct Raw {
+    uint32_t x, y;
+};
+
+/// Where they lie in a cell: pieces of 16 bits, two for each word.
+struct Pieces {
+    int at[4];
+    bool four;   // or two
+    DEVICE Pieces(int type, int i) {
+        const int in_block = 2 * (i % 16), head = has_offset(type) ? 4 : 2;
+        four = type == CACHE_F32 || has_offset(type) || has_fifth(type);
+        const int block = block_bytes(type) * (i / 16), levels = block + head + (has_fifth(type) ? 4 : 0) + in_block % 16;
+        // Factor, offset or levels; fifth bits, levels.
+        at[0] = block;
+        at[1] = type == CACHE_Q8_0 ? block + 2 + in_block : has_offset(type) ? block + 2 : levels;
+        at[2] = block + head + in_block / 16 * 2;
+        at[3] = levels;
+        if (type == CACHE_F32 || type == CACHE_F16 || type == CACHE_BF16)
+            for (int k = 0; k < 4; k++) at[k] = (type == CACHE_F32 ? 8 : 4) * i + 2 * k;
     }
-    const int both = load<uint16_t>(next + at % 16) >> (at < 16 ? 0 : 4);
-    p |= both & 15;
-    q |= both >> 8 & 15;
+};
+
+/// The values themselves.
+DEVICE void decode_pair(int type, const Raw &raw, int i, float &x, float &y) {
+    switch (type) {
+    case CACHE_F32:
+        x = bits_to_float(raw.x);
+        y = bits_to_float(raw.y);
+        return;
+    case CACHE_F16:
+        x = half_to_float(uint16_t(raw.x));
+        y = half_to_float(uint16_t(raw.x >> 16));
+        return;
+    case CACHE_BF16:
+        x = bf16_to_float(uint16_t(raw.x));
+        y = bf16_to_float(uint16_t(raw.x >> 16));
+        return;
+    }
+    const float d = half_to_float(uint16_t(raw.x));
+    if (type == CACHE_Q8_0) {
+        x = d * float(int8_t(raw.x >> 16 & 255));
+        y = d * float(int8_t(raw.x >> 24));
+        return;
+    }
+    const int at = 2 * (i % 16);
+    const uint32_t levels = (has_offset(type) ? raw.y : raw.x) >> (at < 16 ? 16 : 20);
+    const uint32_t fifth = has_fifth(type) ? raw.y >> at % 16 : 0;
+    const int p = int((levels & 15) | (fifth & 1) << 4), q = int((levels >> 8 & 15) | (fifth >> 1 & 1) << 4);
     if (has_offset(type)) {
-        const float m = load_half(block + 2);
+        const float m = half_to_float(uint16_t(raw.x >> 16));
         x = d * float(p) + m;
         y = d * float(q) + m;
         return;
@@ -72,27 +105,9 @@ DEVICE void load_levels(const uint8_t *cell, int type, int i, float &x, float &y
 
 /// Values 2i and 2i + 1 of a cell.
 DEVICE void load_pair(const uint8_t *cell, int type, int i, float &x, float &y) {
-    switch (type) {
-    case CACHE_F32:
-        x = load<float>(cell + 8 * i);
-        y = load<float>(cell + 8 * i + 4);
-        break;
-    case CACHE_Q8_0: {
-        const uint8_t *block = cell + 34 * (i / 16);
-        const float d = load_half(block);
-        const uint32_t q = load<uint16_t>(block + 2 + 2 * (i % 16));
-        x = d * float(int8_t(q & 255));
-        y = d * float(int8_t(q >> 8));
-        break;
-    }
-    case CACHE_F16:
-    case CACHE_BF16: {
-        const uint32_t both = load<uint32_t>(cell + 4 * i);
-        const uint16_t low = uint16_t(both), high = uint16_t(both >> 16);
-        x = type == CACHE_F16 ? half_to_float(low) : bf16_to_float(low);
-        y = type == CACHE_F16 ? half_to_float(high) : bf16_to_float(high);
-        break;
-    }
-    default: load_levels(cell, type, i, x, y);
-    }
+    const Pieces pieces(type, i);
+    uint32_t piece[4] = {load16(cell + pieces.at[0]), load16(cell + pieces.at[1]), 0, 0};
+    if (pieces.four)
+        for (int k = 2; k < 4; k++) piece[k] = load16(cell + pieces.at[k]);
+    decode_pair(type, {piece[0] | piece[1] << 16, piece[2] | piece[3] << 16}, i, x, y);
 }

@@ -168,6 +168,17 @@ template <int N> DEVICE void load_words_at1(const uint8_t *p, uint32_t (&words)[
     for (int k = 0; k < N; k++) words[k] = permute(words[k], k + 1 < N ? words[k + 1] : last, select);
 }
 
+/// 16 bits in a register of 32, without an instruction that would wait for them.
+DEVICE uint32_t load16(const uint8_t *p) {
+#ifdef HEADROOM_EMULATOR
+    return load<uint16_t>(p);
+#else
+    uint32_t bits;
+    asm("ld.global.nc.u16 %0, [%1];" : "=r"(bits) : "l"(p));
+    return bits;
+#endif
+}
+
 DEVICE float load_half(const uint8_t *p) { return half_to_float(load<uint16_t>(p)); }
 
 DEVICE float bf16_to_float(uint16_t h) { return bits_to_float(uint32_t(h) << 16); }

@@ -18,14 +18,20 @@ struct Activations : Rounding {
     int q[8];
 };
 
-/// Packed weights with rounded activations: a step is 32 values, multiplied in exact integers.
-template <class Type> struct PackedDot {
+/// Packed weights with rounded activations: a step is 32 values, multiplied in exact integers. Weights that are stored with
+/// ZERO added come to be centered, where many activations meet them; or they stay as they are, and what ZERO makes of each product
+/// is taken from their sum. Both are the same integers.
+template <class Type, bool CENTERED = true> struct PackedDot {
+    // Steps that a lane of matvec.cu loads together: as many as registers hold.
+    static const int DEPTH = 4;
     typedef Chunk Left;
     typedef Activations Right;
     static DEVICE int steps(int cols) { return cols / 32; }
     static DEVICE void left(const uint8_t *row, int step, int, const void *table, Left &w) {
         if constexpr (Type::LATTICE) Type::unpack(row, step, table, w);
         else Type::unpack(row, step, w);
+        if (CENTERED && Type::ZERO)
+            for (int k = 0; k < 8; k++) w.q[k] = subtract4(uint32_t(w.q[k]), Type::ZERO * 0x01010101u);
     }
     static DEVICE void right(const void *input, int64_t row, int step, int cols, Right &x) {
         const uint8_t *p = static_cast<const uint8_t *>(input) + (row * (cols / 32) + step) * int64_t(sizeof(Activations));
@@ -40,6 +46,10 @@ template <class Type> struct PackedDot {
             for (int k = 4; k < 8; k++) second = dp4a(w.q[k], x.q[k], second);
         } else {
             for (int k = 4; k < 8; k++) first = dp4a(w.q[k], x.q[k], first);
+        }
+        if (!CENTERED && Type::ZERO) {
+            first -= Type::ZERO * (Type::HALVES ? x.sums[0] : x.sums[0] + x.sums[1]);
+            second -= Type::ZERO * x.sums[1];
         }
         return scaled(w, x, first, second, sum);
     }
@@ -60,8 +70,9 @@ template <class Type> struct PackedDot {
     }
 };
 
-/// Weights that are numbers with f32 activations: a step is 8 values.
-template <class Type> struct FloatDot {
+/// Weights that are numbers with f32 activations: a step is 8 values. WIDE: rows of both have whole steps, at multiples of 16 bytes.
+template <class Type, bool WIDE = false> struct FloatDot {
+    static const int DEPTH = WIDE ? 4 : 2;
     struct Left {
         float w[8];
     };
@@ -70,11 +81,15 @@ template <class Type> struct FloatDot {
     };
     static DEVICE int steps(int cols) { return (cols + 7) / 8; }
     static DEVICE void left(const uint8_t *row, int step, int cols, const void *, Left &w) {
-        for (int k = 0; k < 8; k++) w.w[k] = 8 * step + k < cols ? Type::value(row, 8 * step + k) : 0.0f;
+        if constexpr (WIDE) Type::eight(row, step, w.w);
+        else
+            for (int k = 0; k < 8; k++) w.w[k] = 8 * step + k < cols ? Type::value(row, 8 * step + k) : 0.0f;
     }
     static DEVICE void right(const void *input, int64_t row, int step, int cols, Right &x) {
         const float *p = static_cast<const float *>(input) + row * cols + 8 * step;
-        for (int k = 0; k < 8; k++) x.x[k] = 8 * step + k < cols ? load<float>(p + k) : 0.0f;
+        if constexpr (WIDE) F32::eight(reinterpret_cast<const uint8_t *>(p), 0, x.x);
+        else
+            for (int k = 0; k < 8; k++) x.x[k] = 8 * step + k < cols ? load<float>(p + k) : 0.0f;
     }
     static DEVICE float add(const Left &w, const Right &x, float sum) {
         for (int k = 0; k < 8; k++) sum = fmaf(w.w[k], x.x[k], sum);

@@ -32,6 +32,7 @@ DEVICE float odd(uint32_t scale) { return float(2 * scale + 1); }
 
 struct IQ2_XXS {
     static const bool HALVES = false, OFFSETS = false, LATTICE = true;
+    static const int ZERO = 0;
     static DEVICE void unpack(const uint8_t *row, int i, const void *table, Chunk &c) {
         const uint8_t *b = row + 66 * int64_t(i / 8), *qs = b + 2 + 8 * (i % 8);
         // Four points, then their signs and a scale.
@@ -44,6 +45,7 @@ struct IQ2_XXS {
 
 struct IQ2_XS {
     static const bool HALVES = true, OFFSETS = false, LATTICE = true;
+    static const int ZERO = 0;
     static DEVICE void unpack(const uint8_t *row, int i, const void *table, Chunk &c) {
         const uint8_t *b = row + 74 * int64_t(i / 8), *qs = b + 2 + 8 * (i % 8);
         const float d = load_half(b) * 0.125f;
@@ -60,6 +62,7 @@ struct IQ2_XS {
 
 struct IQ2_S {
     static const bool HALVES = true, OFFSETS = false, LATTICE = true;
+    static const int ZERO = 0;
     static DEVICE void unpack(const uint8_t *row, int i, const void *table, Chunk &c) {
         const uint8_t *b = row + 82 * int64_t(i / 8), *qs = b + 2 + 4 * (i % 8);
         const float d = load_half(b) * 0.125f;
@@ -75,6 +78,7 @@ struct IQ2_S {
 
 struct IQ3_XXS {
     static const bool HALVES = false, OFFSETS = false, LATTICE = true;
+    static const int ZERO = 0;
     static DEVICE void unpack(const uint8_t *row, int i, const void *table, Chunk &c) {
         const uint8_t *b = row + 98 * int64_t(i / 8), *qs = b + 2 + 8 * (i % 8);
         const uint32_t tail = load32_at2(b + 66 + 4 * (i % 8));
@@ -88,6 +92,7 @@ struct IQ3_XXS {
 
 struct IQ3_S {
     static const bool HALVES = false, OFFSETS = false, LATTICE = true;
+    static const int ZERO = 0;
     static DEVICE void unpack(const uint8_t *row, int i, const void *table, Chunk &c) {
         const int j = i % 8;
         const uint8_t *b = row + 110 * int64_t(i / 8), *qs = b + 2 + 8 * j;
@@ -112,6 +117,7 @@ DEVICE void eighths(const void *table, int index, bool negative, int *q) {
 
 struct IQ1_S {
     static const bool HALVES = false, OFFSETS = false, LATTICE = true;
+    static const int ZERO = 0;
     static DEVICE void unpack(const uint8_t *row, int i, const void *table, Chunk &c) {
         const uint8_t *b = row + 50 * int64_t(i / 8);
         const uint32_t qs = load32_at2(b + 2 + 4 * (i % 8)), qh = load<uint16_t>(b + 34 + 2 * (i % 8));
@@ -123,6 +129,7 @@ struct IQ1_S {
 
 struct IQ1_M {
     static const bool HALVES = true, OFFSETS = false, LATTICE = true;
+    static const int ZERO = 0;
     static DEVICE void unpack(const uint8_t *row, int i, const void *table, Chunk &c) {
         const int j = i % 8;
         const uint8_t *b = row + 56 * int64_t(i / 8);

@@ -28,7 +28,22 @@ struct ProductArgs {
     int32_t experts;
 };
 
-/// Whether rows of halves and of activations lie at multiples of 16 bytes.
+/// A further matrix that meets the same activations, of the same type and with rows of the same length.
+struct Further {
+    const uint8_t *weight;
+    const float *bias;       // [rows] or null
+    float *out;              // [n, rows]
+    float scale;
+    int32_t rows;            // 0, of the last ones: there are no more
+};
+
+/// What matvec.cu is given: several matrices in one launch, the blocks of one after those of the other. Without experts.
+struct VectorArgs : ProductArgs {
+    Further further[2];
+};
+
+/// Whether rows of weights and of activations lie at multiples of 16 bytes. Matrices start at multiples of 32, so that further ones
+/// do if the first does.
 DEVICE bool wide_rows(const ProductArgs &a) {
     const uint64_t all = reinterpret_cast<uint64_t>(a.weight) | reinterpret_cast<uint64_t>(a.input) |
                          uint64_t(a.row_bytes) | uint64_t(a.expert_bytes) | 4 * uint64_t(a.cols);

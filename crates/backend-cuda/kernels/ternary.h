@@ -12,6 +12,7 @@ DEVICE uint32_t digit4(uint32_t bytes, int n) {
 
 struct TQ1_0 {
     static const bool HALVES = false, OFFSETS = false, LATTICE = false;
+    static const int ZERO = 1;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 54 * int64_t(i / 8);
         const int j = i % 8;
@@ -21,42 +22,45 @@ struct TQ1_0 {
             const int later = 8 * (j - 5) + k;
             const int at = j < 5 ? 4 * k : later < 20 ? 32 + 4 * (later % 4) : 48;
             const int digit = j < 5 ? j : later < 20 ? later / 4 : later - 20;
-            c.q[k] = subtract4(digit4(load32_at2(b + at), digit), 0x01010101u);
+            c.q[k] = int(digit4(load32_at2(b + at), digit));
         }
     }
 };
 
 struct TQ2_0 {
     static const bool HALVES = false, OFFSETS = false, LATTICE = false;
+    static const int ZERO = 1;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 66 * int64_t(i / 8);
         const int j = i % 8;
         one_scale(c, load_half(b + 64));
         uint32_t x[8];
         load_words_at2(b + 32 * (j / 4), x);
-        for (int k = 0; k < 8; k++) c.q[k] = subtract4(x[k] >> 2 * (j % 4) & 0x03030303u, 0x01010101u);
+        for (int k = 0; k < 8; k++) c.q[k] = int(x[k] >> 2 * (j % 4) & 0x03030303u);
     }
 };
 
 struct Q1_0 {
     static const bool HALVES = false, OFFSETS = false, LATTICE = false;
+    static const int ZERO = 1;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 18 * int64_t(i / 4);
         one_scale(c, load_half(b));
         const uint32_t bits = load32_at2(b + 2 + 4 * (i % 4));
-        for (int k = 0; k < 8; k++) c.q[k] = subtract4(spread4(bits >> 4 * k) << 1, 0x01010101u);
+        for (int k = 0; k < 8; k++) c.q[k] = int(spread4(bits >> 4 * k) << 1);
     }
 };
 
 struct Q2_0 {
     static const bool HALVES = false, OFFSETS = false, LATTICE = false;
+    static const int ZERO = 1;
     static DEVICE void unpack(const uint8_t *row, int i, Chunk &c) {
         const uint8_t *b = row + 18 * int64_t(i / 2);
         one_scale(c, load_half(b));
         for (int k = 0; k < 8; k++) {
             uint32_t x = load<uint8_t>(b + 2 + 8 * (i % 2) + k);
             x = (x | x << 12) & 0x000f000fu;
-            c.q[k] = subtract4((x | x << 6) & 0x03030303u, 0x01010101u);
+            c.q[k] = int((x | x << 6) & 0x03030303u);
         }
     }
 };

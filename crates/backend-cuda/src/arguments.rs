@@ -40,6 +40,11 @@ arguments! {
         experts: i32,
     }
 
+    /// A further matrix of the same launch (`kernels/product.h`).
+    Further { weight: Address, bias: Address, out: Address, scale: f32, rows: i32, }
+
+    VectorArgs { product: ProductArgs, further: [Further; 2], }
+
     GroupArgs {
         ids: Address,
         order: Address,

@@ -1,11 +1,12 @@
 //! Products of rows with the experts that were chosen for them.
 
-use super::matmul::{ACTIVATIONS, FEW, Tiles, VEC_ROWS, rounded};
+use super::matmul::{ACTIVATIONS, FEW, FURTHER, Tiles, VEC_ROWS, rounded};
 use super::types::{kernels, table};
 use super::{MOST_ACROSS, Run, across, apart, int, product, rounding};
-use crate::arguments::{GroupArgs, ProductArgs, optional};
+use crate::arguments::{Further, GroupArgs, ProductArgs, VectorArgs, optional};
 use crate::{Address, Driver};
 use backend::{BackendError, View, Weight};
+use bytemuck::Zeroable;
 use quant::GgmlType;
 
 const OP: &str = "ExpertMatMul";
@@ -97,6 +98,7 @@ pub(crate) fn expert_matmul<D: Driver>(
     let tokens = (MOST_ACROSS / shape.used).max(1);
     let per_token = if shape.input_per_slot { shape.used } else { 1 };
     let input_row = if kernels.packed { weight.cols / 32 * ACTIVATIONS } else { weight.cols * 4 };
+    let further = [Further::zeroed(); FURTHER];
     for first in (0..shape.n).step_by(tokens) {
         let part = (shape.n - first).min(tokens) * shape.used;
         let slot = first * shape.used;
@@ -110,7 +112,7 @@ pub(crate) fn expert_matmul<D: Driver>(
         let grid = [weight.rows.div_ceil(VEC_ROWS) as u32, across(OP, part)?, 1];
         // SAFETY: all operands have been checked to have these sizes as a whole, and parts lie one after the other; the
         // kernel leaves out experts that do not exist.
-        unsafe { run.launch("matvec", kernels.one, (grid, 128, 0), &arguments) }?;
+        unsafe { run.launch("matvec", kernels.one, (grid, 128, 0), &VectorArgs { product: arguments, further }) }?;
     }
     Ok(())
 }

@@ -2,9 +2,10 @@
 
 use super::types::{Kernels, kernels, table};
 use super::{Run, across, apart, int, invalid, product, rounding};
-use crate::arguments::{ProductArgs, optional};
+use crate::arguments::{Further, ProductArgs, VectorArgs, optional};
 use crate::{Address, Driver};
 use backend::{BackendError, Linear, View, Weight};
+use bytemuck::Zeroable;
 use quant::GgmlType;
 
 const OP: &str = "MatMul";
@@ -95,28 +96,38 @@ pub(crate) fn matmul<D: Driver>(
         run.buffers.weight(OP, weight, 1)?;
         run.buffers.optional(OP, linear.bias, weight.rows)?;
     }
-    for linear in products {
-        let Some(kernels) = kernels(linear.weight.ty) else { continue };
+    for alike in products.chunk_by(|a, b| n <= FEW && a.weight.ty == b.weight.ty) {
+        let Some(kernels) = kernels(alike[0].weight.ty) else { continue };
         let input = if kernels.packed { rounding::rounded(run, Some(input), 0)?[0] } else { input.address };
-        one(run, input, n, linear, &kernels)?;
+        for together in alike.chunks(1 + FURTHER) {
+            launch(run, input, n, together, &kernels)?;
+        }
     }
     Ok(())
 }
 
-/// One product.
-fn one<D: Driver>(
+/// Matrices that meet the same few activations, of one type, in one launch: where there are as many lanes as all have rows, more
+/// of memory's answers are on their way at a time, and a launch costs as much as reading a small matrix.
+pub(super) const FURTHER: usize = 2;
+
+/// Products of one launch: with many activations it is one.
+fn launch<D: Driver>(
     run: &mut Run<'_, D>,
     input: Address,
     n: usize,
-    linear: &Linear,
+    products: &[Linear],
     kernels: &Kernels,
 ) -> Result<(), BackendError> {
+    let [linear, others @ ..] = products else { return Ok(()) };
     let Weight { rows, cols, .. } = linear.weight;
-    let (weight, row_bytes) = run.buffers.weight(OP, &linear.weight, 1)?;
-    let bias = optional(run.buffers.optional(OP, linear.bias, rows)?);
-    let out = run.buffers.span_mut(OP, linear.out, product(OP, &[n, rows])?)?.address;
+    let Further { weight, bias, out, .. } = operands(run, n, linear)?;
+    let (_, row_bytes) = run.buffers.weight(OP, &linear.weight, 1)?;
+    let blocks: usize = products.iter().map(|linear| linear.weight.rows.div_ceil(VEC_ROWS)).sum();
+    if blocks == 0 {
+        return Ok(());
+    }
     let arguments = ProductArgs {
-        weight: weight.address,
+        weight,
         input,
         bias,
         scales: 0,
@@ -137,12 +148,25 @@ fn one<D: Driver>(
     if n > FEW {
         let tiles = Tiles::new(run, kernels, &arguments, n, 1);
         let grid = [rows.div_ceil(tiles.side) as u32, across(OP, n.div_ceil(tiles.side))?, 1];
-        // SAFETY: weight, bias and result have just been checked to have these sizes; the input has n rows of cols values,
-        // rounded if this type is packed (the caller).
+        // SAFETY: weight, bias and result have been checked to have these sizes (the caller); the input has n rows of cols
+        // values, rounded if this type is packed (the caller).
         return unsafe { run.launch("matmul", tiles.kernel, (grid, 256, tiles.shared()), &arguments) };
     }
+    let mut further = [Further::zeroed(); FURTHER];
+    for (further, linear) in further.iter_mut().zip(others) {
+        *further = operands(run, n, linear)?;
+    }
     let (kernel, tokens) = if n == 1 { (kernels.one, 1) } else { (kernels.four, 4) };
-    let grid = [rows.div_ceil(VEC_ROWS) as u32, across(OP, n.div_ceil(tokens))?, 1];
-    // SAFETY: as above; without ids no expert is looked up.
-    unsafe { run.launch("matvec", kernel, (grid, 128, 0), &arguments) }
+    let grid = [int(OP, blocks)? as u32, across(OP, n.div_ceil(tokens))?, 1];
+    // SAFETY: as above, for each of them, and all have rows of the same length; without ids no expert is looked up.
+    unsafe { run.launch("matvec", kernel, (grid, 128, 0), &VectorArgs { product: arguments, further }) }
+}
+
+/// What products of one launch do not share.
+fn operands<D: Driver>(run: &mut Run<'_, D>, n: usize, linear: &Linear) -> Result<Further, BackendError> {
+    let rows = linear.weight.rows;
+    let (weight, _) = run.buffers.weight(OP, &linear.weight, 1)?;
+    let bias = optional(run.buffers.optional(OP, linear.bias, rows)?);
+    let out = run.buffers.span_mut(OP, linear.out, product(OP, &[n, rows])?)?.address;
+    Ok(Further { weight: weight.address, bias, out, scale: linear.scale, rows: int(OP, rows)? })
 }

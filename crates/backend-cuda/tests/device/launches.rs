@@ -37,23 +37,28 @@ fn of_a_layer(spec: &ModelSpec, kv: GgmlType) -> Counts {
     layer
 }
 
-/// A layer's kernels besides its products.
-fn besides_products(spec: &ModelSpec, kv: GgmlType) -> Vec<(&'static str, u64)> {
-    of_a_layer(spec, kv).into_iter().filter(|(kernel, _)| !kernel.starts_with("mat")).collect()
+/// A layer's kernels besides its products, of which there are so many.
+fn besides_products(spec: &ModelSpec, kv: GgmlType, products: u64) -> Vec<(&'static str, u64)> {
+    let (of_products, others): (Counts, Counts) =
+        of_a_layer(spec, kv).into_iter().partition(|(kernel, _)| kernel.starts_with("mat"));
+    assert_eq!(of_products.values().sum::<u64>(), products, "{of_products:?}");
+    others.into_iter().collect()
 }
 
 #[test]
 fn kernels_of_a_layer() {
     // Of norms there are those of the stream, which add the residual; heads have theirs with them.
-    let llama = besides_products(&ModelSpec::quantized(Q4_K), F16);
+    // q, k and v are one product, gate and up another.
+    let llama = besides_products(&ModelSpec::quantized(Q4_K), F16, 4);
     assert_eq!(llama, [("attention_tensor_1_1", 1), ("glu", 1), ("heads", 1), ("norm", 2)]);
-    let qwen3 = besides_products(&ModelSpec { ty: Q8_0, ..ModelSpec::qwen3() }, F16);
+    let qwen3 = besides_products(&ModelSpec { ty: Q8_0, ..ModelSpec::qwen3() }, F16, 4);
     assert_eq!(qwen3, llama);
     // What attention gives is rotated back.
-    let quantized = besides_products(&ModelSpec { ty: Q8_0, ..ModelSpec::qwen3() }, Q8_0);
+    let quantized = besides_products(&ModelSpec { ty: Q8_0, ..ModelSpec::qwen3() }, Q8_0, 4);
     let [attention, glu, heads, norm] = llama[..] else { panic!("{llama:?}") };
     assert_eq!(quantized, [attention, glu, ("hadamard", 1), heads, norm]);
-    let mixture = besides_products(&ModelSpec { ty: Q8_0, ..ModelSpec::qwen3moe() }, F16);
+    // The router's, and of experts three.
+    let mixture = besides_products(&ModelSpec { ty: Q8_0, ..ModelSpec::qwen3moe() }, F16, 6);
     let chosen = [("combine", 1), ("glu", 1), ("heads", 1), ("norm", 2), ("route", 1)];
     assert_eq!(mixture, [&[("attention_tensor_1_1", 1)], &chosen[..]].concat());
 }

@@ -110,6 +110,11 @@ fn one_row_and_few_rows() {
         {
             multiply(*ty, rows, block * blocks, n, (i * 31 + j) as u64);
         }
+        // Longer than what a lane loads together, and some more: six rounds of eight steps, of which the last is not whole.
+        let cols = (41 * 32usize).next_multiple_of(block);
+        for (j, (rows, n)) in [(5, 1), (18, 2)].into_iter().enumerate() {
+            multiply(*ty, rows, cols, n, (i * 31 + j) as u64);
+        }
     }
     // Plain types have no blocks.
     for ty in types().iter().filter(|ty| PLAIN.contains(ty)) {
@@ -196,7 +201,7 @@ fn a_row_does_not_depend_on_its_batch() {
             same_bits(ty, cols);
             same_bits(ty, cols + 5);
         } else {
-            same_bits(ty, cols.next_multiple_of(256));
+            same_bits(ty, 5 * 256);
         }
     }
 }
@@ -225,6 +230,63 @@ fn same_bits(ty: GgmlType, cols: usize) {
         }
         let bits: Vec<u32> = read(&mut gpu, result, n * rows).iter().map(|x| x.to_bits()).collect();
         assert_eq!(*first.or_insert_with(|| bits.clone()), bits, "{ty} in batches of {batch}, {architecture:?}");
+    }
+}
+
+/// Matrices that share a launch have the results that each has alone. Those of one type do, three at a time.
+#[test]
+fn matrices_together() {
+    for ty in types() {
+        let architectures = if PLAIN.contains(&ty) { &ALL[..] } else { &ALL[2..] };
+        for (seed, architecture) in architectures.iter().enumerate() {
+            together(ty, *architecture, seed as u64);
+        }
+    }
+}
+
+fn together(ty: GgmlType, architecture: Architecture, seed: u64) {
+    let cols = (10 * 32usize).next_multiple_of(ty.block_size());
+    let (driver, state) = TestDriver::new(State { seed, architecture, exact: true, ..State::default() });
+    let mut gpu = GpuDevice::new(driver, Default::default());
+    let mut random = Random(seed + 5);
+    // The fourth is of another type, the one without rows has no blocks.
+    let kinds =
+        [(ty, 17), (ty, 0), (ty, 48), (if ty == Q4_0 { Q5_0 } else { Q4_0 }, 5), (ty, 1), (ty, 16), (ty, 33), (ty, 2)];
+    let matrices = kinds.map(|(ty, rows)| {
+        let bytes = random.weights(ty, rows.max(1) * cols);
+        let buffer = gpu.adopt(std::sync::Arc::new(bytes)).unwrap();
+        let bias = (rows % 2 == 0).then(|| upload(&mut gpu, &random.floats(rows.max(1), 1.0)));
+        (Weight { buffer, offset: 0, ty, rows, cols }, bias, 1.0 + rows as f32)
+    });
+    for n in [1, 3, 8] {
+        let x = random.floats(n * cols, 2.0);
+        let mut run = |together: usize| {
+            let input = upload(&mut gpu, &x);
+            let results = matrices.map(|(weight, ..)| out(&mut gpu, n * weight.rows + 1));
+            let products: Vec<Linear> = (matrices.iter().zip(results))
+                .map(|((weight, bias, scale), out)| Linear { weight: *weight, bias: *bias, scale: *scale, out })
+                .collect();
+            let before = state.lock().unwrap().launches;
+            for products in products.chunks(together) {
+                gpu.run(&Op::MatMul { input, n, products }).unwrap();
+            }
+            let launches = state.lock().unwrap().launches - before;
+            let bits = matrices.iter().zip(results).map(|((weight, ..), result)| {
+                let values = read(&mut gpu, result, n * weight.rows + 1);
+                let (last, values) = values.split_last().unwrap();
+                assert!(
+                    last.is_nan() && values.iter().all(|value| value.is_finite()),
+                    "{ty} with {} rows",
+                    weight.rows
+                );
+                values.iter().map(|value| value.to_bits()).collect::<Vec<u32>>()
+            });
+            (bits.collect::<Vec<_>>(), launches)
+        };
+        let ((alone, one_by_one), (all, launches)) = (run(1), run(matrices.len()));
+        assert_eq!(alone, all, "{ty}, {n} rows on {architecture:?}");
+        // Activations are rounded once, for the fourth if for no other. Seven matrices have rows; or there are three, one, three, one.
+        assert_eq!([one_by_one, launches], [8, 5], "{ty}, {n} rows");
     }
 }
 
