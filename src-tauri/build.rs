@@ -40,6 +40,7 @@ const COMMANDS: &[&str] = &[
     "chat_restore",
     "chats_export",
     "chats_import",
+    "chats_import_cancel",
     "chats_delete_all",
     "chat_set_system_prompt",
     "chat_set_format",

@@ -116,6 +116,12 @@ pub async fn chats_import(app: Held<'_>, handle: AppHandle<Wry>) -> Answer<Optio
 }
 
 #[tauri::command]
+pub async fn chats_import_cancel(app: Held<'_>) -> Answer<()> {
+    app.chats_import_cancel();
+    Ok(())
+}
+
+#[tauri::command]
 pub async fn chats_delete_all(app: Held<'_>) -> Answer<u32> {
     app.chats_delete_all().await
 }

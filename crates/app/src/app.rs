@@ -67,6 +67,8 @@ pub struct App {
     /// One load or unload at a time.
     pub(crate) loading: tokio::sync::Mutex<()>,
     pub(crate) answer: Mutex<Option<RunningAnswer>>,
+    /// Calls off the import of chats that is running.
+    pub(crate) importing: Mutex<Option<Cancel>>,
     /// Calls off the measurement of a disk that is under way.
     pub(crate) measuring_disk: Mutex<Option<Arc<AtomicBool>>>,
     /// How often watching has begun or ended: odd while somebody watches.
@@ -144,7 +146,11 @@ impl App {
         let memory = MemoryFolder::open(&config.local_dir, chats.clone())?;
         let owner = Owner { settings_file, memory, _lock: lock_file };
         let kept_aside = old_settings.into_iter().chain(old_store).collect();
-        App::new(config, settings, token, (chats, interrupted), Some(owner), kept_aside)
+        let app = App::new(config, settings, token, (chats, interrupted), Some(owner), kept_aside)?;
+        if app.chats.any_to_clear()? {
+            app.clear_in_background();
+        }
+        Ok(app)
     }
 
     /// A guest in the data folder: it sees settings, library and what was measured, and may keep new measurements, but
@@ -193,6 +199,7 @@ impl App {
             slot: Mutex::new(Slot::None),
             loading: tokio::sync::Mutex::new(()),
             answer: Mutex::new(None),
+            importing: Mutex::new(None),
             measuring_disk: Mutex::new(None),
             monitoring: AtomicU64::new(0),
             interrupted_chat,

@@ -10,9 +10,14 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::HashSet;
 use std::collections::hash_map::{Entry, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// How long a deleted chat can be brought back.
 const BIN_MS: u64 = 30 * 24 * 3600 * 1000;
+/// Chats whose import is not at its end are in the bin, deleted at this time, which is before all others.
+pub(crate) const UNFINISHED: i64 = 0;
+/// How long others wait for the data base while old chats are cleared.
+const TURN: Duration = Duration::from_millis(50);
 pub(crate) const MAX_TITLE: usize = 200;
 /// Characters of what is looked for.
 const MAX_QUERY: usize = 1000;
@@ -44,11 +49,10 @@ impl AnswerText {
 }
 
 impl Chats {
-    /// Ends what a crash cut, and empties the bin of what is too old. Returns the chat whose shown answer was cut, the
+    /// Ends what a crash cut. Returns the chat whose shown answer was cut, the
     /// latest if several.
     pub fn open(store: Arc<Store>) -> Result<(Chats, Option<String>)> {
         let cut = store.transaction(|db| {
-            db.execute("DELETE FROM chats WHERE deleted < ?1", [now().saturating_sub(BIN_MS)])?;
             let cut = db
                 .query_row(
                     "SELECT chats.n FROM chats JOIN messages ON messages.n = chats.leaf
@@ -83,10 +87,11 @@ impl Chats {
             }
         }
         let mut statement = db.prepare_cached(
-            "SELECT n, title, pinned, updated, deleted FROM chats WHERE (deleted IS NOT NULL) = ?1
+            "SELECT n, title, pinned, updated, deleted FROM chats
+             WHERE CASE WHEN ?1 THEN deleted >= ?2 ELSE deleted IS NULL END
              ORDER BY pinned DESC, updated DESC, n DESC",
         )?;
-        let rows = statement.query_map([deleted], |row| {
+        let rows = statement.query_map(params![deleted, too_old()], |row| {
             let n: i64 = row.get(0)?;
             Ok((
                 n,
@@ -298,6 +303,51 @@ impl Chats {
             Ok((one(db, n)?, title))
         })
     }
+}
+
+impl Chats {
+    pub(crate) fn any_to_clear(&self) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM chats WHERE deleted < ?1)";
+        Ok(self.store.lock().query_row(sql, [too_old()], |row| row.get(0))?)
+    }
+
+    /// Takes away chats that are too long in the bin, and what there is of imports that have not come to their end, while
+    /// `wanted`. That may be much: others have the data base in between.
+    pub(crate) fn clear(&self, wanted: &mut dyn FnMut() -> bool) -> Result<()> {
+        // Imports that begin from now on are none of ours.
+        let sql = "SELECT coalesce(max(n), 0) FROM chats";
+        let last: i64 = self.store.lock().query_row(sql, [], |row| row.get(0))?;
+        while self.store.transaction(|db| clear_some(db, last))? {
+            if !wanted() {
+                return Ok(());
+            }
+            self.store.give_way();
+        }
+        self.store.shrink()
+    }
+}
+
+/// Whether there may be more.
+fn clear_some(db: &Connection, last: i64) -> Result<bool> {
+    let begun = Instant::now();
+    let mut chat = db.prepare_cached("SELECT n FROM chats WHERE deleted < ?1 AND n <= ?2 LIMIT 1")?;
+    // From the last one on: the data base would delete all that follow a message with it, and goes only so many levels deep.
+    let latest = "DELETE FROM messages WHERE n = (SELECT max(n) FROM messages WHERE chat = ?1)";
+    let (mut message, mut rest) = (db.prepare_cached(latest)?, db.prepare_cached("DELETE FROM chats WHERE n = ?1")?);
+    while let Some(n) = chat.query_row([too_old(), last], |row| row.get::<_, i64>(0)).optional()? {
+        while message.execute([n])? > 0 {
+            if begun.elapsed() >= TURN {
+                return Ok(true);
+            }
+        }
+        rest.execute([n])?;
+    }
+    Ok(false)
+}
+
+/// What was deleted before this cannot be brought back.
+fn too_old() -> i64 {
+    i64::try_from(now().saturating_sub(BIN_MS)).unwrap_or(i64::MAX).max(UNFINISHED + 1)
 }
 
 pub(crate) const SELECT_MESSAGE: &str =

@@ -8,7 +8,15 @@ use crate::files::set_aside;
 use crate::wire::{ErrorCode, WireError};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// Long work goes on after this, however many others there are.
+const MOST_PATIENT: Duration = Duration::from_secs(1);
+
+/// Bytes that are worth it, and that are no work.
+const SHRUNK: u64 = 32 << 20;
 
 /// Step `n` makes schema `n + 1` of schema `n`.
 const MIGRATIONS: [&str; 3] = [
@@ -67,9 +75,15 @@ const MIGRATIONS: [&str; 3] = [
 
 pub struct Store {
     connection: Mutex<Connection>,
+    /// Threads that wait for it.
+    waiting: AtomicUsize,
 }
 
 impl Store {
+    fn new(connection: Connection) -> Store {
+        Store { connection: Mutex::new(connection), waiting: AtomicUsize::new(0) }
+    }
+
     /// Opens or makes the data base. One that is damaged is kept under another name, which is given back, and a new one
     /// made.
     ///
@@ -77,7 +91,7 @@ impl Store {
     /// It cannot be opened, was written by a newer version, or the damaged one cannot be moved.
     pub fn open(path: &Path) -> Result<(Store, Option<PathBuf>)> {
         match open(path) {
-            Ok(connection) => Ok((Store { connection: Mutex::new(connection) }, None)),
+            Ok(connection) => Ok((Store::new(connection), None)),
             Err(error) if is_damaged(&error) => {
                 let aside = set_aside(path)?;
                 for suffix in ["-wal", "-shm"] {
@@ -87,7 +101,7 @@ impl Store {
                 }
                 tracing::error!("the data base was damaged ({error}); it is kept as {}", aside.display());
                 let connection = open(path).map_err(Failure::wire)?;
-                Ok((Store { connection: Mutex::new(connection) }, Some(aside)))
+                Ok((Store::new(connection), Some(aside)))
             }
             Err(error) => Err(error.wire()),
         }
@@ -97,12 +111,34 @@ impl Store {
     pub fn in_memory() -> Result<Store> {
         let mut connection = Connection::open_in_memory()?;
         migrate(&mut connection).map_err(Failure::wire)?;
-        Ok(Store { connection: Mutex::new(connection) })
+        Ok(Store::new(connection))
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         // A panic in another thread rolled its transaction back; the connection is usable.
-        self.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        let connection = self.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        connection
+    }
+
+    /// Between two pieces of long work: whoever waits comes first. The mutex alone would give it to whoever asks soonest.
+    pub fn give_way(&self) {
+        let begun = Instant::now();
+        while self.waiting.load(Ordering::Relaxed) > 0 && begun.elapsed() < MOST_PATIENT {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Gives the disk back what was deleted, where that is much and what stays is written anew in a moment.
+    pub fn shrink(&self) -> Result<()> {
+        let db = self.lock();
+        let figure = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
+        let (page, pages, free) = (figure("page_size")?, figure("page_count")?, figure("freelist_count")?);
+        if free * page > SHRUNK && (pages - free.min(pages)) * page < SHRUNK {
+            db.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")?;
+        }
+        Ok(())
     }
 
     /// Runs `work` in one transaction.
@@ -198,6 +234,63 @@ mod tests {
         let (store, _) = Store::open(&path).unwrap();
         let count: u32 = store.lock().query_row("SELECT count(*) FROM chats", [], |row| row.get(0)).unwrap();
         assert_eq!(count, 1);
+    }
+
+    #[test]
+    fn long_work_gives_way_to_others() {
+        let store = Store::in_memory().unwrap();
+        let turns = AtomicUsize::new(0);
+        let (done, waited) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while done.load(Ordering::Relaxed) < 20 && turns.load(Ordering::Relaxed) < 1000 {
+                    store.give_way();
+                    let _held = store.lock();
+                    turns.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            });
+            while turns.load(Ordering::Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            for _ in 0..20 {
+                let before = turns.load(Ordering::Relaxed);
+                drop(store.lock());
+                waited.fetch_add(turns.load(Ordering::Relaxed) - before, Ordering::Relaxed);
+                done.fetch_add(1, Ordering::Relaxed);
+                // Others come again before long.
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        // None, unless the system stops a thread that is about to wait.
+        let waited = waited.into_inner();
+        assert!(waited <= 10, "{waited} turns while others waited for 20");
+    }
+
+    #[test]
+    fn what_was_deleted_is_the_disks_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chats.db");
+        let (store, _) = Store::open(&path).unwrap();
+        let len = || std::fs::metadata(&path).unwrap().len();
+        let add = |bytes: u64| {
+            let sql = "INSERT INTO chats(title, updated) VALUES (zeroblob(?1), 1)";
+            store.lock().execute(sql, [bytes]).unwrap();
+        };
+        add(1000);
+        add(40 << 20);
+        store.lock().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        store.shrink().unwrap();
+        assert!(len() > 40 << 20, "nothing was deleted");
+        store.lock().execute("DELETE FROM chats WHERE length(title) > 1000", []).unwrap();
+        store.shrink().unwrap();
+        assert!(len() < 1 << 20, "{}", len());
+        // What is in use would take long to write anew.
+        add(40 << 20);
+        add(40 << 20);
+        store.lock().execute_batch("DELETE FROM chats WHERE n = 3; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        store.shrink().unwrap();
+        assert!(len() > 80 << 20, "{}", len());
     }
 
     #[test]

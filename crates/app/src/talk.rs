@@ -123,6 +123,7 @@ impl App {
     /// are read again when they go on.
     pub async fn close_within(self: &Arc<Self>, time: Duration) {
         self.leave_disk_alone();
+        self.chats_import_cancel();
         // An engine that does not stop in time loses what the last fifth of a second brought.
         let ended = tokio::time::timeout(Duration::from_secs(2), self.end_answer()).await;
         if let (Ok(()), Ok(session)) = (ended, self.session()) {

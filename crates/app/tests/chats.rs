@@ -337,6 +337,150 @@ async fn a_file_that_is_no_archive_adds_nothing() {
     assert_eq!(missing.code, ErrorCode::FileMissing);
 }
 
+/// A file of one chat in which `messages` follow each other.
+fn long_chat(path: &std::path::Path, messages: usize) {
+    let message = |place: usize| {
+        let (parent, role) = match place {
+            0 => ("null".into(), "user"),
+            _ => ((place - 1).to_string(), if place % 2 == 0 { "user" } else { "assistant" }),
+        };
+        format!(r#"{{"parent":{parent},"role":"{role}","text":"word {place}","created":1}}"#)
+    };
+    let messages: Vec<String> = (0..messages).map(message).collect();
+    let chat = format!(r#"{{"title":"long","updated":1,"shown":null,"messages":[{}]}}"#, messages.join(","));
+    std::fs::write(path, format!(r#"{{"headroom_chats":1,"chats":[{chat}]}}"#)).unwrap();
+}
+
+/// The data base deletes with a message those that follow it, so many levels deep at most.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chat_of_any_length_can_be_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, _) = open(folder.path(), |_| {});
+    let path = folder.path().join("in.json");
+    long_chat(&path, 3000);
+    assert_eq!(app.chats_import(path.clone()).await.unwrap(), 1);
+    assert_eq!(app.chats_delete_all().await.unwrap(), 1);
+
+    assert_eq!(app.chats_import(path).await.unwrap(), 1);
+    let chat = app.chats(String::new(), false).await.unwrap().remove(0).id;
+    app.chat_delete(chat).await.unwrap();
+    drop(app);
+    let db = rusqlite::Connection::open(folder.path().join("data/headroom.db")).unwrap();
+    db.execute("UPDATE chats SET deleted = 1", []).unwrap();
+    drop(db);
+    // A month later.
+    let (app, _) = open(folder.path(), |_| {});
+    assert!(app.chats(String::new(), true).await.unwrap().is_empty());
+    drop(app);
+    cleared(folder.path()).await;
+}
+
+/// Waits until the data base holds no message.
+async fn cleared(folder: &std::path::Path) {
+    for left in (0..600).rev() {
+        let app = own(folder);
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        drop(app);
+        let db = rusqlite::Connection::open(folder.join("data/headroom.db")).unwrap();
+        db.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
+        let found: u32 = db.query_row("SELECT count(*) FROM messages", [], |row| row.get(0)).unwrap();
+        if found == 0 {
+            return;
+        }
+        assert!(left > 0, "{found} messages are still there");
+    }
+}
+
+/// Imports until it is killed: run by the test below.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by an_import_that_was_killed_leaves_nothing"]
+async fn child_imports() {
+    let folder = std::path::PathBuf::from(std::env::var("HEADROOM_TEST_FOLDER").unwrap());
+    let (app, _) = open(&folder, |config| {
+        config.events = Arc::new(|event| match event {
+            AppEvent::Import { progress: Some(progress) } if progress.bytes > 1 << 20 => println!("in the middle"),
+            _ => {}
+        });
+    });
+    app.chats_import(folder.join("in.json")).await.unwrap();
+    println!("to the end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_was_killed_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    long_chat(&folder.path().join("in.json"), 150_000);
+    let variables = [("HEADROOM_TEST_FOLDER", folder.path().display().to_string())];
+    let printed = run_and_kill("child_imports", &variables, "in the middle");
+    assert!(!printed.contains("to the end"), "{printed}");
+    let db = rusqlite::Connection::open(folder.path().join("data/headroom.db")).unwrap();
+    let found: u32 = db.query_row("SELECT count(*) FROM messages", [], |row| row.get(0)).unwrap();
+    assert!(found > 1000, "some of it was there");
+    drop(db);
+    let app = own(folder.path());
+    for bin in [false, true] {
+        assert!(app.chats(String::new(), bin).await.unwrap().is_empty());
+    }
+    assert!(app.chats("word".into(), false).await.unwrap().is_empty());
+    // What is left of it is not part of another one.
+    long_chat(&folder.path().join("in.json"), 10);
+    assert_eq!(app.chats_import(folder.path().join("in.json")).await.unwrap(), 1);
+    let id = app.chats(String::new(), false).await.unwrap().remove(0).id;
+    assert_eq!(app.chat(id).await.unwrap().messages.len(), 10);
+    assert_eq!(app.chats_delete_all().await.unwrap(), 1);
+    drop(app);
+    cleared(folder.path()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_tells_how_far_it_is_and_can_be_called_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, events) = open(folder.path(), |_| {});
+    let path = folder.path().join("in.json");
+    long_chat(&path, 150_000);
+    let bytes = std::fs::metadata(&path).unwrap().len();
+    let importing = tokio::spawn({
+        let (app, path) = (app.clone(), path.clone());
+        async move { app.chats_import(path).await }
+    });
+    let told = || -> Vec<Option<ImportProgress>> {
+        let events = events.lock().unwrap();
+        let progress = events.iter().filter_map(|event| match event {
+            AppEvent::Import { progress } => Some(*progress),
+            _ => None,
+        });
+        progress.collect()
+    };
+    while told().len() < 3 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(app.chats_import(path.clone()).await.unwrap_err().code, ErrorCode::Busy);
+    let called_off = std::time::Instant::now();
+    app.chats_import_cancel();
+    let error = importing.await.unwrap().unwrap_err();
+    assert_eq!(error.code, ErrorCode::Cancelled, "{error}");
+    assert!(called_off.elapsed() < std::time::Duration::from_secs(1), "{:?}", called_off.elapsed());
+    let told = told();
+    assert_eq!(told.last(), Some(&None));
+    let told: Vec<_> = told.into_iter().flatten().collect();
+    assert!(told.iter().all(|progress| progress.total == bytes && progress.bytes < bytes), "{told:?}");
+    assert!(told.is_sorted_by_key(|progress| progress.bytes));
+    assert!(app.chats(String::new(), false).await.unwrap().is_empty());
+    // With another one running, all are deleted for good.
+    let importing = tokio::spawn({
+        let (app, path) = (app.clone(), path.clone());
+        async move { app.chats_import(path).await }
+    });
+    let before = events.lock().unwrap().len();
+    while events.lock().unwrap().len() == before {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(app.chats_delete_all().await.unwrap(), 0);
+    assert_eq!(importing.await.unwrap().unwrap_err().code, ErrorCode::Cancelled);
+    drop(app);
+    cleared(folder.path()).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn times_that_no_window_can_show_are_not_imported() {
     let folder = tempfile::tempdir().unwrap();

@@ -321,3 +321,35 @@ test("all chats are deleted only after a question", async () => {
   expect(app.chats.list).toEqual([]);
   expect(app.chats.shown).toBeNull();
 });
+
+test("an import of chats says how far it is, and can be called off", async () => {
+  let end = (_: unknown) => {};
+  let cancelled = 0;
+  const { app, user } = await open("settings", {}, () => ({
+    chatsImport: () => new Promise((_, reject) => (end = reject)),
+    chatsImportCancel: async () => void (cancelled += 1),
+  }));
+  await user.click(await screen.findByRole("button", { name: "Import chats" }));
+  expect(screen.queryByTestId("import-progress")).toBe(null);
+  app.take({ type: "import", progress: { bytes: 250e6, total: 1e9, secondsLeft: 90 } });
+  const progress = await screen.findByTestId("import-progress");
+  expect(progress.textContent).toContain("250 MB of 1.0 GB · 1 min 30 s left");
+  expect(within(progress).getByRole("progressbar").getAttribute("aria-valuenow")).toBe("25");
+  await user.click(within(progress).getByRole("button", { name: "Cancel" }));
+  expect(cancelled).toBe(1);
+  app.take({ type: "import", progress: null });
+  end(wireError("cancelled", "the import was called off"));
+  expect(await screen.findByText("Import cancelled. Nothing was added.")).toBeTruthy();
+  expect(screen.queryByTestId("import-progress")).toBe(null);
+});
+
+test("a window that was loaded anew finds the import, and its chats at the end", async () => {
+  const { app } = await open("settings");
+  app.take({ type: "import", progress: { bytes: 1e6, total: 0, secondsLeft: null } });
+  const progress = await screen.findByTestId("import-progress");
+  expect(within(progress).getByRole("progressbar").getAttribute("aria-valuenow")).toBe(null);
+  await app.api.chatCreate();
+  const before = app.chats.list.length;
+  app.take({ type: "import", progress: null });
+  await waitFor(() => expect(app.chats.list).toHaveLength(before + 1));
+});

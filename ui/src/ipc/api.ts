@@ -81,6 +81,8 @@ export interface Api {
   chatsExport(): Promise<number | null>;
   /** Asks for a file; the number of chats that came, null if nothing was chosen. */
   chatsImport(): Promise<number | null>;
+  /** Ends the import that runs; it rejects with `cancelled`, and nothing is added. */
+  chatsImportCancel(): Promise<void>;
   /** For good, the bin too; the number of chats. */
   chatsDeleteAll(): Promise<number>;
   chatSetSystemPrompt(id: string, text: string): Promise<void>;

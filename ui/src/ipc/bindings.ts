@@ -466,6 +466,12 @@ running: boolean, };
 
 export type Turn = { "type": "send", text: string, parent: string | null, } | { "type": "edit", message: string, text: string, } | { "type": "regenerate", message: string, } | { "type": "continue", message: string, };
 
+export type ImportProgress = { bytes: number, 
+/**
+ * 0: not known.
+ */
+total: number, secondsLeft: number | null, };
+
 export type SendArgs = { chat: string, turn: Turn, 
 /**
  * null: the settings' own.
@@ -500,4 +506,4 @@ interruptedChat: string | null,
  */
 keptAside?: Array<string>, };
 
-export type AppEvent = { "type": "model", state: ModelState, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "download", download: Download, } | { "type": "library" } | { "type": "fileAsked" } | { "type": "monitor", sample: MonitorSample, } | { "type": "forgotten", chat: string, title: string, } | { "type": "hardware", hardware: HardwareReport, };
+export type AppEvent = { "type": "model", state: ModelState, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "download", download: Download, } | { "type": "library" } | { "type": "fileAsked" } | { "type": "monitor", sample: MonitorSample, } | { "type": "forgotten", chat: string, title: string, } | { "type": "import", progress: ImportProgress | null, } | { "type": "hardware", hardware: HardwareReport, };

@@ -85,6 +85,9 @@ export class App {
       case "fileAsked":
         void this.openFile();
         break;
+      case "import":
+        this.chats.takeImport(event.progress);
+        break;
       case "monitor":
         this.monitor.take(event.sample);
         break;

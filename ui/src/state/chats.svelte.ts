@@ -1,5 +1,5 @@
 import { SvelteMap } from "svelte/reactivity";
-import type { AnswerFormat, Api, Chat, ChatSummary, Turn, WireError } from "../ipc";
+import type { AnswerFormat, Api, Chat, ChatSummary, ImportProgress, Turn, WireError } from "../ipc";
 import { toWireError } from "../ipc";
 import { conversation, take, type Conversation } from "./conversation";
 
@@ -13,6 +13,8 @@ export class ChatsStore {
   /** The bin is shown instead of the chats. */
   bin = $state(false);
   current = $state<string | null>(null);
+  /** How far the import is that runs, if one does. */
+  importing = $state.raw<ImportProgress | null>(null);
   /** What is written and not sent, by chat id ("" without a chat). */
   drafts = new SvelteMap<string, string>();
   private open = new SvelteMap<string, Conversation>();
@@ -164,9 +166,19 @@ export class ChatsStore {
 
   /** Likewise, of those that came. */
   async import(): Promise<number | null> {
-    const count = await this.attempt(() => this.api.chatsImport());
-    await this.refresh();
-    return count;
+    return this.attempt(() => this.api.chatsImport());
+  }
+
+  async cancelImport(): Promise<void> {
+    await this.attempt(() => this.api.chatsImportCancel());
+  }
+
+  /** At the end the new chats are there, also for a window that was loaded anew meanwhile. */
+  takeImport(progress: ImportProgress | null): void {
+    this.importing = progress;
+    if (progress === null) {
+      void this.refresh();
+    }
   }
 
   /** For good, the bin too. */

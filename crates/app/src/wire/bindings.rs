@@ -73,6 +73,7 @@ pub fn typescript() -> String {
         Message,
         Chat,
         Turn,
+        ImportProgress,
         SendArgs,
         AnswerEvent,
         // all

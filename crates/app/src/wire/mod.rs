@@ -66,6 +66,8 @@ pub enum AppEvent {
     Monitor { sample: MonitorSample },
     /// What the model remembered of a chat had to go: the chat will be read again when it goes on.
     Forgotten { chat: String, title: String },
+    /// How far the import of chats is; null: it has ended, as the command says how.
+    Import { progress: Option<ImportProgress> },
     /// Hardware was measured again.
     Hardware { hardware: HardwareReport },
 }

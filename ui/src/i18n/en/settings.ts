@@ -70,6 +70,8 @@ export const settings = {
   exportHint:
     "All chats with all branches as one JSON file. Imported chats are added to those that are here.",
   exported: "{n} {n|chat|chats} exported.",
+  importing: "Importing chats",
+  importCancelled: "Import cancelled. Nothing was added.",
   imported: "{n} {n|chat|chats} imported.",
   deleteAll: "Delete all chats",
   deleteAllHint: "Models and settings stay.",

@@ -73,6 +73,8 @@ export const settings: Words<typeof en> = {
   exportHint:
     "すべてのチャットを分岐も含めて1つのJSONファイルにします。読み込んだチャットは今あるものに追加されます。",
   exported: "{n}件のチャットを書き出しました。",
+  importing: "チャットを読み込み中",
+  importCancelled: "読み込みをキャンセルしました。何も追加していません。",
   imported: "{n}件のチャットを読み込みました。",
   deleteAll: "すべてのチャットを削除",
   deleteAllHint: "モデルと設定は残ります。",

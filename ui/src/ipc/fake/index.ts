@@ -368,6 +368,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
     chatRestore: async (id) => void (chatOf(id).deleted = null),
     chatsExport: async () => chats.filter((chat) => chat.deleted === null).length,
     chatsImport: async () => null,
+    chatsImportCancel: async () => emit({ type: "import", progress: null }),
     chatsDeleteAll: async () => chats.splice(0).length,
     chatSetSystemPrompt: async (id, text) => void (chatOf(id).systemPrompt = text),
     chatSetFormat: async (id, format) => {
