@@ -219,9 +219,9 @@ impl Chats {
         })
     }
 
-    /// A message of the user after `parent` (null: the first of a branch), shown from now on. Names the chat if it has
-    /// no name.
-    pub fn add_user(&self, chat: &str, parent: Option<&str>, text: &str) -> Result<Message> {
+    /// A message of the user after `parent` (null: the first of a branch), shown from now on, and the place for its answer,
+    /// empty so far: both or, where the disk is full, none. Names the chat if it has no name.
+    pub fn ask(&self, chat: &str, parent: Option<&str>, text: &str, model: &str) -> Result<(Message, Message)> {
         check_text(text)?;
         self.store.transaction(|db| {
             let n = insert(db, number(chat)?, parent, Role::User, text, None)?;
@@ -229,11 +229,12 @@ impl Chats {
             let title = text.trim().lines().next().unwrap_or_default();
             let title = shortened(title, AUTO_TITLE);
             db.execute("UPDATE chats SET title = ?2 WHERE n = ?1 AND title = ''", params![number(chat)?, title])?;
-            one(db, n)
+            let answer = insert(db, number(chat)?, Some(&n.to_string()), Role::Assistant, "", Some(model))?;
+            Ok((one(db, n)?, one(db, answer)?))
         })
     }
 
-    /// The place for an answer after `parent`, empty so far.
+    /// The place for another answer after `parent`, empty so far.
     pub fn begin_answer(&self, chat: &str, parent: &str, model: &str) -> Result<Message> {
         self.store.transaction(|db| {
             let n = insert(db, number(chat)?, Some(parent), Role::Assistant, "", Some(model))?;

@@ -165,8 +165,7 @@ mod tests {
     fn stream(begun: AnswerText, texts: &[&str]) -> (crate::wire::Message, Vec<String>) {
         let (chats, _) = Chats::open(Arc::new(Store::in_memory().unwrap())).unwrap();
         let chat = chats.create("").unwrap();
-        let question = chats.add_user(&chat, None, "Hi").unwrap();
-        let answer = chats.begin_answer(&chat, &question.id, "m").unwrap();
+        let (_, answer) = chats.ask(&chat, None, "Hi", "m").unwrap();
         let (sender, steps) = mpsc::channel();
         let parser = AnswerParser::new("<think>", CallMarks::of_template("<tool_call>"));
         sender.send(Step::Prompt(Some(parser))).unwrap();

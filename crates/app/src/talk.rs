@@ -204,47 +204,40 @@ impl App {
             let found = chat.messages.iter().find(|message| message.id == id);
             found.ok_or_else(|| WireError::new(ErrorCode::NotFound, format!("the chat has no message {id}")))
         };
-        let add = |parent: Option<&str>, text: &str| {
+        let ask = |parent: Option<&str>, text: &str| {
             if text.trim().is_empty() {
                 return Err(WireError::bad_argument("text", "the message is empty"));
             }
-            self.chats.add_user(&args.chat, parent, text)
+            let (user, answer) = self.chats.ask(&args.chat, parent, text, &session.name)?;
+            Ok((Some(user), answer, AnswerText::default()))
         };
-        let (user, parent, continued) = match &args.turn {
-            Turn::Send { text, parent } => {
-                let parent = parent.as_deref().or(chat.path.last().map(String::as_str));
-                let user = add(parent, text)?;
-                (Some(user.clone()), user.id, None)
-            }
+        let (user, answer, begun) = match &args.turn {
+            Turn::Send { text, parent } => ask(parent.as_deref().or(chat.path.last().map(String::as_str)), text)?,
             Turn::Edit { message, text } => {
                 let before = find(message)?;
                 if before.role != Role::User {
                     return Err(WireError::bad_argument("message", "only the user's messages can be edited"));
                 }
-                let user = add(before.parent.as_deref(), text)?;
-                (Some(user.clone()), user.id, None)
+                ask(before.parent.as_deref(), text)?
             }
             Turn::Regenerate { message } => {
                 let before = find(message)?;
                 let parent = match before.role {
-                    Role::User => Some(before.id.clone()),
-                    _ => before.parent.clone(),
+                    Role::User => Some(before.id.as_str()),
+                    _ => before.parent.as_deref(),
                 };
-                (None, parent.ok_or_else(|| WireError::bad_argument("message", "nothing to answer"))?, None)
+                let parent = parent.ok_or_else(|| WireError::bad_argument("message", "nothing to answer"))?;
+                (None, self.chats.begin_answer(&args.chat, parent, &session.name)?, AnswerText::default())
             }
             Turn::Continue { message } => {
-                let parent = find(message)?.parent.clone();
-                let parent = parent.ok_or_else(|| WireError::bad_argument("message", "nothing to answer"))?;
-                (None, parent, Some(self.chats.reopen_answer(&args.chat, message)?))
-            }
-        };
-        let (answer, begun) = match continued {
-            Some((answer, mut begun)) => {
+                if find(message)?.parent.is_none() {
+                    return Err(WireError::bad_argument("message", "nothing to answer"));
+                }
+                let (answer, mut begun) = self.chats.reopen_answer(&args.chat, message)?;
                 // A character that the cut went through is written again as a whole.
                 begun.raw.truncate(begun.raw.strip_suffix('\u{fffd}').unwrap_or(&begun.raw).len());
-                (answer, begun)
+                (None, answer, begun)
             }
-            None => (self.chats.begin_answer(&args.chat, &parent, &session.name)?, AnswerText::default()),
         };
         let chat = self.chats.get(&args.chat)?;
         let path = path_to(&chat.messages, Some(answer.id.clone()));

@@ -49,6 +49,28 @@ async fn until(app: &Arc<App>, what: impl Fn(&Download) -> bool) -> Download {
     }
 }
 
+/// A disk that has room for the question, and none for its answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_is_not_kept_without_a_place_for_its_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    install(folder.path(), "local", &ModelSpec::llama());
+    let (app, _) = open(folder.path(), |_| {});
+    let chat = app.chat_create().await.unwrap().id;
+    drop(app);
+    let db = rusqlite::Connection::open(folder.path().join("data/headroom.db")).unwrap();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON messages WHEN new.role = 'assistant'
+                BEGIN SELECT raise(ABORT, 'no room'); END";
+    db.execute_batch(full).unwrap();
+    drop(db);
+    let (app, _) = open(folder.path(), |_| {});
+    load(&app, "local", LoadSettings { context: Some(256), ..LoadSettings::default() }).await;
+    let refused = begin(&app, &chat, say("Are you there?"), greedy(1)).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Storage, "{refused}");
+    let kept = app.chat(chat.clone()).await.unwrap();
+    assert!(kept.messages.is_empty() && kept.title.is_empty() && !kept.running, "{kept:?}");
+    assert!(app.chats("there".into(), false).await.unwrap().is_empty());
+}
+
 /// In a mount name space of its own: run by the test below.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by a_full_disk_loses_nothing"]

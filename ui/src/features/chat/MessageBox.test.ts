@@ -2,6 +2,7 @@ import { fireEvent, screen } from "@testing-library/svelte";
 import { expect, test, vi } from "vitest";
 import type { Api } from "../../ipc";
 import { renderWith, startApp, until } from "../../testing";
+import UserMessage from "./message/UserMessage.svelte";
 import MessageBox from "./MessageBox.svelte";
 
 async function setUp(change: (api: Api) => Partial<Api> = () => ({})) {
@@ -62,6 +63,34 @@ test("text files are put into the message, others are told", async () => {
   const told = app.toasts.list.map(({ text }) => text);
   expect(told[0]).toContain("b.bin");
   expect(told[1]).toContain("large.txt");
+});
+
+test("it comes back to its chat, before what was typed since", async () => {
+  let refuse = (_: Error) => {};
+  const chatSend = () => new Promise<void>((_, reject) => (refuse = reject));
+  const { input, app } = await setUp(() => ({ chatSend }));
+  const first = app.chats.current!;
+  await fireEvent.input(input, { target: { value: "precious" } });
+  await fireEvent.keyDown(input, { key: "Enter" });
+  await fireEvent.input(input, { target: { value: "more" } });
+  await app.chats.show("2");
+  refuse(new Error("no"));
+  await until(() => app.toasts.list.length === 1);
+  await until(() => app.chats.drafts.get(first) === "precious\nmore");
+  expect(app.chats.drafts.get("2")).toBeUndefined();
+});
+
+test("a message said otherwise that could not be sent is still there", async () => {
+  const app = await startApp({}, () => ({ chatSend: () => Promise.reject(new Error("no")) }));
+  await app.model.load("m1", app.settings.load("m1"));
+  await app.chats.show("2");
+  const message = app.chats.shown!.chat.messages[0]!;
+  renderWith(app, UserMessage, { message, canSend: true });
+  await fireEvent.click(screen.getByTestId("edit"));
+  await fireEvent.input(screen.getByTestId("edit-input"), { target: { value: "precious" } });
+  await fireEvent.click(screen.getByTestId("edit-send"));
+  await until(() => app.toasts.list.length === 1);
+  await until(() => screen.queryByTestId<HTMLTextAreaElement>("edit-input")?.value === "precious");
 });
 
 test("without a model nothing is sent", async () => {
