@@ -23,7 +23,7 @@ pub(crate) const MAX_TITLE: usize = 200;
 const MAX_QUERY: usize = 1000;
 /// Characters of a title made of the first message.
 const AUTO_TITLE: usize = 60;
-/// Bytes of one message; far above what any context holds.
+/// Bytes of one message, an answer as the model writes it too; far above what any context holds.
 pub const MAX_TEXT: usize = 4 << 20;
 
 #[derive(Clone)]

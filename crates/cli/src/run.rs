@@ -17,7 +17,8 @@ pub fn run(program: &Program, options: &Run) -> Result<(), Failure> {
     let sampling = sampling(&options.talk)?;
     let prompt = prompt(options)?;
     let form = options.talk.form.read()?;
-    let cancel = program.interrupts().begin();
+    let interrupts = program.interrupts();
+    let cancel = interrupts.begin();
     let Loaded { session, seconds } = open(program, &options.model, &options.talk, &cancel)?;
     let raw = options.raw || !session.has_template();
     if raw && !options.raw {
@@ -38,18 +39,20 @@ pub fn run(program: &Program, options: &Run) -> Result<(), Failure> {
         policy: ContextPolicy::Stop,
         form,
     };
-    let mut printer = Printer::new(program.json);
+    let mut printer = Printer::new(program.json, &cancel);
     let answered = session.answer(task, &cancel, &mut |step| printer.step(step));
     let (reason, stats) = answered.map_err(|error| match error.code {
         ErrorCode::ContextFull => Failure::new("context-full", format!("{error}: a larger -c makes room")),
         _ => error.into(),
     })?;
+    let reason = printer.reason(reason);
     let (answer, printed) = printer.finish();
     if let Some(mut file) = file.filter(|_| reason != FinishReason::Stopped) {
         messages.push(answer.clone());
         let said = if raw { &begun } else { &messages };
         note(&mut file, said, true)?;
-        keep(file, said, &session, &cancel);
+        // One that was too long was called off, which is no wish to leave this out.
+        keep(file, said, &session, &interrupts.begin());
     }
     printed?;
     if program.json {
