@@ -44,6 +44,7 @@ pub use chats::MAX_TEXT;
 pub use discover::largest_file;
 pub use drafts::Draft;
 pub use environment::Environment;
+pub use files::write_output;
 pub use gpu::{gpus, imagined_gpu};
 pub use machine::kernels;
 pub use plans::plan;

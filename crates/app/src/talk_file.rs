@@ -5,7 +5,7 @@
 //! conversation is in the file. The last of these lines may be cut, and does not count then.
 
 use crate::error::Result;
-use crate::files::{Kind, write_with};
+use crate::files::{Kind, clear_left, write_for_user};
 use crate::prompt::Said;
 use crate::session::Session;
 use crate::wire::{ErrorCode, ToolCall, WireError};
@@ -20,6 +20,8 @@ const VERSION: u32 = 2;
 /// Bytes of a line; more is no conversation.
 const MAX_LINE: u64 = 256 << 20;
 const BUFFER: usize = 1 << 20;
+/// What a head begins with.
+const MARK: &[u8] = br#"{"headroom_session":"#;
 
 #[derive(Serialize, Deserialize)]
 struct Head {
@@ -76,6 +78,7 @@ impl TalkFile {
     /// The file cannot be read or is no conversation of this program.
     pub fn open(path: &Path, session: &Session) -> Result<(TalkFile, Resumed)> {
         let mut talk = TalkFile { path: path.to_owned(), messages: Vec::new(), end: None, len: None };
+        clear_left(path, MARK);
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok((talk, Resumed::default())),
@@ -166,10 +169,11 @@ impl TalkFile {
         let path = &self.path;
         let failed = |error: io::Error| WireError::file(path, &error);
         let len = head.len() as u64 + bytes;
-        write_with(path, Kind::Private, &mut |file| {
+        write_for_user(path, Kind::Private, MARK, &mut |file| {
             let cancel = memory.map(|(_, cancel)| cancel);
             let mut out = BufWriter::with_capacity(BUFFER, Stoppable { file, cancel });
-            out.write_all(&head).map_err(failed)?;
+            // Now, so that it is known whose it is if the program is killed.
+            out.write_all(&head).and_then(|()| out.flush()).map_err(failed)?;
             if let Some((session, _)) = memory.filter(|_| bytes > 0) {
                 session.engine.save(&mut out)?;
             }

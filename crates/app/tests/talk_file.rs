@@ -145,3 +145,27 @@ async fn two_programs_do_not_write_into_each_others_conversation() {
     one.note(&[said("user", "e")], true).unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_program_left_beside_it_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(folder.path());
+    let (path, beside) = (folder.path().join("talk"), folder.path().join("talk.new"));
+    let (mut file, _) = TalkFile::open(&path, &session).unwrap();
+    let mut messages = Vec::new();
+    answer(&session, &mut messages, "Hello?");
+    file.keep(&messages, &session, &Cancel::new()).unwrap();
+    // Killed while it was replaced.
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&beside, &whole[..whole.len() / 2]).unwrap();
+    assert_eq!(resumed(&path, &session).0, messages);
+    assert!(!beside.exists());
+    // Whoever has notes of that name keeps them.
+    std::fs::write(&beside, "notes").unwrap();
+    let (mut file, _) = TalkFile::open(&path, &session).unwrap();
+    file.keep(&messages, &session, &Cancel::new()).unwrap();
+    assert_eq!(std::fs::read_to_string(&beside).unwrap(), "notes");
+    assert!(std::fs::read(&path).unwrap() == whole);
+    let there = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(there, 4, "data, models, talk and the notes");
+}

@@ -7,7 +7,6 @@ use crate::output;
 use crate::program::Program;
 use engine::{Cancel, Drafting, Engine, Positions, Request};
 use serde_json::json;
-use std::io::{BufWriter, Write};
 use tokenizer::Encode;
 
 /// Rows of logits computed at once where many are wanted.
@@ -19,20 +18,26 @@ pub fn logits(program: &Program, options: &Logits) -> Result<(), Failure> {
     let wanted = Wanted { context, rows, speculating: None };
     let engine = load::load(program, &options.model, &options.loading, wanted, &Cancel::new())?.session.engine;
     check(&engine, &options.ids)?;
-    let file = std::fs::File::create(&options.output).map_err(|error| Failure::io(&options.output, error))?;
-    let mut file = BufWriter::new(file);
     let mut positions = 0u64;
-    let mut written: std::io::Result<()> = Ok(());
     let wanted = if options.positions == Rows::All { Positions::All } else { Positions::Last };
-    engine.logits(&options.ids, wanted, &Cancel::new(), &mut |row| {
-        positions += 1;
-        for value in row {
-            if written.is_ok() {
-                written = file.write_all(&value.to_le_bytes());
+    let mut failed = None;
+    app::write_output(&options.output, &mut |out| {
+        let mut written = Ok(());
+        let computed = engine.logits(&options.ids, wanted, &Cancel::new(), &mut |row| {
+            positions += 1;
+            for value in row {
+                if written.is_ok() {
+                    written = out.write_all(&value.to_le_bytes());
+                }
             }
-        }
-    })?;
-    written.and_then(|()| file.flush()).map_err(|error| Failure::io(&options.output, error))?;
+        });
+        written.and(computed.map_err(|error| {
+            let text = error.to_string();
+            failed = Some(error);
+            std::io::Error::other(text)
+        }))
+    })
+    .map_err(|error| failed.take().map_or(Failure::from(error), Failure::from))?;
     let vocab = engine.model().vocab_size;
     if program.json {
         return output::json(&json!({ "positions": positions, "vocab": vocab }));

@@ -22,7 +22,7 @@ fn read(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
 }
 
 fn write(path: &std::path::Path, bytes: &[u8]) -> Result<(), Failure> {
-    std::fs::write(path, bytes).map_err(|error| Failure::io(path, error))
+    Ok(app::write_output(path, &mut |out| out.write_all(bytes))?)
 }
 
 fn row_bytes(rows: &Rowwise) -> Result<usize, Failure> {

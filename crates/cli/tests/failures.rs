@@ -178,3 +178,41 @@ fn a_closed_pipe_is_the_end() {
         assert_eq!(ended.status, 0, "{ended:?}");
     }
 }
+
+/// In a small file system of our own, where the system lets everybody mount one.
+#[cfg(target_os = "linux")]
+#[test]
+fn on_a_full_disk_no_part_of_an_output_stays() {
+    let home = Home::new();
+    let small = home.path("small");
+    std::fs::create_dir(&small).unwrap();
+    let script =
+        "mount -t tmpfs -o size=8k none \"$SMALL\" && \"$0\" \"$@\"; status=$?; ls -A \"$SMALL\"; exit $status";
+    let within = |program: &mut std::process::Command| {
+        let mut shell = std::process::Command::new("unshare");
+        shell.args(["-rm", "sh", "-c", script]).arg(program.get_program()).args(program.get_args());
+        program.get_envs().for_each(|(name, value)| match value {
+            Some(value) => drop(shell.env(name, value)),
+            None => drop(shell.env_remove(name)),
+        });
+        shell.env("SMALL", &small).output()
+    };
+    if !within(&mut std::process::Command::new("true")).is_ok_and(|probe| probe.status.success()) {
+        eprintln!("left out: this system does not let us mount a file system");
+        return;
+    }
+    let (model, out) = (fixture(TINY), home.path("small/out.f32"));
+    let ids = vec!["1"; 64].join(",");
+    let full = ended(within(&mut home.command(&["logits", &model, "--ids", &ids, "-o", &out])).unwrap());
+    assert_eq!((full.status, full.stdout.as_str()), (1, ""), "{}", full.stderr);
+    assert!(full.stderr.contains("error [disk-full]: "), "{}", full.stderr);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_output_may_go_to_a_device() {
+    let home = Home::new();
+    let ended = home.run(&["logits", &fixture(TINY), "--ids", "1", "-o", "/dev/null"]);
+    assert_eq!(ended.status, 0, "{}", ended.stderr);
+    home.fails(&["logits", &fixture(TINY), "--ids", "1", "-o", &home.path("no/out.f32")], 1, "file-missing");
+}

@@ -4,7 +4,7 @@
 use super::{ArchivedChat, ArchivedMessage, VERSION};
 use crate::chats::{Chats, SELECT_MESSAGE, format_in, message, to_json};
 use crate::error::Result;
-use crate::files::{Kind, write_with};
+use crate::files::{Kind, write_for_user};
 use crate::wire::WireError;
 use rusqlite::OptionalExtension;
 use std::io::{BufWriter, Write};
@@ -13,11 +13,14 @@ use std::path::Path;
 /// Where JSON goes.
 type Put<'a> = dyn FnMut(&str) -> Result<()> + 'a;
 
+/// What the file begins with.
+const MARK: &[u8] = br#"{"headroom_chats":"#;
+
 impl Chats {
     pub(super) fn export(&self, path: &Path) -> Result<u32> {
         let mut count = 0;
         let failed = |error: std::io::Error| WireError::file(path, &error);
-        write_with(path, Kind::Private, &mut |file| {
+        write_for_user(path, Kind::Private, MARK, &mut |file| {
             let mut out = BufWriter::with_capacity(1 << 20, file);
             count = self.write(&mut |text| out.write_all(text.as_bytes()).map_err(failed))?;
             out.flush().map_err(failed)
