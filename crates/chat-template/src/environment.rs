@@ -7,7 +7,7 @@ use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
 use crate::error::Refusal;
 use crate::limits::Limits;
 use crate::watch::Watch;
-use crate::{filters, keep, methods, operators, python};
+use crate::{compared, filters, keep, methods, operators, python};
 
 /// Nested macro calls and recursive loops. Each may nest a value as deep as an expression can (150 levels).
 const RECURSION_LIMIT: usize = 120;
@@ -46,6 +46,7 @@ pub(crate) fn build(limits: &Limits, watch: &Watch) -> Result<Environment<'stati
     env.remove_global("debug");
     env.add_function("cycler", |items: Rest<Value>| minijinja_contrib::globals::cycler(items.0));
     operators::add_functions(&mut env, depth);
+    compared::add(&mut env);
     keep::add(&mut env, depth, watch);
     env.set_recursion_limit(RECURSION_LIMIT);
     env.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {

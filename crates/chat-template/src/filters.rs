@@ -4,7 +4,7 @@ use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, State};
 
 use crate::json::{self, JsonStyle};
-use crate::{methods, operators, python};
+use crate::{compared, methods, operators, python};
 
 /// Adds the filters; what they print is nested at most `depth` levels.
 pub(crate) fn add(env: &mut Environment<'_>, depth: usize) {
@@ -204,7 +204,11 @@ fn dictsort(state: &State<'_, '_>, value: &Value, args: &[Value]) -> Result<Valu
         };
         pairs.push((sort_key, Value::from(Tuple::from([key, item]))));
     }
-    state.consume_fuel(pairs.len() as u64 * 8)?;
+    let mut size = 0u64;
+    for (key, _) in &pairs {
+        size = size.saturating_add(compared::size(state, key)?);
+    }
+    compared::pay_for_sorting(state, size, pairs.len().max(2).ilog2() as u64 + 1)?;
     match reverse {
         true => pairs.sort_by(|a, b| b.0.cmp(&a.0)),
         false => pairs.sort_by(|a, b| a.0.cmp(&b.0)),

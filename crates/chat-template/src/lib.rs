@@ -7,6 +7,7 @@ mod answer;
 mod builtin;
 mod calls;
 mod capabilities;
+mod compared;
 pub mod conformance;
 mod environment;
 mod error;

@@ -3,7 +3,7 @@
 use minijinja::value::{Kwargs, Tuple, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
 
-use crate::{filters, python};
+use crate::{compared, filters, python};
 
 /// Looks a method up for the engine. Methods that change a value are refused, as in the sandbox that
 /// transformers runs templates in.
@@ -304,7 +304,7 @@ fn list_method(state: &State<'_, '_>, value: &Value, method: &str, args: &[Value
     Ok(Some(match method {
         "index" | "count" => {
             let (what,): (&Value,) = from_args(args)?;
-            let each = size(state, what)?;
+            let each = compared::size(state, what)?;
             let mut count = 0;
             for (i, item) in value.try_iter()?.checked().enumerate() {
                 state.consume_fuel(each)?;
@@ -327,22 +327,6 @@ fn list_method(state: &State<'_, '_>, value: &Value, method: &str, args: &[Value
         }
         _ => return Ok(None),
     }))
-}
-
-/// Steps that comparing with a value pays for: it may be large and be compared with itself.
-fn size(state: &State<'_, '_>, value: &Value) -> Result<u64, Error> {
-    let mut size = 1 + value.as_str().map_or(0, str::len) as u64 / 64;
-    if matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) {
-        for item in value.try_iter()?.checked() {
-            let item = item?;
-            state.consume_fuel(1)?;
-            size = size.saturating_add(self::size(state, &item)?);
-            if value.kind() == ValueKind::Map {
-                size = size.saturating_add(self::size(state, &value.get_item(&item)?)?);
-            }
-        }
-    }
-    Ok(size)
 }
 
 fn invalid(message: &str) -> Error {

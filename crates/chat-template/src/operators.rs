@@ -4,10 +4,12 @@
 //!   escaped ([`ADD`]). Only templates that mark text have it rewritten.
 //! - `a % b` formats when `a` is text ([`MODULO`]).
 //! - `a * b` is paid for before anything is repeated ([`MULTIPLY`]).
+//! - `a in b` is paid for by the bytes that are compared ([`SOUGHT`], [`SEARCHED`]).
 
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Environment, Error, State};
 
+use crate::compared::{SEARCHED, SOUGHT};
 use crate::python;
 use crate::tokens::tokens;
 
@@ -128,6 +130,8 @@ impl Rewriter<'_> {
         let mut terms = Terms::default();
         // What a sign, a `not` and an `in` mean depends on what stands before them.
         let (mut before, mut previous) = ("", "");
+        // The `in` of a loop looks for nothing; behind another one, what it looks through follows.
+        let (mut in_loop, mut searched) = (false, false);
         while let Some(&token) = self.tokens.get(self.at) {
             self.at += 1;
             let binary = !(previous.is_empty() || is_operator(previous) || ends_terms(previous));
@@ -154,8 +158,12 @@ impl Rewriter<'_> {
                 "not" if previous == "is" => terms.last().push_str(token),
                 "in" if previous == "is" || previous == "not" && before == "is" => terms.last().push_str(token),
                 _ if ends_terms(token) => {
-                    std::mem::take(&mut terms).write(self.sums, out);
+                    let sought = matches!(token, "in" | "not") && !in_loop;
+                    let side = if searched { Some(SEARCHED) } else { sought.then_some(SOUGHT) };
+                    std::mem::take(&mut terms).write_side(side, self.sums, out);
                     out.push_str(token);
+                    searched = token == "in" && !in_loop;
+                    in_loop = token == "for" && previous.starts_with("{%") || in_loop && token != "in";
                 }
                 _ => terms.last().push_str(token),
             }
@@ -163,7 +171,7 @@ impl Rewriter<'_> {
                 (before, previous) = (previous, token);
             }
         }
-        terms.write(self.sums, out);
+        terms.write_side(searched.then_some(SEARCHED), self.sums, out);
     }
 }
 
@@ -184,6 +192,19 @@ impl<'a> Terms<'a> {
         }
         let last = self.0.len() - 1;
         &mut self.0[last].1
+    }
+
+    /// As one side of an `in`, the argument of a function that pays for it. Text that stands in the template is short.
+    fn write_side(self, function: Option<&str>, sums: bool, out: &mut String) {
+        let Some(function) = function else { return self.write(sums, out) };
+        let mut text = String::new();
+        self.write(sums, &mut text);
+        let side = text.trim();
+        if side.is_empty() || side.starts_with(['\'', '"']) && tokens(side).len() == 1 {
+            return out.push_str(&text);
+        }
+        let (before, after) = (&text[..text.len() - text.trim_start().len()], &text[text.trim_end().len()..]);
+        out.extend([before, function, "(", side, ")", after]);
     }
 
     fn write(self, sums: bool, out: &mut String) {
@@ -282,7 +303,21 @@ mod tests {
             ("{{ not a ~ b }}", "{{ not concat__(a, b) }}"),
             ("{{ (a) ~ [b][0] }}", "{{ concat__((a), [b][0]) }}"),
             ("{{ (a) - 1 }}", "{{ (a) - 1 }}"),
-            ("{%+ if 'a + b' in x ~ y +%}", "{%+ if 'a + b' in concat__(x, y) +%}"),
+            ("{%+ if 'a + b' in x ~ y +%}", "{%+ if 'a + b' in searched__(concat__(x, y)) +%}"),
+            (
+                "{{ not a in b and c not in [d] }}",
+                "{{ not sought__(a) in searched__(b) and sought__(c) not in searched__([d]) }}",
+            ),
+            ("{{ a == b in c or d }}", "{{ a == sought__(b) in searched__(c) or d }}"),
+            ("{{ a in b in 'c' }}", "{{ sought__(a) in searched__(b) in 'c' }}"),
+            ("{{ (a in b)|int + 1 }}", "{{ add__((sought__(a) in searched__(b))|int, 1) }}"),
+            ("{{ x if a - 1 in b else -c }}", "{{ x if sought__(a - 1) in searched__(b) else -c }}"),
+            ("{% for a, b in c if d in e %}", "{% for a, b in c if sought__(d) in searched__(e) %}"),
+            ("{%- for a in b recursive -%}", "{%- for a in b recursive -%}"),
+            ("{% set x = 'a' in b %}", "{% set x = 'a' in searched__(b) %}"),
+            ("{{ f(a in b, c=d in e) }}", "{{ f(sought__(a) in searched__(b), c=sought__(d) in searched__(e)) }}"),
+            ("{{ a in }}", "{{ sought__(a) in }}"),
+            ("{{ 'a' 'b' in c }}", "{{ sought__('a' 'b') in searched__(c) }}"),
             ("{{ a + b", "{{ add__(a, b)"),
             ("{{ a + }}", "{{ a + }}"),
             ("{{ + }}", "{{  }}"),
