@@ -36,6 +36,10 @@ pub struct CompletionRequest {
     pub common: Common,
 }
 
+/// Texts at which an answer ends, and bytes of each: every piece of an answer is looked through for all of them.
+const MOST_STOPS: usize = 64;
+const LONGEST_STOP: usize = 1024;
+
 /// What both have.
 #[derive(Default, Deserialize)]
 pub struct Common {
@@ -222,6 +226,10 @@ impl Common {
         if self.logprobs.as_ref().is_some_and(wanted) {
             return Err(Problem::request("logprobs are not supported"));
         }
+        let stop = self.stop();
+        if stop.len() > MOST_STOPS || stop.iter().any(|word| word.len() > LONGEST_STOP) {
+            return Err(Problem::request(format!("stop: at most {MOST_STOPS} texts of {LONGEST_STOP} bytes")));
+        }
         Ok(())
     }
 
@@ -383,6 +391,8 @@ mod tests {
             json!({ "messages": image }),
             json!({ "messages": hi, "n": 2 }),
             json!({ "messages": hi, "logprobs": true }),
+            json!({ "messages": hi, "stop": vec!["a"; 65] }),
+            json!({ "messages": hi, "stop": "a".repeat(1025) }),
             json!({ "messages": hi, "tool_choice": "required" }),
             json!({ "messages": hi, "response_format": { "type": "json_schema" } }),
             json!({ "messages": hi, "response_format": { "type": "xml" } }),
@@ -393,7 +403,7 @@ mod tests {
         let tools = json!({ "messages": hi, "tools": [{}] });
         assert!(serde_json::from_value::<ChatRequest>(tools).unwrap().conversation(false).is_err());
         assert!(
-            chat(json!({ "messages": hi, "n": 1, "logprobs": false, "tool_choice": "none", "tools": [{}] })).is_ok()
+            chat(json!({ "messages": hi, "n": 1, "logprobs": false, "tool_choice": "none", "tools": [{}], "stop": vec!["a"; 64] })).is_ok()
         );
     }
 
