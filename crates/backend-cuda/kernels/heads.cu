@@ -77,8 +77,8 @@ KERNEL(heads, HeadsArgs, 32 * WARPS) {
         if (head >= a.heads_v) return;
         uint8_t *out = a.v.cells + (int64_t(head) * a.capacity + cell) * a.v.row_bytes;
         float *v = a.v_input + (int64_t(token) * a.heads_v + head) * a.v.dim;
+        // What a lane stores it has written itself.
         rotate(v, a.v.dim, a.v_rotated, a.v_scale, values);
-        __syncwarp();
         store_row(a.v, v, out, lane(), 32);
         return;
     }

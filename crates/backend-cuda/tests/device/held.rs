@@ -213,9 +213,11 @@ fn rotations_of_heads_are_in_the_same_kernel() {
             let [k, q] = h.heads.map(|heads| twins.floats(&random.floats(n * heads * dim, 2.0)));
             let v = twins.floats(&random.floats(n * h.heads[0] * dim_v, 2.0));
             let positions = twins.floats(&vec![f32::from_bits(77); n]);
+            let other_v = twins.floats(&random.floats(n * h.heads[0] * dim_v, 2.0));
+            let other_cache = self::cache(&mut twins, &h);
             let [keys, queries] = [(k, h.heads[0]), (q, h.heads[1])].map(|(x, heads)| {
                 let (kind, rows, out) = (NormKind::Rms, n * heads, x);
-                let spec = spec(RopePairs::Halves, dim);
+                let spec = spec([RopePairs::Halves, RopePairs::Adjacent][i % 2], dim);
                 [
                     Op::Norm { kind, input: x, rows, dim, eps: 1e-5, weight: None, bias: None, out },
                     Op::Rope { x, n, heads, head_dim: dim, spec, positions, factors: None },
@@ -235,6 +237,8 @@ fn rotations_of_heads_are_in_the_same_kernel() {
             twins.check(&[&turned[..], &[store, keys[2], queries[2]]].concat(), 3, "keys that are stored already");
             twins.check(&[&turned[..], &[keys[2], keys[2], store]].concat(), 3, "twice");
             twins.check(&[&turned[..], &[store, store]].concat(), 2, "stored twice");
+            let elsewhere = Op::StoreKv { cache: other_cache, k, v: other_v, n, start: 3 };
+            twins.check(&[&turned[..], &[store, elsewhere]].concat(), 2, "stored in two caches");
             twins.check(&[&turned[..], &[of_values, of_values, store]].concat(), 4, "values twice");
             let other = Op::Hadamard { x: v, len: n * h.heads[0] * dim_v - dim_v, block: block_v };
             twins.check(&[&turned[..], &[other, store]].concat(), 3, "a part of the values");
@@ -304,6 +308,7 @@ fn heads_that_differ_stay_apart() {
         "a weight that turned",
     );
     twins.check(&[norm(k, 4, None), rope(k, 2), norm(q, 6, None), rope(q, 3), store], 1, "norms without weights");
+    twins.check(&[norm(k, 4, Some(k.at(64))), rope(k, 2)], 2, "a weight that turns");
     twins.check(&[norm(k, 4, None), norm(q, 6, None), rope(k, 2), rope(q, 3)], 3, "norms first");
     twins.check(&[norm(k, 2, None), rope(k, 2), store], 2, "a norm of half of them");
     twins.check(&[rope(k, 2), norm(k, 4, None), store], 3, "a norm after");
