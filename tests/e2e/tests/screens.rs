@@ -6,6 +6,28 @@ use serde_json::json;
 
 const PLACES: [&str; 5] = ["chat", "models", "discover", "hardware", "settings"];
 
+/// Figures, and the word for what is free, of which a line ends within, at any width that lists of facts can have.
+const BROKEN: &str = r#"
+    const broken = [];
+    for (const list of document.querySelectorAll("dl")) {
+        for (let width = 260; width <= 460; width += 4) {
+            list.style.width = `${width}px`;
+            const texts = document.createTreeWalker(list, NodeFilter.SHOW_TEXT);
+            for (let text; (text = texts.nextNode()); ) {
+                for (const found of text.data.matchAll(/[\d.]+\s[kMGT]?B(\sfree|\u2060?が\u2060?空\u2060?き)?|空\u2060?き/g)) {
+                    const range = document.createRange();
+                    range.setStart(text, found.index);
+                    range.setEnd(text, found.index + found[0].length);
+                    const lines = new Set([...range.getClientRects()].map(({ top }) => Math.round(top)));
+                    if (lines.size > 1) broken.push(`${found[0]} at ${width}`);
+                }
+            }
+        }
+        list.style.width = "";
+    }
+    return broken;
+"#;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_place_fits_and_is_named() -> Result<()> {
     let model = e2e::fixture("rustdoc-tiny-Q4_K_M.gguf");
@@ -25,6 +47,10 @@ async fn every_place_fits_and_is_named() -> Result<()> {
                 window.settle().await?;
                 window.picture(&format!("{place}-{language}-{theme}-{width}"))?;
                 window.fits(&format!("{place} in {language}, {theme}, at {width}x{height}")).await?;
+                if place == "hardware" {
+                    let broken = window.script(BROKEN).await?;
+                    assert_eq!(broken, json!([]), "figures in two lines in {language}, at {width}x{height}");
+                }
             }
         }
         let text = window.script("return document.body.innerText").await?;

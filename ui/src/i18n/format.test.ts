@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import { ago, bytes, cardName, compact, duration, forecast, percent, speed } from "./format";
+import { ago, bytes, cardName, compact, duration, forecast, percent, speed, unbroken } from "./format";
 import { setLanguage } from "./index.svelte";
 
 beforeEach(() => setLanguage("en"));
@@ -58,4 +58,16 @@ test("times are told from now", () => {
 test("a graphics card is called without its maker where there is little room", () => {
   expect(cardName("NVIDIA GeForce RTX 4060 Ti")).toBe("GeForce RTX 4060 Ti");
   expect(["Fake GPU", "NVIDIA ", ""].map(cardName)).toEqual(["Fake GPU", "NVIDIA ", ""]);
+});
+
+test("figures and the word for what is free stay together", () => {
+  const lines = (text: string) => unbroken(text).split(/[ \u200b]|(?<=の)(?=う)/);
+  expect(lines("21.5 GB of 33.6 GB free")).toEqual(["21.5\u00a0GB", "of", "33.6\u00a0GB\u00a0free"]);
+  const together = (text: string) => unbroken(text).replaceAll("\u2060", "+").replaceAll("\u00a0", "_");
+  expect(together("33.6 GBのうち21.5 GBが空き")).toBe("33.6_GBのうち21.5_GB+が+空+き");
+  expect(together("空き8.2 GB")).toBe("空+き+8.2_GB");
+  expect(together("VRAMの空き12 GBとRAMの空き8 GBに")).toBe("VRAMの空+き+12_GBとRAMの空+き+8_GBに");
+  expect(together("現在の空き: RAM 8 GB")).toBe("現在の空+き: RAM 8_GB");
+  expect(together("必要12 GB、空き800 MB。")).toBe("必要12_GB、空+き+800_MB。");
+  expect(together("7 Books, 2 layers")).toBe("7 Books, 2 layers");
 });

@@ -18,6 +18,15 @@ export function bytes(value: number): string {
   return `${value < 0 ? "−" : ""}${shown.format(amount)} ${UNITS[unit]}`;
 }
 
+/** No line ends between a figure and its unit, nor between it and the word for what is free. */
+export function unbroken(text: string): string {
+  return text
+    .replace(/(\d) (?=[kMGT]?B(?![a-z]))/g, "$1\u00a0")
+    .replace(/(\u00a0[kMGT]?B) (?=free)/g, "$1\u00a0")
+    .replace(/(B(?=が空き))?(が(?=空き))?空き(?=\d)?/g, (part) => part.split("").join("\u2060"))
+    .replace(/き(?=\d)/g, "き\u2060");
+}
+
 export function bytesPerSecond(value: number): string {
   return `${bytes(value)}/s`;
 }
