@@ -1,5 +1,5 @@
-use clap::Parser;
-use std::path::PathBuf;
+use clap::{CommandFactory, Parser};
+use std::path::{Path, PathBuf};
 
 /// Large language models on PCs short of memory.
 #[derive(Clone, Debug, Parser)]
@@ -29,4 +29,25 @@ pub struct Flags {
     /// Let a WebDriver control the window (for tests)
     #[arg(long)]
     pub automation: bool,
+    /// Write the page of the manual into this folder, for packages
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub man: Option<PathBuf>,
+}
+
+/// The page of the manual.
+pub fn man(folder: &Path) -> std::io::Result<()> {
+    clap_mangen::generate_to(Flags::command(), folder)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_manual_has_every_flag() {
+        let folder = tempfile::tempdir().unwrap();
+        super::man(folder.path()).unwrap();
+        let page = std::fs::read_to_string(folder.path().join("headroom-desktop.1")).unwrap().replace('\\', "");
+        for flag in ["MODEL.gguf", "--demo", "--data-dir", "--test-device", "--no-gpu", "--endpoint", "--automation"] {
+            assert!(page.contains(flag), "{flag}: {page}");
+        }
+    }
 }

@@ -22,6 +22,9 @@ const CLOSING: Duration = Duration::from_secs(6);
 
 fn main() -> anyhow::Result<()> {
     let flags = Flags::parse();
+    if let Some(folder) = &flags.man {
+        return Ok(flags::man(folder)?);
+    }
     environment::prepare(&flags)?;
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
     let mut builder = tauri::Builder::default().manage(Asked::default());

@@ -1,13 +1,16 @@
 //! `headroom dev`
 
-use crate::args::{Dev, DevCommand, Rowwise};
+use crate::args::{Arguments, Dev, DevCommand, Rowwise};
 use crate::failure::Failure;
 use crate::output;
 use crate::program::Program;
+use clap::CommandFactory;
 use serde_json::json;
+use std::path::Path;
 
 pub fn dev(program: &Program, options: &Dev) -> Result<(), Failure> {
     let (rows, count) = match &options.command {
+        DevCommand::Man { folder } => return man(folder),
         DevCommand::Dequantize(rows) => (rows, dequantize(rows)?),
         DevCommand::Quantize(rows) => (rows, quantize(rows)?),
     };
@@ -17,11 +20,16 @@ pub fn dev(program: &Program, options: &Dev) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
+/// One page for each command.
+fn man(folder: &Path) -> Result<(), Failure> {
+    clap_mangen::generate_to(Arguments::command(), folder).map_err(|error| Failure::io(folder, error))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(|error| Failure::io(path, error))
 }
 
-fn write(path: &std::path::Path, bytes: &[u8]) -> Result<(), Failure> {
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     Ok(app::write_output(path, &mut |out| out.write_all(bytes))?)
 }
 
@@ -69,4 +77,41 @@ fn quantize(rows: &Rowwise) -> Result<usize, Failure> {
     }
     write(&rows.output, &packed)?;
     Ok(input.len() / rows.columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_has_every_command_and_flag() {
+        let folder = tempfile::tempdir().unwrap();
+        man(folder.path()).unwrap();
+        let mut command = Arguments::command();
+        command.build();
+        let mut names = vec!["headroom.1".to_owned()];
+        for command in command.get_subcommands().filter(|command| command.get_name() != "help") {
+            let name = format!("headroom-{}.1", command.get_name());
+            let page = std::fs::read_to_string(folder.path().join(&name))
+                .unwrap()
+                .replace("\\*(Aq", "'")
+                .replace("\\(aq", "'")
+                .replace('\\', "");
+            let shown = command.get_arguments().filter(|argument| !argument.is_hide_set());
+            for flag in shown.filter_map(|argument| argument.get_long()) {
+                assert!(page.contains(&format!("--{flag}")), "--{flag} in {name}");
+            }
+            assert!(page.contains(&command.get_about().unwrap().to_string()), "{name}");
+            names.push(name);
+        }
+        let whole = std::fs::read_to_string(folder.path().join("headroom.1"))
+            .unwrap()
+            .replace("\\*(Aq", "'")
+            .replace("\\(aq", "'")
+            .replace('\\', "");
+        for name in &names[1..] {
+            assert!(whole.contains(name.strip_suffix(".1").unwrap()), "{name}");
+        }
+        assert!(names.len() > 20, "{names:?}");
+    }
 }

@@ -13,6 +13,8 @@ const TOOL: &str = "@tauri-apps/cli@2.12.5";
 const TOOL_FOLDER: &str = "target/tauri";
 /// What it takes besides, which is not there before a build.
 const STAGE: &str = "target/bundle";
+/// Where packages have what is no page of the manual.
+const DOCUMENTS: &str = "/usr/share/doc/headroom";
 
 pub fn bundle(arguments: &[String]) -> Result<ExitCode> {
     let host = host()?;
@@ -40,7 +42,8 @@ pub fn bundle(arguments: &[String]) -> Result<ExitCode> {
     // A copy keeps the permission to run.
     std::fs::copy(programs.join(format!("headroom{ending}")), &staged).with_context(|| staged.display().to_string())?;
     let config = Path::new(STAGE).join("tauri.conf.json");
-    std::fs::write(&config, additions(glibc).to_string()).with_context(|| config.display().to_string())?;
+    let documents = if target.contains("linux") { documents(target == host)? } else { Vec::new() };
+    std::fs::write(&config, additions(glibc, &documents).to_string()).with_context(|| config.display().to_string())?;
 
     let tool = tool()?;
     let config = std::path::absolute(config)?.display().to_string();
@@ -70,14 +73,48 @@ fn tool() -> Result<String> {
     Ok(package.join("tauri.js").display().to_string())
 }
 
-/// Joins the configuration: the command line beside the window, and the C library that both were linked with or a newer one.
-fn additions(glibc: Option<(u32, u32)>) -> Value {
+/// What packages of Linux have to read: where it goes, and where it is, seen from `src-tauri`. `runs`: the programs run here.
+fn documents(runs: bool) -> Result<Vec<(String, String)>> {
+    let stage = Path::new(STAGE).join("doc");
+    // What an earlier version had is not in this one.
+    let _ = std::fs::remove_dir_all(&stage);
+    std::fs::create_dir_all(&stage).with_context(|| stage.display().to_string())?;
+    let folder = std::path::absolute(&stage)?.display().to_string();
+    // Of another system's programs, those of this one say the same.
+    let profile: &[&str] = if runs { &["--release"] } else { &[] };
+    let run = |package: &str, arguments: &[&str]| {
+        cargo(&[&["run", "--quiet", "-p", package], profile, &["--"], arguments].concat()).run()
+    };
+    run("cli", &["dev", "man", &folder])?;
+    run("headroom-desktop", &["--man", &folder])?;
+    std::fs::copy("CHANGELOG.md", stage.join("changelog")).context("CHANGELOG.md")?;
+    let mut found = Vec::new();
+    let written: Vec<_> = std::fs::read_dir(&stage)?.collect::<Result<_, _>>()?;
+    for path in written.into_iter().map(|entry| entry.path()) {
+        // Without its name and the time: the same build makes the same package.
+        step("gzip", &["-9n", &path.display().to_string()]).run()?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let place = if name == "changelog" { DOCUMENTS } else { "/usr/share/man/man1" };
+        found.push((format!("{place}/{name}.gz"), format!("../{STAGE}/doc/{name}.gz")));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Joins the configuration: the command line beside the window, the C library that both were linked with or a newer one, and
+/// documents.
+fn additions(glibc: Option<(u32, u32)>, documents: &[(String, String)]) -> Value {
     let mut bundle = json!({ "externalBin": [format!("../{STAGE}/headroom")] });
     if let Some((major, minor)) = glibc {
         bundle["linux"] = json!({
             "deb": { "depends": [format!("libc6 (>= {major}.{minor})")] },
             "rpm": { "depends": [format!("libc.so.6(GLIBC_{major}.{minor})(64bit)")] },
         });
+    }
+    for (place, source) in documents {
+        for package in ["deb", "rpm"] {
+            bundle["linux"][package]["files"][place] = json!(source);
+        }
     }
     json!({ "bundle": bundle })
 }
@@ -103,10 +140,13 @@ mod tests {
         let program = b"\x7fELF\0GLIBC_2.2.5\0libc.so.6\0GLIBC_2.34\0GLIBC_2.9\0GLIBC_PRIVATE\0GLIBC_\0GLIBC_2.99";
         assert_eq!(glibc(program), Some((2, 34)), "the last one is not a whole name");
         assert_eq!(glibc(b"MZ"), None);
-        let bundle = &additions(Some((2, 34)))["bundle"];
+        let page = ("/usr/share/man/man1/headroom.1.gz".to_owned(), "../target/bundle/doc/headroom.1.gz".to_owned());
+        let bundle = &additions(Some((2, 34)), std::slice::from_ref(&page))["bundle"];
+        assert_eq!(bundle["linux"]["deb"]["files"], json!({ page.0.clone(): page.1 }));
+        assert_eq!(bundle["linux"]["deb"]["files"], bundle["linux"]["rpm"]["files"]);
         assert_eq!(bundle["linux"]["deb"]["depends"], json!(["libc6 (>= 2.34)"]));
         assert_eq!(bundle["linux"]["rpm"]["depends"], json!(["libc.so.6(GLIBC_2.34)(64bit)"]));
-        assert_eq!(additions(None), json!({ "bundle": { "externalBin": ["../target/bundle/headroom"] } }));
+        assert_eq!(additions(None, &[]), json!({ "bundle": { "externalBin": ["../target/bundle/headroom"] } }));
     }
 
     #[test]

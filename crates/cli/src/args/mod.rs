@@ -307,6 +307,11 @@ pub enum DevCommand {
     Dequantize(Rowwise),
     /// Rows of f32 to rows of packed blocks
     Quantize(Rowwise),
+    /// Write the pages of the manual into a folder, for packages
+    Man {
+        /// Where they go; it is there
+        folder: PathBuf,
+    },
 }
 
 #[derive(Args)]
