@@ -64,7 +64,7 @@ test("figures and the word for what is free stay together", () => {
   const lines = (text: string) => unbroken(text).split(/[ \u200b]|(?<=の)(?=う)/);
   expect(lines("21.5 GB of 33.6 GB free")).toEqual(["21.5\u00a0GB", "of", "33.6\u00a0GB\u00a0free"]);
   const together = (text: string) => unbroken(text).replaceAll("\u2060", "+").replaceAll("\u00a0", "_");
-  expect(together("33.6 GBのうち21.5 GBが空き")).toBe("33.6_GBのうち21.5_GB+が+空+き");
+  expect(together("33.6 GBのうち21.5 GBが空き")).toBe("33.6_GBのうち\u200b21.5_GB+が+空+き");
   expect(together("空き8.2 GB")).toBe("空+き+8.2_GB");
   expect(together("VRAMの空き12 GBとRAMの空き8 GBに")).toBe("VRAMの空+き+12_GBとRAMの空+き+8_GBに");
   expect(together("現在の空き: RAM 8 GB")).toBe("現在の空+き: RAM 8_GB");

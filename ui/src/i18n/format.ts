@@ -24,7 +24,8 @@ export function unbroken(text: string): string {
     .replace(/(\d) (?=[kMGT]?B(?![a-z]))/g, "$1\u00a0")
     .replace(/(\u00a0[kMGT]?B) (?=free)/g, "$1\u00a0")
     .replace(/(B(?=が空き))?(が(?=空き))?空き(?=\d)?/g, (part) => part.split("").join("\u2060"))
-    .replace(/き(?=\d)/g, "き\u2060");
+    .replace(/き(?=\d)/g, "き\u2060")
+    .replace(/のうち/g, "のうち\u200b");
 }
 
 export function bytesPerSecond(value: number): string {
