@@ -1,6 +1,7 @@
 //! `cargo xtask bundle`: what people install, with the window, the command line and what their desktop wants to know of both.
 
 use crate::command::{cargo, npm, step};
+use crate::notices::notices;
 use crate::run::{build_ui, target_dir};
 use crate::setup;
 use anyhow::{Context, Result, bail};
@@ -15,6 +16,8 @@ const TOOL_FOLDER: &str = "target/tauri";
 const STAGE: &str = "target/bundle";
 /// Where packages have what is no page of the manual.
 const DOCUMENTS: &str = "/usr/share/doc/headroom";
+/// The terms of other authors' libraries.
+const TERMS: &str = "third-party.txt";
 
 pub fn bundle(arguments: &[String]) -> Result<ExitCode> {
     let host = host()?;
@@ -41,6 +44,8 @@ pub fn bundle(arguments: &[String]) -> Result<ExitCode> {
     let staged = Path::new(STAGE).join(format!("headroom-{target}{ending}"));
     // A copy keeps the permission to run.
     std::fs::copy(programs.join(format!("headroom{ending}")), &staged).with_context(|| staged.display().to_string())?;
+    let terms = Path::new(STAGE).join(TERMS);
+    std::fs::write(&terms, notices(target)?).with_context(|| terms.display().to_string())?;
     let config = Path::new(STAGE).join("tauri.conf.json");
     let documents = if target.contains("linux") { documents(target == host)? } else { Vec::new() };
     std::fs::write(&config, additions(glibc, &documents).to_string()).with_context(|| config.display().to_string())?;
@@ -88,13 +93,14 @@ fn documents(runs: bool) -> Result<Vec<(String, String)>> {
     run("cli", &["dev", "man", &folder])?;
     run("headroom-desktop", &["--man", &folder])?;
     std::fs::copy("CHANGELOG.md", stage.join("changelog")).context("CHANGELOG.md")?;
+    std::fs::copy(Path::new(STAGE).join(TERMS), stage.join(TERMS)).context(TERMS)?;
     let mut found = Vec::new();
     let written: Vec<_> = std::fs::read_dir(&stage)?.collect::<Result<_, _>>()?;
     for path in written.into_iter().map(|entry| entry.path()) {
         // Without its name and the time: the same build makes the same package.
         step("gzip", &["-9n", &path.display().to_string()]).run()?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let place = if name == "changelog" { DOCUMENTS } else { "/usr/share/man/man1" };
+        let place = if ["changelog", TERMS].contains(&name.as_str()) { DOCUMENTS } else { "/usr/share/man/man1" };
         found.push((format!("{place}/{name}.gz"), format!("../{STAGE}/doc/{name}.gz")));
     }
     found.sort();
@@ -110,6 +116,10 @@ fn additions(glibc: Option<(u32, u32)>, documents: &[(String, String)]) -> Value
             "deb": { "depends": [format!("libc6 (>= {major}.{minor})")] },
             "rpm": { "depends": [format!("libc.so.6(GLIBC_{major}.{minor})(64bit)")] },
         });
+    }
+    if documents.is_empty() {
+        // Beside the programs.
+        bundle["resources"][format!("../{STAGE}/{TERMS}")] = json!(TERMS);
     }
     for (place, source) in documents {
         for package in ["deb", "rpm"] {
@@ -146,7 +156,11 @@ mod tests {
         assert_eq!(bundle["linux"]["deb"]["files"], bundle["linux"]["rpm"]["files"]);
         assert_eq!(bundle["linux"]["deb"]["depends"], json!(["libc6 (>= 2.34)"]));
         assert_eq!(bundle["linux"]["rpm"]["depends"], json!(["libc.so.6(GLIBC_2.34)(64bit)"]));
-        assert_eq!(additions(None, &[]), json!({ "bundle": { "externalBin": ["../target/bundle/headroom"] } }));
+        assert!(bundle["resources"].is_null());
+        let elsewhere = &additions(None, &[])["bundle"];
+        assert_eq!(elsewhere["externalBin"], json!(["../target/bundle/headroom"]));
+        assert_eq!(elsewhere["resources"], json!({ "../target/bundle/third-party.txt": "third-party.txt" }));
+        assert!(elsewhere["linux"].is_null());
     }
 
     #[test]

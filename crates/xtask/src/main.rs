@@ -6,6 +6,7 @@ mod conformance;
 mod gpu_suite;
 mod kernels;
 mod neon;
+mod notices;
 mod peer;
 mod prove;
 mod run;
