@@ -38,12 +38,25 @@ KERNEL(merge_splits, AttentionArgs, 512) {
     const float *part = a.partial + at * a.splits * (a.v.dim + 2);
     Softmax all = begin(a.sinks, blockIdx.y);
     float value = 0;
-    for (int split = 0; split < a.splits; split++, part += a.v.dim + 2) {
-        const Softmax softmax = {part[a.v.dim], part[a.v.dim + 1]};
-        if (softmax.sum == 0) continue;
-        float factor_all, factor_part;
-        merge(all, softmax, factor_all, factor_part);
-        value = fmaf(part[d], factor_part, value * factor_all);
+    // Some are asked for together: a context has many splits, and this kernel little else to do than to wait for them.
+    const int AT_ONCE = 8, size = a.v.dim + 2;
+    for (int first = 0; first < a.splits; first += AT_ONCE) {
+        Softmax softmax[AT_ONCE];
+        float values[AT_ONCE];
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++) {
+            // Past the end it is the last one, which is not added again.
+            const float *split = part + int64_t(first + k < a.splits ? first + k : a.splits - 1) * size;
+            softmax[k] = {split[a.v.dim], split[a.v.dim + 1]};
+            values[k] = split[d];
+        }
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++) {
+            if (first + k >= a.splits || softmax[k].sum == 0) continue;
+            float factor_all, factor_part;
+            merge(all, softmax[k], factor_all, factor_part);
+            value = fmaf(values[k], factor_part, value * factor_all);
+        }
     }
     const float y = value / all.sum;
     a.out[at * a.v.dim + d] = y;
