@@ -15,13 +15,21 @@ struct NormArgs {
     int32_t unused;
 };
 
-KERNEL(norm, NormArgs, 256) {
+// Two blocks fit a multiprocessor: registers for what is asked for together.
+KERNEL_BLOCKS(norm, NormArgs, 256, 2) {
     __shared__ float scratch[32];
     const int64_t row = int64_t(blockIdx.x) * a.dim;
     float *x = a.input + row;
     // Every thread reads what it has written itself.
     if (a.b)
-        for (int i = threadIdx.x; i < a.dim; i += blockDim.x) x[i] = a.a[row + i] + a.scale * a.b[row + i];
+        for (int i = threadIdx.x; i < a.dim; i += AT_ONCE * blockDim.x) {
+            float one[AT_ONCE], other[AT_ONCE];
+            load_some(a.a + row, i, blockDim.x, a.dim, one);
+            load_some(a.b + row, i, blockDim.x, a.dim, other);
+#pragma unroll
+            for (int k = 0; k < AT_ONCE; k++)
+                if (i + k * int(blockDim.x) < a.dim) x[i + k * int(blockDim.x)] = one[k] + a.scale * other[k];
+        }
     const NormSpec spec = {a.weight, a.bias, a.dim, a.layer, a.eps};
     norm_row<false>(spec, x, a.out + row, a.rounded ? a.rounded + row / 32 : nullptr, scratch);
 }

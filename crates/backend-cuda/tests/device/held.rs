@@ -322,7 +322,7 @@ fn heads_that_differ_stay_apart() {
 #[test]
 fn a_sum_and_its_norm_are_one_kernel() {
     for (i, (rows, dim)) in
-        [(1, 64), (3, 100), (1, 256), (2, 257), (40, 96), (1, 1500), (3, 2048)].into_iter().enumerate()
+        [(1, 64), (3, 100), (1, 256), (2, 257), (40, 96), (1, 1500), (3, 2048), (2, 2500)].into_iter().enumerate()
     {
         for kind in [NormKind::Rms, NormKind::Layer] {
             for (place, [sum, out]) in [[0, 3], [2, 3], [2, 2], [0, 0], [0, 1], [1, 0], [2, 1]].into_iter().enumerate()
