@@ -47,7 +47,8 @@ pub fn bundle(arguments: &[String]) -> Result<ExitCode> {
     let terms = Path::new(STAGE).join(TERMS);
     std::fs::write(&terms, notices(target)?).with_context(|| terms.display().to_string())?;
     let config = Path::new(STAGE).join("tauri.conf.json");
-    let documents = if target.contains("linux") { documents(target == host)? } else { Vec::new() };
+    let documents =
+        if target.contains("linux") { documents((target == host).then_some(programs.as_path()))? } else { Vec::new() };
     std::fs::write(&config, additions(glibc, &documents).to_string()).with_context(|| config.display().to_string())?;
 
     let tool = tool()?;
@@ -78,20 +79,21 @@ fn tool() -> Result<String> {
     Ok(package.join("tauri.js").display().to_string())
 }
 
-/// What packages of Linux have to read: where it goes, and where it is, seen from `src-tauri`. `runs`: the programs run here.
-fn documents(runs: bool) -> Result<Vec<(String, String)>> {
+/// What packages of Linux have to read: where it goes, and where it is, seen from `src-tauri`. `programs`: where
+/// those are that run here.
+fn documents(programs: Option<&Path>) -> Result<Vec<(String, String)>> {
     let stage = Path::new(STAGE).join("doc");
     // What an earlier version had is not in this one.
     let _ = std::fs::remove_dir_all(&stage);
     std::fs::create_dir_all(&stage).with_context(|| stage.display().to_string())?;
     let folder = std::path::absolute(&stage)?.display().to_string();
     // Of another system's programs, those of this one say the same.
-    let profile: &[&str] = if runs { &["--release"] } else { &[] };
-    let run = |package: &str, arguments: &[&str]| {
-        cargo(&[&["run", "--quiet", "-p", package], profile, &["--"], arguments].concat()).run()
+    let run = |package: &str, program: &str, arguments: &[&str]| match programs {
+        Some(programs) => step(&programs.join(program).display().to_string(), arguments).run(),
+        None => cargo(&[&["run", "--quiet", "-p", package, "--"], arguments].concat()).run(),
     };
-    run("cli", &["dev", "man", &folder])?;
-    run("headroom-desktop", &["--man", &folder])?;
+    run("cli", "headroom", &["dev", "man", &folder])?;
+    run("headroom-desktop", "headroom-desktop", &["--man", &folder])?;
     std::fs::copy("CHANGELOG.md", stage.join("changelog")).context("CHANGELOG.md")?;
     std::fs::copy(Path::new(STAGE).join(TERMS), stage.join(TERMS)).context(TERMS)?;
     let mut found = Vec::new();
