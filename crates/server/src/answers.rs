@@ -3,15 +3,12 @@
 use crate::error::Problem;
 use crate::stop_words::StopWords;
 use app::wire::{AnswerStats, FinishReason, WireError};
-use app::{Session, Step, Task};
+use app::{MAX_TEXT, Session, Step, Task};
 use chat_template::{AnswerParser, Part, ToolCall};
 use engine::Cancel;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-
-/// Bytes of an answer. No reader wants more.
-const LONGEST: usize = 4 << 20;
 
 /// What comes of an answer, in order.
 pub enum Piece {
@@ -154,7 +151,7 @@ impl Teller {
             Piece::Call(call) => call.source.len(),
             Piece::Begun | Piece::End(..) | Piece::Failed(_) => 0,
         };
-        self.full = self.told > LONGEST;
+        self.full = self.told > MAX_TEXT;
         // Who hung up has ended the answer already.
         if self.sender.send(piece).is_err() || self.full {
             self.cancel.cancel();
@@ -225,7 +222,7 @@ mod tests {
 
     #[test]
     fn an_answer_has_a_greatest_length() {
-        let piece = "x".repeat(LONGEST / 2);
+        let piece = "x".repeat(MAX_TEXT / 2);
         let (pieces, cancelled) = told(&[], &["</think>", &piece, &piece, "y", "z"], FinishReason::Stopped);
         assert!(cancelled && pieces.last().is_some_and(|last| last == "Length"));
         assert!(!pieces.concat().contains('z'));
