@@ -117,8 +117,9 @@ proptest! {
             GgmlType::MXFP4 | GgmlType::NVFP4 => 0.34,
             GgmlType::Q3_K => 0.35,
             GgmlType::TQ1_0 | GgmlType::TQ2_0 | GgmlType::Q2_0 => 0.51,
-            // Elements without weight take what is left of their group: at most 1.125 scales, which reach a little far.
-            GgmlType::IQ1_M => 1.5,
+            // Eight elements share a point of the lattice, so one that counts little takes what is left: at most 1.125
+            // scales, which the quantizers raise by an eighth at most, where the largest element has 0.875 scales at least.
+            GgmlType::IQ1_S | GgmlType::IQ1_M => 1.125 * 1.125 / 0.875,
             _ => 1.0,
         };
         for (x, y) in row.iter().zip(&back) {

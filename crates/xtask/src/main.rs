@@ -25,7 +25,9 @@ const USAGE: &str = "cargo xtask COMMAND
   bundle [--target TRIPLE]
                         what people install: deb and rpm on Linux, an installer on Windows; on Linux also
                         with --target x86_64-pc-windows-gnu
-  test [--quick]        install what is missing, run every check (--quick: without the real window)
+  test [--quick] [--seed=N|random]
+                        install what is missing, run every check (--quick: without the real window; --seed: property
+                        tests with other random inputs)
   tidy                  check the house: structure, lengths, unsafe, forbidden words
   bindings              rewrite ui/src/ipc/bindings.ts from the Rust types
   conformance DIR       compare with the reference data in DIR (models, quants, dequant, tokenizer, templates)

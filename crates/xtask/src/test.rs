@@ -3,9 +3,9 @@
 use crate::command::{Step, cargo, npm};
 use crate::run::{VirtualDisplay, build_ui, target_dir};
 use crate::{setup, tidy};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What the runners counted, and the steps that failed.
 #[derive(Default)]
@@ -96,7 +96,18 @@ fn strip_colours(line: &str) -> String {
     out
 }
 
+/// What random inputs of property tests are drawn by. The same in each run unless asked: a change is not held up by a rare
+/// input that it has nothing to do with.
+fn seed(arguments: &[String]) -> Result<u64> {
+    match arguments.iter().find_map(|argument| argument.strip_prefix("--seed=")) {
+        None => Ok(1),
+        Some("random") => Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos().into()),
+        Some(number) => number.parse().context("--seed takes a number or 'random'"),
+    }
+}
+
 pub fn test(arguments: &[String]) -> Result<ExitCode> {
+    let seed = seed(arguments)?.to_string();
     let quick = arguments.iter().any(|argument| argument == "--quick");
     // Windows has the window but no WebKitWebDriver: there the window is tested by hand.
     let window = !quick && cfg!(target_os = "linux");
@@ -112,7 +123,8 @@ pub fn test(arguments: &[String]) -> Result<ExitCode> {
     let lints = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
     tally.check("lints", || cargo(&lints).run());
     let tests = ["test", "--workspace", "--exclude", "e2e", "--no-fail-fast"];
-    tally.runner("tests", cargo(&tests));
+    println!("Property tests: --seed={seed}");
+    tally.runner("tests", cargo(&tests).env("PROPTEST_RNG_SEED", &seed));
     if window {
         tally.check("programs", || cargo(&["build", "-p", "headroom-desktop", "-p", "cli"]).run());
         match VirtualDisplay::start().and_then(|display| Ok((display, target_dir()?.join("debug")))) {
@@ -140,6 +152,13 @@ pub fn test(arguments: &[String]) -> Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seeds_are_the_same_unless_asked() {
+        let seed = |argument: &str| seed(&[argument.into()]).ok();
+        assert_eq!((seed("--quick"), seed("--seed=7"), seed("--seed=x")), (Some(1), Some(7), None));
+        assert!(seed("--seed=random").is_some());
+    }
 
     #[test]
     fn closing_lines_are_counted() {
