@@ -25,10 +25,12 @@ const SEED: &str = "1";
 const JOB_BYTES: u64 = 4 << 30;
 
 /// The tests of kernels: what they begin with.
-const KERNELS: [&str; 4] = ["attention::", "operations::", "products::", "recurrent::"];
+const KERNELS: [&str; 6] = ["attention::", "held::", "operations::", "products::", "recurrent::", "rounding::"];
 /// Tests under ThreadSanitizer: every barrier of every kernel; all tests would take an hour. Types of weights share theirs.
-const RACES: [(&str, Option<&str>); 6] = [
+const RACES: [(&str, Option<&str>); 8] = [
     ("operations::", None),
+    ("held::", None),
+    ("rounding::transforms", None),
     ("recurrent::", None),
     ("attention::sizes", None),
     ("products::many_rows", Some("q4_k")),
@@ -40,6 +42,8 @@ const LONG: &str = "more_slots_than_a_grid_has";
 
 /// What is to be proven.
 struct Scope {
+    /// All architectures, modules and kernels.
+    whole: bool,
     architectures: Vec<String>,
     modules: Vec<String>,
     /// Of which mutants are tried; none for all.
@@ -81,6 +85,7 @@ impl Scope {
         let mut modules: Vec<String> = names.collect();
         modules.sort();
         Ok(Scope {
+            whole: ["--architecture", "--modules", "--kernels"].into_iter().all(|name| given(name).is_none()),
             architectures: chosen("architecture", architectures, given("--architecture"))?
                 .iter()
                 .map(|a| (*a).into())

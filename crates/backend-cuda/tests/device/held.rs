@@ -5,7 +5,7 @@ use crate::common::driver::{State, TestDriver};
 use crate::common::random::Random;
 use backend::{BackendError, BufferId, Device, KvCache, NormKind, Op, RopePairs, RopeSpec, View};
 use backend_cuda::{GpuConfig, GpuDevice, LateDevice};
-use quant::GgmlType::{self, F16, F32, Q4_0, Q8_0};
+use quant::GgmlType::{self, *};
 use std::sync::{Arc, Mutex};
 
 type Gpu = GpuDevice<TestDriver>;
@@ -172,13 +172,13 @@ fn heads(h: &Heads, seed: u64, expected: u64, what: &str) {
 
 #[test]
 fn heads_are_one_kernel() {
-    for (i, ty) in [F32, F16, Q8_0, Q4_0].into_iter().enumerate() {
+    for (i, ty) in [F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1, Q4_0, IQ4_NL].into_iter().enumerate() {
         for (j, norm) in [None, Some(NormKind::Rms), Some(NormKind::Layer)].into_iter().enumerate() {
             let h = Heads { ty, norm, ..PLAIN };
             heads(&h, (i + j) as u64, 1, &format!("{ty} {norm:?}"));
         }
     }
-    let rms = Some(NormKind::Rms);
+    let (rms, layer) = (Some(NormKind::Rms), Some(NormKind::Layer));
     for (i, h) in [
         Heads { n: 7, norm: rms, ..PLAIN },
         Heads { n: 30, start: 20, ..PLAIN },
@@ -187,6 +187,8 @@ fn heads_are_one_kernel() {
         Heads { dim: 256, spec: spec(RopePairs::Adjacent, 100), norm: rms, heads: [1, 1], n: 2, ..PLAIN },
         Heads { heads: [4, 4], norm: rms, n: 2, ..PLAIN },
         Heads { dim: 320, spec: spec(RopePairs::Halves, 320), ..PLAIN },
+        Heads { dim: 200, spec: spec(RopePairs::Halves, 200), norm: layer, ..PLAIN },
+        Heads { dim: 256, spec: spec(RopePairs::Adjacent, 256), norm: layer, ..PLAIN },
     ]
     .into_iter()
     .enumerate()

@@ -184,7 +184,9 @@ fn whole_rows() {
 #[test]
 fn walsh_hadamard_transforms() {
     let mut random = Random(8);
-    for (len, block) in [(64, 1), (6, 2), (96, 32), (3 * 128, 128), (2048, 1024), (5 * 512, 512)] {
+    for (len, block) in
+        [(64, 1), (6, 2), (96, 32), (3 * 128, 128), (2048, 1024), (5 * 512, 512), (4096, 2048), (8192, 8192)]
+    {
         let mut pair = Pair::new(len as u64);
         let x = pair.floats(&random.floats(len + 1, 2.0));
         let before = pair.results(x, len + 1)[0][len];

@@ -7,16 +7,19 @@ use crate::common::random::Random;
 use backend::{Activation, AttentionSpec, BufferId, Device, KvCache, Linear, NormKind, Op, View, Weight};
 use backend_cuda::Architecture::{self, Compute61, Compute75, Compute80};
 use backend_cuda::{GpuConfig, GpuDevice};
-use quant::GgmlType::{F16, F32, Q4_0, Q8_0};
+use quant::GgmlType::{self, F16, F32, Q4_0, Q6_K, Q8_0};
 use std::sync::{Arc, Mutex};
 
-/// A device with a matrix of Q8_0 for inputs of `cols` values.
+/// A device with matrices for inputs of `cols` values, and a place for their products.
 struct Bench {
     gpu: GpuDevice<TestDriver>,
     state: Arc<Mutex<State>>,
-    weight: Weight,
+    weights: Vec<Weight>,
     out: View,
 }
+
+/// Of the matrices: products that use the values and their scale, the sum of 32 of them too, and the sums of both halves.
+const TYPES: [GgmlType; 3] = [Q8_0, Q4_0, Q6_K];
 
 const ROWS: usize = 5;
 /// Rows of results at most.
@@ -28,12 +31,17 @@ impl Bench {
     }
 
     fn on(cols: usize, architecture: Architecture, config: GpuConfig) -> Bench {
-        let (driver, state) = TestDriver::new(State { architecture, exact: true, ..State::default() });
+        Bench::with(cols, State { architecture, exact: true, ..State::default() }, config)
+    }
+
+    fn with(cols: usize, state: State, config: GpuConfig) -> Bench {
+        let (driver, state) = TestDriver::new(state);
         let mut gpu = GpuDevice::new(driver, config);
-        let bytes = Random(cols as u64).weights(Q8_0, ROWS * cols);
-        let buffer = gpu.adopt(Arc::new(bytes)).unwrap();
-        let out = View::new(gpu.allocate((MOST * ROWS * 4) as u64).unwrap());
-        Bench { gpu, state, weight: Weight { buffer, offset: 0, ty: Q8_0, rows: ROWS, cols }, out }
+        let types = TYPES.into_iter().filter(|ty| cols % ty.block_size() == 0);
+        let mut adopt = |ty| gpu.adopt(Arc::new(Random(cols as u64).weights(ty, ROWS * cols))).unwrap();
+        let weights: Vec<_> = types.map(|ty| Weight { buffer: adopt(ty), offset: 0, ty, rows: ROWS, cols }).collect();
+        let out = View::new(gpu.allocate((weights.len() * MOST * ROWS * 4) as u64).unwrap());
+        Bench { gpu, state, weights, out }
     }
 
     fn floats(&mut self, values: &[f32]) -> View {
@@ -55,16 +63,19 @@ impl Bench {
         self.state.lock().unwrap().kernels.get("quantize").copied().unwrap_or(0)
     }
 
-    /// Bits of the product of `n` rows.
+    /// Bits of the products of `n` rows.
     fn product(&mut self, input: View, n: usize) -> Vec<u32> {
-        let products = [Linear { weight: self.weight, bias: None, scale: 1.0, out: self.out }];
+        let (out, len) = (self.out, n * ROWS);
+        let product =
+            |(i, weight): (usize, &Weight)| Linear { weight: *weight, bias: None, scale: 1.0, out: out.at(i * len) };
+        let products: Vec<_> = self.weights.iter().enumerate().map(product).collect();
         self.run(&Op::MatMul { input, n, products: &products });
-        bits(&read(&mut self.gpu, self.out, n * ROWS))
+        bits(&read(&mut self.gpu, out, products.len() * len))
     }
 
     /// What a product is, of these values and nothing else that was there before.
     fn expected(&mut self, input: View, n: usize) -> Vec<u32> {
-        let cols = self.weight.cols;
+        let cols = self.weights[0].cols;
         let values = read(&mut self.gpu, input, n * cols);
         let mut other = Bench::new(cols);
         let input = other.floats(&values);
@@ -195,6 +206,20 @@ fn products_and_activations_round() {
     });
 }
 
+/// Blocks of a transform that are not whole blocks of 32 are rounded by the product.
+#[test]
+fn transforms_round() {
+    let mut random = Random(5);
+    for (rows, cols, block) in [(1, 32, 32), (2, 288, 32), (3, 64, 64), (2, 1024, 1024), (1, 2048, 2048), (2, 64, 16)] {
+        let mut bench = Bench::new(cols);
+        let x = bench.floats(&vec![0.0; rows * cols]);
+        bench.made(x, rows, block < 32, &format!("{rows}x{cols} in blocks of {block}"), &mut |bench| {
+            bench.write(x, &values(&mut random, rows * cols));
+            bench.run(&Op::Hadamard { x, len: rows * cols, block });
+        });
+    }
+}
+
 #[test]
 fn attention_rounds() {
     for architecture in [Compute61, Compute75, Compute80] {
@@ -312,7 +337,7 @@ fn what_is_written_is_rounded_again() {
         bench.run(&Op::Gather { input: norm.input, rows: &[1], dim: DIM, out: norm.out });
     });
     changed("another product's result", true, |bench, norm| {
-        let products = [Linear { weight: bench.weight, bias: None, scale: 1.0, out: norm.out.at(3) }];
+        let products = [Linear { weight: bench.weights[0], bias: None, scale: 1.0, out: norm.out.at(3) }];
         bench.run(&Op::MatMul { input: norm.input, n: 1, products: &products });
     });
     changed("a copy from another device", true, |bench, norm| {
@@ -363,13 +388,7 @@ fn other_roundings_take_its_place() {
 /// What a buffer at the same address held is nothing to a new one.
 #[test]
 fn a_new_buffer_at_the_same_address() {
-    let (driver, state) = TestDriver::new(State::default());
-    let mut bench = Bench::new(DIM);
-    let bytes = Random(DIM as u64).weights(Q8_0, ROWS * DIM);
-    bench.gpu = GpuDevice::new(driver, GpuConfig::default());
-    bench.state = state;
-    bench.weight.buffer = bench.gpu.adopt(Arc::new(bytes)).unwrap();
-    bench.out = View::new(bench.gpu.allocate((MOST * ROWS * 4) as u64).unwrap());
+    let mut bench = Bench::with(DIM, State::default(), GpuConfig::default());
     let x = bench.floats(&Random(5).floats(DIM, 2.0));
     for round in 0..2 {
         bench.run(&Op::Activate { act: Activation::Silu, x, len: DIM });

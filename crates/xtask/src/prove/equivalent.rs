@@ -4,10 +4,19 @@ use super::ROOT;
 use anyhow::{Result, bail};
 use std::path::Path;
 
+/// What was done to a barrier.
+pub const LEFT_OUT: &str = "left out";
+
 /// Lines of module, kernel, what was done, instruction, mutant, reason; of barriers also the place, after the kernel. `*` is
 /// any text within a field, where the reason is one for all kernels.
 pub struct Equivalent {
-    lines: Vec<Vec<String>>,
+    lines: Vec<Line>,
+}
+
+struct Line {
+    fields: Vec<String>,
+    /// A mutant was asked for that is one of them.
+    met: bool,
 }
 
 impl Equivalent {
@@ -23,24 +32,38 @@ impl Equivalent {
             if fields.len() < 5 || reason.trim().is_empty() {
                 bail!("equivalent.tsv: no reason: {line}");
             }
-            lines.push(fields);
+            lines.push(Line { fields, met: false });
         }
         Ok(Equivalent { lines })
     }
 
     /// Whether a mutant is one of them: what `ptx.py` says of it, and its module.
-    pub fn has(&self, module: &str, mutant: &[&str]) -> bool {
+    pub fn has(&mut self, module: &str, mutant: &[&str]) -> bool {
         let [_, kernel, place, what, rest @ ..] = mutant else { return false };
         let mut fields = vec![module, *kernel];
         // The place of an instruction changes with what comes before it: its text is enough, except of barriers.
-        if *what == "left out" {
+        if *what == LEFT_OUT {
             fields.push(*place);
         }
         fields.push(*what);
         fields.extend(rest);
-        self.lines.iter().any(|line| {
-            line.len() == fields.len() && line.iter().zip(&fields).all(|(pattern, field)| fits(pattern, field))
-        })
+        let mut found = false;
+        for line in self.lines.iter_mut().filter(|line| line.says(&fields)) {
+            (line.met, found) = (true, true);
+        }
+        found
+    }
+
+    /// Lines, of barriers or of all others, that no mutant was: its kernel has changed, and they may come to excuse another one.
+    pub fn unmet(&self, barriers: bool) -> impl Iterator<Item = String> {
+        let wanted = move |line: &&Line| !line.met && line.fields.iter().any(|field| field == LEFT_OUT) == barriers;
+        self.lines.iter().filter(wanted).map(|line| line.fields.join(" | "))
+    }
+}
+
+impl Line {
+    fn says(&self, fields: &[&str]) -> bool {
+        self.fields.len() == fields.len() && self.fields.iter().zip(fields).all(|(pattern, field)| fits(pattern, field))
     }
 }
 
@@ -70,11 +93,20 @@ mod tests {
     #[test]
     fn places_count_for_barriers_only() {
         let text = "norm\tnorm\t67\tleft out\tbar.sync 0\t-\tthe first\n*\t*\ta constant\tmov.f32 %f*, 0f1\tmov.f32 %f*, 0f2\tso\n";
-        let known = Equivalent::parse(text).unwrap();
+        let mut known = Equivalent::parse(text).unwrap();
         assert!(known.has("norm", &["0", "norm", "67", "left out", "bar.sync 0", "-"]));
         assert!(!known.has("norm", &["0", "norm", "68", "left out", "bar.sync 0", "-"]));
         assert!(known.has("glu", &["7", "glu", "5", "a constant", "mov.f32 %f9, 0f1", "mov.f32 %f9, 0f2"]));
         assert!(!known.has("glu", &["7", "glu", "5", "a constant", "mov.f32 %f9, 0f1", "mov.f32 %f9, 0f3"]));
         assert!(Equivalent::parse("norm\tnorm\t67\tleft out\tbar.sync 0\t-\t \n").is_err());
+    }
+
+    #[test]
+    fn lines_that_no_mutant_was_are_told() {
+        let text = "a\tb\t7\tleft out\tbar.sync 0\t-\tso\na\tb\tswapped\tx\ty\tso\na\t*\tswapped\tx\ty\tso\na\tb\tswapped\tx\tz\tso\n";
+        let mut known = Equivalent::parse(text).unwrap();
+        assert!(known.has("a", &["0", "b", "1", "swapped", "x", "y"]), "by two lines");
+        assert_eq!(known.unmet(false).collect::<Vec<_>>(), ["a | b | swapped | x | z"]);
+        assert_eq!(known.unmet(true).collect::<Vec<_>>(), ["a | b | 7 | left out | bar.sync 0 | -"]);
     }
 }

@@ -1,7 +1,7 @@
 //! Mutants of the PTX: each has to fail a test that launches its kernel. Kernels of its file run as PTX then, from libraries
 //! of their own; all others run from their sources.
 
-use super::equivalent::Equivalent;
+use super::equivalent::{Equivalent, LEFT_OUT};
 use super::jobs::{self, Job};
 use super::programs::{Program, Run, watched};
 use super::reach::{Reach, TYPES};
@@ -95,7 +95,7 @@ pub fn prove(part: &str, program: &Program, which: &str, scope: &Scope, record: 
 }
 
 fn files(part: &str, which: &str, scope: &Scope) -> Result<Vec<File>> {
-    let (equivalent, emulator) = (Equivalent::load()?, stamp(texts(&Path::new(ROOT).join("emulator"))?));
+    let (mut equivalent, emulator) = (Equivalent::load()?, stamp(texts(&Path::new(ROOT).join("emulator"))?));
     let mut files = Vec::new();
     for module in &scope.modules {
         let mut seen: Vec<String> = Vec::new();
@@ -126,12 +126,15 @@ fn files(part: &str, which: &str, scope: &Scope) -> Result<Vec<File>> {
                     module: module.clone(),
                     kernel: kernel.into(),
                     number: number.into(),
-                    is_barrier: what == "left out",
+                    is_barrier: what == LEFT_OUT,
                     line: format!("{part}\t{architecture}\t{module}\t{shown}\t{texts}"),
                 });
             }
             files.push(file);
         }
+    }
+    if scope.whole {
+        equivalent.unmet(which == BARRIERS).for_each(|line| println!("equivalent.tsv: no mutant drawn is {line}"));
     }
     Ok(files)
 }
