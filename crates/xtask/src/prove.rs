@@ -27,9 +27,11 @@ const JOB_BYTES: u64 = 4 << 30;
 /// The tests of kernels: what they begin with.
 const KERNELS: [&str; 6] = ["attention::", "held::", "operations::", "products::", "recurrent::", "rounding::"];
 /// Tests under ThreadSanitizer: every barrier of every kernel; all tests would take an hour. Types of weights share theirs.
-const RACES: [(&str, Option<&str>); 8] = [
+const RACES: [(&str, Option<&str>); 10] = [
     ("operations::", None),
-    ("held::", None),
+    ("held::a_sum", None),
+    ("held::heads", None),
+    ("held::rotations", None),
     ("rounding::transforms", None),
     ("recurrent::", None),
     ("attention::sizes", None),

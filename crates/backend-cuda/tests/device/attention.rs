@@ -1,6 +1,7 @@
 //! KV caches and attention beside the CPU device.
 
 use crate::common::driver::State;
+use crate::common::library::sanitizer;
 use crate::common::pair::Pair;
 use crate::common::random::Random;
 use backend::{AttentionSpec, Device, KvCache, Op, View};
@@ -180,12 +181,15 @@ fn caches_do_not_depend_on_the_order_of_lanes() {
 
 #[test]
 fn sizes_of_heads() {
+    // To ThreadSanitizer every thread of a block is one. Three heads are enough for it: in one row and in nine they launch every
+    // kernel that the others do.
+    let shared_by = if sanitizer().as_deref() == Some("thread") { &[3][..] } else { &[1, 3, 8] };
     for (i, dims) in
         [[32, 32], [64, 64], [80, 80], [96, 128], [128, 128], [192, 128], [256, 256], [512, 512], [288, 20]]
             .into_iter()
             .enumerate()
     {
-        for heads in [1, 3, 8] {
+        for heads in shared_by {
             let case = Case { dims, heads: 2 * heads, ..PLAIN };
             check(case, 70, 1, i as u64);
             check(case, 5, 9, i as u64);
