@@ -12,6 +12,8 @@ const COMMANDS: &[&str] = &[
     "monitor_stop",
     "library",
     "library_remove",
+    "library_verify",
+    "library_verify_cancel",
     "library_reveal",
     "library_open",
     "opened_file",

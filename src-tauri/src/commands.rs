@@ -66,6 +66,17 @@ pub async fn library_remove(app: Held<'_>, id: String) -> Answer<()> {
 }
 
 #[tauri::command]
+pub async fn library_verify(app: Held<'_>, id: String) -> Answer<Verified> {
+    app.library_verify(id).await
+}
+
+#[tauri::command]
+pub async fn library_verify_cancel(app: Held<'_>) -> Answer<()> {
+    app.library_verify_cancel();
+    Ok(())
+}
+
+#[tauri::command]
 pub async fn library_reveal(app: Held<'_>, handle: AppHandle<Wry>, id: String) -> Answer<()> {
     let path = app.library_path(id).await?;
     handle.opener().reveal_item_in_dir(path).map_err(|error| WireError::internal(error.to_string()))

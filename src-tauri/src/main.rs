@@ -54,6 +54,8 @@ fn main() -> anyhow::Result<()> {
             commands::monitor_stop,
             commands::library,
             commands::library_remove,
+            commands::library_verify,
+            commands::library_verify_cancel,
             commands::library_reveal,
             commands::library_open,
             commands::opened_file,

@@ -69,6 +69,8 @@ pub struct App {
     pub(crate) answer: Mutex<Option<RunningAnswer>>,
     /// Calls off the import of chats that is running.
     pub(crate) importing: Mutex<Option<Cancel>>,
+    /// Calls off the verification of a model that is running.
+    pub(crate) verifying: Mutex<Option<hub::CancellationToken>>,
     /// Calls off the measurement of a disk that is under way.
     pub(crate) measuring_disk: Mutex<Option<Arc<AtomicBool>>>,
     /// How often watching has begun or ended: odd while somebody watches.
@@ -200,6 +202,7 @@ impl App {
             loading: tokio::sync::Mutex::new(()),
             answer: Mutex::new(None),
             importing: Mutex::new(None),
+            verifying: Mutex::new(None),
             measuring_disk: Mutex::new(None),
             monitoring: AtomicU64::new(0),
             interrupted_chat,

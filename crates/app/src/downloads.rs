@@ -4,9 +4,11 @@
 use crate::error::Result;
 use crate::library::id_of;
 use crate::store::Store;
+use crate::verify;
 use crate::wire::{AppEvent, Download, DownloadState, ErrorCode, WireError};
 use hub::{CancellationToken, DownloadRequest, Downloader, HubError, Progress, State};
 use rusqlite::params;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -248,7 +250,8 @@ impl Inner {
         entry.map(work).ok_or_else(|| WireError::new(ErrorCode::NotFound, format!("there is no download {id}")))
     }
 
-    async fn run(&self, id: &str, cancel: &CancellationToken) -> Result<std::path::PathBuf, HubError> {
+    /// The model's files, the first first.
+    async fn run(&self, id: &str, cancel: &CancellationToken) -> Result<Vec<PathBuf>, HubError> {
         let _slot = tokio::select! {
             slot = self.slots.acquire() => slot.map_err(|_| HubError::Cancelled)?,
             () = cancel.cancelled() => return Err(HubError::Cancelled),
@@ -262,7 +265,7 @@ impl Inner {
             };
             let progress = |progress: Progress| self.show(id, |shown| update(shown, &progress));
             match downloader.download(&request, progress, cancel).await {
-                Ok(paths) => return paths.into_iter().next().ok_or(HubError::Cancelled),
+                Ok(paths) => return Ok(paths),
                 Err(error) if error.is_transient() => {
                     let wait = match &error {
                         HubError::RateLimited { retry_after: Some(wait) } => (*wait).max(RETRY),
@@ -292,17 +295,24 @@ impl Inner {
     }
 
     /// Keeps how a task ended; true: the user has wished since that it goes on.
-    fn ended(&self, id: &str, result: Result<std::path::PathBuf, HubError>) -> Result<bool> {
+    fn ended(&self, id: &str, result: Result<Vec<PathBuf>, HubError>) -> Result<bool> {
         let done = result.is_ok();
+        if let Ok(paths) = &result {
+            let request = self.with(id, |entry| entry.request.clone())?;
+            // The model is there all the same.
+            if let Err(error) = verify::keep(&self.store, request.files.iter().zip(paths)) {
+                tracing::warn!("it is not kept what the files of {} should be: {error}", request.repo);
+            }
+        }
         // All at once: what the user wishes from here on finds a download without a task.
         let next = self.with(id, |entry| {
             let cancelled = entry.task.take().is_some_and(|task| task.is_cancelled());
             match result {
-                Ok(path) => {
+                Ok(paths) => {
                     entry.shown.state = DownloadState::Done;
                     entry.shown.bytes = entry.shown.total;
                     entry.shown.seconds_left = None;
-                    entry.shown.model_id = Some(id_of(&path));
+                    entry.shown.model_id = paths.first().map(|path| id_of(path));
                     Next::Keep
                 }
                 Err(HubError::Cancelled) if cancelled && entry.wish == Wish::Run => {

@@ -36,6 +36,7 @@ mod store;
 mod stream;
 mod talk;
 mod talk_file;
+mod verify;
 pub mod wire;
 
 pub use answer::{Step, Task, thinking};

@@ -2,7 +2,8 @@
 
 use crate::error::Result;
 use crate::store::Store;
-use crate::wire::{ErrorCode, InstalledModel, ModelSource, WireError};
+use crate::verify;
+use crate::wire::{ErrorCode, InstalledModel, ModelSource, Verified, WireError};
 use model::Model;
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
@@ -38,15 +39,20 @@ pub struct Library {
     described: Mutex<HashMap<PathBuf, (Stamp, Arc<Model>)>>,
     /// Whether the second file's model can guess for the first one's.
     drafts: Mutex<HashMap<[(PathBuf, Stamp); 2], bool>>,
+    /// By id: what was found, and how its files were then.
+    verified: Mutex<HashMap<String, (Stamps, Verified)>>,
 }
 
 /// Changes when a file is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Stamp {
+pub(crate) struct Stamp {
     len: u64,
     /// Unix milliseconds.
     modified: u64,
 }
+
+/// Of a model's files, as far as they are there.
+pub(crate) type Stamps = Vec<Option<Stamp>>;
 
 /// What the list shows of a header.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -86,7 +92,12 @@ impl Library {
             facts: Mutex::default(),
             described: Mutex::default(),
             drafts: Mutex::default(),
+            verified: Mutex::default(),
         }
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     fn find(&self, folders: &Folders) -> Vec<Found> {
@@ -162,6 +173,7 @@ impl Library {
         let id = id_of(&path);
         let last_used =
             self.store.lock().query_row("SELECT at FROM used WHERE model = ?1", [&id], |row| row.get(0)).optional()?;
+        let verified = lock(&self.verified).get(&id).filter(|(then, _)| *then == stamps(&parts)).cloned();
         Ok(InstalledModel {
             id,
             quant: hub::quant_of(&name),
@@ -179,7 +191,17 @@ impl Library {
             layers: facts.as_ref().map(|facts| facts.layers),
             last_used,
             problem,
+            verified: verified.map(|(_, verified)| verified),
         })
+    }
+
+    pub(crate) fn state_of(&self, model: &InstalledModel) -> Stamps {
+        stamps(&parts_of(Path::new(&model.path)))
+    }
+
+    /// `then`: how the files were that it is about.
+    pub(crate) fn keep_verified(&self, id: &str, then: Stamps, verified: Verified) {
+        lock(&self.verified).insert(id.to_owned(), (then, verified));
     }
 
     /// The id of the model whose first file is this one, by whatever path it is listed.
@@ -295,8 +317,10 @@ impl Library {
         if model.source != ModelSource::Library || !folder.starts_with(&root) {
             return Err(WireError::bad_argument("id", "only models in Headroom's own folder are deleted here"));
         }
+        let parts = parts_of(path);
+        verify::forget(&self.store, &parts)?;
         // The first part first: without it nobody takes the rest for a model.
-        for part in parts_of(path) {
+        for part in parts {
             match fs::remove_file(&part) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(WireError::file(&part, &error));
@@ -324,7 +348,7 @@ pub fn id_of(path: &Path) -> String {
     Sha256::digest(key(path).as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn key(path: &Path) -> String {
+pub(crate) fn key(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
@@ -337,6 +361,10 @@ fn stamp(path: &Path) -> Result<Stamp> {
     let meta = fs::metadata(path).map_err(|error| WireError::file(path, &error))?;
     let modified = meta.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
     Ok(Stamp { len: meta.len(), modified: modified.map_or(0, |since| since.as_millis() as u64) })
+}
+
+fn stamps(parts: &[PathBuf]) -> Stamps {
+    parts.iter().map(|part| stamp(part).ok()).collect()
 }
 
 /// The file's name without ending and part number.

@@ -1,4 +1,4 @@
-//! The data base of chats, downloads and remembered headers: SQLite, opened by one program at a time.
+//! The data base of chats, downloads, remembered headers and hashes: SQLite, opened by one program at a time.
 //!
 //! WAL with `synchronous = FULL`: what a command has answered survives a power cut, and an answer that is being written
 //! costs four small syncs a second.
@@ -19,7 +19,7 @@ const MOST_PATIENT: Duration = Duration::from_secs(1);
 const SHRUNK: u64 = 32 << 20;
 
 /// Step `n` makes schema `n + 1` of schema `n`.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE chats (
         n INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -71,6 +71,8 @@ const MIGRATIONS: [&str; 3] = [
     "ALTER TABLE messages ADD COLUMN tool_calls TEXT",
     // wire::AnswerFormat as JSON; NULL: any text.
     "ALTER TABLE chats ADD COLUMN format TEXT",
+    // What the Hub said of files that were downloaded. By real path.
+    "CREATE TABLE hashes (path TEXT PRIMARY KEY, len INTEGER NOT NULL, sha256 TEXT NOT NULL)",
 ];
 
 pub struct Store {

@@ -443,7 +443,7 @@ async fn an_import_tells_how_far_it_is_and_can_be_called_off() {
         let (app, path) = (app.clone(), path.clone());
         async move { app.chats_import(path).await }
     });
-    let told = || -> Vec<Option<ImportProgress>> {
+    let told = || -> Vec<Option<FileProgress>> {
         let events = events.lock().unwrap();
         let progress = events.iter().filter_map(|event| match event {
             AppEvent::Import { progress } => Some(*progress),

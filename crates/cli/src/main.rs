@@ -22,6 +22,7 @@ mod search;
 mod serve;
 mod stream;
 mod text;
+mod verify;
 
 use args::{Arguments, Command};
 use clap::Parser;
@@ -78,6 +79,7 @@ fn run(program: &Program, command: &Command) -> Result<(), Failure> {
         Command::Files(options) => search::files(program, options),
         Command::Pull(options) => pull::pull(program, options),
         Command::List => library::list(program),
+        Command::Verify(options) => verify::verify(program, options),
         Command::Remove(options) => library::remove(program, options),
         Command::Dev(options) => dev::dev(program, options),
     }

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use app::wire::RecoveryNotice;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -51,6 +52,14 @@ pub fn progress(text: impl Display) {
         // As in `note`.
         let _ = terminal.clear_line().and_then(|()| terminal.write_str(&text.to_string()));
     }
+}
+
+/// Bytes that have arrived or been read. Draws on standard error, and only on a terminal.
+pub fn byte_bar(total: u64) -> ProgressBar {
+    let bar = ProgressBar::new(total);
+    let style = ProgressStyle::with_template("{bar:30} {decimal_bytes} of {decimal_total_bytes} {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
 }
 
 /// "49 of 49 layers on the GPU (of 12 without their experts)"

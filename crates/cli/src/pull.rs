@@ -6,7 +6,7 @@ use crate::program::Program;
 use crate::{output, search};
 use app::App;
 use app::wire::{AppEvent, Download, DownloadState, HubModelPage, WireError};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
 use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -78,7 +78,7 @@ async fn download(
     mut events: UnboundedReceiver<Download>,
 ) -> Result<String, Failure> {
     let begun = app.download_start(page.repo.clone(), page.commit.clone(), quant).await?;
-    let bar = bar(&begun);
+    let bar = output::byte_bar(begun.total);
     let interrupt = tokio::signal::ctrl_c();
     tokio::pin!(interrupt);
     // Why it is being paused.
@@ -119,14 +119,6 @@ async fn download(
 
 fn failure(error: Option<WireError>) -> Failure {
     error.map_or_else(|| Failure::new("internal", "the download failed"), Failure::from)
-}
-
-/// Draws on standard error, and only on a terminal.
-fn bar(download: &Download) -> ProgressBar {
-    let bar = ProgressBar::new(download.total);
-    let style = ProgressStyle::with_template("{bar:30} {decimal_bytes} of {decimal_total_bytes} {msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar
 }
 
 fn show(bar: &ProgressBar, download: &Download) {

@@ -108,6 +108,18 @@ fn pull_list_use_and_remove() {
     }
     assert_eq!(home.json(&["plan", "tiny-Q8_0", "--ram", "4G"])["fits"], "ram");
 
+    let verified = home.json(&["verify", "tiny-Q8_0"]);
+    has_keys(&verified, &["id", "name", "files"]);
+    assert_eq!(verified["files"][0], serde_json::json!({ "path": path, "compared": true, "problem": null }));
+    assert_eq!(home.run(&["verify", "tiny-Q8_0"]).stdout, "tiny-Q8_0.gguf: as the Hub has it\n");
+    let mut damaged = expected.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(path, damaged).unwrap();
+    let found = home.run(&["verify", "tiny-Q8_0"]);
+    assert_eq!(found.status, 1, "{found:?}");
+    assert!(found.stdout.contains("tiny-Q8_0.gguf is damaged"), "{found:?}");
+    assert!(found.stderr.contains("error [file-damaged]: "), "{found:?}");
+
     // Nobody is there to be asked.
     home.fails(&["remove", "tiny-Q8_0"], 2, "usage");
     home.fails(&["remove", "none", "--yes"], 1, "not-found");

@@ -80,6 +80,14 @@ fn collect(folder: &Path, prefix: String, depth: usize, files: &mut Vec<CachedFi
     }
 }
 
+/// The SHA-256 of a file of such a cache: where it is a link, what it links to is called by it. Nothing is read.
+pub fn cached_sha256(path: &Path) -> Option<String> {
+    let blob = std::fs::canonicalize(path).ok()?;
+    let name = blob.file_name()?.to_str()?;
+    let in_blobs = blob.parent()?.file_name()? == "blobs";
+    (in_blobs && crate::files::is_hex(name, 64)).then(|| name.to_ascii_lowercase())
+}
+
 /// The token that `hf auth login` has stored beside this cache.
 pub fn token_from_cache(cache_dir: &Path) -> Option<Secret> {
     Cache::new(cache_dir.to_owned()).token().map(Secret::new)
@@ -134,5 +142,12 @@ mod tests {
         let models = cached_models(home.path());
         assert_eq!(models[0].files.len(), 1, "a link to nothing is no model");
         assert_eq!(models[0].files[0].size, 3);
+        assert_eq!(cached_sha256(&models[0].files[0].path), None, "not the name of a hash");
+        let hash = "Ab".repeat(32);
+        std::fs::write(root.join("blobs").join(&hash), "123").unwrap();
+        std::os::unix::fs::symlink(format!("../../blobs/{hash}"), snapshot.join("h.gguf")).unwrap();
+        assert_eq!(cached_sha256(&snapshot.join("h.gguf")), Some(hash.to_lowercase()));
+        std::fs::write(snapshot.join(&hash), "123").unwrap();
+        assert_eq!(cached_sha256(&snapshot.join(&hash)), None, "no blob");
     }
 }

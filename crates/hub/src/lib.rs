@@ -19,7 +19,7 @@ mod search;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use cache::{CachedFile, CachedModel, cached_models, token_from_cache};
+pub use cache::{CachedFile, CachedModel, cached_models, cached_sha256, token_from_cache};
 pub use download::{
     Disk, DownloadOptions, DownloadRequest, Downloader, OsDisk, PendingDownload, Progress, STAGING, State, discard,
     pending, pending_bytes, replace_file, sha256_of_file,

@@ -1,8 +1,9 @@
 //! The whole way: search, download, load, slide, chat; through a cut connection and two crashes.
 
 use anyhow::Result;
-use e2e::{QUANTS, REPOSITORY, Window, repository, settings};
+use e2e::{QUANTS, REPOSITORY, Window, file_name, repository, settings};
 use serde_json::json;
+use std::path::Path;
 
 const QUESTION: &str = "Tell me about std::vec::Vec.";
 /// How the model's answer begins at temperature 0 (computed by another engine).
@@ -73,7 +74,27 @@ async fn from_search_to_answer() -> Result<()> {
     assert!(window.text("message-user").await?.contains(QUESTION));
     window.go("models").await?;
     assert_eq!(window.all("library-item").await?.len(), 1);
+    damaged_and_downloaded_again(&window, &data.path().join("models").join(REPOSITORY).join(file_name("F16"))).await?;
     window.close().await
+}
+
+/// Every byte is as the Hub has it, until one is not.
+async fn damaged_and_downloaded_again(window: &Window, file: &Path) -> Result<()> {
+    let verified = async |words: &str| {
+        window.click("library-verify").await?;
+        window.until("it is verified", async || Ok(window.text("verify-status").await?.contains(words))).await
+    };
+    verified("every byte is as on Hugging Face").await?;
+    let mut bytes = std::fs::read(file)?;
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(file, &bytes)?;
+    verified("is damaged: its bytes are not those on Hugging Face").await?;
+    window.look("damaged-en-light").await?;
+    window.click("verify-again").await?;
+    // What was found was about the other bytes.
+    window.until("it is there anew", async || Ok(window.text("verify-status").await?.is_empty())).await?;
+    verified("every byte is as on Hugging Face").await
 }
 
 #[tokio::test(flavor = "multi_thread")]

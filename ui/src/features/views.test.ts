@@ -2,7 +2,7 @@ import { cleanup, configure, render, screen, waitFor, within } from "@testing-li
 import userEvent from "@testing-library/user-event";
 import { afterEach, expect, test, vi } from "vitest";
 import Root from "../App.svelte";
-import { wireError, type Api } from "../ipc";
+import { wireError, type Api, type InstalledModel } from "../ipc";
 import { fakeApi, type FakeOptions } from "../ipc/fake";
 import { App } from "../state/app.svelte";
 import { DEFAULT_LOAD } from "../state/model.svelte";
@@ -41,6 +41,79 @@ test("deleting a model asks with the bytes that it frees", async () => {
   await user.click(screen.getByRole("button", { name: "Delete 5.0 GB" }));
   await waitFor(() => expect(screen.getAllByTestId("library-item")).toHaveLength(3));
   expect(removed).toEqual(["m1"]);
+});
+
+test("a model is verified, and a damaged part is named with what to do", async () => {
+  let verified: InstalledModel["verified"] = null;
+  let finish = () => {};
+  let callOff = () => {};
+  const asked: string[] = [];
+  const started: string[] = [];
+  const { app, user } = await open("models", {}, (fake) => ({
+    libraryVerify: (id) => {
+      asked.push(id);
+      return new Promise((done, failed) => {
+        finish = () => done({ at: Date.now(), files: [] });
+        callOff = () => failed(wireError("cancelled", "cancelled"));
+      });
+    },
+    libraryVerifyCancel: async () => callOff(),
+    downloadStart: (repo, commit, quant) => {
+      started.push(`${repo}:${quant}`);
+      return fake.downloadStart(repo, commit, quant);
+    },
+    library: async () => {
+      const [first, ...rest] = await fake.library();
+      return [{ ...first!, verified }, ...rest];
+    },
+  }));
+  const items = await screen.findAllByTestId("library-item");
+  const [first, second] = items.map((item) => within(item));
+  first!.getByRole("button", { name: "Verify Qwen3-8B-Q4_K_M" }).focus();
+  await user.keyboard("{Enter}");
+  expect(asked).toEqual(["m1"]);
+  app.take({ type: "verify", modelId: "m1", progress: { bytes: 1.25e9, total: 5e9, secondsLeft: 90 } });
+  const bar = await first!.findByRole("progressbar", { name: "Verification of Qwen3-8B-Q4_K_M" });
+  expect(bar.getAttribute("aria-valuenow")).toBe("25");
+  expect(first!.getByTestId("verify-progress").textContent).toContain("1.3 GB of 5.0 GB · 1 min 30 s left");
+  expect(second!.getByTestId<HTMLButtonElement>("library-verify").disabled).toBe(true);
+  // The same button calls it off, and keeps the focus.
+  expect(document.activeElement?.getAttribute("aria-label")).toBe("Stop verifying Qwen3-8B-Q4_K_M");
+  await user.keyboard("{Enter}");
+  await waitFor(() => expect(first!.queryByTestId("verify-progress")).toBe(null));
+  expect(app.toasts.list).toEqual([]);
+
+  await user.keyboard("{Enter}");
+  expect(asked).toEqual(["m1", "m1"]);
+  const problem = wireError("fileDamaged", "", { subject: "/models/m-00002-of-00003.gguf" });
+  const file = (n: number, more = {}) => ({
+    path: `/models/m-0000${n}-of-00003.gguf`,
+    compared: true,
+    problem: null,
+    ...more,
+  });
+  verified = { at: Date.now(), files: [file(1), file(2, { problem }), file(3)] };
+  finish();
+  app.take({ type: "library" });
+  const status = first!.getByRole("status");
+  await waitFor(() => expect(status.textContent).toContain("Not in order: 1 of 3 files."));
+  expect(status.textContent).toContain(
+    "m-00002-of-00003.gguf is damaged: its bytes are not those on Hugging Face.",
+  );
+  await user.click(first!.getByRole("button", { name: "Download again" }));
+  await waitFor(() => expect(started).toEqual(["unsloth/Qwen3-8B-GGUF:Q4_K_M"]));
+});
+
+test.each([
+  ["Qwen3-8B-Q4_K_M", /every byte is as on Hugging Face/],
+  ["whisper-large-v3", /it is GGUF, and as long as it says. Its bytes cannot be compared/],
+])("what a verification of %s could compare is said", async (name, words) => {
+  const { user } = await open("models");
+  const items = await screen.findAllByTestId("library-item");
+  const item = within(items.find((item) => item.dataset.name === name)!);
+  await user.click(item.getByTestId("library-verify"));
+  await waitFor(() => expect(item.getByRole("status").textContent).toMatch(words));
+  expect(item.queryByTestId("verify-again")).toBe(null);
 });
 
 test("Ctrl+N begins a chat from everywhere, Ctrl+L goes to the message box", async () => {

@@ -12,6 +12,7 @@ const CODES: Record<ErrorCode, true> = {
   archiveInvalid: true,
   fileInvalid: true,
   fileTruncated: true,
+  fileDamaged: true,
   fileAccess: true,
   fileName: true,
   folderAccess: true,

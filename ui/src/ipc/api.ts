@@ -19,6 +19,7 @@ import type {
   SendArgs,
   Settings,
   Startup,
+  Verified,
   WireError,
 } from "./bindings";
 
@@ -38,6 +39,10 @@ export interface Api {
 
   library(): Promise<InstalledModel[]>;
   libraryRemove(id: string): Promise<void>;
+  /** Compares its bytes with what the Hub said of them; progress comes as `verify` events, one runs at a time. */
+  libraryVerify(id: string): Promise<Verified>;
+  /** Ends the verification that runs; it rejects with `cancelled`. */
+  libraryVerifyCancel(): Promise<void>;
   /** Shows the file in the file manager. */
   libraryReveal(id: string): Promise<void>;
   /** Asks for a file or folder and shows it in the library; false if nothing was chosen. */

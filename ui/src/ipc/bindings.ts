@@ -84,7 +84,7 @@ chatMemory: number,
  */
 load: { [key in string]: LoadSettings }, inspectorOpen: boolean, };
 
-export type ErrorCode = "fileMissing" | "fileInvalid" | "archiveInvalid" | "fileTruncated" | "fileAccess" | "fileName" | "folderAccess" | "modelUnsupported" | "templateFailed" | "draftVocabulary" | "draftMissing" | "ramFull" | "vramFull" | "diskFull" | "contextFull" | "noModelLoaded" | "busy" | "cancelled" | "offline" | "needsToken" | "tokenRefused" | "needsTerms" | "notFound" | "rateLimited" | "checksumMismatch" | "hubAnswer" | "badArgument" | "formatNotJson" | "formatInvalid" | "formatTooComplex" | "formatStuck" | "storage" | "internal";
+export type ErrorCode = "fileMissing" | "fileInvalid" | "archiveInvalid" | "fileTruncated" | "fileDamaged" | "fileAccess" | "fileName" | "folderAccess" | "modelUnsupported" | "templateFailed" | "draftVocabulary" | "draftMissing" | "ramFull" | "vramFull" | "diskFull" | "contextFull" | "noModelLoaded" | "busy" | "cancelled" | "offline" | "needsToken" | "tokenRefused" | "needsTerms" | "notFound" | "rateLimited" | "checksumMismatch" | "hubAnswer" | "badArgument" | "formatNotJson" | "formatInvalid" | "formatTooComplex" | "formatStuck" | "storage" | "internal";
 
 export type WireError = { code: ErrorCode, 
 /**
@@ -248,6 +248,19 @@ streamFrom: number | null, forecast: Forecast | null, reasons: Array<Reason>, };
 
 export type ModelSource = "library" | "folder" | "hfCache" | "bundled";
 
+export type VerifiedFile = { path: string, 
+/**
+ * Its SHA-256 was compared with the one that the Hub gave. Where none is known, only the header was looked at, and
+ * whether the file is as long as that says.
+ */
+compared: boolean, problem: WireError | null, };
+
+export type Verified = { at: number, 
+/**
+ * In the order of the parts.
+ */
+files: Array<VerifiedFile>, };
+
 export type InstalledModel = { 
 /**
  * Stable as long as the file stays where it is.
@@ -260,7 +273,11 @@ repo: string | null, quant: string | null, architecture: string | null, paramete
 /**
  * Why it cannot be loaded, if so.
  */
-problem: WireError | null, };
+problem: WireError | null, 
+/**
+ * What its verification has found since the program began, if its files are still as they were then.
+ */
+verified: Verified | null, };
 
 export type Compiling = { done: number, of: number, };
 
@@ -466,12 +483,6 @@ running: boolean, };
 
 export type Turn = { "type": "send", text: string, parent: string | null, } | { "type": "edit", message: string, text: string, } | { "type": "regenerate", message: string, } | { "type": "continue", message: string, };
 
-export type ImportProgress = { bytes: number, 
-/**
- * 0: not known.
- */
-total: number, secondsLeft: number | null, };
-
 export type SendArgs = { chat: string, turn: Turn, 
 /**
  * null: the settings' own.
@@ -479,6 +490,12 @@ export type SendArgs = { chat: string, turn: Turn,
 sampling: Sampling | null, };
 
 export type AnswerEvent = { "type": "started", user: Message | null, answer: Message, path: Array<string>, } | { "type": "preparing" } | { "type": "prompt", done: number, total: number, } | { "type": "thinking", text: string, } | { "type": "text", text: string, } | { "type": "toolCall", call: ToolCall, } | { "type": "stats", stats: AnswerStats, } | { "type": "dropped", turns: number, tokens: number, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "finished", message: Message, reason: FinishReason, title: string, error: WireError | null, };
+
+export type FileProgress = { bytes: number, 
+/**
+ * 0: nobody knows how long it is.
+ */
+total: number, secondsLeft: number | null, };
 
 export type Startup = { version: string, settings: Settings, 
 /**
@@ -506,4 +523,4 @@ interruptedChat: string | null,
  */
 keptAside?: Array<string>, };
 
-export type AppEvent = { "type": "model", state: ModelState, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "download", download: Download, } | { "type": "library" } | { "type": "fileAsked" } | { "type": "monitor", sample: MonitorSample, } | { "type": "forgotten", chat: string, title: string, } | { "type": "import", progress: ImportProgress | null, } | { "type": "hardware", hardware: HardwareReport, };
+export type AppEvent = { "type": "model", state: ModelState, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "download", download: Download, } | { "type": "library" } | { "type": "fileAsked" } | { "type": "monitor", sample: MonitorSample, } | { "type": "forgotten", chat: string, title: string, } | { "type": "import", progress: FileProgress | null, } | { "type": "verify", modelId: string, progress: FileProgress | null, } | { "type": "hardware", hardware: HardwareReport, };

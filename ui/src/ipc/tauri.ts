@@ -17,6 +17,8 @@ export const tauriApi: Api = {
 
   library: () => invoke("library"),
   libraryRemove: (id) => invoke("library_remove", { id }),
+  libraryVerify: (id) => invoke("library_verify", { id }),
+  libraryVerifyCancel: () => invoke("library_verify_cancel"),
   libraryReveal: (id) => invoke("library_reveal", { id }),
   libraryOpen: (folder) => invoke("library_open", { folder }),
   openedFile: () => invoke("opened_file"),

@@ -88,6 +88,9 @@ export class App {
       case "import":
         this.chats.takeImport(event.progress);
         break;
+      case "verify":
+        this.library.takeVerify(event.modelId, event.progress);
+        break;
       case "monitor":
         this.monitor.take(event.sample);
         break;

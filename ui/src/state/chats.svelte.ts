@@ -1,5 +1,5 @@
 import { SvelteMap } from "svelte/reactivity";
-import type { AnswerFormat, Api, Chat, ChatSummary, ImportProgress, Turn, WireError } from "../ipc";
+import type { AnswerFormat, Api, Chat, ChatSummary, FileProgress, Turn, WireError } from "../ipc";
 import { toWireError } from "../ipc";
 import { conversation, take, type Conversation } from "./conversation";
 
@@ -14,7 +14,7 @@ export class ChatsStore {
   bin = $state(false);
   current = $state<string | null>(null);
   /** How far the import is that runs, if one does. */
-  importing = $state.raw<ImportProgress | null>(null);
+  importing = $state.raw<FileProgress | null>(null);
   /** What is written and not sent, by chat id ("" without a chat). */
   drafts = new SvelteMap<string, string>();
   private open = new SvelteMap<string, Conversation>();
@@ -174,7 +174,7 @@ export class ChatsStore {
   }
 
   /** At the end the new chats are there, also for a window that was loaded anew meanwhile. */
-  takeImport(progress: ImportProgress | null): void {
+  takeImport(progress: FileProgress | null): void {
     this.importing = progress;
     if (progress === null) {
       void this.refresh();

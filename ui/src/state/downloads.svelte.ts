@@ -1,6 +1,6 @@
 import { SvelteSet } from "svelte/reactivity";
 import type { Api, Download } from "../ipc";
-import { toWireError } from "../ipc";
+import { toWireError, wireError } from "../ipc";
 
 /** Downloads, as the program tells about them. */
 export class DownloadsStore {
@@ -43,6 +43,20 @@ export class DownloadsStore {
     } catch (error) {
       this.failed(error);
       return null;
+    }
+  }
+
+  /** What is damaged of an installed model takes its place anew. */
+  async again(repo: string, modelId: string): Promise<void> {
+    try {
+      const page = await this.api.hubModel(repo);
+      const row = page.quants.find(({ installed }) => installed === modelId);
+      if (!row) {
+        throw wireError("notFound", `${repo} has no such file`, { subject: repo });
+      }
+      await this.start(repo, page.commit, row.quant);
+    } catch (error) {
+      this.failed(error);
     }
   }
 

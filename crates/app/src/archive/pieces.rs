@@ -8,7 +8,7 @@ use super::ArchivedMessage;
 use crate::chats::{Chats, MAX_TITLE, UNFINISHED, calls_column, format_column, shortened, to_json, word};
 use crate::error::Result;
 use crate::store::Store;
-use crate::wire::{AnswerFormat, ErrorCode, FinishReason, ImportProgress, Role, WireError};
+use crate::wire::{AnswerFormat, ErrorCode, FileProgress, FinishReason, Role, WireError};
 use engine::Cancel;
 use rusqlite::{Connection, params};
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ pub(super) struct ChatFields {
 pub(super) struct Pieces<'a> {
     chats: &'a Chats,
     cancel: &'a Cancel,
-    tell: &'a mut dyn FnMut(ImportProgress),
+    tell: &'a mut dyn FnMut(FileProgress),
     /// Bytes of the file; 0: nobody knows.
     total: u64,
     begun: Instant,
@@ -56,12 +56,7 @@ pub(super) struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    pub fn new(
-        chats: &'a Chats,
-        cancel: &'a Cancel,
-        total: u64,
-        tell: &'a mut dyn FnMut(ImportProgress),
-    ) -> Pieces<'a> {
+    pub fn new(chats: &'a Chats, cancel: &'a Cancel, total: u64, tell: &'a mut dyn FnMut(FileProgress)) -> Pieces<'a> {
         Pieces {
             chats,
             cancel,
@@ -106,7 +101,7 @@ impl<'a> Pieces<'a> {
         self.kept = read;
         if self.told.is_none_or(|told| told.elapsed() >= TELL) {
             self.told = Some(Instant::now());
-            (self.tell)(progress(read, self.total, self.begun.elapsed()));
+            (self.tell)(FileProgress::after(self.begun.elapsed(), read, self.total));
         }
         Ok(())
     }
@@ -138,14 +133,6 @@ impl<'a> Pieces<'a> {
         }
         Ok(())
     }
-}
-
-/// With the time that is left, once that can be told.
-fn progress(bytes: u64, total: u64, since: Duration) -> ImportProgress {
-    let left = total.saturating_sub(bytes) as f64;
-    let seconds = since.as_secs_f64() * left / bytes.max(1) as f64;
-    let known = total > 0 && bytes > 0 && since >= Duration::from_secs(1);
-    ImportProgress { bytes: bytes.min(total), total, seconds_left: known.then(|| seconds.ceil() as u64) }
 }
 
 fn describe(db: &Connection, n: i64, chat: &ChatFields, leaf: Option<i64>) -> Result<()> {
@@ -196,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_time_that_is_left_follows_from_the_time_that_it_took() {
-        let left = |bytes, total, ms| progress(bytes, total, Duration::from_millis(ms)).seconds_left;
+        let left = |bytes, total, ms| FileProgress::after(Duration::from_millis(ms), bytes, total).seconds_left;
         assert_eq!(left(250, 1000, 2000), Some(6));
         assert_eq!(left(1000, 1000, 2000), Some(0));
         assert_eq!(left(250, 1000, 900), None, "too early to tell");

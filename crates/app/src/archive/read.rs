@@ -5,7 +5,7 @@ use super::pieces::{ChatFields, Part, Pieces};
 use super::{ArchivedMessage, VERSION};
 use crate::chats::{Chats, MAX_TEXT};
 use crate::error::Result;
-use crate::wire::{AnswerFormat, ErrorCode, ImportProgress, Role, WireError};
+use crate::wire::{AnswerFormat, ErrorCode, FileProgress, Role, WireError};
 use engine::Cancel;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -21,7 +21,7 @@ const BUFFER: usize = 1 << 16;
 
 impl Chats {
     /// Nothing is shown unless all is there; what is not shown is for [`Chats::clear`].
-    pub(super) fn import(&self, path: &Path, cancel: &Cancel, tell: &mut dyn FnMut(ImportProgress)) -> Result<u32> {
+    pub(super) fn import(&self, path: &Path, cancel: &Cancel, tell: &mut dyn FnMut(FileProgress)) -> Result<u32> {
         let failed = |error| WireError::file(path, &error);
         let file = std::fs::File::open(path).map_err(failed)?;
         let total = file.metadata().map_err(failed)?.len();

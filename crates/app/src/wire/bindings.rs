@@ -44,6 +44,8 @@ pub fn typescript() -> String {
         Plan,
         // models
         ModelSource,
+        VerifiedFile,
+        Verified,
         InstalledModel,
         Compiling,
         OpenedFile,
@@ -73,10 +75,10 @@ pub fn typescript() -> String {
         Message,
         Chat,
         Turn,
-        ImportProgress,
         SendArgs,
         AnswerEvent,
         // all
+        FileProgress,
         Startup,
         AppEvent,
     );

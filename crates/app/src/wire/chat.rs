@@ -141,16 +141,6 @@ pub struct Chat {
     pub running: bool,
 }
 
-/// How much of a file of chats is in the data base.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, TS)]
-#[serde(rename_all = "camelCase")]
-pub struct ImportProgress {
-    pub bytes: u64,
-    /// 0: not known.
-    pub total: u64,
-    pub seconds_left: Option<u64>,
-}
-
 /// Command `chat_send` (with a Tauri channel of [`AnswerEvent`]).
 #[derive(Clone, Debug, Deserialize, TS)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]

@@ -13,6 +13,8 @@ pub enum ErrorCode {
     ArchiveInvalid,
     /// Shorter than its header says.
     FileTruncated,
+    /// Its bytes are others than those that the Hub has.
+    FileDamaged,
     /// Another program or a permission keeps it from us.
     FileAccess,
     /// A path that cannot be kept: not in Unicode, or longer than any.

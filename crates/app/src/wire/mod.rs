@@ -21,6 +21,7 @@ pub use plan::*;
 pub use settings::*;
 
 use serde::Serialize;
+use std::time::Duration;
 use ts_rs::TS;
 
 /// Everything the window needs to draw its first frame. Command `startup`.
@@ -67,7 +68,29 @@ pub enum AppEvent {
     /// What the model remembered of a chat had to go: the chat will be read again when it goes on.
     Forgotten { chat: String, title: String },
     /// How far the import of chats is; null: it has ended, as the command says how.
-    Import { progress: Option<ImportProgress> },
+    Import { progress: Option<FileProgress> },
+    /// How far the verification of a model is; null: it has ended. What it found is in the library.
+    Verify { model_id: String, progress: Option<FileProgress> },
     /// Hardware was measured again.
     Hardware { hardware: HardwareReport },
+}
+
+/// How far a file, or several together, have been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct FileProgress {
+    pub bytes: u64,
+    /// 0: nobody knows how long it is.
+    pub total: u64,
+    pub seconds_left: Option<u64>,
+}
+
+impl FileProgress {
+    /// With the time that is left, once that can be told.
+    pub(crate) fn after(time: Duration, bytes: u64, total: u64) -> FileProgress {
+        let left = total.saturating_sub(bytes) as f64;
+        let seconds = time.as_secs_f64() * left / bytes.max(1) as f64;
+        let known = total > 0 && bytes > 0 && time >= Duration::from_secs(1);
+        FileProgress { bytes: bytes.min(total), total, seconds_left: known.then(|| seconds.ceil() as u64) }
+    }
 }

@@ -36,6 +36,27 @@ pub struct InstalledModel {
     pub last_used: Option<u64>,
     /// Why it cannot be loaded, if so.
     pub problem: Option<WireError>,
+    /// What its verification has found since the program began, if its files are still as they were then.
+    pub verified: Option<Verified>,
+}
+
+/// What the verification of a model found. Command `library_verify`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct Verified {
+    pub at: u64,
+    /// In the order of the parts.
+    pub files: Vec<VerifiedFile>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifiedFile {
+    pub path: String,
+    /// Its SHA-256 was compared with the one that the Hub gave. Where none is known, only the header was looked at, and
+    /// whether the file is as long as that says.
+    pub compared: bool,
+    pub problem: Option<WireError>,
 }
 
 /// The model of a file that the program was asked to open. Command `opened_file`.

@@ -78,6 +78,8 @@ pub enum Command {
     Pull(Pull),
     /// Installed models
     List,
+    /// Compare an installed model's bytes with what the Hub said of them
+    Verify(Verify),
     /// Delete an installed model
     Remove(Remove),
     /// Tools for developers

@@ -129,6 +129,12 @@ pub struct Pull {
 }
 
 #[derive(Args)]
+pub struct Verify {
+    /// An installed model: name, id, or OWNER/NAME:QUANT
+    pub model: String,
+}
+
+#[derive(Args)]
 pub struct Remove {
     /// An installed model: name, id, or OWNER/NAME:QUANT
     pub model: String,

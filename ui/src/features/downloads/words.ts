@@ -1,7 +1,7 @@
 import { bytes, bytesPerSecond, duration, percent } from "../../i18n/format";
 import { t } from "../../i18n/index.svelte";
 import { errorSentence } from "../../i18n/sentences";
-import type { Download } from "../../ipc";
+import type { Download, FileProgress } from "../../ipc";
 
 const ORDER: Download["state"][] = ["running", "verifying", "waiting", "queued", "paused", "failed", "done"];
 
@@ -51,8 +51,13 @@ export function statusLine(download: Download): string {
   }
 }
 
-function running({ bytes: done, total, bytesPerSecond: speed, secondsLeft }: Download): string {
-  const parts = [t("downloads.of", { done: bytes(done), total: bytes(total) }), bytesPerSecond(speed)];
+function running(download: Download): string {
+  return howFar(download, bytesPerSecond(download.bytesPerSecond));
+}
+
+/** "250 MB of 1.0 GB · 1 min 30 s left", with something in the middle. */
+export function howFar({ bytes: done, total, secondsLeft }: FileProgress, ...middle: string[]): string {
+  const parts = [t("downloads.of", { done: bytes(done), total: bytes(total) }), ...middle];
   if (secondsLeft !== null) {
     parts.push(t("downloads.left", { time: duration(secondsLeft) }));
   }

@@ -5,6 +5,7 @@ export const errors = {
   fileInvalid: "{subject} is not a valid GGUF file. Download it again.",
   fileTruncated: "{subject} is shorter than it should be. Download it again.",
   fileTruncated_numbers: "{subject} has {available} of {needed}. Download it again.",
+  fileDamaged: "{subject} is damaged: its bytes are not those on Hugging Face. Download it again.",
   fileAccess: "{subject} cannot be opened. Close other programs that use it, or check its permissions.",
   fileName:
     "{subject} cannot be used: its path has characters that are not text, or is too long. Rename the file or its folder.",

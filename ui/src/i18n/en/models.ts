@@ -26,6 +26,18 @@ export const models = {
   chat: "Chat",
   chatWith: "Chat with {name}",
   reveal: "Show {name} in its folder",
+  verify: "Verify {name}",
+  verifyCancel: "Stop verifying {name}",
+  verifying: "Verifying",
+  verifyProgress: "Verification of {name}",
+  verified: "Verified {when}: every byte is as on Hugging Face.",
+  verifiedSome:
+    "Verified {when}: {n} of {of} files are as on Hugging Face, byte for byte. Of the others no SHA-256 is known; they are GGUF, and as long as they say.",
+  verifiedHeader:
+    "Checked {when}: it is GGUF, and as long as it says. Its bytes cannot be compared: Headroom knows no SHA-256 of it.",
+  verifiedBad: "Verified {when}. Not in order: {n} of {of} {of|file|files}.",
+  verifiedMore: "And {n} more.",
+  downloadAgain: "Download again",
   remove: "Delete {name}",
   removeTitle: "Delete the model?",
   removeText: "{name} is deleted from the disk. That frees {bytes}. To use it again, download it again.",

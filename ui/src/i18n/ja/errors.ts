@@ -9,6 +9,8 @@ export const errors: Words<typeof en> = {
   fileTruncated: "{subject}は途中で切れています。もう一度ダウンロードしてください。",
   fileTruncated_numbers:
     "{subject}は{needed}のうち{available}しかありません。もう一度ダウンロードしてください。",
+  fileDamaged:
+    "{subject}は壊れています。内容がHugging Faceのものと一致しません。もう一度ダウンロードしてください。",
   fileAccess: "{subject}を開けません。使用中のプログラムを閉じるか、アクセス権を確認してください。",
   fileName:
     "{subject}は使えません。パスに文字として扱えない名前が含まれているか、長すぎます。ファイルかフォルダーの名前を変更してください。",

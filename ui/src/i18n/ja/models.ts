@@ -29,6 +29,18 @@ export const models: Words<typeof en> = {
   chat: "チャット",
   chatWith: "{name}とチャット",
   reveal: "{name}をフォルダーで表示",
+  verify: "{name}を検証",
+  verifyCancel: "{name}の検証を中止",
+  verifying: "検証中",
+  verifyProgress: "{name}の検証",
+  verified: "{when}に検証済み: すべてのバイトがHugging Faceのものと一致しています。",
+  verifiedSome:
+    "{when}に検証済み: {of}個のうち{n}個のファイルはHugging Faceのものとバイト単位で一致しています。ほかはSHA-256が不明ですが、GGUFとして正しく、長さも足りています。",
+  verifiedHeader:
+    "{when}に確認済み: GGUFとして正しく、長さも足りています。SHA-256が不明なため、内容は照合できません。",
+  verifiedBad: "{when}に検証済み: {of}個のうち{n}個のファイルに問題があります。",
+  verifiedMore: "ほかに{n}個あります。",
+  downloadAgain: "もう一度ダウンロード",
   remove: "{name}を削除",
   removeTitle: "モデルを削除しますか?",
   removeText: "{name}をディスクから削除し、{bytes}を空けます。再び使うにはもう一度ダウンロードが必要です。",

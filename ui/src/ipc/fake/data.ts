@@ -51,6 +51,7 @@ export function installed(now: number): InstalledModel[] {
     layers: 33,
     lastUsed: null,
     problem: null,
+    verified: null,
     ...more,
   });
   return [

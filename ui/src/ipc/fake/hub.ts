@@ -164,6 +164,7 @@ export class FakeHub {
       layers: 33,
       lastUsed: null,
       problem: null,
+      verified: null,
     });
     this.set(download, { state: "done", modelId: id });
     this.emit({ type: "library" });

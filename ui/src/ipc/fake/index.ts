@@ -10,6 +10,7 @@ import type {
   ModelState,
   Plan,
   Settings,
+  Verified,
 } from "../bindings";
 import { pause } from "./clock";
 import * as data from "./data";
@@ -66,6 +67,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
   let measured = false;
   let loads = 0;
   let moves = 0;
+  let verifies = 0;
   /** The GPU has its kernels. */
   let ready = false;
   let monitor: ReturnType<typeof setInterval> | undefined;
@@ -225,6 +227,25 @@ export function fakeApi(options: FakeOptions = {}): Api {
     return structuredClone(state);
   }
 
+  async function verify(model: InstalledModel): Promise<Verified> {
+    const mine = ++verifies;
+    const compared = model.source !== "folder";
+    const total = compared ? model.bytes : 0;
+    for (let step = 0; step < 20; step++) {
+      const progress = { bytes: (total * step) / 20, total, secondsLeft: step > 4 ? 20 - step : null };
+      emit({ type: "verify", modelId: model.id, progress });
+      await pause(pace * 4);
+      if (mine !== verifies) {
+        emit({ type: "verify", modelId: model.id, progress: null });
+        throw wireError("cancelled", "cancelled");
+      }
+    }
+    model.verified = { at: Date.now(), files: [{ path: model.path, compared, problem: null }] };
+    emit({ type: "verify", modelId: model.id, progress: null });
+    emit({ type: "library" });
+    return model.verified;
+  }
+
   function sample(): void {
     const loaded = state.type === "ready" ? state.loaded : null;
     const jitter = 0.12e9 * Math.sin(Date.now() / 2500);
@@ -292,6 +313,8 @@ export function fakeApi(options: FakeOptions = {}): Api {
       library.splice(library.indexOf(installed(id)), 1);
       emit({ type: "library" });
     },
+    libraryVerify: async (id) => verify(installed(id)),
+    libraryVerifyCancel: async () => void (verifies += 1),
     libraryReveal: async () => undefined,
     libraryOpen: async () => false,
     openedFile: async () => null,
