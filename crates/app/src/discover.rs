@@ -32,6 +32,7 @@ impl Discover {
             likes: None,
             updated: None,
             gated: false,
+            parameters: None,
             note: Some(entry.note_key.into()),
         };
         HubPage { models: RECOMMENDED.iter().filter(runs).map(model).collect(), next: None }
@@ -44,7 +45,8 @@ impl Discover {
             HubSort::Trending => Sort::Trending,
             HubSort::Updated => Sort::Modified,
         };
-        let query = SearchQuery { text: query.text, sort, cursor: query.cursor, ..SearchQuery::default() };
+        let HubQuery { text, cursor, parameters, .. } = query;
+        let query = SearchQuery { text, sort, cursor, parameters, ..SearchQuery::default() };
         let page = hub.search(query).await?;
         let note = |repo: &str| RECOMMENDED.iter().find(|entry| entry.repo == repo).map(|e| e.note_key.to_owned());
         let models = page.items.into_iter().map(|item| HubModel {
@@ -54,6 +56,7 @@ impl Discover {
             likes: Some(item.likes),
             updated: item.last_modified.as_deref().and_then(unix_ms),
             gated: item.gated,
+            parameters: item.parameters,
         });
         Ok(HubPage { models: models.collect(), next: page.next })
     }

@@ -63,8 +63,12 @@ fn in_the_middle(download: &Download) -> bool {
 async fn discover_shows_quantizations_with_plans() {
     let (folder, hub) = (tempfile::tempdir().unwrap(), hub());
     let (app, _) = connect(folder.path(), &hub);
-    let query = HubQuery { text: "tiny".into(), sort: HubSort::Downloads, cursor: None };
-    assert_eq!(app.hub_search(query).await.unwrap().models[0].repo, REPO);
+    let query = HubQuery { text: "tiny".into(), sort: HubSort::Downloads, cursor: None, parameters: false };
+    let found = app.hub_search(query.clone()).await.unwrap().models;
+    assert_eq!((found[0].repo.as_str(), found[0].parameters), (REPO, None));
+    hub.set_parameters(REPO, 1234);
+    let sized = app.hub_search(HubQuery { parameters: true, ..query }).await.unwrap();
+    assert_eq!(sized.models[0].parameters, Some(1234));
     // Those of the built-in list that this version runs.
     let suggested = app.hub_recommended().models;
     assert!(suggested.len() > 3 && suggested.iter().all(|model| model.note.is_some()), "{suggested:?}");
@@ -293,7 +297,7 @@ async fn problems_of_the_hub_are_typed() {
     assert!(plan().await.unwrap().plan.is_some());
     let offline = Settings { hub_endpoint: Some("http://127.0.0.1:9".into()), ..app.settings_get() };
     app.settings_set(offline).await.unwrap();
-    let query = HubQuery { text: String::new(), sort: HubSort::Trending, cursor: None };
+    let query = HubQuery { text: String::new(), sort: HubSort::Trending, cursor: None, parameters: false };
     assert_eq!(app.hub_search(query).await.unwrap_err().code, ErrorCode::Offline);
 }
 

@@ -175,7 +175,7 @@ async fn the_hub_is_where_the_flag_says_then_the_settings_then_the_environment()
             (config.endpoint, config.hf_endpoint) = (owned(flag), owned(environment));
         });
         app.settings_set(Settings { hub_endpoint: owned(saved), ..Settings::default() }).await.unwrap();
-        let query = HubQuery { text: String::new(), sort: HubSort::Likes, cursor: None };
+        let query = HubQuery { text: String::new(), sort: HubSort::Likes, cursor: None, parameters: false };
         app.hub_search(query).await.unwrap();
         let startup = app.startup();
         let shown = startup.hub_endpoint.or(startup.settings.hub_endpoint).unwrap_or(startup.hub_endpoint_default);

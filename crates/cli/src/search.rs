@@ -18,7 +18,7 @@ pub fn search(program: &Program, options: &Search) -> Result<(), Failure> {
             SearchSort::Trending => HubSort::Trending,
             SearchSort::Updated => HubSort::Updated,
         };
-        let query = HubQuery { text: options.words.join(" "), sort, cursor: options.cursor.clone() };
+        let query = HubQuery { text: options.words.join(" "), sort, cursor: options.cursor.clone(), parameters: false };
         program.wait(app.hub_search(query))?
     };
     if program.json {

@@ -106,6 +106,10 @@ fn model(repo: &Repo, revision_sha: &str, query: &Query<'_>) -> Value {
         "tags": if repo.has_gguf() { json!(["gguf", "text-generation", "license:apache-2.0"]) } else { json!([]) },
         "pipeline_tag": "text-generation", "createdAt": "2026-01-01T00:00:00.000Z", "trendingScore": repo.likes,
     });
+    if let Some(total) = repo.parameters {
+        all["gguf"] =
+            json!({ "total": total, "architecture": "llama", "context_length": 4096, "chat_template": "{{ x }}" });
+    }
     let expand: Vec<String> = query.all("expand[]").chain(query.all("expand")).collect();
     if !expand.is_empty()
         && let Some(map) = all.as_object_mut()

@@ -172,6 +172,13 @@ impl FakeHub {
         }
     }
 
+    /// What the Hub has read in a header of the repository.
+    pub fn set_parameters(&self, repo: &str, parameters: u64) {
+        if let Some(repo) = self.shared.world().repos.get_mut(repo) {
+            repo.parameters = Some(parameters);
+        }
+    }
+
     /// The repository asks for accepted terms from now on.
     pub fn gate(&self, repo: &str) {
         if let Some(r) = self.shared.world().repos.get_mut(repo) {

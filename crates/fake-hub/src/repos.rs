@@ -73,6 +73,8 @@ pub(crate) struct Repo {
     pub likes: u64,
     pub gated: bool,
     pub last_modified: String,
+    /// As the Hub reads it in the header of one of the files.
+    pub parameters: Option<u64>,
     commits: Vec<(String, Tree)>,
 }
 
@@ -80,7 +82,15 @@ impl Repo {
     /// An empty repository; the `age`-th newest.
     pub fn new(id: &str, age: u64) -> Repo {
         let last_modified = format!("2026-10-{:02}T12:00:00.000Z", 1 + age % 28);
-        Repo { id: id.to_owned(), downloads: 1000 + age, likes: 10, gated: false, last_modified, commits: Vec::new() }
+        Repo {
+            id: id.to_owned(),
+            downloads: 1000 + age,
+            likes: 10,
+            gated: false,
+            last_modified,
+            parameters: None,
+            commits: Vec::new(),
+        }
     }
 
     pub fn commit(&mut self, path: &str, blob: Blob) {

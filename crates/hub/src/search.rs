@@ -26,11 +26,20 @@ pub struct SearchQuery {
     pub limit: u32,
     /// [`Page::next`] of the page before.
     pub cursor: Option<String>,
+    /// Asks for the numbers of parameters, with which the Hub sends every model's chat template: some 20 kB each.
+    pub parameters: bool,
 }
 
 impl Default for SearchQuery {
     fn default() -> Self {
-        SearchQuery { text: String::new(), author: None, sort: Sort::default(), limit: 30, cursor: None }
+        SearchQuery {
+            text: String::new(),
+            author: None,
+            sort: Sort::default(),
+            limit: 30,
+            cursor: None,
+            parameters: false,
+        }
     }
 }
 
@@ -53,6 +62,8 @@ pub struct ModelSummary {
     /// Asks to accept terms before a download.
     pub gated: bool,
     pub tags: Vec<String>,
+    /// Where they were asked for and the Hub has read a header of the repository.
+    pub parameters: Option<u64>,
 }
 
 /// A model as `/api/models` gives it.
@@ -70,6 +81,8 @@ struct RawModel {
     gated: serde_json::Value,
     #[serde(default)]
     tags: Vec<String>,
+    #[serde(default)]
+    gguf: serde_json::Value,
 }
 
 /// The fields to ask for: without `expand` the answer has no dates, with `full` it lists every file.
@@ -101,7 +114,7 @@ impl Hub {
             if let Some(cursor) = &query.cursor {
                 pairs.append_pair("cursor", cursor);
             }
-            for field in FIELDS {
+            for field in FIELDS.iter().chain(query.parameters.then_some(&"gguf")) {
                 pairs.append_pair("expand[]", field);
             }
         }
@@ -121,6 +134,8 @@ impl RawModel {
             likes: self.likes,
             last_modified: self.last_modified.filter(|d| d.len() <= 40),
             gated: !matches!(self.gated, serde_json::Value::Bool(false) | serde_json::Value::Null),
+            // The projector of a model that sees has none that count.
+            parameters: self.gguf["total"].as_u64().filter(|count| *count > 0),
             tags: self.tags.into_iter().filter(|t| t.len() <= 100).take(100).collect(),
         })
     }
@@ -167,9 +182,11 @@ mod tests {
             last_modified: Some("x".repeat(1000)),
             gated: serde_json::json!("auto"),
             tags: vec!["t".repeat(1000), "gguf".into()],
+            gguf: serde_json::json!({ "total": -1 }),
         };
         assert_eq!(raw("../../etc").checked(), None);
         let model = raw("a/b").checked().unwrap();
         assert_eq!((model.last_modified, model.gated, model.tags), (None, true, vec!["gguf".to_owned()]));
+        assert_eq!(model.parameters, None);
     }
 }

@@ -43,6 +43,12 @@ async fn search_filters_sorts_and_pages() {
     let page = hub.search(author).await.unwrap();
     assert_eq!((page.items.len(), page.next), (1, None));
     assert!(page.items[0].gated && page.items[0].last_modified.is_some());
+    assert_eq!(page.items[0].parameters, None, "not asked for");
+    server.set_parameters("other/Thing-GGUF", 8_190_735_360);
+    let sized = SearchQuery { author: Some("other".into()), parameters: true, ..Default::default() };
+    assert_eq!(hub.search(sized).await.unwrap().items[0].parameters, Some(8_190_735_360));
+    let unread = SearchQuery { text: "Model-1-".into(), parameters: true, ..Default::default() };
+    assert_eq!(hub.search(unread).await.unwrap().items[0].parameters, None);
     let nothing = SearchQuery { text: "no such & thing #?".into(), ..Default::default() };
     assert!(hub.search(nothing).await.unwrap().items.is_empty());
 }

@@ -270,6 +270,40 @@ test("without a network Discover says what still works", async () => {
   expect(await screen.findAllByTestId("library-item")).toHaveLength(4);
 });
 
+test("only what fits is shown, and what it is judged by is said", async () => {
+  const asked: boolean[] = [];
+  const { app, user } = await open("discover", {}, (fake) => ({
+    hubSearch: async (query) => {
+      asked.push(query.parameters);
+      const page = await fake.hubSearch(query);
+      const sizes = [8e9, 900e9, null];
+      return {
+        ...page,
+        models: page.models
+          .slice(0, 3)
+          .map((model, i) => ({ ...model, repo: `a/m${i}`, parameters: sizes[i] ?? null })),
+      };
+    },
+  }));
+  await user.click(screen.getByTestId("discover-submit"));
+  const shown = () => screen.queryAllByTestId("discover-result").map((button) => button.dataset.repo);
+  await waitFor(() => expect(shown()).toEqual(["a/m0", "a/m1", "a/m2"]));
+  const filter = screen.getByRole("switch", { name: "Fits my PC" });
+  expect(document.getElementById(filter.getAttribute("aria-describedby")!)?.textContent).toMatch(
+    /By the number of parameters.*video memory and .* of RAM are free/,
+  );
+  filter.focus();
+  await user.keyboard(" ");
+  await waitFor(() => expect(shown()).toEqual(["a/m0"]));
+  expect(asked).toEqual([false, true]);
+  expect(screen.getByText("1 of the first 3 models fit")).toBeTruthy();
+  expect(screen.getByText("1 is not shown, because nothing says how large it is.")).toBeTruthy();
+  expect(document.activeElement).toBe(filter);
+  await user.keyboard(" ");
+  await waitFor(() => expect(shown()).toHaveLength(3));
+  expect(app.search.fits).toBe(false);
+});
+
 test("from a search to a model in the library", async () => {
   const { user } = await open("discover", { empty: true });
   await user.type(screen.getByTestId("discover-search"), "bartowski qwen3-8b");

@@ -379,9 +379,17 @@ export type HubQuery = { text: string, sort: HubSort,
 /**
  * From the page before.
  */
-cursor: string | null, };
+cursor: string | null, 
+/**
+ * [`HubModel::parameters`] are wanted. The Hub's answer is then many times as long.
+ */
+parameters: boolean, };
 
 export type HubModel = { repo: string, downloads: number | null, likes: number | null, updated: number | null, gated: boolean, 
+/**
+ * null: not asked for, or the Hub does not know.
+ */
+parameters: number | null, 
 /**
  * From the built-in list: family and a word on what it is good for ("chat", "reasoning", "code", "small").
  */

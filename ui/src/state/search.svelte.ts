@@ -4,6 +4,8 @@ import { toWireError, type Api, type HubModel, type HubSort, type WireError } fr
 export class SearchStore {
   text = $state("");
   sort = $state<HubSort>("downloads");
+  /** Only what fits this PC is shown, for which sizes are asked for. */
+  fits = $state(false);
   /** null: nothing was searched for yet. */
   models = $state.raw<HubModel[] | null>(null);
   next = $state<string | null>(null);
@@ -44,7 +46,8 @@ export class SearchStore {
     this.busy = busy;
     this.error = null;
     try {
-      const page = await this.api.hubSearch({ text: this.text.trim(), sort: this.sort, cursor });
+      const { text, sort, fits: parameters } = this;
+      const page = await this.api.hubSearch({ text: text.trim(), sort, cursor, parameters });
       // Answers may come out of order.
       if (mine !== this.asked) {
         return;

@@ -9,6 +9,7 @@ const model = (repo: string): HubModel => ({
   likes: null,
   updated: null,
   gated: false,
+  parameters: null,
   note: null,
 });
 

@@ -19,6 +19,8 @@ pub struct HubQuery {
     pub sort: HubSort,
     /// From the page before.
     pub cursor: Option<String>,
+    /// [`HubModel::parameters`] are wanted. The Hub's answer is then many times as long.
+    pub parameters: bool,
 }
 
 #[derive(Clone, Debug, Serialize, TS)]
@@ -29,6 +31,8 @@ pub struct HubModel {
     pub likes: Option<u64>,
     pub updated: Option<u64>,
     pub gated: bool,
+    /// null: not asked for, or the Hub does not know.
+    pub parameters: Option<u64>,
     /// From the built-in list: family and a word on what it is good for ("chat", "reasoning", "code", "small").
     pub note: Option<String>,
 }

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { HardwareReport, HubModel } from "../../ipc";
 import { RECOMMENDED } from "../../ipc/fake/data";
-import { choose, sizeOf } from "./recommend";
+import { choose, fits, sizeOf } from "./recommend";
 
 const GB = 1e9;
 
@@ -77,4 +77,18 @@ test("offers three on a small PC, and never one that does not fit", () => {
 test("is honest where nothing fits", () => {
   expect(picks(0.5)).toEqual([["Qwen3-0.6B", "disk"]]);
   expect(picks(16, 0, [])).toEqual([]);
+});
+
+test.each([
+  // 0.6 bytes per parameter, a fifth more, and half a gigabyte: 6.3 GB.
+  ["unsloth/Qwen3-8B-GGUF", null, 6, 0, false],
+  ["unsloth/Qwen3-8B-GGUF", null, 7, 0, true],
+  ["unsloth/Qwen3-8B-GGUF", null, 3, 4, true],
+  // The Hub knows better than the name.
+  ["unsloth/Qwen3-8B-GGUF", 80e9, 7, 0, false],
+  ["someone/Phi-4-mini-GGUF", 3.8e9, 7, 0, true],
+  ["someone/Phi-4-mini-GGUF", null, 7, 0, null],
+])("whether %s of %s parameters fits into %s and %s GB", (repo, parameters, ram, vram, expected) => {
+  const model = { ...RECOMMENDED[0]!, repo, parameters };
+  expect(fits(model, pc(ram * GB, vram * GB))).toBe(expected);
 });

@@ -38,6 +38,19 @@ export function memoryOf({ gpus, ramAvailable }: HardwareReport): { vram: number
   return { vram: free.reduce((sum, bytes) => sum + bytes, 0), ram: ramAvailable };
 }
 
+/** KV cache and buffers, as the planner's own quick guess has it. */
+function needs(bytes: number): number {
+  return bytes * 1.2 + 512 * 2 ** 20;
+}
+
+/** Whether a model's usual 4-bit file has room here; null: nobody says how large it is. */
+export function fits({ repo, parameters }: HubModel, hardware: HardwareReport): boolean | null {
+  const size = sizeOf(repo);
+  const total = parameters ?? (size ? size.total * 1e9 : null);
+  const { vram, ram } = memoryOf(hardware);
+  return total === null ? null : needs(total * BYTES_PER_PARAMETER) <= ram + vram;
+}
+
 /** Three models for this PC: the one to start with, a larger one, a small one. */
 export function choose(models: HubModel[], hardware: HardwareReport): Pick[] {
   const sized = models.flatMap((model) => {
@@ -46,8 +59,6 @@ export function choose(models: HubModel[], hardware: HardwareReport): Pick[] {
   });
   sized.sort((a, b) => a.size.total - b.size.total);
   const { vram, ram } = memoryOf(hardware);
-  // KV cache and buffers, as the planner's own quick guess has it.
-  const needs = (bytes: number) => bytes * 1.2 + 512 * 2 ** 20;
   type Sized = (typeof sized)[number];
   const onGpu = (one: Sized) => needs(one.bytes) <= vram;
   const fits = (one: Sized) => needs(one.bytes) <= ram + vram;

@@ -8,6 +8,13 @@ export const discover = {
   sort_likes: "Most liked",
   sort_trending: "Trending",
   sort_updated: "Newest",
+  fits: "Fits my PC",
+  fitsWithGpu:
+    "By the number of parameters, at 4 bits each and with room for the context: {vram} of video memory and {ram} of RAM are free.",
+  fitsWithoutGpu:
+    "By the number of parameters, at 4 bits each and with room for the context: {ram} of RAM are free.",
+  fitting: "{n} of the first {of} models fit",
+  fitsUnknown: "{n} {n|is|are} not shown, because nothing says how large {n|it is|they are}.",
   clear: "Back to suggestions",
   results: "{n} {n|model|models} found",
   resultsMore: "The first {n} models",

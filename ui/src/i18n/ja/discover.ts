@@ -11,6 +11,12 @@ export const discover: Words<typeof en> = {
   sort_likes: "いいね数順",
   sort_trending: "話題順",
   sort_updated: "新着順",
+  fits: "このPCに収まるもの",
+  fitsWithGpu:
+    "パラメータ数から、4ビット量子化とコンテキストの分を見積もって判断します。VRAMの空き{vram}、RAMの空き{ram}。",
+  fitsWithoutGpu: "パラメータ数から、4ビット量子化とコンテキストの分を見積もって判断します。RAMの空き{ram}。",
+  fitting: "最初の{of}件のうち{n}件が収まります",
+  fitsUnknown: "大きさが不明な{n}件は表示していません。",
   clear: "おすすめに戻る",
   results: "{n}件見つかりました",
   resultsMore: "最初の{n}件",

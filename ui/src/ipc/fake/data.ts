@@ -116,7 +116,7 @@ export const RECOMMENDED: HubModel[] = [
 ];
 
 function hub(repo: string, note: string): HubModel {
-  return { repo, downloads: null, likes: null, updated: null, gated: false, note };
+  return { repo, downloads: null, likes: null, updated: null, gated: false, parameters: null, note };
 }
 
 /** What a search finds, whatever the words: enough to see pages, gates and big numbers. */
@@ -136,6 +136,7 @@ export function found(now: number): HubModel[] {
       likes: Math.round(1400 / (1 + i + j)),
       updated: now - (i * 9 + j * 4 + 1) * DAY,
       gated: name.startsWith("gemma") && owner === "ggml-org",
+      parameters: null,
       note: RECOMMENDED.find((entry) => entry.repo === `${owner}/${name}-GGUF`)?.note ?? null,
     })),
   );

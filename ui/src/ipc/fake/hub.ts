@@ -53,7 +53,9 @@ export class FakeHub {
     all.sort((a, b) => (b[key] ?? 0) - (a[key] ?? 0));
     const from = Number(query.cursor ?? 0);
     return {
-      models: all.slice(from, from + PAGE),
+      models: all
+        .slice(from, from + PAGE)
+        .map((model) => (query.parameters ? { ...model, parameters: parametersOf(model.repo) } : model)),
       next: from + PAGE < all.length ? String(from + PAGE) : null,
     };
   }
