@@ -3,11 +3,11 @@
 
 use crate::compiling::{Watch, compile};
 use crate::gpu_seat::{CODE, CONTEXT, Found, Free, Seat, name, seats_of, text};
-use crate::wire::{Gpu, GpuMemory, GpuName, GpuReason};
+use crate::wire::{Gpu, GpuFigures, GpuName, GpuReason};
 use backend_cpu::ThreadPool;
 use backend_cuda::{Absent, Card, CudaDevice, GRAPHS, GpuConfig, GpuDevice, LateDevice, Listed, SLAB};
 use engine::Device;
-use hardware::GpuStatus;
+use hardware::{GpuSample, GpuStatus};
 use planner::AcceleratorFacts;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -241,10 +241,10 @@ impl Gpus {
     }
 
     /// Of the GPUs that are known: of those that are not open as others tell.
-    pub fn memory(&self, free: &Free) -> Vec<GpuMemory> {
+    pub fn figures(&self, told: &[GpuSample]) -> Vec<GpuFigures> {
         let state = self.state();
         let Some(Ok(seats)) = &state.seats else { return Vec::new() };
-        seats.iter().filter_map(|seat| seat.memory(free)).collect()
+        seats.iter().filter_map(|seat| seat.figures(told)).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -390,13 +390,13 @@ mod tests {
         let pool = Arc::new(ThreadPool::new(1));
         assert!(matches!(gpus.device(0, &status, &pool), Err(GpuReason::TurnedOff)));
         let facts = |gpus: &Gpus| gpus.facts(|| panic!("not asked"), Guess::Careful);
-        assert!(facts(&gpus).is_empty() && gpus.memory(&Free::default()).is_empty());
+        assert!(facts(&gpus).is_empty() && gpus.figures(&[]).is_empty());
         // Nor while none is chosen.
         let gpus = Arc::new(Gpus::new(true));
         gpus.choose(Some(Vec::new()));
         gpus.renew();
         assert_eq!(gpus.shown(&status), Err(GpuReason::NoneChosen));
         assert!(matches!(gpus.device(0, &status, &pool), Err(GpuReason::NoneChosen)));
-        assert!(facts(&gpus).is_empty() && gpus.memory(&Free::default()).is_empty());
+        assert!(facts(&gpus).is_empty() && gpus.figures(&[]).is_empty());
     }
 }

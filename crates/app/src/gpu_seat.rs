@@ -1,8 +1,8 @@
 //! One of the GPUs that take layers: what is known of it before and after it is opened.
 
-use crate::wire::GpuMemory;
+use crate::wire::{GpuFigures, GpuProgram, Throttle};
 use backend_cuda::{Absent, Card, GRAPHS, LEAST_MARGIN, Listed, SLAB};
-use hardware::{GpuSample, GpuStatus};
+use hardware::{GpuProcess, GpuSample, GpuStatus};
 use planner::AcceleratorFacts;
 
 /// Bytes of the kernels' code until it was loaded and measured, and of a context that nobody measured. Guesses: no such
@@ -32,10 +32,51 @@ impl Free {
         Free(samples.iter().map(|gpu| (gpu.id.clone(), gpu.vram_free)).collect())
     }
 
-    /// Where both tools mean the same GPU, or there is only one.
     fn on(&self, id: &str) -> Option<u64> {
-        let same = |known: &&(Option<String>, u64)| known.0.as_deref() == Some(id) || self.0.len() == 1;
+        let same = |known: &&(Option<String>, u64)| means(known.0.as_deref(), id, self.0.len());
         self.0.iter().find(same).map(|(_, free)| *free)
+    }
+}
+
+/// Where both tools mean the same GPU, or there is only one.
+fn means(told: Option<&str>, id: &str, cards: usize) -> bool {
+    told == Some(id) || cards == 1
+}
+
+impl GpuFigures {
+    /// `total`, `free` and `own` in bytes; `told`: by the management library.
+    pub(crate) fn new(name: String, (total, free, own): (u64, u64, u64), told: Option<&GpuSample>) -> GpuFigures {
+        let programs = told.and_then(|told| told.processes.as_ref());
+        GpuFigures {
+            name,
+            total,
+            free,
+            own,
+            load: told.and_then(|told| told.load),
+            temperature: told.and_then(|told| told.temperature),
+            throttling: told
+                .and_then(|told| told.throttling.as_ref())
+                .map(|all| all.iter().map(Throttle::from).collect()),
+            programs: programs.map(|all| all.iter().map(GpuProgram::from).collect()),
+        }
+    }
+}
+
+impl From<&hardware::Throttle> for Throttle {
+    fn from(throttle: &hardware::Throttle) -> Throttle {
+        match throttle {
+            hardware::Throttle::Heat => Throttle::Heat,
+            hardware::Throttle::PowerLimit => Throttle::PowerLimit,
+            hardware::Throttle::PowerSupply => Throttle::PowerSupply,
+            hardware::Throttle::Hardware => Throttle::Hardware,
+        }
+    }
+}
+
+impl From<&GpuProcess> for GpuProgram {
+    fn from(process: &GpuProcess) -> GpuProgram {
+        let GpuProcess { pid, name, vram } = process;
+        GpuProgram { pid: *pid, name: name.clone(), vram: *vram, own: *pid == std::process::id() }
     }
 }
 
@@ -110,9 +151,12 @@ impl Seat {
         }
     }
 
-    pub fn memory(&self, free: &Free) -> Option<GpuMemory> {
+    /// `told`: by the management library, of all cards.
+    pub fn figures(&self, told: &[GpuSample]) -> Option<GpuFigures> {
         let own = self.opened().map_or(0, |open| open.card.taken_bytes());
-        Some(GpuMemory { name: self.name.clone(), total: self.listed.total_bytes, free: self.free(free)?, own })
+        let memory = (self.listed.total_bytes, self.free(&Free::of_samples(told))?, own);
+        let same = |gpu: &&GpuSample| means(gpu.id.as_deref(), &self.listed.id, told.len());
+        Some(GpuFigures::new(self.name.clone(), memory, told.iter().find(same)))
     }
 
     /// Without memory where it is not there.

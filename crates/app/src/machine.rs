@@ -8,7 +8,7 @@ use crate::files::{Kind, now, write_atomically};
 use crate::gpu::{Gpus, Guess};
 use crate::gpu_rates::{self, Limits};
 use crate::gpu_seat::Free;
-use crate::wire::{AppEvent, Gpu, GpuMemory, GpuReason, HardwareReport, MonitorSample, WireError};
+use crate::wire::{AppEvent, Gpu, GpuFigures, GpuReason, HardwareReport, MonitorSample, WireError};
 use backend_cpu::{CpuConfig, TestDevice, TestDeviceControl, ThreadPool};
 use engine::Device;
 use hardware::{GpuStatus, Hardware, MeasureOptions, Measured, Monitor};
@@ -312,7 +312,7 @@ impl Machine {
 
     /// Bytes of RAM that programs can still have.
     pub fn ram_available(&self) -> u64 {
-        self.with_monitor(|monitor| monitor.sample().ram_available)
+        self.with_monitor(Monitor::ram_available)
     }
 
     /// What a plan depends on. `own`: bytes of RAM that our loaded model would give back; `model`: the file or folder that
@@ -353,14 +353,14 @@ impl Machine {
     pub fn sample(&self, own_vram: Option<u64>) -> MonitorSample {
         let sample = self.with_monitor(Monitor::sample);
         let own = own_vram.unwrap_or(0);
-        let mut gpus: Vec<GpuMemory> = match self.test_device {
-            Some(total) => vec![GpuMemory { name: TEST_GPU.1.into(), total, free: total.saturating_sub(own), own }],
-            None => self.gpus.memory(&Free::of_samples(&sample.gpus)),
+        let mut gpus: Vec<GpuFigures> = match self.test_device {
+            Some(total) => vec![GpuFigures::new(TEST_GPU.1.into(), (total, total.saturating_sub(own), own), None)],
+            None => self.gpus.figures(&sample.gpus),
         };
         // A card that takes no layers is still worth a bar.
         if let (true, Some(gpu)) = (gpus.is_empty(), sample.gpus.first()) {
-            let name = format!("GPU {}", gpu.index);
-            gpus.push(GpuMemory { name, total: gpu.vram_total, free: gpu.vram_free, own });
+            let memory = (gpu.vram_total, gpu.vram_free, own);
+            gpus.push(GpuFigures::new(format!("GPU {}", gpu.index), memory, Some(gpu)));
         }
         MonitorSample {
             at: now(),

@@ -44,7 +44,7 @@ fn the_window_sees_the_gpu_and_layers_move_during_an_answer() {
             }
         };
         app.monitor_stop();
-        let [GpuMemory { name, total, free, own }] = &sample.gpus[..] else { panic!("{sample:?}") };
+        let [GpuFigures { name, total, free, own, .. }] = &sample.gpus[..] else { panic!("{sample:?}") };
         let (free, own) = (*free, *own);
         assert_eq!((name.as_str(), *total), ("Fake GPU", MEMORY));
         assert!(own >= now.vram_used, "{own}");

@@ -9,9 +9,12 @@ mod fake_gpu;
 #[allow(dead_code)]
 mod library;
 
+use app::App;
 use app::wire::*;
 use common::*;
 use fake_gpu::*;
+use std::sync::Arc;
+use std::time::Duration;
 
 const TWO: (&str, &str) = ("FAKE_CUDA_MEMORY", "8589934592,8589934592");
 const OTHERS: u64 = 1_000_000_000;
@@ -144,5 +147,61 @@ fn guesses_keep_no_gpu_closed_that_could_help() {
         let now = loaded(&app);
         assert_eq!((now.plan.fits, now.gpu_layers, gpu.opened().as_str()), (Fits::Gpu, now.plan.layers, "1,1"));
         assert!(layers(&now).iter().all(|layers| *layers > 0), "{now:?}");
+    });
+}
+
+/// The next live figures.
+async fn figures(app: &Arc<App>, events: &Events) -> GpuFigures {
+    events.lock().unwrap().clear();
+    app.monitor_start();
+    let sample = loop {
+        let found = events.lock().unwrap().iter().find_map(|event| match event {
+            AppEvent::Monitor { sample } => Some(sample.clone()),
+            _ => None,
+        });
+        match found {
+            Some(sample) => break sample,
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    app.monitor_stop();
+    let [gpu] = &sample.gpus[..] else { panic!("{sample:?}") };
+    gpu.clone()
+}
+
+#[test]
+fn load_heat_and_programs_are_told() {
+    with_told_gpus("load_heat_and_programs_are_told", ("FAKE_NVML", "live"), async |gpu: Cards| {
+        let (app, events) = open(&gpu.files, |config| config.use_gpu = true);
+        let now = figures(&app, &events).await;
+        assert_eq!((now.load, now.temperature, now.throttling), (Some(0.97), Some(83), Some(vec![Throttle::Heat])));
+        let blender = GpuProgram { pid: 4242, name: Some("blender".into()), vram: Some(2_000_000_000), own: false };
+        let own = GpuProgram { pid: std::process::id(), vram: Some(1_500_000_000), own: true, ..blender.clone() };
+        let unknown = GpuProgram { pid: 4243, name: None, vram: None, own: false };
+        assert_eq!(now.programs, Some(vec![blender, own, unknown]));
+    });
+}
+
+#[test]
+fn what_no_card_can_be_is_not_known() {
+    with_told_gpus("what_no_card_can_be_is_not_known", ("FAKE_NVML", "hostile"), async |gpu: Cards| {
+        let (app, events) = open(&gpu.files, |config| config.use_gpu = true);
+        let now = figures(&app, &events).await;
+        assert_eq!((now.load, now.temperature), (None, None));
+        assert!(now.throttling.unwrap().len() <= 4, "each once");
+        let programs = now.programs.unwrap();
+        assert_eq!(programs.len(), 64, "of 20000");
+        assert!(programs.iter().all(|program| program.vram.is_none_or(|bytes| bytes <= now.total)), "{programs:?}");
+        assert!(programs.iter().all(|program| program.name.is_none()), "not text");
+    });
+}
+
+#[test]
+fn an_old_card_tells_nothing_of_them() {
+    with_told_gpus("an_old_card_tells_nothing_of_them", ("FAKE_NVML", ""), async |gpu: Cards| {
+        let (app, events) = open(&gpu.files, |config| config.use_gpu = true);
+        let now = figures(&app, &events).await;
+        assert_eq!((now.load, now.temperature, now.throttling, now.programs), (None, None, None, None));
+        assert_eq!(now.total, MEMORY);
     });
 }

@@ -34,6 +34,20 @@ pub struct GpuProcess {
     pub vram: Option<u64>,
 }
 
+/// Why a GPU computes slower than it could.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Throttle {
+    /// It, or its memory, is too hot.
+    Heat,
+    /// It takes as much power as it may.
+    PowerLimit,
+    /// The power supply asks it to take less.
+    PowerSupply,
+    /// The card slows itself down and does not say why.
+    Hardware,
+}
+
 /// One GPU, in bytes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Gpu {

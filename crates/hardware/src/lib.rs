@@ -19,7 +19,7 @@ use serde::Serialize;
 pub use cpu::Cpu;
 pub use disk::{Disk, DiskKind, disk_of};
 pub use error::HardwareError;
-pub use gpu::{Gpu, GpuProcess, GpuReason, GpuStatus, NEEDED_DRIVER, gpus};
+pub use gpu::{Gpu, GpuProcess, GpuReason, GpuStatus, NEEDED_DRIVER, Throttle, gpus};
 pub use measure::{MeasureOptions, Measured, SMALLEST_SAMPLE, measure, measure_disk_read, measure_read_bandwidth};
 pub use memory::Memory;
 pub use monitor::{GpuSample, Monitor, Sample};

@@ -1,10 +1,10 @@
 //! Live figures: what changes from second to second.
 
 use nvml_wrapper::Nvml;
-use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use serde::Serialize;
 use sysinfo::System;
 
+use crate::gpu::{GpuProcess, Throttle};
 use crate::process::{self, ProcessMemory};
 use crate::{memory, nvml};
 
@@ -16,12 +16,14 @@ pub struct GpuSample {
     pub id: Option<String>,
     pub vram_total: u64,
     pub vram_free: u64,
-    /// Bytes that this process holds, where the driver tells.
-    pub own_vram: Option<u64>,
     /// Share of the last sampling period in which it worked, 0 to 1.
     pub load: Option<f32>,
     /// Degrees Celsius.
     pub temperature: Option<u32>,
+    /// Empty: nothing slows it down.
+    pub throttling: Option<Vec<Throttle>>,
+    /// Programs that hold its memory, those that hold most first.
+    pub processes: Option<Vec<GpuProcess>>,
 }
 
 /// The machine and this process now, in bytes.
@@ -59,6 +61,11 @@ impl Monitor {
         (0..nvml.device_count().unwrap_or(0)).filter_map(free).collect()
     }
 
+    /// Bytes of RAM that can be taken now.
+    pub fn ram_available(&mut self) -> u64 {
+        memory::probe(self.system.as_mut()).available()
+    }
+
     /// Figures of this moment. Processor load needs at least 0.2 s between samples.
     pub fn sample(&mut self) -> Sample {
         let memory = memory::probe(self.system.as_mut());
@@ -84,7 +91,6 @@ impl Default for Monitor {
 }
 
 fn gpus(nvml: &Nvml) -> Vec<GpuSample> {
-    let own = std::process::id();
     let sample = |index| {
         let device = nvml.device_by_index(index).ok()?;
         let memory = device.memory_info().ok()?;
@@ -93,10 +99,10 @@ fn gpus(nvml: &Nvml) -> Vec<GpuSample> {
             id: device.uuid().ok(),
             vram_total: memory.total,
             vram_free: memory.free,
-            own_vram: nvml::processes(nvml, &device)
-                .and_then(|all| all.iter().find(|p| p.pid == own).map_or(Some(0), |p| p.vram)),
-            load: device.utilization_rates().ok().map(|rates| rates.gpu as f32 / 100.0),
-            temperature: device.temperature(TemperatureSensor::Gpu).ok(),
+            load: nvml::load(&device),
+            temperature: nvml::temperature(&device),
+            throttling: nvml::throttling(&device),
+            processes: nvml::processes(nvml, &device, memory.total),
         })
     };
     (0..nvml.device_count().unwrap_or(0)).filter_map(sample).collect()

@@ -146,11 +146,39 @@ gpuReason: GpuReason | null, modelsDiskFree: number | null,
  */
 ramBandwidth: number | null, diskBandwidth: number | null, measuring: boolean, };
 
-export type GpuMemory = { name: string, total: number, free: number, 
+export type Throttle = "heat" | "powerLimit" | "powerSupply" | "hardware";
+
+export type GpuProgram = { pid: number, name: string | null, 
+/**
+ * Bytes; Windows does not tell.
+ */
+vram: number | null, 
+/**
+ * It is this program.
+ */
+own: boolean, };
+
+export type GpuFigures = { name: string, total: number, free: number, 
 /**
  * What our own buffers take.
  */
-own: number, };
+own: number, 
+/**
+ * 0..1
+ */
+load: number | null, 
+/**
+ * Degrees Celsius.
+ */
+temperature: number | null, 
+/**
+ * Empty: nothing slows it down.
+ */
+throttling: Array<Throttle> | null, 
+/**
+ * Those that hold most first.
+ */
+programs: Array<GpuProgram> | null, };
 
 export type MonitorSample = { at: number, ramTotal: number, ramAvailable: number, 
 /**
@@ -160,7 +188,7 @@ ownPrivate: number | null, ownResident: number | null,
 /**
  * Those that take layers; where there is none, the first that could.
  */
-gpus: Array<GpuMemory>, 
+gpus: Array<GpuFigures>, 
 /**
  * 0..1
  */

@@ -30,7 +30,9 @@ pub fn typescript() -> String {
         GpuReason,
         Gpu,
         HardwareReport,
-        GpuMemory,
+        Throttle,
+        GpuProgram,
+        GpuFigures,
         MonitorSample,
         // plans
         KvType,

@@ -65,15 +65,48 @@ pub struct HardwareReport {
     pub measuring: bool,
 }
 
-/// A GPU's memory, in bytes.
+/// Why a GPU computes slower than it could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum Throttle {
+    Heat,
+    /// It takes as much power as it may.
+    PowerLimit,
+    /// The power supply asks it to take less.
+    PowerSupply,
+    /// The card does not say why.
+    Hardware,
+}
+
+/// A program that holds memory of a GPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuProgram {
+    pub pid: u32,
+    pub name: Option<String>,
+    /// Bytes; Windows does not tell.
+    pub vram: Option<u64>,
+    /// It is this program.
+    pub own: bool,
+}
+
+/// A GPU now, memory in bytes. What the driver does not tell is null.
 #[derive(Clone, Debug, PartialEq, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
-pub struct GpuMemory {
+pub struct GpuFigures {
     pub name: String,
     pub total: u64,
     pub free: u64,
     /// What our own buffers take.
     pub own: u64,
+    /// 0..1
+    pub load: Option<f32>,
+    /// Degrees Celsius.
+    pub temperature: Option<u32>,
+    /// Empty: nothing slows it down.
+    pub throttling: Option<Vec<Throttle>>,
+    /// Those that hold most first.
+    pub programs: Option<Vec<GpuProgram>>,
 }
 
 /// Live figures for the bars. Command `monitor_start` / `monitor_stop`.
@@ -87,7 +120,7 @@ pub struct MonitorSample {
     pub own_private: Option<u64>,
     pub own_resident: Option<u64>,
     /// Those that take layers; where there is none, the first that could.
-    pub gpus: Vec<GpuMemory>,
+    pub gpus: Vec<GpuFigures>,
     /// 0..1
     pub cpu_load: Option<f32>,
 }

@@ -261,7 +261,19 @@ export function fakeApi(options: FakeOptions = {}): Api {
           ? []
           : used().map((name, i) => {
               const own = i ? 0 : (loaded?.vramUsed ?? 0);
-              return { name, total: MACHINE.vramTotal, free: MACHINE.vramAvailable - own, own };
+              const { vramTotal: total, vramAvailable } = MACHINE;
+              const answering = chats.some((chat) => talk.isRunning(chat.id));
+              const others = { pid: 4242, name: "browser", vram: total - vramAvailable - 0.3e9, own: false };
+              return {
+                name,
+                total,
+                free: vramAvailable - own,
+                own,
+                load: answering ? 0.9 : 0.05,
+                temperature: answering ? 78 : 46,
+                throttling: answering ? ["powerLimit" as const] : [],
+                programs: own > 0 ? [{ pid: 1, name: "headroom", vram: own, own: true }, others] : [others],
+              };
             }),
         cpuLoad:
           0.2 +
