@@ -21,6 +21,11 @@ export default defineConfig({
   preview: { host: "127.0.0.1", port: 4173 },
   // The content security policy allows files of our own only: nothing may become a data: address or an inline script.
   build: { target: "safari16", modulePreload: { polyfill: false }, assetsInlineLimit: 0 },
-  // Patient: other builds may keep the machine busy.
-  test: { environment: "happy-dom", testTimeout: 30_000, include: ["src/**/*.test.ts"] },
+  // Patient: other builds may keep the machine busy. Styles are read by tests; without `css` they would be empty.
+  test: {
+    environment: "happy-dom",
+    testTimeout: 30_000,
+    include: ["src/**/*.test.ts"],
+    css: { include: [/\/src\/design\/.*\.css/] },
+  },
 });
