@@ -1,4 +1,4 @@
-/** So near to the end counts as being there. */
+/** Who comes so near to the end is there. */
 const NEAR = 48;
 
 /** Keeps a scroller at its end while the reader is there, and only then. */
@@ -15,9 +15,10 @@ export class Stick {
     const onscroll = () => {
       const upwards = scroller.scrollTop < this.top;
       this.top = scroller.scrollTop;
-      // Scroll events come late: by then the text may have grown and its end be far. Only a reader moves upwards.
-      const near = scroller.scrollHeight - this.top - scroller.clientHeight < NEAR;
-      this.there = near || (this.there && !upwards);
+      // Scroll events come late: by then the text may have grown and its end be far. Only a reader moves upwards, and be
+      // it by a line, which is nearer than what counts for those who come back; a text that shrinks ends where it ends.
+      const left = scroller.scrollHeight - this.top - scroller.clientHeight;
+      this.there = upwards ? left <= 1 : this.there || left < NEAR;
     };
     const observer = new ResizeObserver(() => {
       if (this.there) {

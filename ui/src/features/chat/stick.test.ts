@@ -67,3 +67,21 @@ test("stays with a reader who went up, until they come back", () => {
   grow(400);
   expect(fromEnd()).toBe(0);
 });
+
+test("stays with a reader who goes up by a line", () => {
+  const { stick, grow, scroll, fromEnd } = scroller();
+  scroll(880);
+  expect(stick.there).toBe(false);
+  grow(20);
+  expect(fromEnd()).toBe(40);
+});
+
+test("stays at the end of a text that shrinks", () => {
+  const { stick, grow, told, scroll, fromEnd } = scroller();
+  grow(-300);
+  scroll(600);
+  told();
+  expect(stick.there).toBe(true);
+  grow(50);
+  expect(fromEnd()).toBe(0);
+});
