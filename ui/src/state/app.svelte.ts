@@ -43,7 +43,7 @@ export class App {
     const startup = await this.api.startup();
     this.version = startup.version;
     this.settings.start(startup);
-    this.model.state = startup.model;
+    this.model.take(startup.model);
     this.downloads.list = startup.downloads;
     void this.library.refresh();
     void this.monitor.refreshHardware();
@@ -67,7 +67,7 @@ export class App {
         if (event.state.type === "loading" && event.state.modelId !== this.model.id) {
           this.navigation.opened = null;
         }
-        this.model.state = event.state;
+        this.model.take(event.state);
         break;
       case "recovery":
         this.tellRecovery(event.notice);

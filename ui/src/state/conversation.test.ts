@@ -59,7 +59,7 @@ describe("an answer's events", () => {
     expect(state.preparing).toBe(true);
     take(state, { type: "prompt", done: 10, total: 40 });
     expect(state.preparing).toBe(false);
-    expect(state.prompt).toEqual({ done: 10, total: 40 });
+    expect(state.prompt).toEqual({ done: 10, total: 40, secondsLeft: null });
     take(state, { type: "thinking", text: "Hm" });
     expect(state.prompt).toBeNull();
     take(state, { type: "thinking", text: "m." });

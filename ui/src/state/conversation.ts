@@ -1,12 +1,14 @@
 import type { AnswerEvent, AnswerStats, Chat, Message, RecoveryNotice, WireError } from "../ipc";
+import { TimeLeft } from "./time-left";
 
 /** What the window adds to a chat while it is open. */
 export interface Conversation {
   chat: Chat;
   /** Where the running answer is. */
   answer: string | null;
-  /** Tokens of the prompt that were read, until the first token comes. */
-  prompt: { done: number; total: number } | null;
+  /** Tokens of the prompt that were read, until the first token comes; the seconds that it still takes, if many. */
+  prompt: { done: number; total: number; secondsLeft: number | null } | null;
+  clock: TimeLeft;
   /** The answer's format is prepared, which comes before the prompt. */
   preparing: boolean;
   /** Of the running or last answer, by message id. */
@@ -19,7 +21,7 @@ export type Notice =
   | { type: "error"; error: WireError };
 
 export function conversation(chat: Chat): Conversation {
-  return { chat, answer: null, prompt: null, preparing: false, notices: {} };
+  return { chat, answer: null, prompt: null, clock: new TimeLeft(), preparing: false, notices: {} };
 }
 
 /** Takes one event of an answer's channel; changes the conversation in place. */
@@ -32,16 +34,19 @@ export function take(state: Conversation, event: AnswerEvent): void {
       state.chat.path = event.path;
       state.chat.running = true;
       state.answer = event.answer.id;
-      state.prompt = { done: 0, total: 0 };
+      state.prompt = { done: 0, total: 0, secondsLeft: null };
+      state.clock = new TimeLeft();
       delete state.notices[event.answer.id];
       break;
     case "preparing":
       state.preparing = true;
       break;
-    case "prompt":
+    case "prompt": {
+      const { done, total } = event;
       state.preparing = false;
-      state.prompt = { done: event.done, total: event.total };
+      state.prompt = { done, total, secondsLeft: total > 0 ? state.clock.tell(done / total) : null };
       break;
+    }
     case "thinking":
       state.prompt = null;
       if (answer) {

@@ -1,5 +1,6 @@
 import type { Api, GpuLayers, LoadSettings, LoadedModel, ModelState } from "../ipc";
 import { toWireError } from "../ipc";
+import { TimeLeft } from "./time-left";
 
 export const DEFAULT_LOAD: LoadSettings = {
   gpuLayers: { type: "auto" },
@@ -13,10 +14,13 @@ export const DEFAULT_LOAD: LoadSettings = {
 /** The one model that is loaded, or on its way. */
 export class ModelStore {
   state = $state.raw<ModelState>({ type: "none" });
+  /** Seconds until the stage of loading that runs is done, if that can be told and takes long. */
+  secondsLeft = $state<number | null>(null);
   /** Layers are being moved because the slider was let go. */
   moving = $state(false);
   private wanted: Parameters<Api["setGpuLayers"]> | null = null;
   private asking = 0;
+  private clock = new TimeLeft();
 
   constructor(
     private api: Api,
@@ -39,14 +43,19 @@ export class ModelStore {
     }
   }
 
+  take(state: ModelState): void {
+    this.state = state;
+    this.secondsLeft = state.type === "loading" ? this.clock.tell(state.progress) : null;
+  }
+
   /** True when the model is ready. A failure is part of the state and told there. */
   async load(modelId: string, settings: LoadSettings): Promise<boolean> {
     try {
       await this.api.modelLoad(modelId, settings);
-      this.state = await this.api.modelState();
+      this.take(await this.api.modelState());
       return true;
     } catch (error) {
-      this.state = await this.api.modelState();
+      this.take(await this.api.modelState());
       if (this.state.type !== "failed" && toWireError(error).code !== "cancelled") {
         this.failed(error);
       }
@@ -76,7 +85,7 @@ export class ModelStore {
     for (let next = this.takeWanted(); next; next = this.takeWanted()) {
       const wish = next;
       await this.attempt(async () => {
-        this.state = await this.api.setGpuLayers(...wish);
+        this.take(await this.api.setGpuLayers(...wish));
       });
     }
     this.asking -= 1;

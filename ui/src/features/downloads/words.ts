@@ -59,7 +59,7 @@ function running(download: Download): string {
 export function howFar({ bytes: done, total, secondsLeft }: FileProgress, ...middle: string[]): string {
   const parts = [t("downloads.of", { done: bytes(done), total: bytes(total) }), ...middle];
   if (secondsLeft !== null) {
-    parts.push(t("downloads.left", { time: duration(secondsLeft) }));
+    parts.push(t("common.left", { time: duration(secondsLeft) }));
   }
   return parts.join(" · ");
 }

@@ -25,6 +25,7 @@ export const common = {
   open: "Open",
   dismiss: "Dismiss",
   loading: "Loading",
+  left: "{time} left",
   more: "More",
   auto: "Auto",
   notifications: "Notifications",

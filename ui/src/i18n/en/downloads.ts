@@ -1,7 +1,6 @@
 export const downloads = {
   title: "Downloads",
   of: "{done} of {total}",
-  left: "{time} left",
   queued: "Waiting for its turn",
   starting: "Connecting",
   waiting: "Connection lost at {percent}. Resumes by itself.",

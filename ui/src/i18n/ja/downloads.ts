@@ -4,7 +4,6 @@ import type { Words } from "../types";
 export const downloads: Words<typeof en> = {
   title: "ダウンロード",
   of: "{done} / {total}",
-  left: "残り{time}",
   queued: "順番待ち",
   starting: "接続中",
   waiting: "{percent}で接続が切れました。自動的に再開します。",
@@ -22,7 +21,7 @@ export const downloads: Words<typeof en> = {
   load: "読み込んでチャット",
   cancelTitle: "ダウンロードをキャンセルしますか?",
   cancelText: "{name}の取得済み{bytes}を削除します。",
-  cancelNothing: "{name}はまだ何も届いていません。",
+  cancelNothing: "{name}のデータはまだ届いていません。",
   cancelAction: "{bytes}を削除",
   cancelActionNothing: "ダウンロードをキャンセル",
   keep: "ダウンロードを続ける",
