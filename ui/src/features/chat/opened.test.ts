@@ -36,7 +36,7 @@ test("a file that the program was started with is chosen in the window, and not 
   render(Root, { app });
   const user = userEvent.setup();
   const value = (id: string) => screen.getByTestId<HTMLSelectElement>(id).value;
-  await screen.findByText(/gemma-3-4b-it-Q8_0 is among your models now\./);
+  await screen.findByText(/gemma-3-4b-it-Q8_0 was added to your models\./);
   await waitFor(() => expect(value("model-select")).toBe("m3"));
   expect(value("start-model-select")).toBe("m3");
   expect(app.model.state.type).toBe("none");

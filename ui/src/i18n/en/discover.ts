@@ -32,7 +32,7 @@ export const discover = {
   downloads: "{n} downloads a month",
   likes: "{n} likes",
   updated: "updated {when}",
-  gated: "Asks for terms",
+  gated: "Has terms to accept",
   picksTitle: "For this PC",
   picksWithGpu: "Chosen for {vram} of free video memory and {ram} of free RAM.",
   picksWithoutGpu: "Chosen for {ram} of free RAM; no GPU can take layers.",

@@ -47,6 +47,6 @@ export const models: Words<typeof en> = {
   removeAction: "{bytes}を削除",
   removed: "{name}を削除しました。{bytes}が空きました。",
   removeLoadedTitle: "モデルは読み込み済みです",
-  removeLoaded: "{name}は使用中です。メモリから外すと削除できます({bytes})。",
-  unload: "メモリから外す",
+  removeLoaded: "{name}は使用中です。メモリから解放すると削除できます({bytes})。",
+  unload: "メモリから解放",
 };

@@ -59,7 +59,7 @@ export const settings: Words<typeof en> = {
   minPHint: "最有力に対してこの割合以上のトークンを使います。0でオフ。",
   repeatPenalty: "繰り返しペナルティ",
   repeatPenaltyHint: "1より大きいと繰り返しが減ります。1でオフ。",
-  presencePenalty: "出現ペナルティ",
+  presencePenalty: "存在ペナルティ",
   presencePenaltyHint: "0より大きいと新しい語を優先します。0でオフ。",
   frequencyPenalty: "頻度ペナルティ",
   frequencyPenaltyHint: "0より大きいと頻出する語を避けます。0でオフ。",
@@ -111,6 +111,6 @@ export const settings: Words<typeof en> = {
   bad_topP: "Top pは0から1までです。",
   bad_minP: "Min pは0から1までです。",
   bad_repeatPenalty: "繰り返しペナルティは0.01から100までです。",
-  bad_presencePenalty: "出現ペナルティは−100から100までです。",
+  bad_presencePenalty: "存在ペナルティは−100から100までです。",
   bad_frequencyPenalty: "頻度ペナルティは−100から100までです。",
 };

@@ -230,7 +230,7 @@ test("a draft model that is gone is named so, and what was loaded without it say
   renderWith(app, Inspector, {});
   await until(() => screen.queryByTestId("draft-model") !== null);
   const picker = screen.getByTestId<HTMLSelectElement>("draft-model");
-  expect(picker.selectedOptions[0]?.textContent).toBe("Not installed any more");
+  expect(picker.selectedOptions[0]?.textContent).toBe("No longer installed");
   await fireEvent.click(screen.getByTestId("load-model"));
   await until(
     () => screen.queryByText(/Loaded without the draft model.*choose another one or none/) !== null,
