@@ -53,6 +53,9 @@ test("times are told from now", () => {
   const now = Date.UTC(2026, 2, 4);
   expect(ago(now - 3 * 86400e3, now)).toBe("3 days ago");
   expect(ago(now - 1000, now)).toBe("this minute");
+  setLanguage("ja");
+  expect(ago(now - 3 * 86400e3, now)).toBe("3日前");
+  expect(ago(now - 86400e3, now)).toBe("昨日");
 });
 
 test("a graphics card is called without its maker where there is little room", () => {

@@ -28,6 +28,11 @@ export function unbroken(text: string): string {
     .replace(/のうち/g, "のうち\u200b");
 }
 
+/** Facts in one line; where it takes two, the dot stays on the first. */
+export function dotted(facts: readonly (string | false | null)[]): string {
+  return facts.filter(Boolean).join("\u00a0· ");
+}
+
 export function bytesPerSecond(value: number): string {
   return `${bytes(value)}/s`;
 }
@@ -109,6 +114,11 @@ export function dateTime(at: number): string {
 /** "3 days ago" */
 export function ago(at: number, now: number = Date.now()): string {
   const relative = new Intl.RelativeTimeFormat(language(), { numeric: "auto" });
+  // As everywhere else in Japanese, nothing stands between a figure and its counter.
+  const said = (amount: number, unit: Intl.RelativeTimeFormatUnit) => {
+    const words = relative.format(amount, unit);
+    return language() === "ja" ? words.replace(/(\d) /, "$1") : words;
+  };
   const seconds = (at - now) / 1000;
   const steps: [Intl.RelativeTimeFormatUnit, number][] = [
     ["year", 365 * 86400],
@@ -119,10 +129,10 @@ export function ago(at: number, now: number = Date.now()): string {
   ];
   for (const [unit, size] of steps) {
     if (Math.abs(seconds) >= size) {
-      return relative.format(Math.trunc(seconds / size), unit);
+      return said(Math.trunc(seconds / size), unit);
     }
   }
-  return relative.format(0, "minute");
+  return said(0, "minute");
 }
 
 /** A graphics card without its maker, which is the same for all of them, where there is little room. */
