@@ -1,7 +1,7 @@
 import { beforeEach, expect, test } from "vitest";
 import { setLanguage } from "../../i18n/index.svelte";
 import { wireError, type Download } from "../../ipc";
-import { nameOf, share, sorted, statusLine } from "./words";
+import { arrived, nameOf, share, sorted, statusLine } from "./words";
 
 function download(change: Partial<Download>): Download {
   return {
@@ -37,7 +37,8 @@ test.each<[Partial<Download>, string]>([
     "Interrupted at 61 %, because Hugging Face is busy. Resumes by itself.",
   ],
   [{ state: "paused" }, "Paused at 61 %: 3.1 GB of 5.0 GB"],
-  [{ state: "verifying" }, "Checking that every byte arrived"],
+  [{ state: "verifying" }, "Checking that every byte arrived · 23 s left"],
+  [{ state: "verifying", secondsLeft: null }, "Checking that every byte arrived"],
   [{ state: "done" }, "Done: 5.0 GB"],
   [
     { state: "failed", error: wireError("diskFull", "", { needed: 5e9, available: 1e9 }) },
@@ -56,6 +57,11 @@ test("puts what works first and keeps the order otherwise", () => {
   const states = ["done", "queued", "failed", "running", "paused", "queued"] as const;
   const list = states.map((state, i) => download({ id: String(i), state }));
   expect(sorted(list).map(({ id }) => id)).toEqual(["3", "1", "5", "4", "2", "0"]);
+});
+
+test("what is checked has arrived", () => {
+  expect(arrived(download({ state: "verifying", bytes: 1e9 }))).toBe(5e9);
+  expect(arrived(download({ state: "paused", bytes: 1e9 }))).toBe(1e9);
 });
 
 test("knows names and shares", () => {

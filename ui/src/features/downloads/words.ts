@@ -15,6 +15,11 @@ export function share({ bytes, total }: Pick<Download, "bytes" | "total">): numb
   return total > 0 ? Math.min(1, bytes / total) : 0;
 }
 
+/** Bytes of it that are on the disk. While it is checked, its figure counts bytes that were compared. */
+export function arrived({ state, bytes, total }: Pick<Download, "state" | "bytes" | "total">): number {
+  return state === "verifying" ? total : bytes;
+}
+
 /** "Qwen3-8B Q4_K_M" */
 export function nameOf({ repo, quant }: Pick<Download, "repo" | "quant">): string {
   return `${shortRepo(repo)} ${quant}`;
@@ -44,6 +49,8 @@ export function statusLine(download: Download): string {
       return t("downloads.paused", values);
     case "failed":
       return error ? errorSentence(error) : t("downloads.failed", { percent: values.percent });
+    case "verifying":
+      return [t("downloads.verifying"), ...left(download)].join(" · ");
     case "done":
       return t("downloads.done", { total: values.total });
     default:
@@ -56,10 +63,13 @@ function running(download: Download): string {
 }
 
 /** "250 MB of 1.0 GB · 1 min 30 s left", with something in the middle. */
-export function howFar({ bytes: done, total, secondsLeft }: FileProgress, ...middle: string[]): string {
-  const parts = [t("downloads.of", { done: bytes(done), total: bytes(total) }), ...middle];
-  if (secondsLeft !== null) {
-    parts.push(t("common.left", { time: duration(secondsLeft) }));
-  }
-  return parts.join(" · ");
+export function howFar(progress: FileProgress, ...middle: string[]): string {
+  const { bytes: done, total } = progress;
+  return [t("downloads.of", { done: bytes(done), total: bytes(total) }), ...middle, ...left(progress)].join(
+    " · ",
+  );
+}
+
+function left({ secondsLeft }: Pick<FileProgress, "secondsLeft">): string[] {
+  return secondsLeft === null ? [] : [t("common.left", { time: duration(secondsLeft) })];
 }
