@@ -45,7 +45,7 @@ export const settings = {
   systemPrompt: "System prompt for new chats",
   systemPromptHint: "What the model is told before each chat. Empty: nothing.",
   sampling: "Answers",
-  samplingHint: "How tokens are chosen, unless a chat says otherwise.",
+  samplingHint: "How tokens are chosen, in every chat.",
   temperature: "Temperature",
   temperatureHint: "0 always takes the likeliest token, higher is more varied.",
   topK: "Top k",
@@ -77,7 +77,7 @@ export const settings = {
   deleteAllHint: "Models and settings stay.",
   deleteAllTitle: "Delete all chats for good?",
   deleteAllText:
-    "Every chat is deleted, those in the bin too, and cannot be brought back. Export them first to keep a copy.",
+    "{n} {n|chat is|chats are} deleted, those in the bin too, and cannot be brought back. Export them first to keep a copy.",
   deleteAllAction: "Delete all chats",
   deletedAll: "{n} {n|chat|chats} deleted.",
   performance: "Performance",

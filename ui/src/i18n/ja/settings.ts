@@ -48,7 +48,7 @@ export const settings: Words<typeof en> = {
   systemPrompt: "新しいチャットのシステムプロンプト",
   systemPromptHint: "各チャットの前にモデルへ伝える内容です。空欄なら何も伝えません。",
   sampling: "回答",
-  samplingHint: "チャットごとの指定がないときのトークンの選び方です。",
+  samplingHint: "すべてのチャットに共通の、トークンの選び方です。",
   temperature: "温度",
   temperatureHint: "0は常に最有力のトークン。大きいほど多様になります。",
   topK: "Top k",
@@ -80,7 +80,7 @@ export const settings: Words<typeof en> = {
   deleteAllHint: "モデルと設定は残ります。",
   deleteAllTitle: "すべてのチャットを完全に削除しますか?",
   deleteAllText:
-    "ゴミ箱の中も含めてすべてのチャットを削除します。元に戻せません。残したい場合は先に書き出してください。",
+    "ゴミ箱の中も含めて{n}件のチャットを削除します。元に戻せません。残したい場合は先に書き出してください。",
   deleteAllAction: "すべて削除",
   deletedAll: "{n}件のチャットを削除しました。",
   performance: "パフォーマンス",
