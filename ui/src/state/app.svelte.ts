@@ -102,7 +102,7 @@ export class App {
 
   /** Loads a model with the settings it had the last time, and shows the chat. */
   async use(model: Pick<InstalledModel, "id">): Promise<void> {
-    this.navigation.go("chat");
+    this.navigation.openMessage();
     if (this.model.id === model.id && this.model.state.type === "ready") {
       return;
     }

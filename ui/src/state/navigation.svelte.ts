@@ -7,8 +7,8 @@ export class Navigation {
   /** For Discover: the repository whose page is open. */
   repo = $state<string | null>(null);
 
-  /** For Settings: the field that wants the focus. */
-  field = $state<"token" | null>(null);
+  /** The field that wants the focus: of Settings, or of Chat. */
+  field = $state<"token" | "message" | null>(null);
 
   /** For Chat: the model whose file was opened, until one is loaded; another object each time. */
   opened = $state.raw<{ id: string } | null>(null);
@@ -26,6 +26,12 @@ export class Navigation {
   /** Shows a model in Chat, ready to be loaded. */
   openModel(id: string): void {
     this.opened = { id };
+    this.place = "chat";
+  }
+
+  /** Shows the chat, where one can write. */
+  openMessage(): void {
+    this.field = "message";
     this.place = "chat";
   }
 
