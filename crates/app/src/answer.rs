@@ -1,11 +1,12 @@
 //! Writing an answer: prompt, tokens, and what to do when the context is full. Runs on the engine's thread.
 
+use crate::chats::MAX_TEXT;
 use crate::error::Result;
 use crate::prescribed::Prescribed;
 use crate::prompt::{Conversation, Prompt, Said};
 use crate::session::Session;
 use crate::wire::{AnswerStats, ContextPolicy, ErrorCode, FinishReason, RecoveryNotice, WireError};
-use chat_template::{AnswerParser, THINKING};
+use chat_template::{AnswerParser, Part, THINKING};
 use engine::{Cancel, Event, Finish, Request};
 use grammar::Form;
 use sampler::Constraint;
@@ -40,17 +41,61 @@ pub fn thinking(wanted: Option<bool>) -> Map<String, Value> {
     wanted.into_iter().flat_map(|wanted| THINKING.map(|word| (word.to_owned(), wanted.into()))).collect()
 }
 
+/// Takes an answer apart as it comes; a text that is continued as it is has no parts.
+#[derive(Debug, Default)]
+pub struct Apart(Option<AnswerParser>);
+
+impl Apart {
+    pub fn new(parser: AnswerParser) -> Apart {
+        Apart(Some(parser))
+    }
+
+    pub fn push(&mut self, text: String) -> Vec<Part> {
+        match &mut self.0 {
+            Some(parser) => parser.push(&text),
+            None => vec![Part::Text(text)],
+        }
+    }
+
+    /// What was held back because more could have come; nothing the second time.
+    pub fn finish(&mut self) -> Vec<Part> {
+        self.0.take().map(AnswerParser::finish).unwrap_or_default()
+    }
+}
+
+/// How long an answer is. Nobody reads more than [`MAX_TEXT`], and a model that has tokens as long as books would fill memory
+/// and disk.
+struct Length {
+    written: usize,
+    full: bool,
+}
+
+impl Length {
+    /// Whether this still belongs to the answer.
+    fn takes(&mut self, text: &str) -> bool {
+        self.full |= self.written >= MAX_TEXT && !text.is_empty();
+        self.written += if self.full { 0 } else { text.len() };
+        !self.full
+    }
+
+    /// Why an answer ended that was stopped.
+    fn stopped(&self) -> FinishReason {
+        if self.full { FinishReason::Length } else { FinishReason::Stopped }
+    }
+}
+
 /// What happens meanwhile, in order.
 #[derive(Debug)]
 pub enum Step {
     /// What the answer must look like is prepared, which takes a moment the first time.
     Preparing,
-    /// The prompt is made; once. What takes the answer apart, unless a text is continued as it is.
-    Prompt(Option<AnswerParser>),
+    /// The prompt is made; once. What takes the answer apart.
+    Prompt(Apart),
     Reading {
         done: u32,
         total: u32,
     },
+    /// As the model writes it; never empty.
     Text(String),
     /// The figures so far, about once a second.
     Stats(AnswerStats),
@@ -61,7 +106,7 @@ pub enum Step {
     Recovery(RecoveryNotice),
 }
 
-/// Writes the answer; blocks.
+/// Writes the answer; blocks. `cancel` ends it, which this does itself where the answer is as long as any may be.
 ///
 /// # Errors
 /// [`ErrorCode::ContextFull`] with numbers if not even the prompt fits, and failures of template, file and host.
@@ -88,14 +133,16 @@ pub fn write(
     if let Some(prescribed) = &mut prescribed {
         answer.iter().try_for_each(|token| prescribed.accept(*token))?;
     }
-    on_step(Step::Prompt((!task.raw).then(|| match prescribed {
-        Some(_) => AnswerParser::verbatim(&prompt.text),
-        None => session.format.parser(&prompt.text),
-    })));
+    on_step(Step::Prompt(match prescribed {
+        _ if task.raw => Apart::default(),
+        Some(_) => Apart::new(AnswerParser::verbatim(&prompt.text)),
+        None => Apart::new(session.format.parser(&prompt.text)),
+    }));
+    let mut length = Length { written: task.begun.len(), full: false };
     let mut made = 0;
     loop {
         if !make_room(session, &mut task, &mut prompt, answer.len() as u32 + room, cancel, on_step)? {
-            return Ok((FinishReason::Stopped, stats.done()));
+            return Ok((length.stopped(), stats.done()));
         }
         let needed = prompt.ids.len() + answer.len();
         let ids: Vec<u32> = prompt.ids.iter().chain(&answer).copied().collect();
@@ -125,7 +172,11 @@ pub fn write(
                 on_step(Step::Reading { done, total });
             }
             Event::Token { text, .. } => {
-                on_step(Step::Text(text));
+                match length.takes(&text) {
+                    true if text.is_empty() => {}
+                    true => on_step(Step::Text(text)),
+                    false => cancel.cancel(),
+                }
                 if let Some(stats) = stats.token() {
                     on_step(Step::Stats(stats));
                 }
@@ -138,7 +189,7 @@ pub fn write(
         let reason = match completion.finish {
             Finish::EndOfGeneration => FinishReason::End,
             Finish::Length => FinishReason::Length,
-            Finish::Cancelled => FinishReason::Stopped,
+            Finish::Cancelled => length.stopped(),
             Finish::ContextFull => {
                 let can_go_on = task.policy == ContextPolicy::DropOldest && !old_turns(&task.messages).is_empty();
                 if can_go_on && !completion.ids.is_empty() {
@@ -303,6 +354,31 @@ fn rate(count: u32, seconds: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_has_an_end() {
+        let piece = "é".repeat(MAX_TEXT / 4);
+        let mut length = Length { written: 0, full: false };
+        assert!([&piece, "", &piece, ""].map(|text| length.takes(text)) == [true; 4], "the last one may be longer");
+        assert_eq!(length.stopped(), FinishReason::Stopped);
+        assert!(!length.takes("x") && !length.takes(&piece) && !length.takes(""));
+        assert_eq!(length.stopped(), FinishReason::Length);
+        // What was written before it was gone on with counts.
+        let mut length = Length { written: MAX_TEXT - 1, full: false };
+        assert!(length.takes(&piece) && !length.takes("x"));
+    }
+
+    #[test]
+    fn a_text_that_is_continued_has_no_parts() {
+        let text = "<think>Hm</think>";
+        let mut plain = Apart::default();
+        assert_eq!(plain.push(text.into()), [Part::Text(text.into())]);
+        assert_eq!(plain.finish(), []);
+        let mut apart = Apart::new(AnswerParser::new("<think>", chat_template::CallMarks::of_template("")));
+        let parts = [apart.push("Hm</think>Y".into()), apart.push("es".into()), apart.finish()].concat();
+        assert_eq!(parts.first(), Some(&Part::Thinking("Hm".into())));
+        assert_eq!(apart.finish(), []);
+    }
 
     #[test]
     fn figures_are_told_once_a_second_from_the_second_token_on() {

@@ -41,13 +41,6 @@ pub struct AnswerText {
     pub raw: String,
 }
 
-impl AnswerText {
-    /// Nobody reads more, and a model that has tokens as long as books would fill memory and disk.
-    pub fn is_full(&self) -> bool {
-        self.raw.len() >= MAX_TEXT
-    }
-}
-
 impl Chats {
     /// Ends what a crash cut. Returns the chat whose shown answer was cut, the
     /// latest if several.

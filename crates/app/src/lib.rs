@@ -39,9 +39,8 @@ mod talk_file;
 mod verify;
 pub mod wire;
 
-pub use answer::{Step, Task, thinking};
+pub use answer::{Apart, Step, Task, thinking};
 pub use app::{App, AppConfig};
-pub use chats::MAX_TEXT;
 pub use discover::largest_file;
 pub use drafts::Draft;
 pub use environment::Environment;

@@ -1,10 +1,9 @@
 //! Between the engine's thread and the window: takes answers apart, merges pieces, keeps them in the data base.
 
-use crate::answer::Step;
+use crate::answer::{Apart, Step};
 use crate::chats::{AnswerText, Chats};
 use crate::wire::{AnswerEvent, RecoveryNotice};
-use chat_template::{AnswerParser, Part};
-use engine::Cancel;
+use chat_template::Part;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -18,30 +17,27 @@ pub struct Stream<'a> {
     /// The answer's message.
     id: &'a str,
     answer: AnswerText,
-    parser: Option<AnswerParser>,
+    apart: Apart,
     /// Not sent to the window yet.
     pending: Vec<Part>,
     reading: Option<(u32, u32)>,
     /// Since the first text that is not in the data base.
     unsaved: Option<Instant>,
-    /// Ends the answer.
-    cancel: &'a Cancel,
     emit: &'a mut dyn FnMut(AnswerEvent),
     on_recovery: &'a dyn Fn(&RecoveryNotice),
 }
 
 impl<'a> Stream<'a> {
-    /// Goes on with `answer`, which is empty for a new one; cancels it when it [`AnswerText::is_full`].
+    /// Goes on with `answer`, which is empty for a new one.
     pub fn new(
         chats: &'a Chats,
         id: &'a str,
         answer: AnswerText,
-        cancel: &'a Cancel,
         emit: &'a mut dyn FnMut(AnswerEvent),
         on_recovery: &'a dyn Fn(&RecoveryNotice),
     ) -> Stream<'a> {
         let pending = Vec::new();
-        Stream { chats, id, answer, parser: None, pending, reading: None, unsaved: None, cancel, emit, on_recovery }
+        Stream { chats, id, answer, apart: Apart::default(), pending, reading: None, unsaved: None, emit, on_recovery }
     }
 
     /// Passes everything on until the sender is gone; returns the whole answer.
@@ -63,7 +59,7 @@ impl<'a> Stream<'a> {
                 self.save();
             }
         }
-        let rest = self.parser.take().map(AnswerParser::finish).unwrap_or_default();
+        let rest = self.apart.finish();
         self.add(rest);
         self.flush();
         self.answer
@@ -71,27 +67,18 @@ impl<'a> Stream<'a> {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Prompt(parser) => {
-                self.parser = parser;
+            Step::Prompt(apart) => {
+                self.apart = apart;
                 // What was written before the answer was cut is read again: its last words may have been half a mark.
-                let raw = std::mem::take(&mut self.answer.raw);
-                if let (Some(parser), false) = (&mut self.parser, raw.is_empty()) {
-                    let parts = parser.push(&raw);
-                    self.answer = AnswerText::default();
-                    parts.into_iter().for_each(|part| self.keep(&part));
-                }
+                let raw = std::mem::take(&mut self.answer).raw;
+                self.apart.push(raw.clone()).iter().for_each(|part| self.keep(part));
                 self.answer.raw = raw;
             }
             Step::Preparing => (self.emit)(AnswerEvent::Preparing),
             Step::Reading { done, total } => self.reading = Some((done, total)),
-            Step::Text(text) if text.is_empty() => {}
-            Step::Text(_) if self.answer.is_full() => self.cancel.cancel(),
             Step::Text(text) => {
                 self.answer.raw.push_str(&text);
-                let parts = match &mut self.parser {
-                    Some(parser) => parser.push(&text),
-                    None => vec![Part::Text(text)],
-                };
+                let parts = self.apart.push(text);
                 self.unsaved.get_or_insert_with(Instant::now);
                 self.add(parts);
             }
@@ -155,10 +142,9 @@ impl<'a> Stream<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chats::MAX_TEXT;
     use crate::store::Store;
     use crate::wire::FinishReason;
-    use chat_template::CallMarks;
+    use chat_template::{AnswerParser, CallMarks};
     use std::sync::{Arc, mpsc};
 
     /// Passes `texts` on to an answer that is `begun`; what is kept of it, and the tools that were told of.
@@ -168,7 +154,7 @@ mod tests {
         let (_, answer) = chats.ask(&chat, None, "Hi", "m").unwrap();
         let (sender, steps) = mpsc::channel();
         let parser = AnswerParser::new("<think>", CallMarks::of_template("<tool_call>"));
-        sender.send(Step::Prompt(Some(parser))).unwrap();
+        sender.send(Step::Prompt(Apart::new(parser))).unwrap();
         texts.iter().for_each(|text| sender.send(Step::Text((*text).into())).unwrap());
         drop(sender);
         let mut told = Vec::new();
@@ -177,9 +163,7 @@ mod tests {
                 told.push(call.name);
             }
         };
-        let cancel = Cancel::new();
-        let text = Stream::new(&chats, &answer.id, begun, &cancel, &mut emit, &|_| {}).run(&steps);
-        assert_eq!(cancel.is_cancelled(), text.is_full());
+        let text = Stream::new(&chats, &answer.id, begun, &mut emit, &|_| {}).run(&steps);
         chats.end_answer(&answer.id, &text, FinishReason::End, None).unwrap();
         (chats.get(&chat).unwrap().messages.remove(1), told)
     }
@@ -193,15 +177,6 @@ mod tests {
         let [call] = kept.tool_calls.as_slice() else { panic!("{:?}", kept.tool_calls) };
         assert_eq!((call.name.as_str(), call.arguments.as_str()), ("f", "{\"a\":1}"));
         assert!(call.source.starts_with("<tool_call>") && call.source.ends_with("</tool_call>"));
-    }
-
-    #[test]
-    fn an_answer_has_an_end() {
-        let piece = "é".repeat(MAX_TEXT / 4);
-        let (kept, _) = stream(AnswerText::default(), &["</think>", &piece, &piece, &piece, "never", &piece]);
-        assert_eq!(kept.text.len(), 2 * piece.len());
-        let (kept, _) = stream(AnswerText::default(), &["</think>", &piece]);
-        assert_eq!(kept.text.len(), piece.len());
     }
 
     #[test]

@@ -277,7 +277,7 @@ impl App {
                 }
                 answer::write(&session, task, cancel, &mut |step| drop(sender.send(step)))
             });
-            let text = Stream::new(&self.chats, &answer.id, begun, cancel, &mut *sink, &on_recovery).run(&steps);
+            let text = Stream::new(&self.chats, &answer.id, begun, &mut *sink, &on_recovery).run(&steps);
             let result = match engine.map(|thread| thread.join()) {
                 Ok(Ok(result)) => result,
                 Ok(Err(panic)) => Err(WireError::internal(format!("the engine failed: {}", panic_text(&*panic)))),
@@ -286,7 +286,6 @@ impl App {
             (text, result)
         });
         let (reason, stats, error) = match result {
-            Ok((FinishReason::Stopped, stats)) if text.is_full() => (FinishReason::Length, Some(stats), None),
             Ok((reason, stats)) => (reason, Some(stats), None),
             Err(error) if error.code == ErrorCode::ContextFull => (FinishReason::ContextFull, None, Some(error)),
             Err(error) if error.code == ErrorCode::Cancelled => (FinishReason::Stopped, None, None),

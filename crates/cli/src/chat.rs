@@ -129,7 +129,7 @@ impl Conversation<'_> {
         self.messages.push(said("user", text));
         // Of a disk that is full is told when there is an answer.
         let _ = self.note(false);
-        let mut printer = Printer::new(self.json, cancel);
+        let mut printer = Printer::new(self.json);
         let answered = self.answer(&mut printer, cancel);
         let (answer, printed) = printer.finish();
         let any = !answer.text.is_empty() || !answer.tool_calls.is_empty();
@@ -174,7 +174,6 @@ impl Conversation<'_> {
                 kept = Instant::now();
             }
         });
-        let answered = answered.map(|(reason, stats)| (printer.reason(reason), stats));
         answered.map_err(|error| match error.code {
             ErrorCode::ContextFull => {
                 Failure::new("context-full", format!("{error}: /reset, or a larger -c, makes room"))

@@ -39,13 +39,12 @@ pub fn run(program: &Program, options: &Run) -> Result<(), Failure> {
         policy: ContextPolicy::Stop,
         form,
     };
-    let mut printer = Printer::new(program.json, &cancel);
+    let mut printer = Printer::new(program.json);
     let answered = session.answer(task, &cancel, &mut |step| printer.step(step));
     let (reason, stats) = answered.map_err(|error| match error.code {
         ErrorCode::ContextFull => Failure::new("context-full", format!("{error}: a larger -c makes room")),
         _ => error.into(),
     })?;
-    let reason = printer.reason(reason);
     let (answer, printed) = printer.finish();
     if let Some(mut file) = file.filter(|_| reason != FinishReason::Stopped) {
         messages.push(answer.clone());

@@ -3,10 +3,9 @@
 use crate::failure::Failure;
 use crate::output::{self, visible};
 use app::wire::{AnswerStats, FinishReason};
-use app::{MAX_TEXT, Said, Step};
-use chat_template::{AnswerParser, Part, ToolCall};
+use app::{Apart, Said, Step};
+use chat_template::{Part, ToolCall};
 use console::style;
-use engine::Cancel;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 
@@ -15,36 +14,26 @@ pub struct Printer {
     /// JSON has the answer whole, at its end.
     silent: bool,
     terminal: bool,
-    /// `None` where a text is continued.
-    parser: Option<AnswerParser>,
+    apart: Apart,
     thinking: String,
     text: String,
     tool_calls: Vec<ToolCall>,
     /// Printing failed; told at the end, because the engine does not want to know.
     failed: Option<Failure>,
     last: Option<char>,
-    /// Bytes as the model wrote them.
-    written: usize,
-    /// It would write more than anybody reads, and was stopped.
-    full: bool,
-    /// Stops it.
-    cancel: Cancel,
 }
 
 impl Printer {
-    pub fn new(silent: bool, cancel: &Cancel) -> Printer {
+    pub fn new(silent: bool) -> Printer {
         Printer {
             silent,
             terminal: std::io::stdout().is_terminal(),
-            parser: None,
+            apart: Apart::default(),
             thinking: String::new(),
             text: String::new(),
             tool_calls: Vec::new(),
             failed: None,
             last: None,
-            written: 0,
-            full: false,
-            cancel: cancel.clone(),
         }
     }
 
@@ -58,9 +47,9 @@ impl Printer {
     pub fn step(&mut self, step: Step) {
         match step {
             Step::Preparing => self.progress("preparing the answer's format"),
-            Step::Prompt(parser) => {
+            Step::Prompt(apart) => {
                 self.progress("");
-                self.parser = parser;
+                self.apart = apart;
             }
             Step::Reading { done, total } if self.terminal && !self.silent && total > 512 => {
                 output::progress(if done < total {
@@ -70,19 +59,7 @@ impl Printer {
                 });
             }
             Step::Reading { .. } | Step::Stats(_) => {}
-            Step::Text(text) if text.is_empty() => {}
-            // As in the window: a model without an end would fill memory, and the file of a session.
-            Step::Text(_) if self.written >= MAX_TEXT => {
-                self.full = true;
-                self.cancel.cancel();
-            }
-            Step::Text(text) => {
-                self.written += text.len();
-                match &mut self.parser {
-                    Some(parser) => parser.push(&text).into_iter().for_each(|part| self.part(part)),
-                    None => self.part(Part::Text(text)),
-                }
-            }
+            Step::Text(text) => self.apart.push(text).into_iter().for_each(|part| self.part(part)),
             Step::Dropped { turns, tokens } => {
                 output::note(format!("[the context is full: {turns} old turns ({tokens} tokens) are left out]"));
             }
@@ -132,23 +109,11 @@ impl Printer {
         }
     }
 
-    /// Why the answer ended, of which the engine knows only that it was stopped where it was full.
-    pub fn reason(&self, reason: FinishReason) -> FinishReason {
-        match reason {
-            FinishReason::Stopped if self.full => FinishReason::Length,
-            other => other,
-        }
-    }
-
-    /// The whole answer as it goes into the history, and whether it could be printed. Tells where it was cut.
+    /// The whole answer as it goes into the history, and whether it could be printed.
     pub fn finish(mut self) -> (Said, Result<(), Failure>) {
-        let rest = self.parser.take().map(AnswerParser::finish).unwrap_or_default();
-        rest.into_iter().for_each(|part| self.part(part));
+        self.apart.finish().into_iter().for_each(|part| self.part(part));
         if self.last.is_some_and(|last| last != '\n') {
             self.print("\n", None);
-        }
-        if self.full {
-            output::note(format!("[the answer is not whole: it ends at {} MiB]", MAX_TEXT >> 20));
         }
         (self.so_far(), self.failed.map_or(Ok(()), Err))
     }
@@ -224,34 +189,15 @@ mod tests {
 
     #[test]
     fn thinking_is_told_apart() {
-        let mut printer = Printer::new(true, &Cancel::new());
+        let mut printer = Printer::new(true);
         let calls = chat_template::CallMarks::of_template("<tool_call>");
-        printer.step(Step::Prompt(Some(AnswerParser::new("<|im_start|>assistant\n<think>\n", calls))));
+        let parser = chat_template::AnswerParser::new("<|im_start|>assistant\n<think>\n", calls);
+        printer.step(Step::Prompt(Apart::new(parser)));
         for text in ["hm", "m</thi", "nk>\n\n4", "2<tool_", "call>{\"name\": \"f\"}"] {
             printer.step(Step::Text(text.into()));
         }
         let (said, _) = printer.finish();
         assert_eq!((said.thinking.as_deref().map(str::trim), said.text.trim()), (Some("hmm"), "42"));
         assert_eq!(said.tool_calls.iter().map(|call| call.name.as_str()).collect::<Vec<_>>(), ["f"]);
-    }
-
-    #[test]
-    fn an_answer_has_an_end() {
-        let cancel = Cancel::new();
-        let mut printer = Printer::new(true, &cancel);
-        printer.step(Step::Prompt(Some(AnswerParser::new("<think>", chat_template::CallMarks::of_template("")))));
-        let piece = "é".repeat(MAX_TEXT / 4);
-        for text in ["hm</think>", &piece, "", &piece] {
-            printer.step(Step::Text(text.into()));
-        }
-        assert!(!cancel.is_cancelled(), "the last one may be longer");
-        assert_eq!(printer.reason(FinishReason::Stopped), FinishReason::Stopped);
-        for _ in 0..10 {
-            printer.step(Step::Text(piece.clone()));
-        }
-        assert!(cancel.is_cancelled());
-        assert_eq!(printer.reason(FinishReason::Stopped), FinishReason::Length);
-        assert_eq!(printer.reason(FinishReason::ContextFull), FinishReason::ContextFull);
-        assert_eq!(printer.finish().0.text.len(), 2 * piece.len());
     }
 }

@@ -3,8 +3,8 @@
 use crate::error::Problem;
 use crate::stop_words::StopWords;
 use app::wire::{AnswerStats, FinishReason, WireError};
-use app::{MAX_TEXT, Session, Step, Task};
-use chat_template::{AnswerParser, Part, ToolCall};
+use app::{Apart, Session, Step, Task};
+use chat_template::{Part, ToolCall};
 use engine::Cancel;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -103,25 +103,20 @@ impl Drop for Answer {
 struct Teller {
     sender: UnboundedSender<Piece>,
     cancel: Cancel,
-    parser: Option<AnswerParser>,
+    apart: Apart,
     stop: StopWords,
     begun: bool,
-    told: usize,
-    full: bool,
 }
 
 impl Teller {
     fn new(sender: UnboundedSender<Piece>, cancel: Cancel, stop: Vec<String>) -> Teller {
-        Teller { sender, cancel, parser: None, stop: StopWords::new(stop), begun: false, told: 0, full: false }
+        Teller { sender, cancel, apart: Apart::default(), stop: StopWords::new(stop), begun: false }
     }
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Prompt(parser) => self.parser = parser,
-            Step::Text(text) => match &mut self.parser {
-                Some(parser) => parser.push(&text).into_iter().for_each(|part| self.part(part)),
-                None => self.part(Part::Text(text)),
-            },
+            Step::Prompt(apart) => self.apart = apart,
+            Step::Text(text) => self.apart.push(text).into_iter().for_each(|part| self.part(part)),
             Step::Reading { .. } if !std::mem::replace(&mut self.begun, true) => self.tell(Piece::Begun),
             // Clients have no words for them.
             Step::Preparing | Step::Reading { .. } | Step::Stats(_) | Step::Dropped { .. } | Step::Recovery(_) => {}
@@ -143,33 +138,24 @@ impl Teller {
     }
 
     fn tell(&mut self, piece: Piece) {
-        if self.full || matches!(&piece, Piece::Thinking(text) | Piece::Text(text) if text.is_empty()) {
+        if matches!(&piece, Piece::Thinking(text) | Piece::Text(text) if text.is_empty()) {
             return;
         }
-        self.told += match &piece {
-            Piece::Thinking(text) | Piece::Text(text) => text.len(),
-            Piece::Call(call) => call.source.len(),
-            Piece::Begun | Piece::End(..) | Piece::Failed(_) => 0,
-        };
-        self.full = self.told > MAX_TEXT;
         // Who hung up has ended the answer already.
-        if self.sender.send(piece).is_err() || self.full {
+        if self.sender.send(piece).is_err() {
             self.cancel.cancel();
         }
     }
 
     fn end(mut self, ended: Result<(FinishReason, AnswerStats), WireError>) {
-        let rest = self.parser.take().map(AnswerParser::finish).unwrap_or_default();
         if !self.stop.met {
-            rest.into_iter().for_each(|part| self.part(part));
+            self.apart.finish().into_iter().for_each(|part| self.part(part));
             let held = self.stop.finish();
             self.tell(Piece::Text(held));
         }
-        let (met, full) = (self.stop.met, self.full);
-        self.full = false;
+        let met = self.stop.met;
         self.tell(match ended {
             Ok((FinishReason::Stopped, stats)) if met => Piece::End(FinishReason::End, stats),
-            Ok((FinishReason::Stopped, stats)) if full => Piece::End(FinishReason::Length, stats),
             Ok((reason, stats)) => Piece::End(reason, stats),
             Err(error) => Piece::Failed(error),
         });
@@ -180,14 +166,15 @@ impl Teller {
 mod tests {
     use super::*;
     use app::wire::ErrorCode;
-    use chat_template::CallMarks;
+    use chat_template::{AnswerParser, CallMarks};
 
     /// What is told of these texts, which end with `ended`; and whether the answer was called off.
     fn told(stop: &[&str], texts: &[&str], ended: FinishReason) -> (Vec<String>, bool) {
         let (sender, mut pieces) = unbounded_channel();
         let cancel = Cancel::new();
         let mut teller = Teller::new(sender, cancel.clone(), stop.iter().map(|word| (*word).into()).collect());
-        teller.step(Step::Prompt(Some(AnswerParser::new("<think>", CallMarks::of_template("<tool_call>")))));
+        let parser = AnswerParser::new("<think>", CallMarks::of_template("<tool_call>"));
+        teller.step(Step::Prompt(Apart::new(parser)));
         texts.iter().for_each(|text| teller.step(Step::Text((*text).into())));
         teller.end(Ok((ended, AnswerStats::default())));
         let mut told = Vec::new();
@@ -218,14 +205,6 @@ mod tests {
         assert_eq!((pieces.concat().as_str(), cancelled), ("One End", true));
         let (pieces, _) = told(&["END"], &["</think>One E"], FinishReason::Length);
         assert_eq!(pieces.concat(), "One ELength");
-    }
-
-    #[test]
-    fn an_answer_has_a_greatest_length() {
-        let piece = "x".repeat(MAX_TEXT / 2);
-        let (pieces, cancelled) = told(&[], &["</think>", &piece, &piece, "y", "z"], FinishReason::Stopped);
-        assert!(cancelled && pieces.last().is_some_and(|last| last == "Length"));
-        assert!(!pieces.concat().contains('z'));
     }
 
     #[test]
