@@ -32,7 +32,7 @@ fn main() {
     let mut bench = Bench { wanted, device: device(simd) };
     for ty in [
         Q4_K, Q5_K, Q6_K, Q8_0, Q2_K, Q3_K, Q4_0, Q5_0, IQ4_XS, IQ4_NL, MXFP4, IQ3_S, IQ3_XXS, IQ2_S, IQ2_XS, IQ2_XXS,
-        TQ2_0, F16, BF16, F32,
+        IQ1_M, IQ1_S, TQ2_0, F16, BF16, F32,
     ] {
         bench.product(ty, 1);
         bench.product(ty, 512);

@@ -6,45 +6,86 @@ use half::f16;
 use quant::blocks::*;
 use quant::unpack::IQ4_VALUES;
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
-/// A wide block: value `j` is `(q[j] - OFFSET) * d * scale - dmin * min`, groups in scrambled order.
-pub struct WideRegisters {
-    pub q: [__m256i; 8],
-    /// 16 x i16
-    pub scales: __m256i,
-    /// 16 x i16
-    pub mins: __m256i,
+/// Takes registers of a block as they are unpacked: all of them and their signs would not fit.
+pub trait Take {
+    /// Register `c` of eight: unsigned bytes and, where values have signs, bytes with the same.
+    ///
+    /// # Safety
+    /// AVX2.
+    unsafe fn take(&mut self, c: usize, q: __m256i, signs: __m256i);
 }
 
-/// A wide block that can be taken into registers.
+/// A wide block that can be taken into registers: value `j` is `(q[j] - OFFSET) * d * scale - dmin * min`.
 pub trait DecodeWide: SuperScales {
-    /// Some `q` are negative.
+    /// Values have signs apart.
     const SIGNED: bool = false;
     /// What `q` are too large by.
     const OFFSET: u8 = 0;
     /// # Safety
-    /// AVX2 and F16C.
-    unsafe fn registers(&self) -> WideRegisters;
-}
-
-impl WideRegisters {
-    /// The block in memory, as the portable kernel unpacks it, with `plus` added to its bytes.
+    /// AVX2.
+    unsafe fn quants(&self, out: &mut impl Take);
+    /// Scales and mins, 16 x i16 each, groups in scrambled order.
     ///
     /// # Safety
-    /// AVX2 and F16C.
+    /// AVX2.
+    unsafe fn scales_mins(&self) -> [__m256i; 2];
+}
+
+/// # Safety
+/// AVX2.
+#[inline(always)]
+pub unsafe fn unsigned(q: [__m256i; 8], out: &mut impl Take) {
+    for (c, q) in q.into_iter().enumerate() {
+        // SAFETY: the caller's.
+        unsafe { out.take(c, q, _mm256_setzero_si256()) }
+    }
+}
+
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn signed(q: [__m256i; 8], out: &mut impl Take) {
+    for (c, q) in q.into_iter().enumerate() {
+        // SAFETY: the caller's.
+        unsafe { out.take(c, _mm256_abs_epi8(q), q) }
+    }
+}
+
+struct Store<'a, B> {
+    wide: &'a mut Wide,
+    /// Added to bytes.
+    plus: u8,
+    block: PhantomData<B>,
+}
+
+impl<B: DecodeWide> Take for Store<'_, B> {
     #[inline(always)]
-    pub unsafe fn store<B: DecodeWide>(&self, block: &B, plus: u8, wide: &mut Wide) {
-        // SAFETY: the caller has AVX2; stores are of whole arrays.
+    unsafe fn take(&mut self, c: usize, q: __m256i, signs: __m256i) {
+        // SAFETY: the caller has AVX2; the store is inside the array.
         unsafe {
-            wide.d = widen(f16::from_bits(block.d())) * B::FACTOR;
-            wide.dmin = widen(f16::from_bits(block.dmin()));
-            for (q, out) in self.q.iter().zip(wide.q.chunks_exact_mut(32)) {
-                let q = _mm256_add_epi8(*q, _mm256_set1_epi8(plus.wrapping_sub(B::OFFSET) as i8));
-                _mm256_storeu_si256(out.as_mut_ptr().cast(), q);
-            }
-            _mm256_storeu_si256(wide.scales.as_mut_ptr().cast(), self.scales);
-            _mm256_storeu_si256(wide.mins.as_mut_ptr().cast(), self.mins);
+            let q = if B::SIGNED { _mm256_sign_epi8(q, signs) } else { q };
+            let q = _mm256_add_epi8(q, _mm256_set1_epi8(self.plus.wrapping_sub(B::OFFSET) as i8));
+            _mm256_storeu_si256(self.wide.q[32 * c..][..32].as_mut_ptr().cast(), q);
         }
+    }
+}
+
+/// The block in memory, as the portable kernel unpacks it, with `plus` added to its bytes.
+///
+/// # Safety
+/// AVX2 and F16C.
+#[inline(always)]
+pub unsafe fn store<B: DecodeWide>(block: &B, plus: u8, wide: &mut Wide) {
+    // SAFETY: the caller has AVX2; stores are of whole arrays.
+    unsafe {
+        wide.d = widen(f16::from_bits(block.d())) * B::FACTOR;
+        wide.dmin = widen(f16::from_bits(block.dmin()));
+        let [scales, mins] = block.scales_mins();
+        _mm256_storeu_si256(wide.scales.as_mut_ptr().cast(), scales);
+        _mm256_storeu_si256(wide.mins.as_mut_ptr().cast(), mins);
+        block.quants(&mut Store { wide, plus, block: PhantomData::<B> });
     }
 }
 
@@ -208,143 +249,95 @@ pub unsafe fn scramble(bytes: __m128i) -> __m128i {
     unsafe { _mm_shuffle_epi8(bytes, _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15)) }
 }
 
-impl DecodeWide for BlockQ4_K {
-    #[inline(always)]
-    unsafe fn registers(&self) -> WideRegisters {
-        // SAFETY: the caller's.
-        unsafe {
-            let (scales, mins) = scales_mins(&self.scales);
-            WideRegisters { q: four_bits(&self.qs), scales: twice(scales), mins: twice(mins) }
-        }
-    }
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn both_twice((scales, mins): (__m128i, __m128i)) -> [__m256i; 2] {
+    // SAFETY: the caller's.
+    unsafe { [twice(scales), twice(mins)] }
 }
 
-impl DecodeWide for BlockQ5_K {
-    #[inline(always)]
-    unsafe fn registers(&self) -> WideRegisters {
-        // SAFETY: the caller's; the load is of the whole array.
-        unsafe {
-            let (scales, mins) = scales_mins(&self.scales);
-            let mut q = four_bits(&self.qs);
-            let high = load(&self.qh, 0);
-            for (g, q) in q.iter_mut().enumerate() {
-                *q = _mm256_or_si256(*q, bit(high, g, 4));
-            }
-            WideRegisters { q, scales: twice(scales), mins: twice(mins) }
-        }
-    }
-}
-
-impl DecodeWide for BlockQ6_K {
-    const OFFSET: u8 = 32;
-    #[inline(always)]
-    unsafe fn registers(&self) -> WideRegisters {
-        // SAFETY: the caller's; loads are inside the arrays.
-        unsafe {
-            let mut q = [_mm256_setzero_si256(); 8];
-            for half in 0..2 {
-                let low = [load(&self.ql, 64 * half), load(&self.ql, 64 * half + 32)];
-                let high = load(&self.qh, 32 * half);
-                let high = [
-                    _mm256_slli_epi16::<4>(mask(high, 3)),
-                    _mm256_slli_epi16::<2>(mask(high, 12)),
-                    mask(high, 48),
-                    _mm256_srli_epi16::<2>(mask(high, 192)),
-                ];
-                for i in 0..2 {
-                    q[4 * half + i] = _mm256_or_si256(mask(low[i], 15), high[i]);
-                    q[4 * half + 2 + i] = _mm256_or_si256(mask(_mm256_srli_epi16::<4>(low[i]), 15), high[2 + i]);
-                }
-            }
-            let scales = _mm_loadu_si128(self.scales.as_ptr().cast());
-            let scales = _mm256_cvtepi8_epi16(scramble(scales));
-            WideRegisters { q, scales, mins: scales }
-        }
-    }
-}
-
-impl DecodeWide for BlockQ2_K {
-    #[inline(always)]
-    unsafe fn registers(&self) -> WideRegisters {
-        // SAFETY: the caller's; the load is of the whole array.
-        unsafe {
-            let packed = scramble(_mm_loadu_si128(self.scales.as_ptr().cast()));
-            let low = _mm_set1_epi8(15);
-            let scales = _mm256_cvtepu8_epi16(_mm_and_si128(packed, low));
-            let mins = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16::<4>(packed), low));
-            WideRegisters { q: two_bits(&self.qs), scales, mins }
-        }
-    }
-}
-
-impl DecodeWide for BlockQ3_K {
-    const OFFSET: u8 = 4;
-    #[inline(always)]
-    unsafe fn registers(&self) -> WideRegisters {
-        // SAFETY: the caller's; loads are of whole arrays.
-        unsafe {
-            let mut q = two_bits(&self.qs);
-            let high = load(&self.hmask, 0);
-            for (g, q) in q.iter_mut().enumerate() {
-                *q = _mm256_or_si256(*q, bit(high, g, 2));
-            }
-            let scales = _mm256_cvtepi8_epi16(scramble(scales_q3(&self.scales)));
-            WideRegisters { q, scales, mins: scales }
-        }
-    }
-}
-
-impl DecodeWide for BlockIQ4_XS {
-    const SIGNED: bool = true;
-    #[inline(always)]
-    unsafe fn registers(&self) -> WideRegisters {
-        // SAFETY: the caller's; loads are inside the arrays.
-        unsafe {
-            let mut q = [_mm256_setzero_si256(); 8];
-            for (g, q) in q.iter_mut().enumerate() {
-                *q = look_up(&IQ4_VALUES, _mm_loadu_si128(self.qs.as_ptr().add(16 * g).cast()));
-            }
-            let scales = twice(scales_iq4(self));
-            WideRegisters { q, scales, mins: scales }
-        }
-    }
-}
-
-impl DecodeWide for BlockTQ2_0 {
-    const OFFSET: u8 = 1;
-    #[inline(always)]
-    unsafe fn registers(&self) -> WideRegisters {
-        // SAFETY: the caller's.
-        unsafe {
-            let ones = _mm256_set1_epi16(1);
-            WideRegisters { q: two_bits(&self.qs), scales: ones, mins: ones }
-        }
-    }
-}
-
-/// Types that are unpacked by the scalar code.
-macro_rules! wide_by_scalar {
-    ($($block:ident),*) => {$(
+macro_rules! decode {
+    ($block:ident, offset $offset:literal, signed $signed:literal, $self:ident $out:ident => $quants:expr, $scales:expr) => {
         impl DecodeWide for $block {
-            const SIGNED: bool = true;
+            const SIGNED: bool = $signed;
+            const OFFSET: u8 = $offset;
             #[inline(always)]
-            unsafe fn registers(&self) -> WideRegisters {
-                let mut wide = Wide::new();
-                Wide::unpack(self, &mut wide);
-                // SAFETY: the caller's; loads are of whole arrays.
-                unsafe {
-                    let mut q = [_mm256_setzero_si256(); 8];
-                    for (q, bytes) in q.iter_mut().zip(wide.q.chunks_exact(32)) {
-                        *q = _mm256_loadu_si256(bytes.as_ptr().cast());
-                    }
-                    let scales = _mm256_loadu_si256(wide.scales.as_ptr().cast());
-                    WideRegisters { q, scales, mins: scales }
-                }
+            unsafe fn quants(&$self, $out: &mut impl Take) {
+                // SAFETY: the caller's; loads are inside arrays.
+                unsafe { $quants }
+            }
+            #[inline(always)]
+            unsafe fn scales_mins(&$self) -> [__m256i; 2] {
+                // SAFETY: the caller's; loads are inside arrays.
+                unsafe { $scales }
             }
         }
-    )*};
+    };
 }
-wide_by_scalar!(BlockIQ1_S, BlockIQ1_M, BlockTQ1_0);
+pub(super) use decode;
+
+decode!(BlockQ4_K, offset 0, signed false, self out => unsigned(four_bits(&self.qs), out), {
+    both_twice(scales_mins(&self.scales))
+});
+decode!(BlockQ5_K, offset 0, signed false, self out => {
+    let mut q = four_bits(&self.qs);
+    let high = load(&self.qh, 0);
+    for (g, q) in q.iter_mut().enumerate() {
+        *q = _mm256_or_si256(*q, bit(high, g, 4));
+    }
+    unsigned(q, out)
+}, both_twice(scales_mins(&self.scales)));
+decode!(BlockQ6_K, offset 32, signed false, self out => {
+    let mut q = [_mm256_setzero_si256(); 8];
+    for half in 0..2 {
+        let low = [load(&self.ql, 64 * half), load(&self.ql, 64 * half + 32)];
+        let high = load(&self.qh, 32 * half);
+        let high = [
+            _mm256_slli_epi16::<4>(mask(high, 3)),
+            _mm256_slli_epi16::<2>(mask(high, 12)),
+            mask(high, 48),
+            _mm256_srli_epi16::<2>(mask(high, 192)),
+        ];
+        for i in 0..2 {
+            q[4 * half + i] = _mm256_or_si256(mask(low[i], 15), high[i]);
+            q[4 * half + 2 + i] = _mm256_or_si256(mask(_mm256_srli_epi16::<4>(low[i]), 15), high[2 + i]);
+        }
+    }
+    unsigned(q, out)
+}, [_mm256_cvtepi8_epi16(scramble(_mm_loadu_si128(self.scales.as_ptr().cast()))); 2]);
+decode!(BlockQ2_K, offset 0, signed false, self out => unsigned(two_bits(&self.qs), out), {
+    let packed = scramble(_mm_loadu_si128(self.scales.as_ptr().cast()));
+    let low = _mm_set1_epi8(15);
+    let mins = _mm_and_si128(_mm_srli_epi16::<4>(packed), low);
+    [_mm256_cvtepu8_epi16(_mm_and_si128(packed, low)), _mm256_cvtepu8_epi16(mins)]
+});
+decode!(BlockQ3_K, offset 4, signed false, self out => {
+    let mut q = two_bits(&self.qs);
+    let high = load(&self.hmask, 0);
+    for (g, q) in q.iter_mut().enumerate() {
+        *q = _mm256_or_si256(*q, bit(high, g, 2));
+    }
+    unsigned(q, out)
+}, [_mm256_cvtepi8_epi16(scramble(scales_q3(&self.scales))); 2]);
+decode!(BlockIQ4_XS, offset 0, signed true, self out => {
+    let mut q = [_mm256_setzero_si256(); 8];
+    for (g, q) in q.iter_mut().enumerate() {
+        *q = look_up(&IQ4_VALUES, _mm_loadu_si128(self.qs.as_ptr().add(16 * g).cast()));
+    }
+    signed(q, out)
+}, [twice(scales_iq4(self)); 2]);
+decode!(BlockTQ2_0, offset 1, signed false, self out => unsigned(two_bits(&self.qs), out), [_mm256_set1_epi16(1); 2]);
+// (By the scalar code.)
+decode!(BlockTQ1_0, offset 0, signed true, self out => {
+    let mut wide = Wide::new();
+    Wide::unpack(self, &mut wide);
+    let mut q = [_mm256_setzero_si256(); 8];
+    for (q, bytes) in q.iter_mut().zip(wide.q.chunks_exact(32)) {
+        *q = _mm256_loadu_si256(bytes.as_ptr().cast());
+    }
+    signed(q, out)
+}, [_mm256_set1_epi16(1); 2]);
 
 /// Nibbles of 16 bytes, low ones first.
 ///

@@ -11,7 +11,7 @@ use super::super::lanes::Layout;
 use super::super::panel::{LANES, Lanes32, PANEL_ROWS, Panel, Stripe, turn};
 use super::super::portable::{NARROWS, Narrows, Wide, narrow_count};
 use super::super::{Form, NARROW, WIDE};
-use super::decode::DecodeWide;
+use super::decode::{DecodeWide, store};
 use super::decode_narrow::DecodeNarrow;
 use quant::GgmlType;
 use std::arch::x86_64::*;
@@ -104,7 +104,7 @@ pub unsafe fn fill_wide_words<B: DecodeWide>(panel: &mut Panel, stripe: &Stripe<
             for lane in 0..rows {
                 let block = &stripe.row::<B>(first_row + lane)[index];
                 // SAFETY: the caller's.
-                unsafe { block.registers().store(block, 0, &mut wide) };
+                unsafe { store(block, 0, &mut wide) };
                 panel.d[index][vector].0[lane] = wide.d;
                 for g in 0..16 {
                     let scale = wide.scales[scrambled(g)];

@@ -2,8 +2,8 @@
 //! and the ternary ones.
 
 use super::k512::{both, mask, two};
-use super::lattice::Scales;
-use super::points512::{EIGHTS, FOURS, in_order, look_up, made_even, of_eights, of_fours, seven_bits, widened};
+use super::lattice::{Scales, made_even, odd, odd_nibbles, scales_iq3, seven_bits, top_nibbles};
+use super::points512::{EIGHTS, FOURS, in_order, look_up, of_eights, of_fours, widened};
 use super::wide512::{DecodeWide512, FOUR, Four, IN_ORDER};
 use quant::blocks::*;
 use quant::unpack::codes;
@@ -93,43 +93,6 @@ unsafe fn quartered(scales: __m128i) -> __m512i {
     unsafe {
         let wide = _mm512_castsi256_si512(_mm256_cvtepi8_epi16(scales));
         _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), wide)
-    }
-}
-
-/// Sixteen scales `2 s + 1` of eight bytes, the low nibble first.
-///
-/// # Safety
-/// SSE2.
-#[inline(always)]
-unsafe fn odd_nibbles(scales: [u8; 8]) -> __m128i {
-    // SAFETY: the caller's.
-    unsafe {
-        let bytes = _mm_cvtsi64_si128(i64::from_le_bytes(scales));
-        let both = _mm_unpacklo_epi8(bytes, _mm_srli_epi16::<4>(bytes));
-        odd(_mm_and_si128(both, _mm_set1_epi8(15)))
-    }
-}
-
-/// `2 s + 1` of bytes or, where high bytes are 0, of 16-bit lanes with 1 in the high ones, too.
-///
-/// # Safety
-/// SSE2.
-#[inline(always)]
-unsafe fn odd(scales: __m128i) -> __m128i {
-    // SAFETY: the caller's.
-    unsafe { _mm_or_si128(_mm_add_epi8(scales, scales), _mm_set1_epi8(1)) }
-}
-
-/// The top four bits of eight words as scales of groups of 32.
-///
-/// # Safety
-/// AVX-512 VL.
-#[inline(always)]
-unsafe fn top_nibbles(words: __m256i) -> Scales {
-    // SAFETY: the caller's.
-    unsafe {
-        let scales = _mm256_and_si256(_mm256_srli_epi32::<27>(words), _mm256_set1_epi32(30));
-        Scales::Of32(_mm256_cvtepi32_epi16(_mm256_or_si256(scales, _mm256_set1_epi32(1))))
     }
 }
 
@@ -277,11 +240,7 @@ decode!(BlockIQ3_S, FOURS SPREAD_FOURS, offset 0, signs true, self => {
     }
     const VALUES: [u8; 16] = [1, 3, 5, 7, 9, 11, 13, 15, 0, 0, 0, 0, 0, 0, 0, 0];
     (of_fours(found, &VALUES), in_order(_mm256_loadu_si256(self.signs.as_ptr().cast()), &FOURS))
-}, {
-    let bytes = _mm_cvtsi32_si128(i32::from_le_bytes(self.scales));
-    let nibbles = _mm_and_si128(_mm_unpacklo_epi8(bytes, _mm_srli_epi16::<4>(bytes)), _mm_set1_epi8(15));
-    Scales::Of32(_mm_cvtepu8_epi16(odd(nibbles)))
-});
+}, scales_iq3(self.scales));
 
 /// `8 grid + delta + 9`: what the IQ1 types' eighths are, plus 9. `deltas`: 0 or 2 for each of 32 points.
 ///

@@ -166,7 +166,7 @@ impl<B: DecodeWide, const PLUS: u8> UnpackWide<B> for Registers<PLUS> {
     #[inline(always)]
     unsafe fn wide(block: &B, out: &mut Wide) {
         // SAFETY: the caller's.
-        unsafe { block.registers().store(block, if B::HAS_MINS { 0 } else { PLUS }, out) }
+        unsafe { decode::store(block, if B::HAS_MINS { 0 } else { PLUS }, out) }
     }
 }
 

@@ -94,40 +94,6 @@ pub unsafe fn widened(bytes: &[u8; 32]) -> __m512i {
     unsafe { _mm512_cvtepu8_epi16(_mm256_loadu_si256(bytes.as_ptr().cast())) }
 }
 
-/// Four fields of 7 bits of each of eight words, from the low bits up, as bytes.
-///
-/// # Safety
-/// AVX2.
-#[inline(always)]
-pub unsafe fn seven_bits(words: __m256i) -> __m256i {
-    // SAFETY: the caller's.
-    unsafe {
-        let a = _mm256_and_si256(words, _mm256_set1_epi32(0x7f));
-        let b = _mm256_and_si256(_mm256_slli_epi32::<1>(words), _mm256_set1_epi32(0x7f00));
-        let c = _mm256_and_si256(_mm256_slli_epi32::<2>(words), _mm256_set1_epi32(0x7f_0000));
-        let d = _mm256_and_si256(_mm256_slli_epi32::<3>(words), _mm256_set1_epi32(0x7f00_0000));
-        _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d))
-    }
-}
-
-/// Bytes of 7 bits, with an eighth one that makes the number of those that are set even (as `quant::unpack::SIGNS`).
-///
-/// # Safety
-/// AVX2.
-#[inline(always)]
-pub unsafe fn made_even(bytes: __m256i) -> __m256i {
-    // SAFETY: the caller's.
-    unsafe {
-        // 128 where a nibble has an odd number of bits.
-        let (even, odd) = (0x0080_8000_8000_0080_u64 as i64, 0x8000_0080_0080_8000_u64 as i64);
-        let odd = _mm256_setr_epi64x(odd, even, odd, even);
-        let low_bits = _mm256_set1_epi8(15);
-        let low = _mm256_shuffle_epi8(odd, _mm256_and_si256(bytes, low_bits));
-        let high = _mm256_shuffle_epi8(odd, _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low_bits));
-        _mm256_or_si256(bytes, _mm256_xor_si256(low, high))
-    }
-}
-
 /// Bits of 256 values for registers that hold groups of 16 in this order.
 ///
 /// # Safety

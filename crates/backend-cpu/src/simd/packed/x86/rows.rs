@@ -4,7 +4,7 @@ use super::super::super::prefetch;
 use super::super::activations::{NarrowBlock, Prepared, Row, Unit, WideBlock};
 use super::super::portable::narrow_count;
 use super::super::{NARROW, ROWS, blocks, for_narrow, for_wide};
-use super::decode::{DecodeWide, SuperScales, widen4};
+use super::decode::{DecodeWide, SuperScales, Take, widen4};
 use super::decode_narrow::DecodeNarrow;
 use super::lanes::{Products, Vnni};
 use super::narrow256::Narrow256;
@@ -15,6 +15,7 @@ use quant::GgmlType;
 use quant::blocks::*;
 use quant::unpack::Unpack;
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
 /// Evaluates `$body` with `$B` as the block struct of a narrow type whose blocks are taken several at a time.
 macro_rules! for_several {
@@ -147,32 +148,47 @@ static SPREAD: [[[u8; 2]; 16]; 8] = [
     [[14, 15]; 16],
 ];
 
+/// Adds products with activations as registers come.
+struct Sum<'a, B> {
+    a: &'a WideBlock,
+    spread: &'a [[[u8; 2]; 16]; 8],
+    scales: __m256i,
+    sum: __m256i,
+    block: PhantomData<B>,
+}
+
+impl<B: DecodeWide> Take for Sum<'_, B> {
+    #[inline(always)]
+    unsafe fn take(&mut self, c: usize, q: __m256i, signs: __m256i) {
+        // SAFETY: the caller has AVX2; loads are inside arrays.
+        unsafe {
+            let a = _mm256_loadu_si256(self.a.q[32 * c..][..32].as_ptr().cast());
+            let pairs = _mm256_maddubs_epi16(q, if B::SIGNED { _mm256_sign_epi8(a, signs) } else { a });
+            let scale = _mm256_shuffle_epi8(self.scales, _mm256_loadu_si256(self.spread[c].as_ptr().cast()));
+            self.sum = _mm256_add_epi32(self.sum, _mm256_madd_epi16(pairs, scale));
+        }
+    }
+}
+
 /// The lanes of a block's sum of products and, in four lanes, of the mins.
 ///
 /// # Safety
 /// AVX2.
 #[inline(always)]
 unsafe fn block<B: DecodeWide>(block: &B, a: &WideBlock, spread: &[[[u8; 2]; 16]; 8]) -> (__m256i, __m128i) {
-    // SAFETY: the caller has AVX2; loads are of whole arrays.
+    // SAFETY: the caller has AVX2; the load is of a whole array.
     unsafe {
-        let w = block.registers();
-        let mut products = _mm256_setzero_si256();
-        for c in 0..8 {
-            let a = _mm256_loadu_si256(a.q.as_ptr().add(32 * c).cast());
-            let pairs = match B::SIGNED {
-                true => _mm256_maddubs_epi16(_mm256_abs_epi8(w.q[c]), _mm256_sign_epi8(a, w.q[c])),
-                false => _mm256_maddubs_epi16(w.q[c], a),
-            };
-            let scale = _mm256_shuffle_epi8(w.scales, _mm256_loadu_si256(spread[c].as_ptr().cast()));
-            products = _mm256_add_epi32(products, _mm256_madd_epi16(pairs, scale));
-        }
+        let [scales, mins] = block.scales_mins();
+        let mut products = Sum::<B> { a, spread, scales, sum: _mm256_setzero_si256(), block: PhantomData };
+        block.quants(&mut products);
+        let mut products = products.sum;
         let a_sums = _mm256_loadu_si256(a.sums.as_ptr().cast());
         if B::OFFSET != 0 {
-            let scaled = _mm256_madd_epi16(w.scales, a_sums);
+            let scaled = _mm256_madd_epi16(scales, a_sums);
             let offset = _mm256_mullo_epi32(scaled, _mm256_set1_epi32(i32::from(B::OFFSET)));
             products = _mm256_sub_epi32(products, offset);
         }
-        let offsets = if B::HAS_MINS { halves(_mm256_madd_epi16(w.mins, a_sums)) } else { _mm_setzero_si128() };
+        let offsets = if B::HAS_MINS { halves(_mm256_madd_epi16(mins, a_sums)) } else { _mm_setzero_si128() };
         (products, offsets)
     }
 }
