@@ -75,6 +75,11 @@ export function forecast({ tgLow, tgHigh }: Pick<Forecast, "tgLow" | "tgHigh">):
   return t("common.tokensPerSecond", { speed: low === high ? low : `${low}–${high}` });
 }
 
+/** "1 min 30 s left", where that is known. */
+export function timeLeft(seconds: number | null): string | null {
+  return seconds === null ? null : t("common.left", { time: duration(seconds) });
+}
+
 /** "0.02 s", "0.8 s", "2 min 5 s", "1 h 4 min": two parts at most. */
 export function duration(seconds: number): string {
   if (seconds < 9.95) {

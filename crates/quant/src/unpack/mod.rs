@@ -9,7 +9,7 @@ mod legacy;
 mod ternary;
 
 pub use fp4::{FP4_VALUES, e8m0_half, ue4m3_half};
-pub use grids::{IQ1_GRID, IQ2_S_GRID, IQ2_XS_GRID, IQ2_XXS_GRID, IQ3_S_GRID, IQ3_XXS_GRID, SIGNS};
+pub use grids::{IQ1_GRID, IQ2_S_GRID, IQ2_XS_GRID, IQ2_XXS_GRID, IQ3_S_GRID, IQ3_XXS_GRID};
 pub use iq::{IQ4_VALUES, iq1m_scale};
 pub use k::{unpack_scales_mins, unpack_scales_q3};
 

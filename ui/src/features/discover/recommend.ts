@@ -43,12 +43,16 @@ function needs(bytes: number): number {
   return bytes * 1.2 + 512 * 2 ** 20;
 }
 
+/** Whether so many bytes of weights have room somewhere. */
+function hasRoom(bytes: number, { vram, ram }: ReturnType<typeof memoryOf>): boolean {
+  return needs(bytes) <= ram + vram;
+}
+
 /** Whether a model's usual 4-bit file has room here; null: nobody says how large it is. */
 export function fits({ repo, parameters }: HubModel, hardware: HardwareReport): boolean | null {
   const size = sizeOf(repo);
   const total = parameters ?? (size ? size.total * 1e9 : null);
-  const { vram, ram } = memoryOf(hardware);
-  return total === null ? null : needs(total * BYTES_PER_PARAMETER) <= ram + vram;
+  return total === null ? null : hasRoom(total * BYTES_PER_PARAMETER, memoryOf(hardware));
 }
 
 /** Three models for this PC: the one to start with, a larger one, a small one. */
@@ -58,20 +62,20 @@ export function choose(models: HubModel[], hardware: HardwareReport): Pick[] {
     return size ? [{ model, size, bytes: size.total * 1e9 * BYTES_PER_PARAMETER }] : [];
   });
   sized.sort((a, b) => a.size.total - b.size.total);
-  const { vram, ram } = memoryOf(hardware);
+  const memory = memoryOf(hardware);
   type Sized = (typeof sized)[number];
-  const onGpu = (one: Sized) => needs(one.bytes) <= vram;
-  const fits = (one: Sized) => needs(one.bytes) <= ram + vram;
+  const onGpu = (one: Sized) => needs(one.bytes) <= memory.vram;
+  const runs = (one: Sized) => hasRoom(one.bytes, memory);
 
   const first =
-    sized.findLast(onGpu) ?? sized.findLast((one) => fits(one) && one.size.active <= QUICK_FROM_RAM);
+    sized.findLast(onGpu) ?? sized.findLast((one) => runs(one) && one.size.active <= QUICK_FROM_RAM);
   if (!first) {
     // Nothing fits: the smallest runs from disk, and that is what we say.
-    return sized.slice(0, 1).map((one) => ({ ...one, reason: fits(one) ? "small" : "disk" }));
+    return sized.slice(0, 1).map((one) => ({ ...one, reason: runs(one) ? "small" : "disk" }));
   }
   const picks: Pick[] = [{ ...first, reason: onGpu(first) ? "gpu" : "fast" }];
   const larger = sized.findLast(
-    (one) => fits(one) && one.size.total > first.size.total && one.size.active <= BEARABLE_FROM_RAM,
+    (one) => runs(one) && one.size.total > first.size.total && one.size.active <= BEARABLE_FROM_RAM,
   );
   if (larger) {
     picks.push({ ...larger, reason: "ram" });
@@ -81,7 +85,7 @@ export function choose(models: HubModel[], hardware: HardwareReport): Pick[] {
     picks.push({ ...small, reason: "small" });
   }
   // A third one where the PC has no room for a larger one, or none is smaller.
-  const next = sized.findLast((one) => fits(one) && picks.every((pick) => pick.model !== one.model));
+  const next = sized.findLast((one) => runs(one) && picks.every((pick) => pick.model !== one.model));
   if (picks.length < 3 && next) {
     const reason = onGpu(next) ? "gpu" : next.size.active <= QUICK_FROM_RAM ? "fast" : "ram";
     picks.push({ ...next, reason });

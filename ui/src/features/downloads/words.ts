@@ -1,4 +1,4 @@
-import { bytes, bytesPerSecond, duration, percent } from "../../i18n/format";
+import { bytes, bytesPerSecond, percent, timeLeft } from "../../i18n/format";
 import { t } from "../../i18n/index.svelte";
 import { errorSentence } from "../../i18n/sentences";
 import type { Download, FileProgress } from "../../ipc";
@@ -50,7 +50,7 @@ export function statusLine(download: Download): string {
     case "failed":
       return error ? errorSentence(error) : t("downloads.failed", { percent: values.percent });
     case "verifying":
-      return [t("downloads.verifying"), ...left(download)].join(" · ");
+      return line(t("downloads.verifying"), timeLeft(download.secondsLeft));
     case "done":
       return t("downloads.done", { total: values.total });
     default:
@@ -64,12 +64,11 @@ function running(download: Download): string {
 
 /** "250 MB of 1.0 GB · 1 min 30 s left", with something in the middle. */
 export function howFar(progress: FileProgress, ...middle: string[]): string {
-  const { bytes: done, total } = progress;
-  return [t("downloads.of", { done: bytes(done), total: bytes(total) }), ...middle, ...left(progress)].join(
-    " · ",
-  );
+  const { bytes: done, total, secondsLeft } = progress;
+  const far = t("downloads.of", { done: bytes(done), total: bytes(total) });
+  return line(far, ...middle, timeLeft(secondsLeft));
 }
 
-function left({ secondsLeft }: Pick<FileProgress, "secondsLeft">): string[] {
-  return secondsLeft === null ? [] : [t("common.left", { time: duration(secondsLeft) })];
+function line(...parts: (string | null)[]): string {
+  return parts.filter((part) => part !== null).join(" · ");
 }

@@ -20,9 +20,9 @@ pub trait Take {
 /// A wide block that can be taken into registers: value `j` is `(q[j] - OFFSET) * d * scale - dmin * min`.
 pub trait DecodeWide: SuperScales {
     /// Values have signs apart.
-    const SIGNED: bool = false;
+    const SIGNED: bool;
     /// What `q` are too large by.
-    const OFFSET: u8 = 0;
+    const OFFSET: u8;
     /// # Safety
     /// AVX2.
     unsafe fn quants(&self, out: &mut impl Take);
@@ -36,7 +36,7 @@ pub trait DecodeWide: SuperScales {
 /// # Safety
 /// AVX2.
 #[inline(always)]
-pub unsafe fn unsigned(q: [__m256i; 8], out: &mut impl Take) {
+unsafe fn unsigned(q: [__m256i; 8], out: &mut impl Take) {
     for (c, q) in q.into_iter().enumerate() {
         // SAFETY: the caller's.
         unsafe { out.take(c, q, _mm256_setzero_si256()) }

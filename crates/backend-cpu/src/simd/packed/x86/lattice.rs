@@ -68,7 +68,7 @@ pub unsafe fn seven_bits(words: __m256i) -> __m256i {
     }
 }
 
-/// Bytes of 7 bits, with an eighth one that makes the number of those that are set even (as `quant::unpack::SIGNS`).
+/// Bytes of 7 bits, with an eighth one that makes the number of those that are set even (as `quant` unpacks them).
 ///
 /// # Safety
 /// AVX2.
