@@ -6,7 +6,7 @@ use serde_json::json;
 
 /// What the window says: to a model that is new here, and to a file that is none.
 const WORDS: [(&str, &str); 2] = [
-    ("is among your models now", "is not a valid GGUF file"),
+    ("was added to your models", "is not a valid GGUF file"),
     ("一覧に追加しました", "正しいGGUFファイルではありません"),
 ];
 
