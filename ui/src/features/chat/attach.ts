@@ -9,7 +9,6 @@ export function textOf(bytes: Uint8Array): string | null {
     try {
       const text = new TextDecoder(encoding, { fatal: true }).decode(bytes);
       // Control characters are in no text.
-      // eslint-disable-next-line no-control-regex
       if (!/[\u0000-\u0008\u000e-\u001a\u001c-\u001f]/.test(text)) {
         return text.replace(/\r\n?/g, "\n");
       }
