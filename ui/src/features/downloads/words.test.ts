@@ -1,7 +1,7 @@
 import { beforeEach, expect, test } from "vitest";
 import { setLanguage } from "../../i18n/index.svelte";
 import { wireError, type Download } from "../../ipc";
-import { arrived, nameOf, share, sorted, statusLine } from "./words";
+import { arrived, nameOf, sorted, statusLine } from "./words";
 
 function download(change: Partial<Download>): Download {
   return {
@@ -64,8 +64,6 @@ test("what is checked has arrived", () => {
   expect(arrived(download({ state: "paused", bytes: 1e9 }))).toBe(1e9);
 });
 
-test("knows names and shares", () => {
+test("knows names", () => {
   expect(nameOf(download({}))).toBe("Qwen3-8B Q4_K_M");
-  expect(share({ bytes: 0, total: 0 })).toBe(0);
-  expect(share({ bytes: 7, total: 5 })).toBe(1);
 });

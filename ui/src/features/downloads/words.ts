@@ -1,18 +1,14 @@
 import { bytes, bytesPerSecond, percent, timeLeft } from "../../i18n/format";
 import { t } from "../../i18n/index.svelte";
+import { howFar, inLine, share } from "../../i18n/progress";
 import { errorSentence } from "../../i18n/sentences";
-import type { Download, FileProgress } from "../../ipc";
+import type { Download } from "../../ipc";
 
 const ORDER: Download["state"][] = ["running", "verifying", "waiting", "queued", "paused", "failed", "done"];
 
 /** What works comes first, what is done last; otherwise as they were begun. */
 export function sorted(downloads: Download[]): Download[] {
   return [...downloads].sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state));
-}
-
-/** 0..1 */
-export function share({ bytes, total }: Pick<Download, "bytes" | "total">): number {
-  return total > 0 ? Math.min(1, bytes / total) : 0;
 }
 
 /** Bytes of it that are on the disk. While it is checked, its figure counts bytes that were compared. */
@@ -50,7 +46,7 @@ export function statusLine(download: Download): string {
     case "failed":
       return error ? errorSentence(error) : t("downloads.failed", { percent: values.percent });
     case "verifying":
-      return line(t("downloads.verifying"), timeLeft(download.secondsLeft));
+      return inLine(t("downloads.verifying"), timeLeft(download.secondsLeft));
     case "done":
       return t("downloads.done", { total: values.total });
     default:
@@ -60,15 +56,4 @@ export function statusLine(download: Download): string {
 
 function running(download: Download): string {
   return howFar(download, bytesPerSecond(download.bytesPerSecond));
-}
-
-/** "250 MB of 1.0 GB · 1 min 30 s left", with something in the middle. */
-export function howFar(progress: FileProgress, ...middle: string[]): string {
-  const { bytes: done, total, secondsLeft } = progress;
-  const far = t("downloads.of", { done: bytes(done), total: bytes(total) });
-  return line(far, ...middle, timeLeft(secondsLeft));
-}
-
-function line(...parts: (string | null)[]): string {
-  return parts.filter((part) => part !== null).join(" · ");
 }

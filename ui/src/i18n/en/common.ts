@@ -26,6 +26,7 @@ export const common = {
   dismiss: "Dismiss",
   loading: "Loading",
   left: "{time} left",
+  of: "{done} of {total}",
   more: "More",
   auto: "Auto",
   notifications: "Notifications",

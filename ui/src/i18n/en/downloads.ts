@@ -1,6 +1,5 @@
 export const downloads = {
   title: "Downloads",
-  of: "{done} of {total}",
   queued: "Waiting for its turn",
   starting: "Connecting",
   waiting: "Connection lost at {percent}. Resumes by itself.",

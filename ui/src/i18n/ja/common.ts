@@ -28,6 +28,7 @@ export const common: Words<typeof en> = {
   dismiss: "閉じる",
   loading: "読み込み中",
   left: "残り{time}",
+  of: "{done} / {total}",
   more: "その他",
   auto: "自動",
   notifications: "通知",

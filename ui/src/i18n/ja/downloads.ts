@@ -3,7 +3,6 @@ import type { Words } from "../types";
 
 export const downloads: Words<typeof en> = {
   title: "ダウンロード",
-  of: "{done} / {total}",
   queued: "順番待ち",
   starting: "接続中",
   waiting: "{percent}で接続が切れました。自動的に再開します。",
