@@ -20,12 +20,20 @@ export class Stick {
       const left = scroller.scrollHeight - this.top - scroller.clientHeight;
       this.there = upwards ? left <= 1 : this.there || left < NEAR;
     };
+    // The web view scrolls to where the end is now: a text that is written quickly is longer when it comes there.
+    const onkeydown = (event: KeyboardEvent) => {
+      if (event.key === "End" && event.target === scroller) {
+        event.preventDefault();
+        this.toEnd();
+      }
+    };
     const observer = new ResizeObserver(() => {
       if (this.there) {
         this.toEnd();
       }
     });
     scroller.addEventListener("scroll", onscroll, { passive: true });
+    scroller.addEventListener("keydown", onkeydown);
     observer.observe(scroller);
     if (scroller.firstElementChild) {
       observer.observe(scroller.firstElementChild);
@@ -33,6 +41,7 @@ export class Stick {
     return () => {
       observer.disconnect();
       scroller.removeEventListener("scroll", onscroll);
+      scroller.removeEventListener("keydown", onkeydown);
     };
   };
 

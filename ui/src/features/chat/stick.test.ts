@@ -38,6 +38,7 @@ function scroller() {
       clamp(to);
       element.dispatchEvent(new Event("scroll"));
     },
+    press: (key: string) => element.dispatchEvent(new KeyboardEvent("keydown", { key })),
     told: () => element.dispatchEvent(new Event("scroll")),
     fromEnd: () => height - 100 - top,
   };
@@ -83,5 +84,14 @@ test("stays at the end of a text that shrinks", () => {
   told();
   expect(stick.there).toBe(true);
   grow(50);
+  expect(fromEnd()).toBe(0);
+});
+
+test("goes along after End, however quickly the text grows", () => {
+  const { stick, grow, press, scroll, fromEnd } = scroller();
+  scroll(300);
+  press("End");
+  expect(stick.there).toBe(true);
+  grow(500);
   expect(fromEnd()).toBe(0);
 });
