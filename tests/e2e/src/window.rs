@@ -21,6 +21,15 @@ const NAMELESS: &str = r#"
     return [...controls].filter((e) => e.checkVisibility?.() !== false && !named(e)).map((e) => e.outerHTML.slice(0, 200));
 "#;
 
+/// Notes what is said in the corner, from the page's start on: some of it is gone after a few seconds, and nobody who asks now
+/// and then is sure to see it.
+const LISTEN: &str = r#"
+    const said = window.said = new Set();
+    const listen = () => document.querySelectorAll(".toast p").forEach((words) => said.add(words.textContent));
+    new MutationObserver(listen).observe(document, { childList: true, characterData: true, subtree: true });
+    listen();
+"#;
+
 /// How long anything may take before a test gives up: far beyond what a loaded machine needs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -62,6 +71,7 @@ impl Window {
         let mut builder = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new());
         builder.capabilities(capabilities.as_object().context("capabilities")?.clone());
         let client = builder.connect(&format!("http://127.0.0.1:{port}")).await.context("the window did not open")?;
+        client.execute(LISTEN, vec![]).await?;
         client.set_window_size(1280, 800).await?;
         Ok(Window { driver, client, data: data.into() })
     }
@@ -158,6 +168,12 @@ impl Window {
             eprintln!("no picture of {name}: ImageMagick's `import` is needed");
         }
         Ok(())
+    }
+
+    /// All that was said in the corner so far, in one text.
+    pub async fn said(&self) -> Result<String> {
+        let said = self.script("return [...window.said].join(' ')").await?;
+        Ok(said.as_str().unwrap_or_default().to_owned())
     }
 
     /// Runs a script in the page and gives what it returns.

@@ -16,9 +16,9 @@ async fn chosen(window: &Window) -> Result<String> {
     Ok(window.script(script).await?.as_str().unwrap_or_default().to_owned())
 }
 
-/// What is said in the corner, in one text.
+/// What stands in the corner, in one text.
 async fn told(window: &Window) -> Result<String> {
-    let script = "return document.querySelector('.toasts').innerText";
+    let script = "return document.querySelector('.toasts')?.innerText ?? ''";
     Ok(window.script(script).await?.as_str().unwrap_or_default().to_owned())
 }
 
@@ -34,7 +34,7 @@ async fn a_file_is_shown_and_loaded_by_one_click() -> Result<()> {
         std::fs::create_dir(place.path().join("nowhere"))?;
 
         let window = Window::open(data.path(), &[&detour.to_string_lossy()]).await?;
-        window.until("the model is told", async || Ok(told(&window).await?.contains(added))).await?;
+        window.until("the model is told", async || Ok(window.said().await?.contains(added))).await?;
         window.until("the model is chosen", async || Ok(chosen(&window).await?.contains("モデル's-F16"))).await?;
         ensure!(window.attribute("model-status", "data-state").await?.as_deref() == Some("none"), "it is loaded");
         window.look(&format!("opened-{language}")).await?;
