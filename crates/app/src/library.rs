@@ -13,6 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tokenizer::Tokenizer;
+use weights::WeightsError;
 
 /// Bounds for folders that anybody can fill.
 const MAX_DEPTH: usize = 6;
@@ -258,7 +259,7 @@ impl Library {
     }
 
     fn facts(&self, path: &Path) -> Result<Facts> {
-        let stamp = stamp(path)?;
+        let stamp = stamp(path).map_err(|error| first_part_missing(path).unwrap_or(error))?;
         if let Some((known, facts)) = lock(&self.facts).get(path)
             && *known == stamp
             // A missing part may have come since.
@@ -319,7 +320,7 @@ impl Library {
         }
         let parts = parts_of(path);
         verify::forget(&self.store, &parts)?;
-        // The first part first: without it nobody takes the rest for a model.
+        // The first part first: what a crash leaves is listed without it, and nobody takes it for a whole model.
         for part in parts {
             match fs::remove_file(&part) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -389,7 +390,14 @@ pub fn first_part(path: PathBuf) -> PathBuf {
     parts_of(&path).into_iter().next().unwrap_or(path)
 }
 
-/// First files of models.
+/// What is wrong where other parts of a split model are there.
+fn first_part_missing(path: &Path) -> Option<WireError> {
+    let count = parts_of(path).len() as u64;
+    let missing = WeightsError::MissingPart { path: path.to_owned(), part: 1, count };
+    (count > 1 && !path.exists()).then(|| missing.into())
+}
+
+/// First files of models, also where of a split one only others are there.
 fn find(folders: &Folders) -> Vec<Found> {
     let mut found = Vec::new();
     for path in walk(&folders.models) {
@@ -402,13 +410,15 @@ fn find(folders: &Folders) -> Vec<Found> {
     for model in folders.hf_cache.as_deref().map(hub::cached_models).unwrap_or_default() {
         let files = model.files.into_iter().filter(|file| is_model(&file.path));
         found.extend(files.map(|file| Found {
-            path: file.path,
+            path: first_part(file.path),
             source: ModelSource::HfCache,
             repo: Some(model.repo.clone()),
         }));
     }
     let bundled = folders.bundled.iter().filter(|path| path.is_file());
     found.extend(bundled.map(|path| Found { path: path.clone(), source: ModelSource::Bundled, repo: None }));
+    let mut seen = HashSet::new();
+    found.retain(|found| seen.insert(found.path.clone()));
     found
 }
 
@@ -420,7 +430,7 @@ fn repo_of(models: &Path, path: &Path) -> Option<String> {
     hub::check_repo(&repo).ok().map(|()| repo)
 }
 
-/// GGUF files below a folder that are models, of a split one the first. A file is what somebody chose, whatever its name.
+/// GGUF files below a folder that are models, of a split one the first for each part. A file is what somebody chose, whatever its name.
 fn walk(root: &Path) -> Vec<PathBuf> {
     if root.is_file() {
         return vec![root.to_owned()];
@@ -441,7 +451,7 @@ fn walk(root: &Path) -> Vec<PathBuf> {
             if kind.is_dir() && depth < MAX_DEPTH && !hidden && entry.file_name() != hub::STAGING {
                 folders.push((path, depth + 1));
             } else if kind.is_file() && is_model(&path) {
-                found.push(path);
+                found.push(first_part(path));
             }
             if found.len() >= MAX_FILES {
                 return found;
@@ -454,10 +464,7 @@ fn walk(root: &Path) -> Vec<PathBuf> {
 fn is_model(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
     let lower = name.to_ascii_lowercase();
-    lower.ends_with(".gguf")
-        && !lower.contains("mmproj")
-        && !lower.contains("imatrix")
-        && gguf::split_file_names(name).is_none_or(|names| names[0] == name)
+    lower.ends_with(".gguf") && !lower.contains("mmproj") && !lower.contains("imatrix")
 }
 
 #[cfg(test)]

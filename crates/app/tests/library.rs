@@ -20,19 +20,26 @@ async fn models_are_found_with_their_facts_and_problems() {
         .unwrap();
     std::fs::write(models.join("mmproj-tiny.gguf"), &bytes).unwrap();
     std::fs::write(models.join("half-00001-of-00002.gguf"), &bytes).unwrap();
+    for part in 2..=3 {
+        std::fs::write(models.join(format!("tail-{part:05}-of-00003.gguf")), &bytes).unwrap();
+    }
     let (app, _) = open(folder.path(), |_| {});
     // The second time from what is remembered.
     for _ in 0..2 {
         let list = app.library().await.unwrap();
         let names: Vec<&str> = list.iter().map(|model| model.name.as_str()).collect();
-        assert_eq!(names, ["cut", "half", "strange", "text", "tiny-Q8_0"]);
+        assert_eq!(names, ["cut", "half", "strange", "tail", "text", "tiny-Q8_0"]);
         let code = |name: &str| list.iter().find(|m| m.name == name).unwrap().problem.as_ref().map(|p| p.code);
         assert_eq!(code("cut"), Some(ErrorCode::FileTruncated));
         assert_eq!(code("text"), Some(ErrorCode::FileInvalid));
         assert_eq!(code("strange"), Some(ErrorCode::ModelUnsupported));
         assert_eq!(list[2].architecture.as_deref(), Some("hal9000"));
         assert_eq!(code("tiny-Q8_0"), None);
-        let tiny = &list[4];
+        let (tail, tiny) = (&list[3], &list[5]);
+        let missing = tail.problem.as_ref().unwrap();
+        assert_eq!((missing.code, tail.bytes), (ErrorCode::FileMissing, 2 * bytes.len() as u64));
+        assert!(missing.message.contains("part 1 of 3 is missing"), "{}", missing.message);
+        assert!(missing.subject.as_ref().unwrap().ends_with("tail-00001-of-00003.gguf"));
         assert_eq!((tiny.repo.as_deref(), tiny.quant.as_deref()), (Some("owner/name"), Some("Q8_0")));
         assert_eq!((tiny.architecture.as_deref(), tiny.layers), (Some("qwen3"), Some(3)));
         assert_eq!((tiny.bytes, tiny.context_max), (bytes.len() as u64, Some(2048)));

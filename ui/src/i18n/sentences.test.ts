@@ -74,6 +74,16 @@ test("a file is named without its folders", () => {
   expect(errorSentence(wireError("needsToken", "", { subject: "owner/name" }))).toMatch(/^owner\/name needs/);
 });
 
+test("of a split model it is said which part is missing", () => {
+  const missing = (subject: string) => errorSentence(wireError("fileMissing", "", { subject }));
+  expect(missing("/models/big-00001-of-00012.gguf")).toMatch(
+    /^Part 1 of 12 is missing: big-00001-of-00012\.gguf\./,
+  );
+  expect(missing("/models/big.gguf")).toMatch(/^big\.gguf is not there any more/);
+  setLanguage("ja");
+  expect(missing("C:\\big-00010-of-00012.GGUF")).toContain("12個のファイルに分かれたモデルの10番目");
+});
+
 test("a folder for downloads is named in full, and a wrong token is not asked for as a missing one", () => {
   const folder = errorSentence(wireError("folderAccess", "", { subject: "E:\\models\\owner\\name" }));
   expect(folder).toContain("E:\\models\\owner\\name");

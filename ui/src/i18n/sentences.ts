@@ -2,6 +2,9 @@ import type { GpuReason, Plan, Reason, RecoveryNotice, WireError } from "../ipc"
 import { bytes, cardName, duration, number } from "./format";
 import { has, t, tCode, type Key } from "./index.svelte";
 
+/** How the name of a split model's part ends. */
+const PART = /-0*(\d+)-of-0*(\d+)\.gguf$/i;
+
 /** What happened and what to do, for an error of any command. */
 export function errorSentence(error: WireError): string {
   const { code, needed, available, retryAfter } = error;
@@ -13,6 +16,10 @@ export function errorSentence(error: WireError): string {
     available: available === null ? "" : amount(available),
     wait: retryAfter === null ? "" : duration(retryAfter),
   };
+  const [, part, count] = (code === "fileMissing" && error.subject?.match(PART)) || [];
+  if (part && count) {
+    return t("errors.fileMissing_part", { ...values, part, count });
+  }
   const withNumbers = `errors.${code}_numbers`;
   const withWait = `errors.${code}_wait`;
   if (needed !== null && available !== null && has(withNumbers)) {

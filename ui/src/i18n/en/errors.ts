@@ -1,6 +1,8 @@
 /** One sentence on what happened and one on what to do, for each error code. `_numbers`: with bytes or tokens. */
 export const errors = {
   fileMissing: "{subject} is not there any more. Put the file back, or remove the model from the list.",
+  fileMissing_part:
+    "Part {part} of {count} is missing: {subject}. Put it beside the other parts, or download the model again.",
   archiveInvalid: "{subject} is not a file of chats that Headroom exported. Nothing was imported.",
   fileInvalid: "{subject} is not a valid GGUF file. Download it again.",
   fileTruncated: "{subject} is shorter than it should be. Download it again.",

@@ -3,6 +3,8 @@ import type { Words } from "../types";
 
 export const errors: Words<typeof en> = {
   fileMissing: "{subject}が見つかりません。ファイルを元の場所に戻すか、一覧から削除してください。",
+  fileMissing_part:
+    "{count}個のファイルに分かれたモデルの{part}番目がありません: {subject}。ほかのファイルと同じフォルダーに置くか、もう一度ダウンロードしてください。",
   archiveInvalid:
     "{subject}はHeadroomが書き出したチャットのファイルではありません。何も読み込みませんでした。",
   fileInvalid: "{subject}は正しいGGUFファイルではありません。もう一度ダウンロードしてください。",
