@@ -82,12 +82,17 @@ impl From<hub::HubError> for WireError {
             H::Busy { .. } => new(ErrorCode::Busy),
             H::BadName { name, .. } => new(ErrorCode::BadArgument).about(name),
             H::Header { file, .. } => new(ErrorCode::FileInvalid).about(file),
-            H::Io { path, source } => match (download_folder(&path), WireError::file(&path, &source)) {
-                (Some(folder), error) if error.code != ErrorCode::DiskFull => {
-                    WireError { code: ErrorCode::FolderAccess, ..error }.about(folder.display().to_string())
+            H::Unreadable { path, .. } if download_folder(&path).is_none() => {
+                new(ErrorCode::FileUnreadable).about(path.display().to_string())
+            }
+            H::Io { path, source } | H::Unreadable { path, source } => {
+                match (download_folder(&path), WireError::file(&path, &source)) {
+                    (Some(folder), error) if error.code != ErrorCode::DiskFull => {
+                        WireError { code: ErrorCode::FolderAccess, ..error }.about(folder.display().to_string())
+                    }
+                    (_, error) => error,
                 }
-                (_, error) => error,
-            },
+            }
             H::Server { .. } | H::Protocol { .. } | H::TooLarge { .. } | H::Tls { .. } => new(ErrorCode::HubAnswer),
         }
     }
@@ -169,5 +174,23 @@ impl From<model::ModelError> for WireError {
             _ => (ErrorCode::FileInvalid, None),
         };
         WireError { subject, ..WireError::new(code, message) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Error, ErrorKind};
+    use std::path::PathBuf;
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_not_one_that_cannot_be_opened() {
+        let code = |error: hub::HubError| WireError::from(error).code;
+        let (path, failed) = (PathBuf::from("/models/a.gguf"), || Error::from(ErrorKind::Other));
+        let unreadable = hub::HubError::Unreadable { path: path.clone(), source: failed() };
+        assert_eq!(code(unreadable), ErrorCode::FileUnreadable);
+        assert_eq!(code(hub::HubError::Io { path: path.clone(), source: failed() }), ErrorCode::FileAccess);
+        let growing = path.with_file_name(hub::STAGING).join("0");
+        assert_eq!(code(hub::HubError::Unreadable { path: growing, source: failed() }), ErrorCode::FolderAccess);
     }
 }

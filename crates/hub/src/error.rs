@@ -52,6 +52,8 @@ pub enum HubError {
     Header { file: String, source: gguf::GgufError },
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    #[error("{} could not be read: {source}; its disk may be failing", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
     #[error("secure connections cannot be set up: {detail}. Install the system's certificates (ca-certificates)")]
     Tls { detail: String },
 }
@@ -93,6 +95,7 @@ impl HubError {
             HubError::BadName { .. } => "bad_name",
             HubError::Header { .. } => "bad_header",
             HubError::Io { .. } => "io",
+            HubError::Unreadable { .. } => "unreadable",
             HubError::Tls { .. } => "tls",
         }
     }

@@ -14,6 +14,7 @@ const CODES: Record<ErrorCode, true> = {
   fileTruncated: true,
   fileDamaged: true,
   fileAccess: true,
+  fileUnreadable: true,
   fileName: true,
   folderAccess: true,
   modelUnsupported: true,

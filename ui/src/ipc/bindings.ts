@@ -84,7 +84,7 @@ chatMemory: number,
  */
 load: { [key in string]: LoadSettings }, inspectorOpen: boolean, };
 
-export type ErrorCode = "fileMissing" | "fileInvalid" | "archiveInvalid" | "fileTruncated" | "fileDamaged" | "fileAccess" | "fileName" | "folderAccess" | "modelUnsupported" | "templateFailed" | "draftVocabulary" | "draftMissing" | "ramFull" | "vramFull" | "diskFull" | "contextFull" | "noModelLoaded" | "busy" | "cancelled" | "offline" | "needsToken" | "tokenRefused" | "needsTerms" | "notFound" | "rateLimited" | "checksumMismatch" | "hubAnswer" | "badArgument" | "formatNotJson" | "formatInvalid" | "formatTooComplex" | "formatStuck" | "storage" | "internal";
+export type ErrorCode = "fileMissing" | "fileInvalid" | "archiveInvalid" | "fileTruncated" | "fileDamaged" | "fileAccess" | "fileUnreadable" | "fileName" | "folderAccess" | "modelUnsupported" | "templateFailed" | "draftVocabulary" | "draftMissing" | "ramFull" | "vramFull" | "diskFull" | "contextFull" | "noModelLoaded" | "busy" | "cancelled" | "offline" | "needsToken" | "tokenRefused" | "needsTerms" | "notFound" | "rateLimited" | "checksumMismatch" | "hubAnswer" | "badArgument" | "formatNotJson" | "formatInvalid" | "formatTooComplex" | "formatStuck" | "storage" | "internal";
 
 export type WireError = { code: ErrorCode, 
 /**

@@ -17,6 +17,8 @@ pub enum ErrorCode {
     FileDamaged,
     /// Another program or a permission keeps it from us.
     FileAccess,
+    /// It was opened, and its disk does not give all of it.
+    FileUnreadable,
     /// A path that cannot be kept: not in Unicode, or longer than any.
     FileName,
     /// Downloads cannot be written to their folder: it is gone, not there now, or not ours to write.

@@ -16,7 +16,7 @@ const BUFFER: usize = 1 << 20;
 /// Reads the file once; `progress` is called with the bytes of each step.
 ///
 /// # Errors
-/// [`HubError::Io`], [`HubError::Cancelled`].
+/// [`HubError::Io`], [`HubError::Unreadable`], [`HubError::Cancelled`].
 pub async fn sha256_of_file(
     path: &Path,
     progress: Arc<dyn Fn(u64) + Send + Sync>,
@@ -40,12 +40,29 @@ fn hash(
         if cancel.is_cancelled() {
             return Err(HubError::Cancelled);
         }
-        match file.read(&mut buffer).map_err(HubError::io(path))? {
+        let unreadable = |source| HubError::Unreadable { path: path.clone(), source };
+        match file.read(&mut buffer).map_err(unreadable)? {
             0 => return Ok(sha256_hex(&hash.finalize())),
             n => {
                 hash.update(&buffer[..n]);
                 progress(n as u64);
             }
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_is_opened_and_cannot_be_read_is_not_one_that_cannot_be_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let cancel = CancellationToken::new();
+        // A folder is opened as a file is, and gives no bytes.
+        let read = sha256_of_file(folder.path(), Arc::new(|_| {}), &cancel).await;
+        assert!(matches!(read, Err(HubError::Unreadable { path, .. }) if path == folder.path()));
+        let none = sha256_of_file(&folder.path().join("none"), Arc::new(|_| {}), &cancel).await;
+        assert!(matches!(none, Err(HubError::Io { .. })));
     }
 }

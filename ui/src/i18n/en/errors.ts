@@ -9,6 +9,8 @@ export const errors = {
   fileTruncated_numbers: "{subject} has {available} of {needed}. Download it again.",
   fileDamaged: "{subject} is damaged: its bytes are not those on Hugging Face. Download it again.",
   fileAccess: "{subject} cannot be opened. Close other programs that use it, or check its permissions.",
+  fileUnreadable:
+    "{subject} could not be read to its end. Its disk may be failing: check it, then download the file again.",
   fileName:
     "{subject} cannot be used: its path has characters that are not text, or is too long. Rename the file or its folder.",
   folderAccess:

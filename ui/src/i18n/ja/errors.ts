@@ -14,6 +14,8 @@ export const errors: Words<typeof en> = {
   fileDamaged:
     "{subject}は壊れています。内容がHugging Faceのものと一致しません。もう一度ダウンロードしてください。",
   fileAccess: "{subject}を開けません。使用中のプログラムを閉じるか、アクセス権を確認してください。",
+  fileUnreadable:
+    "{subject}を最後まで読み取れませんでした。ディスクが故障しているおそれがあります。ディスクを確認してから、もう一度ダウンロードしてください。",
   fileName:
     "{subject}は使えません。パスに文字として扱えない名前が含まれているか、長すぎます。ファイルかフォルダーの名前を変更してください。",
   folderAccess:
