@@ -29,6 +29,7 @@ mod models;
 mod opened;
 mod plans;
 mod prescribed;
+mod progress;
 mod prompt;
 mod session;
 mod settings;

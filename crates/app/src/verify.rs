@@ -5,17 +5,14 @@ use crate::app::{App, blocking, lock};
 use crate::error::Result;
 use crate::files::now;
 use crate::library::{Library, key, parts_of};
+use crate::progress::Pace;
 use crate::store::Store;
-use crate::wire::{AppEvent, ErrorCode, FileProgress, InstalledModel, Verified, VerifiedFile, WireError};
+use crate::wire::{AppEvent, ErrorCode, InstalledModel, Verified, VerifiedFile, WireError};
 use hub::{CancellationToken, RepoFile};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-
-/// How often it is told how far the verification is.
-const TELL: Duration = Duration::from_millis(200);
 
 /// Keeps what the Hub said of files that are there now.
 pub fn keep<'a>(store: &Store, files: impl IntoIterator<Item = (&'a RepoFile, &'a PathBuf)>) -> Result<()> {
@@ -194,32 +191,24 @@ impl Part {
 struct Meter {
     app: Arc<App>,
     model_id: String,
-    total: u64,
-    begun: Instant,
-    /// Bytes so far, and when they were told the last time.
-    read: Mutex<(u64, Instant)>,
+    /// Bytes so far.
+    read: Mutex<(u64, Pace)>,
 }
 
 impl Meter {
     fn new(app: Arc<App>, model_id: String, parts: &[Part]) -> Meter {
         let total = parts.iter().map(Part::to_read).fold(0, u64::saturating_add);
-        let begun = Instant::now();
-        let meter = Meter { app, model_id, total, begun, read: Mutex::new((0, begun)) };
-        meter.tell(0);
+        let meter = Meter { app, model_id, read: Mutex::new((0, Pace::new(total))) };
+        meter.read(0);
         meter
     }
 
     fn read(&self, bytes: u64) {
         let mut read = lock(&self.read);
         read.0 += bytes;
-        if read.1.elapsed() >= TELL {
-            read.1 = Instant::now();
-            self.tell(read.0);
+        let so_far = read.0;
+        if let Some(progress) = read.1.after(so_far) {
+            self.app.emit(AppEvent::Verify { model_id: self.model_id.clone(), progress: Some(progress) });
         }
-    }
-
-    fn tell(&self, bytes: u64) {
-        let progress = Some(FileProgress::after(self.begun.elapsed(), bytes, self.total));
-        self.app.emit(AppEvent::Verify { model_id: self.model_id.clone(), progress });
     }
 }

@@ -7,18 +7,16 @@
 use super::ArchivedMessage;
 use crate::chats::{Chats, MAX_TITLE, UNFINISHED, calls_column, format_column, shortened, to_json, word};
 use crate::error::Result;
+use crate::progress::Pace;
 use crate::store::Store;
 use crate::wire::{AnswerFormat, ErrorCode, FileProgress, FinishReason, Role, WireError};
 use engine::Cancel;
 use rusqlite::{Connection, params};
-use std::time::{Duration, Instant};
 
 /// Bytes of the file that go into one transaction, at least: with the index for the search a tenth of a second.
 const PIECE: u64 = 256 << 10;
 /// Parts of chats; small ones cost more than their bytes.
 const PARTS: usize = 500;
-/// How often it is told how far the import is.
-const TELL: Duration = Duration::from_millis(200);
 
 /// Something of a chat, in the order of the file.
 pub(super) enum Part {
@@ -41,10 +39,7 @@ pub(super) struct Pieces<'a> {
     chats: &'a Chats,
     cancel: &'a Cancel,
     tell: &'a mut dyn FnMut(FileProgress),
-    /// Bytes of the file; 0: nobody knows.
-    total: u64,
-    begun: Instant,
-    told: Option<Instant>,
+    pace: Pace,
     waiting: Vec<Part>,
     /// Bytes of the file that are in the data base.
     kept: u64,
@@ -56,14 +51,13 @@ pub(super) struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
+    /// `total`: bytes of the file; 0: nobody knows.
     pub fn new(chats: &'a Chats, cancel: &'a Cancel, total: u64, tell: &'a mut dyn FnMut(FileProgress)) -> Pieces<'a> {
         Pieces {
             chats,
             cancel,
             tell,
-            total,
-            begun: Instant::now(),
-            told: None,
+            pace: Pace::new(total),
             waiting: Vec::new(),
             kept: 0,
             first: None,
@@ -99,9 +93,8 @@ impl<'a> Pieces<'a> {
         let parts = std::mem::take(&mut self.waiting);
         store.transaction(|db| parts.into_iter().try_for_each(|part| self.put(db, part)))?;
         self.kept = read;
-        if self.told.is_none_or(|told| told.elapsed() >= TELL) {
-            self.told = Some(Instant::now());
-            (self.tell)(FileProgress::after(self.begun.elapsed(), read, self.total));
+        if let Some(progress) = self.pace.after(read) {
+            (self.tell)(progress);
         }
         Ok(())
     }
@@ -175,19 +168,4 @@ fn add_message(db: &Connection, chat: i64, message: &ArchivedMessage, numbers: &
 fn time(ms: u64) -> i64 {
     const LAST: i64 = 8_640_000_000_000_000;
     i64::try_from(ms).unwrap_or(LAST).min(LAST)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_time_that_is_left_follows_from_the_time_that_it_took() {
-        let left = |bytes, total, ms| FileProgress::after(Duration::from_millis(ms), bytes, total).seconds_left;
-        assert_eq!(left(250, 1000, 2000), Some(6));
-        assert_eq!(left(1000, 1000, 2000), Some(0));
-        assert_eq!(left(250, 1000, 900), None, "too early to tell");
-        assert_eq!(left(250, 0, 2000), None, "of a pipe nobody knows");
-        assert_eq!(left(0, 1000, 2000), None);
-    }
 }

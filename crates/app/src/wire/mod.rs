@@ -21,7 +21,6 @@ pub use plan::*;
 pub use settings::*;
 
 use serde::Serialize;
-use std::time::Duration;
 use ts_rs::TS;
 
 /// Everything the window needs to draw its first frame. Command `startup`.
@@ -83,14 +82,4 @@ pub struct FileProgress {
     /// 0: nobody knows how long it is.
     pub total: u64,
     pub seconds_left: Option<u64>,
-}
-
-impl FileProgress {
-    /// With the time that is left, once that can be told.
-    pub(crate) fn after(time: Duration, bytes: u64, total: u64) -> FileProgress {
-        let left = total.saturating_sub(bytes) as f64;
-        let seconds = time.as_secs_f64() * left / bytes.max(1) as f64;
-        let known = total > 0 && bytes > 0 && time >= Duration::from_secs(1);
-        FileProgress { bytes: bytes.min(total), total, seconds_left: known.then(|| seconds.ceil() as u64) }
-    }
 }
