@@ -333,7 +333,9 @@ impl Stats {
         self.shown.context_used = completion.context_used;
         self.shown.drafted += completion.drafts.proposed;
         self.shown.accepted += completion.drafts.accepted;
-        self.computed += completion.prompt_tokens - completion.reused_tokens.min(completion.prompt_tokens);
+        // Of a prompt whose reading was stopped the context holds what was read.
+        let read = completion.prompt_tokens.min(completion.context_used);
+        self.computed += read.saturating_sub(completion.reused_tokens);
         self.generated += (completion.ids.len() as u32).saturating_sub(1);
         self.prompt_seconds += completion.prompt_seconds;
         self.generation_seconds += completion.generation_seconds;
@@ -411,6 +413,23 @@ mod tests {
         let whole = stats.done();
         assert_eq!((whole.answer_tokens, whole.tokens_per_second), (3, 1.0));
         assert_eq!((whole.drafted, whole.accepted), (5, 2));
+    }
+
+    #[test]
+    fn a_prompt_whose_reading_was_stopped_was_read_as_far_as_it_came() {
+        let mut stats = Stats::new(2000);
+        stats.reading(1000, 100);
+        stats.add(&engine::Completion {
+            ids: Vec::new(),
+            finish: Finish::Cancelled,
+            prompt_tokens: 1000,
+            reused_tokens: 100,
+            prompt_seconds: 2.0,
+            generation_seconds: 0.0,
+            context_used: 300,
+            drafts: engine::Drafts::default(),
+        });
+        assert_eq!(stats.done().prompt_tokens_per_second, 100.0);
     }
 
     #[test]
