@@ -43,6 +43,7 @@ const COMMANDS: &[&str] = &[
     "chats_export",
     "chats_import",
     "chats_import_cancel",
+    "chats_count",
     "chats_delete_all",
     "chat_set_system_prompt",
     "chat_set_format",

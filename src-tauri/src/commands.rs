@@ -133,6 +133,11 @@ pub async fn chats_import_cancel(app: Held<'_>) -> Answer<()> {
 }
 
 #[tauri::command]
+pub async fn chats_count(app: Held<'_>) -> Answer<u32> {
+    app.chats_count().await
+}
+
+#[tauri::command]
 pub async fn chats_delete_all(app: Held<'_>) -> Answer<u32> {
     app.chats_delete_all().await
 }

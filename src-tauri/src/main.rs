@@ -85,6 +85,7 @@ fn main() -> anyhow::Result<()> {
             commands::chats_export,
             commands::chats_import,
             commands::chats_import_cancel,
+            commands::chats_count,
             commands::chats_delete_all,
             commands::chat_set_system_prompt,
             commands::chat_set_format,

@@ -249,7 +249,9 @@ async fn exported_chats_come_back_whole_and_deleted_ones_are_gone() {
 
     let file = folder.path().join("chats.json");
     assert_eq!(app.chats_export(file.clone()).await.unwrap(), 1);
+    assert_eq!(app.chats_count().await.unwrap(), 2);
     assert_eq!(app.chats_delete_all().await.unwrap(), 2);
+    assert_eq!(app.chats_count().await.unwrap(), 0);
     assert!(app.chats(String::new(), false).await.unwrap().is_empty());
     assert!(app.chats(String::new(), true).await.unwrap().is_empty());
     for name in ["headroom.db", "headroom.db-wal"] {
@@ -475,6 +477,7 @@ async fn an_import_tells_how_far_it_is_and_can_be_called_off() {
     while events.lock().unwrap().len() == before {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
+    assert_eq!(app.chats_count().await.unwrap(), 0);
     assert_eq!(app.chats_delete_all().await.unwrap(), 0);
     assert_eq!(importing.await.unwrap().unwrap_err().code, ErrorCode::Cancelled);
     drop(app);

@@ -88,6 +88,8 @@ export interface Api {
   chatsImport(): Promise<number | null>;
   /** Ends the import that runs; it rejects with `cancelled`, and nothing is added. */
   chatsImportCancel(): Promise<void>;
+  /** Of all chats, those in the bin too. */
+  chatsCount(): Promise<number>;
   /** For good, the bin too; the number of chats. */
   chatsDeleteAll(): Promise<number>;
   chatSetSystemPrompt(id: string, text: string): Promise<void>;

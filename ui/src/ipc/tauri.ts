@@ -52,6 +52,7 @@ export const tauriApi: Api = {
   chatsExport: () => invoke("chats_export"),
   chatsImport: () => invoke("chats_import"),
   chatsImportCancel: () => invoke("chats_import_cancel"),
+  chatsCount: () => invoke("chats_count"),
   chatsDeleteAll: () => invoke("chats_delete_all"),
   chatSetSystemPrompt: (id, text) => invoke("chat_set_system_prompt", { id, text }),
   chatSetFormat: (id, format) => invoke("chat_set_format", { id, format }),

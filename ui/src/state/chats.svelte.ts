@@ -183,10 +183,7 @@ export class ChatsStore {
 
   /** Of all chats, those in the bin too. */
   async count(): Promise<number | null> {
-    return this.attempt(async () => {
-      const lists = await Promise.all([this.api.chats("", false), this.api.chats("", true)]);
-      return lists[0].length + lists[1].length;
-    });
+    return this.attempt(() => this.api.chatsCount());
   }
 
   /** For good, the bin too. */

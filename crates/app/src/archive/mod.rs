@@ -12,6 +12,7 @@ use crate::chats::{Chats, UNFINISHED};
 use crate::error::Result;
 use crate::wire::{AnswerFormat, AnswerStats, AppEvent, ErrorCode, FinishReason, Role, ToolCall, WireError};
 use engine::Cancel;
+use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -116,6 +117,12 @@ impl App {
         });
     }
 
+    /// How many chats there are, the bin's too: those that [`App::chats_delete_all`] deletes.
+    pub async fn chats_count(self: &Arc<Self>) -> Result<u32> {
+        let app = self.clone();
+        blocking(move || count(&app.chats.store.lock())).await
+    }
+
     /// Deletes every chat for good, the bin's too, and what the disk still held of them; ends an answer that is being
     /// written, and an import. Returns how many there were.
     pub async fn chats_delete_all(self: &Arc<Self>) -> Result<u32> {
@@ -147,8 +154,7 @@ impl Drop for Importing {
 impl Chats {
     fn delete_all(&self) -> Result<u32> {
         let count = self.store.transaction(|db| {
-            let sql = "SELECT count(*) FROM chats WHERE deleted IS NULL OR deleted > ?1";
-            let count = db.query_row(sql, [UNFINISHED], |row| row.get(0))?;
+            let count = count(db)?;
             // Else the data base would delete all that follow a message with it, and goes only so many levels deep.
             db.execute_batch("UPDATE messages SET parent = NULL WHERE parent IS NOT NULL; DELETE FROM chats")?;
             Ok(count)
@@ -157,6 +163,12 @@ impl Chats {
         self.store.lock().execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")?;
         Ok(count)
     }
+}
+
+/// Without those of an import that has not come to its end.
+fn count(db: &Connection) -> Result<u32> {
+    let sql = "SELECT count(*) FROM chats WHERE deleted IS NULL OR deleted > ?1";
+    Ok(db.query_row(sql, [UNFINISHED], |row| row.get(0))?)
 }
 
 /// What dialogs offer for an import. A file that is there already is only replaced under the name that was agreed to.

@@ -404,6 +404,7 @@ export function fakeApi(options: FakeOptions = {}): Api {
     chatsExport: async () => chats.filter((chat) => chat.deleted === null).length,
     chatsImport: async () => null,
     chatsImportCancel: async () => emit({ type: "import", progress: null }),
+    chatsCount: async () => chats.length,
     chatsDeleteAll: async () => chats.splice(0).length,
     chatSetSystemPrompt: async (id, text) => void (chatOf(id).systemPrompt = text),
     chatSetFormat: async (id, format) => {
