@@ -3,6 +3,7 @@
 use crate::words;
 use app::App;
 use app::wire::*;
+use server::Switch;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tauri::ipc::Channel;
@@ -24,8 +25,10 @@ pub async fn settings_get(app: Held<'_>) -> Answer<Settings> {
 }
 
 #[tauri::command]
-pub async fn settings_set(app: Held<'_>, settings: Settings) -> Answer<Settings> {
-    app.settings_set(settings).await
+pub async fn settings_set(app: Held<'_>, server: State<'_, Switch>, settings: Settings) -> Answer<Settings> {
+    let kept = app.settings_set(settings).await?;
+    server.follow().await;
+    Ok(kept)
 }
 
 #[tauri::command]

@@ -11,14 +11,15 @@ use app::{App, AppConfig};
 use asked::Asked;
 use clap::Parser;
 use flags::Flags;
+use server::Switch;
 use std::sync::Arc;
 use std::time::Duration;
 use tauri::{AppHandle, Emitter, Manager, RunEvent, WebviewWindowBuilder, Wry};
 use tauri_plugin_dialog::{DialogExt, MessageDialogKind};
 use tauri_plugin_window_state::StateFlags;
 
-/// A program that was quit has given its data up after this time: `App::close` takes five seconds at most.
-const CLOSING: Duration = Duration::from_secs(6);
+/// A program that was quit has given its data up after this time: the server takes three seconds at most, `App::close` five.
+const CLOSING: Duration = Duration::from_secs(9);
 
 fn main() -> anyhow::Result<()> {
     let flags = Flags::parse();
@@ -111,7 +112,11 @@ fn main() -> anyhow::Result<()> {
         if let (RunEvent::Exit, Some(app)) = (event, handle.try_state::<Arc<App>>()) {
             // Whoever starts the program again now gets a window: of the new one, which waits for this one's data.
             tauri_plugin_single_instance::destroy(handle);
-            tauri::async_runtime::block_on(app.close());
+            let server = handle.state::<Switch>();
+            tauri::async_runtime::block_on(async {
+                server.end().await;
+                app.close().await;
+            });
         }
     });
     Ok(())
@@ -129,6 +134,9 @@ fn open(handle: &AppHandle<Wry>, flags: &Flags) -> anyhow::Result<()> {
     let web_data = flags.data_dir.is_some().then(|| config.data_dir.join("webview"));
     let app = App::open_within(config, CLOSING)?;
     handle.manage(app.clone());
+    handle.manage(Switch::new(app.clone()));
+    let server = handle.clone();
+    tauri::async_runtime::spawn(async move { server.state::<Switch>().follow().await });
     asked::ask(handle, asked::by_start(flags));
     if let Some(model) = flags.demo.clone() {
         tauri::async_runtime::spawn(async move {

@@ -5,12 +5,13 @@ use crate::error::Result;
 use crate::prescribed::Prescribed;
 use crate::prompt::{Conversation, Prompt, Said};
 use crate::session::Session;
-use crate::wire::{AnswerStats, ContextPolicy, ErrorCode, FinishReason, RecoveryNotice, WireError};
+use crate::wire::{AnswerStats, ContextPolicy, ErrorCode, FinishReason, RecoveryNotice, Sampling, WireError};
 use chat_template::{AnswerParser, Part, THINKING};
 use engine::{Cancel, Event, Finish, Request};
 use grammar::Form;
 use sampler::Constraint;
 use serde_json::{Map, Value};
+use std::hash::{BuildHasher, Hasher};
 use std::time::{Duration, Instant};
 use tokenizer::Encode;
 
@@ -39,6 +40,60 @@ pub struct Task {
 /// [`Task::variables`] for a model that shall think before it answers, or shall not; `None`: as it does by itself.
 pub fn thinking(wanted: Option<bool>) -> Map<String, Value> {
     wanted.into_iter().flat_map(|wanted| THINKING.map(|word| (word.to_owned(), wanted.into()))).collect()
+}
+
+/// What an answer is like where nobody says otherwise.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    pub sampling: sampler::Params,
+    pub max_tokens: Option<u32>,
+    /// [`Task::variables`]
+    pub variables: Map<String, Value>,
+}
+
+impl Defaults {
+    /// `think`: as for [`thinking`].
+    pub fn new(sampling: sampler::Params, max_tokens: Option<u32>, think: Option<bool>) -> Defaults {
+        Defaults { sampling, max_tokens, variables: thinking(think) }
+    }
+
+    /// As the window's settings say it.
+    pub(crate) fn of(sampling: &Sampling, think: Option<bool>) -> Defaults {
+        Defaults::new(params(sampling), sampling.max_tokens, think)
+    }
+}
+
+fn params(sampling: &Sampling) -> sampler::Params {
+    // Every hasher of the standard library starts from a random state.
+    let random = || std::collections::hash_map::RandomState::new().build_hasher().finish();
+    sampler::Params {
+        temperature: sampling.temperature,
+        top_k: sampling.top_k,
+        top_p: sampling.top_p,
+        min_p: sampling.min_p,
+        repeat_penalty: sampling.repeat_penalty,
+        presence_penalty: sampling.presence_penalty,
+        frequency_penalty: sampling.frequency_penalty,
+        seed: sampling.seed.map_or_else(random, u64::from),
+        ..sampler::Params::default()
+    }
+}
+
+impl Task {
+    /// A task without its text.
+    pub fn new(Defaults { sampling, max_tokens, variables }: Defaults) -> Task {
+        Task {
+            messages: Vec::new(),
+            tools: Vec::new(),
+            variables,
+            raw: false,
+            begun: String::new(),
+            sampling,
+            max_tokens,
+            policy: ContextPolicy::Stop,
+            form: None,
+        }
+    }
 }
 
 /// Takes an answer apart as it comes; a text that is continued as it is has no parts.
@@ -87,6 +142,8 @@ impl Length {
 /// What happens meanwhile, in order.
 #[derive(Debug)]
 pub enum Step {
+    /// The model writes another answer first.
+    Waiting,
     /// What the answer must look like is prepared, which takes a moment the first time.
     Preparing,
     /// The prompt is made; once. What takes the answer apart.

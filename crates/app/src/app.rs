@@ -12,6 +12,7 @@ use crate::memory_files::MemoryFolder;
 use crate::session::Session;
 use crate::settings::{self, SettingsFile};
 use crate::store::Store;
+use crate::turns::Turns;
 use crate::wire::*;
 use engine::Cancel;
 use std::fs::File;
@@ -66,7 +67,10 @@ pub struct App {
     pub(crate) slot: Mutex<Slot>,
     /// One load or unload at a time.
     pub(crate) loading: tokio::sync::Mutex<()>,
+    /// The window's answer that is being written, or waits for its turn.
     pub(crate) answer: Mutex<Option<RunningAnswer>>,
+    pub(crate) turns: Turns,
+    server: Mutex<ServerState>,
     /// Calls off the import of chats that is running.
     pub(crate) importing: Mutex<Option<Cancel>>,
     /// Calls off the verification of a model that is running.
@@ -201,6 +205,8 @@ impl App {
             slot: Mutex::new(Slot::None),
             loading: tokio::sync::Mutex::new(()),
             answer: Mutex::new(None),
+            turns: Turns::default(),
+            server: Mutex::default(),
             importing: Mutex::new(None),
             verifying: Mutex::new(None),
             measuring_disk: Mutex::new(None),
@@ -231,6 +237,7 @@ impl App {
             hub_endpoint: self.config.endpoint.clone(),
             hub_endpoint_default: default_endpoint(&self.config),
             model: self.model_state(),
+            server: lock(&self.server).clone(),
             downloads: self.downloads(),
             open_chat: lock(&self.open_chat).clone(),
             interrupted_chat: self.interrupted_chat.clone(),
@@ -250,6 +257,12 @@ impl App {
 
     pub(crate) fn emit(&self, event: AppEvent) {
         (self.config.events)(event);
+    }
+
+    /// Other programs can ask, or cannot any more: the window is told.
+    pub fn served(&self, state: ServerState) {
+        *lock(&self.server) = state.clone();
+        self.emit(AppEvent::Server { state });
     }
 
     // Settings

@@ -92,7 +92,7 @@ impl App {
             *measuring = Some(cancel.clone());
         }
         // Whoever begins an answer from here on finds the measurement, and whoever did before is found here.
-        let idle = lock(&self.answer).is_none();
+        let idle = !self.is_answering();
         // What is read at the same time would be missing from the rate.
         let reads = || self.session().is_ok_and(|session| session.engine.is_reading());
         while idle && reads() && !cancel.load(Ordering::Relaxed) {

@@ -37,10 +37,11 @@ mod store;
 mod stream;
 mod talk;
 mod talk_file;
+mod turns;
 mod verify;
 pub mod wire;
 
-pub use answer::{Apart, Step, Task, thinking};
+pub use answer::{Apart, Defaults, Step, Task, thinking};
 pub use app::{App, AppConfig};
 pub use discover::largest_file;
 pub use drafts::Draft;

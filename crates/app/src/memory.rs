@@ -2,9 +2,10 @@
 //! is room, then on disk. Whoever comes back is not read again; the least recently used go first.
 
 use crate::app::{App, lock};
+use crate::error::Result;
 use crate::memory_files::MemoryFolder;
 use crate::session::Session;
-use crate::wire::AppEvent;
+use crate::wire::{AppEvent, ErrorCode, WireError};
 use engine::{Cancel, Engine, EngineError, SavedError};
 use std::io::{self, Write};
 use std::sync::Mutex;
@@ -62,8 +63,9 @@ enum Fate {
 
 impl Memories {
     /// Has the engine remember `chat`, as far as it was kept, and keeps what it remembers of another one; the chats that
-    /// had to be forgotten for that are added to `gone`. False: it was called off; nothing else is forgotten then.
-    pub fn turn_to(&self, engine: &Engine, chat: &str, room: Room<'_>, gone: &mut Vec<String>) -> bool {
+    /// had to be forgotten for that are added to `gone`. `None`: what the engine will remember is not kept. False: it was
+    /// called off; nothing else is forgotten then.
+    pub fn turn_to(&self, engine: &Engine, chat: Option<&str>, room: Room<'_>, gone: &mut Vec<String>) -> bool {
         let mut state = lock(&self.state);
         let turned = state.turn_to(engine, chat, room, gone);
         self.held.store(state.held(), Ordering::Release);
@@ -140,7 +142,8 @@ impl State {
     }
 
     /// [`Memories::turn_to`].
-    fn turn_to(&mut self, engine: &Engine, chat: &str, room: Room<'_>, gone: &mut Vec<String>) -> bool {
+    fn turn_to(&mut self, engine: &Engine, chat: Option<&str>, room: Room<'_>, gone: &mut Vec<String>) -> bool {
+        let Some(chat) = chat else { return self.put_away(engine, room, gone) && self.trim(room.ram, room, gone) };
         if self.active.as_deref() != Some(chat) {
             let back = self.kept.iter().position(|(kept, _)| kept == chat).map(|at| self.kept.remove(at).1);
             if let (None, Some(disk)) = (&back, room.disk) {
@@ -217,9 +220,9 @@ impl State {
 }
 
 /// Writes a saved sequence.
-type Fill<'a> = dyn FnMut(&mut dyn Write) -> Result<(), EngineError> + 'a;
+type Fill<'a> = dyn FnMut(&mut dyn Write) -> std::result::Result<(), EngineError> + 'a;
 
-fn fill(bytes: &[u8], out: &mut dyn Write) -> Result<(), EngineError> {
+fn fill(bytes: &[u8], out: &mut dyn Write) -> std::result::Result<(), EngineError> {
     out.write_all(bytes).map_err(|error| SavedError::from(error).into())
 }
 
@@ -269,14 +272,17 @@ impl App {
         owner.map(|owner| Disk { folder: &owner.memory, limit, until: None, cancel: None })
     }
 
-    /// Has the loaded model remember this chat, and tells which others it had to forget. False: it was cancelled before.
-    pub(crate) fn turn_to(&self, session: &Session, chat: &str, cancel: &Cancel) -> bool {
+    /// Has the loaded model remember this chat, or none, and tells which others it had to forget.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Cancelled`]
+    pub(crate) fn turn_to(&self, session: &Session, chat: Option<&str>, cancel: &Cancel) -> Result<()> {
         let ram = self.config.chat_ram.unwrap_or_else(|| session.spare_ram());
         let disk = self.memory_on_disk().map(|disk| Disk { cancel: Some(cancel), ..disk });
         let mut gone = Vec::new();
         let turned = session.memories.turn_to(&session.engine, chat, Room { ram, disk }, &mut gone);
         self.tell_forgotten(gone);
-        turned
+        turned.then_some(()).ok_or_else(|| WireError::new(ErrorCode::Cancelled, "stopped before it began"))
     }
 
     /// Before a model goes, what it remembers of chats goes to disk, as far as there is time and nobody calls it off.

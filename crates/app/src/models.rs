@@ -49,10 +49,12 @@ impl App {
         }
     }
 
-    pub(crate) fn session(&self) -> Result<Arc<Session>> {
+    /// # Errors
+    /// [`ErrorCode::NoModelLoaded`]
+    pub fn session(&self) -> Result<Arc<Session>> {
         match &*lock(&self.slot) {
             Slot::Ready(session) => Ok(session.clone()),
-            _ => Err(WireError::new(ErrorCode::NoModelLoaded, "no model is loaded")),
+            _ => Err(WireError::new(ErrorCode::NoModelLoaded, "no model is loaded: load one in Headroom")),
         }
     }
 
@@ -176,6 +178,11 @@ impl App {
         Session::load(request, progress, cancel)
     }
 
+    /// A model that was opened by [`App::open_model`] is the loaded one from now on.
+    pub fn take_in(&self, session: Session) {
+        self.set_slot(Slot::Ready(Arc::new(session)));
+    }
+
     /// Keeps with which settings a model was loaded. A disk too full for that is no reason not to use the model.
     fn remember_load(&self, model_id: String, settings: LoadSettings) {
         let mut current = lock(&self.settings);
@@ -222,7 +229,7 @@ impl App {
             let settings = moved.shown().settings;
             app.remember_load(moved.model_id.clone(), settings);
             // Moves that found no room are told here, once; the engine's own list of them is not needed then.
-            if lock(&app.answer).is_none() {
+            if !app.is_answering() {
                 moved.engine.take_recoveries()?;
                 if let Some(notice) = notice {
                     app.emit(AppEvent::Recovery { notice });

@@ -165,6 +165,9 @@ pub fn check(settings: &Settings) -> Result<()> {
     if settings.threads.is_some_and(|threads| threads == 0 || threads > 1024) {
         return Err(WireError::bad_argument("threads", "threads go from 1 to 1024"));
     }
+    if settings.server.port < 1024 {
+        return Err(WireError::bad_argument("port", "ports go from 1024 to 65535"));
+    }
     check_text(&settings.system_prompt)?;
     check_sampling(&settings.sampling)
 }

@@ -74,6 +74,7 @@ impl<'a> Stream<'a> {
                 self.apart.push(raw.clone()).iter().for_each(|part| self.keep(part));
                 self.answer.raw = raw;
             }
+            Step::Waiting => (self.emit)(AnswerEvent::Waiting),
             Step::Preparing => (self.emit)(AnswerEvent::Preparing),
             Step::Reading { done, total } => self.reading = Some((done, total)),
             Step::Text(text) => {

@@ -1,6 +1,6 @@
 //! Commands about chats, and the answer that is being written.
 
-use crate::answer::{self, Step, Task};
+use crate::answer::{self, Defaults, Step, Task};
 use crate::app::{App, RunningAnswer, blocking, lock};
 use crate::chats::{AnswerText, path_to};
 use crate::error::Result;
@@ -12,7 +12,6 @@ use crate::stream::Stream;
 use crate::wire::*;
 use engine::Cancel;
 use grammar::Vocabulary;
-use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -150,12 +149,13 @@ impl App {
         }
     }
 
-    /// Ends any answer and waits until it is kept.
+    /// Ends any answer and waits until it is kept; one for another program, too.
     pub(crate) async fn end_answer(&self) {
         if let Some(answer) = lock(&self.answer).as_ref() {
             answer.cancel.cancel();
         }
-        while lock(&self.answer).is_some() {
+        self.turns.end_guest();
+        while self.is_answering() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -243,14 +243,10 @@ impl App {
         let path = path_to(&chat.messages, Some(answer.id.clone()));
         let task = Task {
             messages: conversation(&chat, &path[..path.len().saturating_sub(1)]),
-            tools: Vec::new(),
-            variables: answer::thinking(settings.thinking),
-            raw: false,
             begun: begun.raw.clone(),
-            max_tokens: sampling.max_tokens,
-            sampling: params(&sampling),
             policy: settings.context_policy,
             form: chat.format.form(),
+            ..Task::new(Defaults::of(&sampling, settings.thinking))
         };
         Ok(Prepared { chat: chat.id, session, user, answer, begun, path, task })
     }
@@ -259,22 +255,14 @@ impl App {
     /// answer's place in the data base.
     fn write(self: Arc<Self>, prepared: Prepared, cancel: &Cancel, mut sink: AnswerSink, place: Place) {
         let Prepared { chat, session, answer, begun, task, .. } = prepared;
-        let on_recovery = |notice: &RecoveryNotice| {
-            // The plan and the bars follow what the engine did.
-            if let Err(error) = session.replan(None) {
-                tracing::warn!("{error}");
-            }
-            self.emit(AppEvent::Recovery { notice: notice.clone() });
-            self.model_changed();
-        };
+        let on_recovery = |notice: &RecoveryNotice| self.recovered(&session, notice);
         let (text, result) = std::thread::scope(|scope| {
             let (sender, steps) = mpsc::channel::<Step>();
             let engine = std::thread::Builder::new().name("engine".into()).spawn_scoped(scope, || {
                 // The receiver lives until the sender is dropped here.
                 let sender = sender;
-                if !self.turn_to(&session, &chat, cancel) {
-                    return Err(WireError::new(ErrorCode::Cancelled, "stopped before it began"));
-                }
+                let _turn = self.turns.wait(cancel, &mut || drop(sender.send(Step::Waiting)))?;
+                self.turn_to(&session, Some(&chat), cancel)?;
                 answer::write(&session, task, cancel, &mut |step| drop(sender.send(step)))
             });
             let text = Stream::new(&self.chats, &answer.id, begun, &mut *sink, &on_recovery).run(&steps);
@@ -340,22 +328,6 @@ fn conversation(chat: &Chat, path: &[String]) -> Vec<Said> {
         messages.push(Said { role, text, thinking, tool_calls, called: None });
     }
     messages
-}
-
-fn params(sampling: &Sampling) -> sampler::Params {
-    // Every hasher of the standard library starts from a random state.
-    let random = || std::collections::hash_map::RandomState::new().build_hasher().finish();
-    sampler::Params {
-        temperature: sampling.temperature,
-        top_k: sampling.top_k,
-        top_p: sampling.top_p,
-        min_p: sampling.min_p,
-        repeat_penalty: sampling.repeat_penalty,
-        presence_penalty: sampling.presence_penalty,
-        frequency_penalty: sampling.frequency_penalty,
-        seed: sampling.seed.map_or_else(random, u64::from),
-        ..sampler::Params::default()
-    }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

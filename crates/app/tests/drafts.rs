@@ -82,17 +82,7 @@ async fn it_is_counted_used_and_kept() {
         let (session, _) = app.open_model(&path, with(Some(&small)), loading, &mut |_, _| {}, &Cancel::new()).unwrap();
         let mut text = String::new();
         let messages = vec![Said { role: "user", text: "Returns an iterator over".into(), ..Said::default() }];
-        let task = Task {
-            messages,
-            tools: Vec::new(),
-            variables: serde_json::Map::new(),
-            raw: true,
-            begun: String::new(),
-            sampling: sampler::Params { temperature: 0.0, ..sampler::Params::default() },
-            max_tokens: Some(40),
-            policy: ContextPolicy::Stop,
-            form: None,
-        };
+        let task = Task { raw: true, ..task(messages, Some(40)) };
         let step = &mut |step| {
             if let app::Step::Text(more) = step {
                 text.push_str(&more);

@@ -6,7 +6,7 @@
 mod common;
 
 use app::wire::*;
-use app::{Said, Session, TalkFile, Task};
+use app::{Said, Session, TalkFile};
 use common::*;
 use engine::Cancel;
 use std::path::Path;
@@ -26,18 +26,7 @@ fn session(folder: &Path) -> Session {
 /// Answers, so that the model has something to remember.
 fn answer(session: &Session, messages: &mut Vec<Said>, text: &str) {
     messages.push(said("user", text));
-    let task = Task {
-        messages: messages.clone(),
-        tools: Vec::new(),
-        variables: serde_json::Map::new(),
-        raw: false,
-        begun: String::new(),
-        sampling: sampler::Params { temperature: 0.0, ..sampler::Params::default() },
-        max_tokens: Some(4),
-        policy: ContextPolicy::Stop,
-        form: None,
-    };
-    session.answer(task, &Cancel::new(), &mut |_| {}).unwrap();
+    session.answer(task(messages.clone(), Some(4)), &Cancel::new(), &mut |_| {}).unwrap();
     messages.push(said("assistant", "whatever it was"));
 }
 

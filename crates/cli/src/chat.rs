@@ -6,10 +6,10 @@ use crate::given::MARK;
 use crate::load::Loaded;
 use crate::output;
 use crate::program::{Interrupts, Program};
-use crate::run::{keep, note, open, resume, said, sampling};
+use crate::run::{keep, note, open, resume, said};
 use crate::stream::{self, Printer};
 use app::wire::{AnswerStats, ErrorCode, FinishReason};
-use app::{Said, Session, Step, TalkFile, Task};
+use app::{Defaults, Said, Session, Step, TalkFile, Task};
 use engine::Cancel;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
@@ -23,7 +23,7 @@ const HELP: &str =
     "/quit ends, /reset forgets the conversation, /system TEXT tells the model what it is; Ctrl-C stops an answer";
 
 pub fn chat(program: &Program, options: &Chat) -> Result<(), Failure> {
-    let sampling = sampling(&options.talk)?;
+    let defaults = options.talk.defaults()?;
     let form = options.talk.form.read()?;
     let interrupts = program.interrupts();
     let cancel = interrupts.begin();
@@ -36,7 +36,7 @@ pub fn chat(program: &Program, options: &Chat) -> Result<(), Failure> {
     let policy = program.visit(None)?.settings_get().context_policy;
     let (messages, file) = resume(&session, &options.talk)?;
     let json = program.json;
-    let mut talk = Conversation { json, session, messages, file, policy, sampling, form, options };
+    let mut talk = Conversation { json, session, messages, file, policy, defaults, form };
     // Who cannot write there shall know it before the conversation.
     talk.note(true)?;
     let mut input = Input::new()?;
@@ -51,7 +51,7 @@ pub fn chat(program: &Program, options: &Chat) -> Result<(), Failure> {
     ended
 }
 
-fn converse(talk: &mut Conversation<'_>, input: &mut Input, interrupts: &Interrupts) -> Result<(), Failure> {
+fn converse(talk: &mut Conversation, input: &mut Input, interrupts: &Interrupts) -> Result<(), Failure> {
     while let Some(text) = input.next()? {
         let done = match Line::new(&text) {
             Line::Nothing => Ok(()),
@@ -84,19 +84,18 @@ fn converse(talk: &mut Conversation<'_>, input: &mut Input, interrupts: &Interru
     Ok(())
 }
 
-struct Conversation<'a> {
+struct Conversation {
     json: bool,
     session: Session,
     messages: Vec<Said>,
     /// Has all of them at any time.
     file: Option<TalkFile>,
     policy: app::wire::ContextPolicy,
-    sampling: sampler::Params,
+    defaults: Defaults,
     form: Option<grammar::Form>,
-    options: &'a Chat,
 }
 
-impl Conversation<'_> {
+impl Conversation {
     fn greet(&self) {
         let placement = self.session.engine.placement();
         let layers = output::layers(placement.gpu_layers, placement.layers, placement.experts_apart);
@@ -152,14 +151,9 @@ impl Conversation<'_> {
     fn answer(&mut self, printer: &mut Printer, cancel: &Cancel) -> Result<(FinishReason, AnswerStats), Failure> {
         let task = Task {
             messages: self.messages.clone(),
-            tools: Vec::new(),
-            variables: self.options.talk.variables(),
-            raw: false,
-            begun: String::new(),
-            sampling: self.sampling.clone(),
-            max_tokens: self.options.talk.count,
             policy: self.policy,
             form: self.form.clone(),
+            ..Task::new(self.defaults.clone())
         };
         let mut kept = Instant::now();
         let (file, messages) = (&mut self.file, &mut self.messages);

@@ -4,10 +4,11 @@ use crate::args::{Loading, Speculating};
 use crate::failure::Failure;
 use crate::output;
 use crate::program::Program;
-use app::Session;
 use app::wire::{Compiling, ErrorCode, LoadStage};
+use app::{App, Session};
 use engine::{Cancel, Drafting, Speculation};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The file that MODEL means: a path, or the name or id of an installed model.
@@ -40,6 +41,7 @@ pub fn header(program: &Program, model: &str) -> Result<gguf::Gguf, Failure> {
 
 /// A loaded model and how long that took.
 pub struct Loaded {
+    pub app: Arc<App>,
     pub session: Session,
     pub seconds: f64,
 }
@@ -116,7 +118,7 @@ pub fn load(
         let what = output::moved(&notice);
         output::note(format!("{on} of {of} layers are on the GPU: there was no room for {what}"));
     }
-    Ok(Loaded { session, seconds })
+    Ok(Loaded { app, session, seconds })
 }
 
 /// Threads for work that may take all of the machine.

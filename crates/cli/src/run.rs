@@ -7,19 +7,18 @@ use crate::load::{self, Loaded, Wanted};
 use crate::output;
 use crate::program::Program;
 use crate::stream::{self, Printer};
-use app::wire::{ContextPolicy, ErrorCode, FinishReason};
+use app::wire::{ErrorCode, FinishReason};
 use app::{Resumed, Said, Session, TalkFile, Task};
 use engine::{Cancel, Drafting};
-use std::hash::{BuildHasher, Hasher};
 use std::io::{IsTerminal, Read};
 
 pub fn run(program: &Program, options: &Run) -> Result<(), Failure> {
-    let sampling = sampling(&options.talk)?;
+    let defaults = options.talk.defaults()?;
     let prompt = prompt(options)?;
     let form = options.talk.form.read()?;
     let interrupts = program.interrupts();
     let cancel = interrupts.begin();
-    let Loaded { session, seconds } = open(program, &options.model, &options.talk, &cancel)?;
+    let Loaded { session, seconds, .. } = open(program, &options.model, &options.talk, &cancel)?;
     let raw = options.raw || !session.has_template();
     if raw && !options.raw {
         output::note("the model has no chat template: the prompt is continued as it is");
@@ -28,17 +27,7 @@ pub fn run(program: &Program, options: &Run) -> Result<(), Failure> {
     // A text that is continued is no part of a conversation.
     let mut messages = if raw { Vec::new() } else { begun.clone() };
     messages.push(said("user", &prompt));
-    let task = Task {
-        messages: messages.clone(),
-        tools: Vec::new(),
-        variables: options.talk.variables(),
-        raw,
-        begun: String::new(),
-        sampling,
-        max_tokens: options.talk.count,
-        policy: ContextPolicy::Stop,
-        form,
-    };
+    let task = Task { messages: messages.clone(), raw, form, ..Task::new(defaults) };
     let mut printer = Printer::new(program.json);
     let answered = session.answer(task, &cancel, &mut |step| printer.step(step));
     let (reason, stats) = answered.map_err(|error| match error.code {
@@ -128,13 +117,6 @@ pub fn keep(mut file: TalkFile, messages: &[Said], session: &Session, cancel: &C
             false => format!("what was said last is not in {path}: {error}"),
         });
     }
-}
-
-/// As the flags say; another seed each time unless there is one.
-pub fn sampling(talk: &Talk) -> Result<sampler::Params, Failure> {
-    // Every hasher of the standard library starts from a random state.
-    let seed = std::collections::hash_map::RandomState::new().build_hasher().finish();
-    talk.sampling.params(sampler::Params { seed, ..sampler::Params::default() })
 }
 
 pub fn said(role: &'static str, text: &str) -> Said {

@@ -1,6 +1,6 @@
 //! `headroom serve`
 
-use crate::args::{OnOff, Serve};
+use crate::args::Serve;
 use crate::failure::Failure;
 use crate::given;
 use crate::load::{self, Loaded, Wanted};
@@ -13,11 +13,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::net::TcpListener;
 
-/// Those who still read get this long when the server ends.
-const PATIENCE: Duration = Duration::from_secs(3);
-
 pub fn serve(program: &Program, options: &Serve) -> Result<(), Failure> {
-    let sampling = options.sampling.params(sampler::Params::default())?;
+    let defaults = options.defaults()?;
     let key = options.api_key_file.as_ref().map(|path| key(&given::text_of_file(path)?)).transpose()?;
     let access = Access::new(key, options.origins.clone());
     let address = SocketAddr::new(options.host, options.port);
@@ -28,7 +25,7 @@ pub fn serve(program: &Program, options: &Serve) -> Result<(), Failure> {
     program.interrupts_only_cancel(&cancel);
     let speculating = Some((&options.speculating, Drafting::WherePays));
     let wanted = Wanted { context: None, rows: 1, speculating };
-    let Loaded { session, .. } = load::load(program, &options.model, &options.loading, wanted, &cancel)?;
+    let Loaded { app, session, .. } = load::load(program, &options.model, &options.loading, wanted, &cancel)?;
     if !options.host.is_loopback() && access.key.is_none() {
         output::note("everybody in the network can use this server: --api-key-file keeps them out");
     }
@@ -40,22 +37,14 @@ pub fn serve(program: &Program, options: &Serve) -> Result<(), Failure> {
         true => output::json(&json!({ "url": url, "model": name, "context": context }))?,
         false => output::note(format!("{name} (context {context}) answers at {url}/v1 until Ctrl-C")),
     }
-    let variables = app::thinking(options.think.map(|think| think == OnOff::On));
-    let serving = Serving { session, sampling, max_tokens: options.count, variables, access };
-    program.block_on(async {
-        let ended = cancel.clone();
-        let end = async move { until(&ended).await };
-        tokio::select! {
-            served = server::serve(listener, serving, end) => served.map_err(|error| Failure::new("io", error)),
-            () = async { until(&cancel).await; tokio::time::sleep(PATIENCE).await } => Ok(()),
+    app.take_in(session);
+    let serving = Serving { app, defaults: Box::new(move || defaults.clone()), access };
+    let end = async move {
+        while !cancel.is_cancelled() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-    })
-}
-
-async fn until(cancel: &Cancel) {
-    while !cancel.is_cancelled() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    };
+    program.block_on(server::serve(listener, serving, end)).map_err(|error| Failure::new("io", error))
 }
 
 fn key(text: &str) -> Result<String, Failure> {

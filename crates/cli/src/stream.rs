@@ -58,7 +58,8 @@ impl Printer {
                     String::new()
                 });
             }
-            Step::Reading { .. } | Step::Stats(_) => {}
+            // Nobody else asks this model.
+            Step::Waiting | Step::Reading { .. } | Step::Stats(_) => {}
             Step::Text(text) => self.apart.push(text).into_iter().for_each(|part| self.part(part)),
             Step::Dropped { turns, tokens } => {
                 output::note(format!("[the context is full: {turns} old turns ({tokens} tokens) are left out]"));

@@ -2,8 +2,8 @@
 
 use crate::error::Problem;
 use crate::stop_words::StopWords;
-use app::wire::{AnswerStats, FinishReason, WireError};
-use app::{Apart, Session, Step, Task};
+use app::wire::{AnswerStats, ErrorCode, FinishReason, WireError};
+use app::{Apart, App, Session, Step, Task};
 use chat_template::{Part, ToolCall};
 use engine::Cancel;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,8 +24,9 @@ pub enum Piece {
 }
 
 pub struct Answers {
-    session: Arc<Session>,
-    /// Whose turn it is; those who wait get it in order.
+    app: Arc<App>,
+    /// Whose turn it is among those who ask; those who wait get it in order. Only the one whose turn it is waits for the
+    /// window with a thread.
     turn: Arc<tokio::sync::Mutex<()>>,
     running: Mutex<Cancel>,
     closed: AtomicBool,
@@ -39,13 +40,14 @@ pub struct Answer {
 }
 
 impl Answers {
-    pub fn new(session: Session) -> Answers {
+    pub fn new(app: Arc<App>) -> Answers {
         let (turn, running) = Default::default();
-        Answers { session: Arc::new(session), turn, running, closed: AtomicBool::new(false) }
+        Answers { app, turn, running, closed: AtomicBool::new(false) }
     }
 
-    pub fn session(&self) -> &Session {
-        &self.session
+    /// The model that is loaded now.
+    pub fn session(&self) -> Result<Arc<Session>, Problem> {
+        Ok(self.app.session()?)
     }
 
     /// Ends the answer that is being written, and refuses all others.
@@ -63,10 +65,10 @@ impl Answers {
         if self.closed.load(Ordering::Acquire) {
             return Err(Problem::closing());
         }
-        let (session, own) = (self.session.clone(), cancel.clone());
+        let (app, own) = (self.app.clone(), cancel.clone());
         tokio::task::spawn_blocking(move || {
             let mut teller = Teller::new(sender, own.clone(), stop);
-            let ended = session.answer(task, &own, &mut |step| teller.step(step));
+            let ended = app.answer_guest(task, &own, &mut |step| teller.step(step));
             teller.end(ended);
             // The next one's turn comes when the engine is free.
             drop(turn);
@@ -119,7 +121,12 @@ impl Teller {
             Step::Text(text) => self.apart.push(text).into_iter().for_each(|part| self.part(part)),
             Step::Reading { .. } if !std::mem::replace(&mut self.begun, true) => self.tell(Piece::Begun),
             // Clients have no words for them.
-            Step::Preparing | Step::Reading { .. } | Step::Stats(_) | Step::Dropped { .. } | Step::Recovery(_) => {}
+            Step::Waiting
+            | Step::Preparing
+            | Step::Reading { .. }
+            | Step::Stats(_)
+            | Step::Dropped { .. }
+            | Step::Recovery(_) => {}
         }
     }
 
@@ -156,6 +163,11 @@ impl Teller {
         let met = self.stop.met;
         self.tell(match ended {
             Ok((FinishReason::Stopped, stats)) if met => Piece::End(FinishReason::End, stats),
+            // A client must not take the half for the whole.
+            Ok((FinishReason::Stopped, _)) => {
+                let text = "the answer was cut off: its model or the server is going";
+                Piece::Failed(WireError::new(ErrorCode::Cancelled, text))
+            }
             Ok((reason, stats)) => Piece::End(reason, stats),
             Err(error) => Piece::Failed(error),
         });
@@ -165,7 +177,6 @@ impl Teller {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use app::wire::ErrorCode;
     use chat_template::{AnswerParser, CallMarks};
 
     /// What is told of these texts, which end with `ended`; and whether the answer was called off.
@@ -205,6 +216,13 @@ mod tests {
         assert_eq!((pieces.concat().as_str(), cancelled), ("One End", true));
         let (pieces, _) = told(&["END"], &["</think>One E"], FinishReason::Length);
         assert_eq!(pieces.concat(), "One ELength");
+    }
+
+    #[test]
+    fn half_an_answer_is_not_told_as_a_whole_one() {
+        let (pieces, _) = told(&["END"], &["</think>One E"], FinishReason::Stopped);
+        assert_eq!(pieces[..pieces.len() - 1].concat(), "One E");
+        assert!(pieces.last().is_some_and(|last| last.contains("cut off")), "{pieces:?}");
     }
 
     #[test]

@@ -47,6 +47,8 @@ impl From<WireError> for Problem {
             | ErrorCode::FormatNotJson
             | ErrorCode::FormatTooComplex
             | ErrorCode::FormatStuck => (StatusCode::BAD_REQUEST, "invalid_request"),
+            ErrorCode::NoModelLoaded => (StatusCode::SERVICE_UNAVAILABLE, "model_not_loaded"),
+            ErrorCode::Cancelled => (StatusCode::SERVICE_UNAVAILABLE, "cut_off"),
             ErrorCode::TemplateFailed => (StatusCode::BAD_REQUEST, "template_failed"),
             ErrorCode::RamFull | ErrorCode::VramFull => (StatusCode::SERVICE_UNAVAILABLE, "out_of_memory"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),

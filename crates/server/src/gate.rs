@@ -68,7 +68,7 @@ pub async fn gate(State(access): State<Arc<Access>>, request: Request, next: Nex
         return refused(format!("{host} is not a name of this PC"));
     }
     if let Some(origin) = origin.as_deref().filter(|origin| !access.takes_origin(origin)) {
-        return refused(format!("pages of {origin} may not ask: see --allow-origin"));
+        return refused(format!("pages of {origin} may not ask: `headroom serve --allow-origin` lets them"));
     }
     let mut response = if request.method() == Method::OPTIONS && origin.is_some() {
         StatusCode::NO_CONTENT.into_response()

@@ -1,6 +1,7 @@
 //! A loaded model for other programs, over HTTP: the part of OpenAI's interface that chats and continues texts.
 //!
-//! One answer is written at a time; those who ask meanwhile wait in order. Who hangs up ends the answer.
+//! One answer is written at a time; those who ask meanwhile wait in order, as the window does with its chats. Who hangs up
+//! ends the answer.
 
 mod answers;
 mod error;
@@ -9,45 +10,46 @@ mod request;
 mod response;
 mod routes;
 mod stop_words;
+mod switch;
 
 pub use gate::Access;
+pub use switch::Switch;
 
 use answers::Answers;
-use app::Session;
+use app::{App, Defaults};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
-use serde_json::{Map, Value};
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 /// Bytes of a request: the longest conversations, nothing else.
 const LARGEST_REQUEST: usize = 32 << 20;
 
+/// Those who still read get this long when the server ends.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// What is served.
 pub struct Serving {
-    pub session: Session,
-    /// Where a request says nothing else. Its seed is not used: each answer gets another one.
-    pub sampling: sampler::Params,
-    /// Tokens of an answer where a request says nothing else.
-    pub max_tokens: Option<u32>,
-    /// What the model's template reads where a request says nothing else, such as `enable_thinking`.
-    pub variables: Map<String, Value>,
+    /// Whose loaded model answers, as it is when a request comes.
+    pub app: Arc<App>,
+    /// Where a request says nothing else. The seed is not used: each answer gets another one.
+    pub defaults: Box<dyn Fn() -> Defaults + Send + Sync>,
     pub access: Access,
 }
 
 /// What the routes share.
 struct Shared {
     answers: Answers,
-    sampling: sampler::Params,
-    max_tokens: Option<u32>,
-    variables: Map<String, Value>,
+    defaults: Box<dyn Fn() -> Defaults + Send + Sync>,
 }
 
-/// Serves until `end` comes; the answer that is being written then ends, too.
+/// Serves until `end` comes; the answer that is being written then ends, too, and this within three seconds.
 ///
 /// # Errors
 /// The system takes the listener away.
@@ -56,9 +58,9 @@ pub async fn serve(
     serving: Serving,
     end: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let Serving { session, sampling, max_tokens, variables, access } = serving;
+    let Serving { app, defaults, access } = serving;
     let access = access.at(listener.local_addr()?);
-    let shared = Arc::new(Shared { answers: Answers::new(session), sampling, max_tokens, variables });
+    let shared = Arc::new(Shared { answers: Answers::new(app), defaults });
     let closing = shared.clone();
     let router = Router::new()
         .route("/v1/models", get(routes::models))
@@ -71,10 +73,14 @@ pub async fn serve(
         .layer(DefaultBodyLimit::max(LARGEST_REQUEST))
         .layer(from_fn_with_state(Arc::new(access), gate::gate))
         .with_state(shared);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async move {
-            end.await;
-            closing.answers.close();
-        })
-        .await
+    let (told, ending) = oneshot::channel();
+    let served = axum::serve(listener, router).with_graceful_shutdown(async move {
+        end.await;
+        closing.answers.close();
+        let _ = told.send(());
+    });
+    tokio::select! {
+        served = served.into_future() => served,
+        Ok(()) = async { ending.await?; tokio::time::sleep(PATIENCE).await; Ok::<(), oneshot::error::RecvError>(()) } => Ok(()),
+    }
 }

@@ -4,8 +4,7 @@ use crate::Shared;
 use crate::error::Problem;
 use crate::request::{ChatRequest, Common, CompletionRequest, Conversation};
 use crate::response::{self, Head};
-use app::Task;
-use app::wire::ContextPolicy;
+use app::{Defaults, Session, Task};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -24,13 +23,14 @@ pub async fn health() -> Json<Value> {
 }
 
 pub async fn models(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    Json(json!({ "object": "list", "data": [shared.described()] }))
+    let loaded = shared.answers.session().ok().map(|session| described(&session));
+    Json(json!({ "object": "list", "data": Vec::from_iter(loaded) }))
 }
 
 pub async fn model(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
-    match name == shared.answers.session().name {
-        true => Ok(Json(shared.described())),
-        false => Err(Problem::new(StatusCode::NOT_FOUND, "model_not_found", format!("{name} is not loaded"))),
+    match shared.answers.session().ok().filter(|session| session.name == name) {
+        Some(session) => Ok(Json(described(&session))),
+        None => Err(Problem::new(StatusCode::NOT_FOUND, "model_not_found", format!("{name} is not loaded"))),
     }
 }
 
@@ -45,7 +45,7 @@ pub async fn wrong_method() -> Problem {
 
 pub async fn chat(State(shared): State<Arc<Shared>>, body: Body) -> Result<Response, Problem> {
     let request: ChatRequest = parse(body)?;
-    let knows_tools = shared.answers.session().knows_tools();
+    let knows_tools = shared.answers.session()?.knows_tools();
     let Conversation { messages, tools, variables: asked, begun, form } = request.conversation(knows_tools)?;
     let mut task = Task { messages, tools, begun, form, ..shared.task(&request.common)? };
     task.variables.extend(asked);
@@ -71,30 +71,21 @@ fn random() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
-impl Shared {
-    fn described(&self) -> Value {
-        let session = self.answers.session();
-        json!({ "id": session.name, "object": "model", "created": 0, "owned_by": "headroom", "context_length": session.context() })
-    }
+fn described(session: &Session) -> Value {
+    json!({ "id": session.name, "object": "model", "created": 0, "owned_by": "headroom", "context_length": session.context() })
+}
 
+impl Shared {
     /// A task without its text.
     fn task(&self, common: &Common) -> Result<Task, Problem> {
-        Ok(Task {
-            messages: Vec::new(),
-            tools: Vec::new(),
-            variables: self.variables.clone(),
-            raw: false,
-            begun: String::new(),
-            sampling: common.sampling(&self.sampling, random())?,
-            max_tokens: common.max_tokens(self.max_tokens),
-            policy: ContextPolicy::Stop,
-            form: None,
-        })
+        let Defaults { sampling, max_tokens, variables } = (self.defaults)();
+        let sampling = common.sampling(&sampling, random())?;
+        Ok(Task::new(Defaults { sampling, max_tokens: common.max_tokens(max_tokens), variables }))
     }
 
     async fn answer(&self, task: Task, common: &Common, chat: bool) -> Result<Response, Problem> {
         let kind = if chat { "chatcmpl" } else { "cmpl" };
-        let model = self.answers.session().name.clone();
+        let model = self.answers.session()?.name.clone();
         let head = Head { id: format!("{kind}-{:016x}", random()), model, chat, usage: common.wants_usage() };
         let answer = self.answers.begin(task, common.stop()).await?;
         Ok(match common.stream.unwrap_or(false) {

@@ -33,6 +33,7 @@ const CODES: Record<ErrorCode, true> = {
   tokenRefused: true,
   needsTerms: true,
   notFound: true,
+  portTaken: true,
   rateLimited: true,
   checksumMismatch: true,
   hubAnswer: true,

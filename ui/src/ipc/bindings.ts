@@ -38,6 +38,12 @@ name: string, };
 
 export type GpuChoice = { "type": "all" } | { "type": "only", gpus: Array<GpuName>, };
 
+export type ServerSettings = { on: boolean, 
+/**
+ * At least 1024: below, systems want rights that nobody should give.
+ */
+port: number, };
+
 export type Settings = { language: LanguageChoice, theme: Theme, 
 /**
  * Where downloads go. null: the default folder.
@@ -78,13 +84,13 @@ gpus: GpuChoice,
 /**
  * Bytes on disk for what models remember of chats, so that these need not be read again; 0: none.
  */
-chatMemory: number, 
+chatMemory: number, server: ServerSettings, 
 /**
  * Load settings last used, by model id.
  */
 load: { [key in string]: LoadSettings }, inspectorOpen: boolean, };
 
-export type ErrorCode = "fileMissing" | "fileInvalid" | "archiveInvalid" | "fileTruncated" | "fileDamaged" | "fileAccess" | "fileUnreadable" | "fileName" | "folderAccess" | "modelUnsupported" | "templateFailed" | "draftVocabulary" | "draftMissing" | "ramFull" | "vramFull" | "diskFull" | "contextFull" | "noModelLoaded" | "busy" | "cancelled" | "offline" | "needsToken" | "tokenRefused" | "needsTerms" | "notFound" | "rateLimited" | "checksumMismatch" | "hubAnswer" | "badArgument" | "formatNotJson" | "formatInvalid" | "formatTooComplex" | "formatStuck" | "storage" | "internal";
+export type ErrorCode = "fileMissing" | "fileInvalid" | "archiveInvalid" | "fileTruncated" | "fileDamaged" | "fileAccess" | "fileUnreadable" | "fileName" | "folderAccess" | "modelUnsupported" | "templateFailed" | "draftVocabulary" | "draftMissing" | "ramFull" | "vramFull" | "diskFull" | "contextFull" | "noModelLoaded" | "busy" | "cancelled" | "offline" | "needsToken" | "tokenRefused" | "needsTerms" | "notFound" | "portTaken" | "rateLimited" | "checksumMismatch" | "hubAnswer" | "badArgument" | "formatNotJson" | "formatInvalid" | "formatTooComplex" | "formatStuck" | "storage" | "internal";
 
 export type WireError = { code: ErrorCode, 
 /**
@@ -103,6 +109,8 @@ subject: string | null,
  * Seconds to wait, for `rateLimited`.
  */
 retryAfter: number | null, };
+
+export type ServerState = { "type": "off" } | { "type": "on", url: string, } | { "type": "failed", error: WireError, };
 
 export type GpuReason = { "type": "noDriver" } | { "type": "driverTooOld", found: string, needed: string, } | { "type": "noDevice" } | { "type": "deviceTooOld", found: string, needed: string, } | { "type": "badState", detail: string, } | { "type": "turnedOff" } | { "type": "noneChosen" };
 
@@ -525,7 +533,7 @@ export type SendArgs = { chat: string, turn: Turn,
  */
 sampling: Sampling | null, };
 
-export type AnswerEvent = { "type": "started", user: Message | null, answer: Message, path: Array<string>, } | { "type": "preparing" } | { "type": "prompt", done: number, total: number, } | { "type": "thinking", text: string, } | { "type": "text", text: string, } | { "type": "toolCall", call: ToolCall, } | { "type": "stats", stats: AnswerStats, } | { "type": "dropped", turns: number, tokens: number, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "finished", message: Message, reason: FinishReason, title: string, error: WireError | null, };
+export type AnswerEvent = { "type": "started", user: Message | null, answer: Message, path: Array<string>, } | { "type": "waiting" } | { "type": "preparing" } | { "type": "prompt", done: number, total: number, } | { "type": "thinking", text: string, } | { "type": "text", text: string, } | { "type": "toolCall", call: ToolCall, } | { "type": "stats", stats: AnswerStats, } | { "type": "dropped", turns: number, tokens: number, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "finished", message: Message, reason: FinishReason, title: string, error: WireError | null, };
 
 export type FileProgress = { bytes: number, 
 /**
@@ -545,7 +553,7 @@ hubEndpoint: string | null,
 /**
  * The Hub's address where nobody says another.
  */
-hubEndpointDefault: string, model: ModelState, downloads: Array<Download>, 
+hubEndpointDefault: string, model: ModelState, server: ServerState, downloads: Array<Download>, 
 /**
  * The chat to show first, if any (the demo's).
  */
@@ -559,4 +567,4 @@ interruptedChat: string | null,
  */
 keptAside?: Array<string>, };
 
-export type AppEvent = { "type": "model", state: ModelState, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "download", download: Download, } | { "type": "library" } | { "type": "fileAsked" } | { "type": "monitor", sample: MonitorSample, } | { "type": "forgotten", chat: string, title: string, } | { "type": "import", progress: FileProgress | null, } | { "type": "verify", modelId: string, progress: FileProgress | null, } | { "type": "hardware", hardware: HardwareReport, };
+export type AppEvent = { "type": "model", state: ModelState, } | { "type": "recovery", notice: RecoveryNotice, } | { "type": "server", state: ServerState, } | { "type": "download", download: Download, } | { "type": "library" } | { "type": "fileAsked" } | { "type": "monitor", sample: MonitorSample, } | { "type": "forgotten", chat: string, title: string, } | { "type": "import", progress: FileProgress | null, } | { "type": "verify", modelId: string, progress: FileProgress | null, } | { "type": "hardware", hardware: HardwareReport, };

@@ -1,7 +1,7 @@
 import { createContext } from "svelte";
 import { t } from "../i18n/index.svelte";
 import { recoverySentence, recoveryWhy } from "../i18n/sentences";
-import type { Api, AppEvent, Download, InstalledModel, RecoveryNotice } from "../ipc";
+import type { Api, AppEvent, Download, InstalledModel, RecoveryNotice, ServerState } from "../ipc";
 import { ChatsStore } from "./chats.svelte";
 import { DownloadsStore } from "./downloads.svelte";
 import { LibraryStore } from "./library.svelte";
@@ -23,6 +23,8 @@ export class App {
   readonly monitor: MonitorStore;
   readonly chats: ChatsStore;
   readonly search: SearchStore;
+  /** How other programs can ask the loaded model. */
+  server = $state.raw<ServerState>({ type: "off" });
   version = $state("");
 
   constructor(readonly api: Api) {
@@ -44,6 +46,7 @@ export class App {
     this.version = startup.version;
     this.settings.start(startup);
     this.model.take(startup.model);
+    this.takeServer(startup.server);
     this.downloads.list = startup.downloads;
     void this.library.refresh();
     void this.monitor.refreshHardware();
@@ -68,6 +71,9 @@ export class App {
           this.navigation.opened = null;
         }
         this.model.take(event.state);
+        break;
+      case "server":
+        this.takeServer(event.state);
         break;
       case "recovery":
         this.tellRecovery(event.notice);
@@ -151,6 +157,14 @@ export class App {
       this.model.id === null
     ) {
       void this.model.load(modelId, this.settings.load(modelId));
+    }
+  }
+
+  private takeServer(state: ServerState): void {
+    this.server = state;
+    // Beside the switch it is told there.
+    if (state.type === "failed" && this.navigation.place !== "settings") {
+      this.toasts.error(state.error);
     }
   }
 

@@ -56,9 +56,9 @@ describe("an answer's events", () => {
   test("make an answer", () => {
     expect(state.chat.running).toBe(true);
     take(state, { type: "preparing" });
-    expect(state.preparing).toBe(true);
+    expect(state.before).toBe("preparing");
     take(state, { type: "prompt", done: 10, total: 40 });
-    expect(state.preparing).toBe(false);
+    expect(state.before).toBeNull();
     expect(state.prompt).toEqual({ done: 10, total: 40, secondsLeft: null });
     take(state, { type: "thinking", text: "Hm" });
     expect(state.prompt).toBeNull();

@@ -9,8 +9,8 @@ export interface Conversation {
   /** Tokens of the prompt that were read, until the first token comes; the seconds that it still takes, if many. */
   prompt: { done: number; total: number; secondsLeft: number | null } | null;
   clock: TimeLeft;
-  /** The answer's format is prepared, which comes before the prompt. */
-  preparing: boolean;
+  /** What comes before the prompt: another program's answer is written, or the answer's format is prepared. */
+  before: "waiting" | "preparing" | null;
   /** Of the running or last answer, by message id. */
   notices: Record<string, Notice[]>;
 }
@@ -21,7 +21,7 @@ export type Notice =
   | { type: "error"; error: WireError };
 
 export function conversation(chat: Chat): Conversation {
-  return { chat, answer: null, prompt: null, clock: new TimeLeft(), preparing: false, notices: {} };
+  return { chat, answer: null, prompt: null, clock: new TimeLeft(), before: null, notices: {} };
 }
 
 /** Takes one event of an answer's channel; changes the conversation in place. */
@@ -38,12 +38,13 @@ export function take(state: Conversation, event: AnswerEvent): void {
       state.clock = new TimeLeft();
       delete state.notices[event.answer.id];
       break;
+    case "waiting":
     case "preparing":
-      state.preparing = true;
+      state.before = event.type;
       break;
     case "prompt": {
       const { done, total } = event;
-      state.preparing = false;
+      state.before = null;
       state.prompt = { done, total, secondsLeft: total > 0 ? state.clock.tell(done / total) : null };
       break;
     }
@@ -82,7 +83,7 @@ export function take(state: Conversation, event: AnswerEvent): void {
       state.chat.title = event.title || state.chat.title;
       state.chat.running = false;
       state.prompt = null;
-      state.preparing = false;
+      state.before = null;
       state.answer = null;
       break;
   }

@@ -22,10 +22,12 @@ pub fn typescript() -> String {
         Sampling,
         GpuName,
         GpuChoice,
+        ServerSettings,
         Settings,
         // errors
         ErrorCode,
         WireError,
+        ServerState,
         // hardware
         GpuReason,
         Gpu,

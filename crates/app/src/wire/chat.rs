@@ -174,6 +174,8 @@ pub enum AnswerEvent {
         answer: Message,
         path: Vec<String>,
     },
+    /// Another program's answer is written first.
+    Waiting,
     /// The answer's format is prepared, which takes a moment the first time that a model is given one.
     Preparing,
     Prompt {

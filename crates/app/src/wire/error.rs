@@ -48,6 +48,8 @@ pub enum ErrorCode {
     TokenRefused,
     NeedsTerms,
     NotFound,
+    /// The server for other programs cannot listen on its port: another program has it, or the system keeps it.
+    PortTaken,
     RateLimited,
     ChecksumMismatch,
     /// The Hub answered what nobody expects.

@@ -36,6 +36,7 @@ pub struct Startup {
     /// The Hub's address where nobody says another.
     pub hub_endpoint_default: String,
     pub model: ModelState,
+    pub server: ServerState,
     pub downloads: Vec<Download>,
     /// The chat to show first, if any (the demo's).
     pub open_chat: Option<String>,
@@ -56,6 +57,8 @@ pub enum AppEvent {
     Model { state: ModelState },
     /// Layers moved without the user's wish, and why.
     Recovery { notice: RecoveryNotice },
+    /// Other programs can ask the loaded model, or cannot any more.
+    Server { state: ServerState },
     /// A download changed; at most ten a second for each.
     Download { download: Download },
     /// The library on disk changed: list again.

@@ -1,3 +1,4 @@
+use super::WireError;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -91,6 +92,36 @@ pub enum GpuChoice {
     Only { gpus: Vec<GpuName> },
 }
 
+/// Whether other programs can ask the loaded model, over HTTP and from this PC alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServerSettings {
+    pub on: bool,
+    /// At least 1024: below, systems want rights that nobody should give.
+    pub port: u16,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        ServerSettings { on: false, port: 8080 }
+    }
+}
+
+/// How the server for other programs is doing. Event `server`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, TS)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum ServerState {
+    #[default]
+    Off,
+    /// `url`: what other programs call the base URL.
+    On {
+        url: String,
+    },
+    Failed {
+        error: WireError,
+    },
+}
+
 /// The user's settings, kept as `settings.json` with a version. Commands `settings_get`, `settings_set`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase", default)]
@@ -120,6 +151,7 @@ pub struct Settings {
     pub gpus: GpuChoice,
     /// Bytes on disk for what models remember of chats, so that these need not be read again; 0: none.
     pub chat_memory: u64,
+    pub server: ServerSettings,
     /// Load settings last used, by model id.
     pub load: std::collections::BTreeMap<String, super::LoadSettings>,
     pub inspector_open: bool,
@@ -143,6 +175,7 @@ impl Default for Settings {
             leave_responsive: false,
             gpus: GpuChoice::All,
             chat_memory: 4_000_000_000,
+            server: ServerSettings::default(),
             load: Default::default(),
             inspector_open: true,
         }

@@ -2,7 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use app::wire::*;
-use app::{App, AppConfig};
+use app::{App, AppConfig, Defaults, Said, Task};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -103,6 +103,12 @@ pub fn greedy(max_tokens: u32) -> Sampling {
 
 pub fn say(text: &str) -> Turn {
     Turn::Send { text: text.into(), parent: None }
+}
+
+/// A greedy answer to these messages, for whoever asks the model without a chat.
+pub fn task(messages: Vec<Said>, max_tokens: Option<u32>) -> Task {
+    let sampling = sampler::Params { temperature: 0.0, ..sampler::Params::default() };
+    Task { messages, ..Task::new(Defaults::new(sampling, max_tokens, None)) }
 }
 
 /// An answer under way.

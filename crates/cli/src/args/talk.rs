@@ -1,7 +1,10 @@
 //! Flags of the commands that talk: to the model and to the Hub.
 
 use super::{Form, Loading, Sampling, Speculating, tokens};
+use crate::failure::Failure;
+use app::Defaults;
 use clap::{Args, ValueEnum};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -53,10 +56,25 @@ pub struct Talk {
 }
 
 impl Talk {
-    /// What the model's template reads.
-    pub fn variables(&self) -> serde_json::Map<String, serde_json::Value> {
-        app::thinking(self.think.map(|think| think == OnOff::On))
+    /// What an answer is like.
+    pub fn defaults(&self) -> Result<Defaults, Failure> {
+        defaults(&self.sampling, self.count, self.think)
     }
+}
+
+impl Serve {
+    /// What an answer is like where a request does not say.
+    pub fn defaults(&self) -> Result<Defaults, Failure> {
+        defaults(&self.sampling, self.count, self.think)
+    }
+}
+
+/// Another seed each time unless there is one.
+fn defaults(sampling: &Sampling, count: Option<u32>, think: Option<OnOff>) -> Result<Defaults, Failure> {
+    // Every hasher of the standard library starts from a random state.
+    let seed = RandomState::new().build_hasher().finish();
+    let sampling = sampling.params(sampler::Params { seed, ..sampler::Params::default() })?;
+    Ok(Defaults::new(sampling, count, think.map(|think| think == OnOff::On)))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -4,6 +4,7 @@ export type Parsed = { value: number | null } | { error: string };
 
 /** The largest that the program takes where it counts. */
 const MAX_INTEGER = 2 ** 32 - 1;
+export const MAX_PORT = 65_535;
 
 /** What somebody typed, also in full-width digits. Empty is null where that means something. */
 export function parseNumber(text: string, kind: "decimal" | "integer", optional: boolean): Parsed {

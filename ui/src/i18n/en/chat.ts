@@ -82,6 +82,7 @@ export const chat = {
   opened: "{name} is chosen. Press Load to chat with it.",
   openedNew: "{name} was added to your models. Press Load to chat with it.",
   forgotten: "There is no room to keep “{title}” ready. It will be read again when it goes on.",
+  waiting: "Waiting until the answer for another program is complete",
   preparing: "Preparing the answer format…",
   promptProgress: "Reading the conversation: {done} of {total} tokens",
   reading: "Reading the conversation",

@@ -40,6 +40,7 @@ export const errors = {
   tokenRefused: "Hugging Face does not accept your token. Enter a new one in Settings, or remove it there.",
   needsTerms: "This model asks you to accept its terms on Hugging Face, then add your token.",
   notFound: "{subject} was not found. It may have been moved or deleted.",
+  portTaken: "Port {subject} cannot be used: another program has it. Choose another port in Settings.",
   rateLimited: "Hugging Face asks for a pause. Try again in a moment.",
   rateLimited_wait: "Hugging Face asks for a pause. Try again in {wait}.",
   checksumMismatch: "{subject} arrived damaged and was discarded. Download it again.",

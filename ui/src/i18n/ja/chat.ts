@@ -85,6 +85,7 @@ export const chat: Words<typeof en> = {
   opened: "{name}を選びました。「読み込む」を押すとチャットできます。",
   openedNew: "{name}をモデルの一覧に追加しました。「読み込む」を押すとチャットできます。",
   forgotten: "空きがないため、「{title}」の状態を保持できません。続けるときに会話を読み直します。",
+  waiting: "ほかのプログラムへの回答が終わるのを待っています",
   preparing: "回答の形式を準備しています…",
   promptProgress: "会話を読み込み中: {total}中{done}トークン",
   reading: "会話を読み込み中",

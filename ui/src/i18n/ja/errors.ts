@@ -48,6 +48,7 @@ export const errors: Words<typeof en> = {
     "登録済みのトークンがHugging Faceに受け付けられませんでした。設定で新しいトークンに置き換えるか、削除してください。",
   needsTerms: "このモデルはHugging Faceでの利用規約への同意とトークンの登録が必要です。",
   notFound: "{subject}が見つかりません。移動または削除された可能性があります。",
+  portTaken: "ポート{subject}はほかのプログラムが使用しています。設定で別のポートを選んでください。",
   rateLimited: "Hugging Faceへのアクセスが制限されています。しばらくしてから再試行してください。",
   rateLimited_wait: "Hugging Faceへのアクセスが制限されています。{wait}後に再試行してください。",
   checksumMismatch: "{subject}は転送中に壊れたため破棄しました。もう一度ダウンロードしてください。",

@@ -31,6 +31,7 @@ export function settings(): Settings {
     leaveResponsive: false,
     gpus: { type: "all" },
     chatMemory: 4_000_000_000,
+    server: { on: false, port: 8080 },
     load: {},
     inspectorOpen: true,
   };

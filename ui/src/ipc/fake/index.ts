@@ -9,6 +9,7 @@ import type {
   LoadStage,
   ModelState,
   Plan,
+  ServerState,
   Settings,
   Verified,
 } from "../bindings";
@@ -49,6 +50,9 @@ const SECOND_GPU = {
   vramTotal: 12.9e9,
   vramFree: null,
 };
+
+/** Another program listens there. */
+const TAKEN_PORT = 5000;
 
 /** Plays the program in memory, so that the window can be made and tested without it. */
 export function fakeApi(options: FakeOptions = {}): Api {
@@ -115,6 +119,13 @@ export function fakeApi(options: FakeOptions = {}): Api {
     gpuReason()
       ? []
       : used().map((name, i) => ({ name, layers: i ? 0 : layers, used: i ? 0 : bytes, lost: false }));
+  const server = (): ServerState => {
+    const { on, port } = settings.server;
+    if (on && port === TAKEN_PORT) {
+      return { type: "failed", error: wireError("portTaken", "taken", { subject: String(port) }) };
+    }
+    return on ? { type: "on", url: `http://127.0.0.1:${port}/v1` } : { type: "off" };
+  };
   const hardware = (): HardwareReport => ({
     cpuName: "AMD Ryzen 7 7700",
     physicalCores: 8,
@@ -291,12 +302,20 @@ export function fakeApi(options: FakeOptions = {}): Api {
       hubEndpoint: null,
       hubEndpointDefault: "https://huggingface.co",
       model: structuredClone(state),
+      server: server(),
       downloads: structuredClone(hub.list),
       openChat: null,
       interruptedChat: empty ? null : "3",
     }),
     settingsGet: async () => structuredClone(settings),
-    settingsSet: async (next) => structuredClone((settings = structuredClone(next))),
+    settingsSet: async (next) => {
+      const before = server();
+      settings = structuredClone(next);
+      if (JSON.stringify(server()) !== JSON.stringify(before)) {
+        emit({ type: "server", state: server() });
+      }
+      return structuredClone(settings);
+    },
     hubTokenSet: async (token) => structuredClone((settings = { ...settings, hasHubToken: token !== null })),
 
     hardware: async () => hardware(),
