@@ -76,8 +76,8 @@ impl Turns {
 }
 
 impl Turn<'_> {
-    /// The turn is that of another program, which `cancel` ends.
-    fn is_guests(&self, cancel: &Cancel) {
+    /// It is another program that writes, until `cancel`.
+    fn give_to_guest(&self, cancel: &Cancel) {
         lock(&self.turns.queue).guest = Some(cancel.clone());
     }
 }
@@ -107,7 +107,7 @@ impl App {
         on_step: &mut dyn FnMut(Step),
     ) -> Result<(FinishReason, AnswerStats)> {
         let turn = self.turns.wait(cancel, &mut || ())?;
-        turn.is_guests(cancel);
+        turn.give_to_guest(cancel);
         // Whoever takes the model away has done so, or finds the guest.
         let session = self.session()?;
         self.leave_disk_alone();
@@ -183,7 +183,7 @@ mod tests {
         assert!(!turns.has_guest(), "the window's turn");
         turns.end_guest();
         assert!(!cancel.is_cancelled());
-        turn.is_guests(&cancel);
+        turn.give_to_guest(&cancel);
         turns.end_guest();
         assert!(turns.has_guest() && cancel.is_cancelled());
         drop(turn);

@@ -37,7 +37,7 @@ async fn press(scroller: &Element, keys: &str) -> Result<()> {
 async fn whoever_scrolls_up_stays_there_while_an_answer_is_written() -> Result<()> {
     let data = tempfile::tempdir()?;
     // The model does not find an end to this question.
-    settings(data.path(), json!({ "sampling": { "temperature": 0, "maxTokens": 6000 }, "threads": 1 }))?;
+    settings(data.path(), json!({ "sampling": { "temperature": 0, "maxTokens": 8000 }, "threads": 1 }))?;
     let model = e2e::fixture("rustdoc-tiny-F16.gguf");
     let window = Window::open(data.path(), &["--demo", &model.to_string_lossy()]).await?;
     window.ready().await?;
