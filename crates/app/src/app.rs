@@ -259,10 +259,12 @@ impl App {
         (self.config.events)(event);
     }
 
-    /// Other programs can ask, or cannot any more: the window is told.
+    /// Other programs can ask, or cannot any more: the window is told if that is news.
     pub fn served(&self, state: ServerState) {
-        *lock(&self.server) = state.clone();
-        self.emit(AppEvent::Server { state });
+        let before = std::mem::replace(&mut *lock(&self.server), state.clone());
+        if before != state {
+            self.emit(AppEvent::Server { state });
+        }
     }
 
     // Settings

@@ -144,7 +144,9 @@ async fn a_port_that_is_taken_is_told() {
         }
         other => panic!("{other:?}"),
     }
-    // It is tried again with the next change of settings.
+    // It is tried again with the next change of settings; what is known already is not told again.
+    switch.follow().await;
+    assert_eq!(told.lock().unwrap().len(), 1);
     drop(taken);
     switch.follow().await;
     assert!(matches!(app.startup().server, ServerState::On { .. }));
