@@ -11,7 +11,7 @@ use engine::{Cancel, Event, Finish, Request};
 use grammar::Form;
 use sampler::Constraint;
 use serde_json::{Map, Value};
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 use tokenizer::Encode;
 
@@ -63,9 +63,13 @@ impl Defaults {
     }
 }
 
-fn params(sampling: &Sampling) -> sampler::Params {
+/// Another number each time, for seeds and names; no secret.
+pub fn random() -> u64 {
     // Every hasher of the standard library starts from a random state.
-    let random = || std::collections::hash_map::RandomState::new().build_hasher().finish();
+    RandomState::new().build_hasher().finish()
+}
+
+fn params(sampling: &Sampling) -> sampler::Params {
     sampler::Params {
         temperature: sampling.temperature,
         top_k: sampling.top_k,

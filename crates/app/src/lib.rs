@@ -41,7 +41,7 @@ mod turns;
 mod verify;
 pub mod wire;
 
-pub use answer::{Apart, Defaults, Step, Task, thinking};
+pub use answer::{Apart, Defaults, Step, Task, random, thinking};
 pub use app::{App, AppConfig};
 pub use discover::largest_file;
 pub use drafts::Draft;

@@ -38,7 +38,7 @@ pub fn serve(program: &Program, options: &Serve) -> Result<(), Failure> {
         false => output::note(format!("{name} (context {context}) answers at {url}/v1 until Ctrl-C")),
     }
     app.take_in(session);
-    let serving = Serving { app, defaults: Box::new(move || defaults.clone()), access };
+    let serving = Serving { app, defaults: Some(defaults), access };
     let end = async move {
         while !cancel.is_cancelled() {
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -3,7 +3,7 @@
 use crate::error::Problem;
 use crate::stop_words::StopWords;
 use app::wire::{AnswerStats, ErrorCode, FinishReason, WireError};
-use app::{Apart, App, Session, Step, Task};
+use app::{Apart, App, Defaults, Session, Step, Task};
 use chat_template::{Part, ToolCall};
 use engine::Cancel;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,6 +48,11 @@ impl Answers {
     /// The model that is loaded now.
     pub fn session(&self) -> Result<Arc<Session>, Problem> {
         Ok(self.app.session()?)
+    }
+
+    /// [`App::defaults`]
+    pub fn defaults(&self) -> Defaults {
+        self.app.defaults()
     }
 
     /// Ends the answer that is being written, and refuses all others.

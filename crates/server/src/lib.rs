@@ -38,15 +38,16 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub struct Serving {
     /// Whose loaded model answers, as it is when a request comes.
     pub app: Arc<App>,
-    /// Where a request says nothing else. The seed is not used: each answer gets another one.
-    pub defaults: Box<dyn Fn() -> Defaults + Send + Sync>,
+    /// Where a request says nothing else; `None`: as the app's settings say then. The seed is not used: each answer gets
+    /// another one.
+    pub defaults: Option<Defaults>,
     pub access: Access,
 }
 
 /// What the routes share.
 struct Shared {
     answers: Answers,
-    defaults: Box<dyn Fn() -> Defaults + Send + Sync>,
+    defaults: Option<Defaults>,
 }
 
 /// Serves until `end` comes; the answer that is being written then ends, too, and this within three seconds.
@@ -79,8 +80,13 @@ pub async fn serve(
         closing.answers.close();
         let _ = told.send(());
     });
+    let patient = async {
+        ending.await.ok()?;
+        tokio::time::sleep(PATIENCE).await;
+        Some(())
+    };
     tokio::select! {
         served = served.into_future() => served,
-        Ok(()) = async { ending.await?; tokio::time::sleep(PATIENCE).await; Ok::<(), oneshot::error::RecvError>(()) } => Ok(()),
+        Some(()) = patient => Ok(()),
     }
 }

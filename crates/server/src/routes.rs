@@ -4,7 +4,7 @@ use crate::Shared;
 use crate::error::Problem;
 use crate::request::{ChatRequest, Common, CompletionRequest, Conversation};
 use crate::response::{self, Head};
-use app::{Defaults, Session, Task};
+use app::{Defaults, Session, Task, random};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -13,7 +13,6 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 type Body = Result<Bytes, BytesRejection>;
@@ -66,11 +65,6 @@ fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
     serde_json::from_slice(&body).map_err(|error| Problem::request(error.to_string()))
 }
 
-/// Another number each time.
-fn random() -> u64 {
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
-}
-
 fn described(session: &Session) -> Value {
     json!({ "id": session.name, "object": "model", "created": 0, "owned_by": "headroom", "context_length": session.context() })
 }
@@ -78,7 +72,8 @@ fn described(session: &Session) -> Value {
 impl Shared {
     /// A task without its text.
     fn task(&self, common: &Common) -> Result<Task, Problem> {
-        let Defaults { sampling, max_tokens, variables } = (self.defaults)();
+        let Defaults { sampling, max_tokens, variables } =
+            self.defaults.clone().unwrap_or_else(|| self.answers.defaults());
         let sampling = common.sampling(&sampling, random())?;
         Ok(Task::new(Defaults { sampling, max_tokens: common.max_tokens(max_tokens), variables }))
     }

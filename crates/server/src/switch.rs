@@ -60,9 +60,7 @@ impl Switch {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let (end, ending) = oneshot::channel();
         let app = self.app.clone();
-        let defaults = self.app.clone();
-        let serving =
-            Serving { app: app.clone(), defaults: Box::new(move || defaults.defaults()), access: Access::default() };
+        let serving = Serving { app: app.clone(), defaults: None, access: Access::default() };
         let ended = tokio::spawn(async move {
             if let Err(error) = serve(listener, serving, async { drop(ending.await) }).await {
                 app.served(failed(port, &error));

@@ -4,7 +4,6 @@ use super::{Form, Loading, Sampling, Speculating, tokens};
 use crate::failure::Failure;
 use app::Defaults;
 use clap::{Args, ValueEnum};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -71,9 +70,7 @@ impl Serve {
 
 /// Another seed each time unless there is one.
 fn defaults(sampling: &Sampling, count: Option<u32>, think: Option<OnOff>) -> Result<Defaults, Failure> {
-    // Every hasher of the standard library starts from a random state.
-    let seed = RandomState::new().build_hasher().finish();
-    let sampling = sampling.params(sampler::Params { seed, ..sampler::Params::default() })?;
+    let sampling = sampling.params(sampler::Params { seed: app::random(), ..sampler::Params::default() })?;
     Ok(Defaults::new(sampling, count, think.map(|think| think == OnOff::On)))
 }
 
